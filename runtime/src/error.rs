@@ -1,0 +1,68 @@
+//! One error type for the library: what, where, what was expected, what was found.
+
+use std::path::PathBuf;
+
+/// The library's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong with a file, a model or a request.
+///
+/// Each message is one sentence that names the place and the expectation, so that a program may print it as it is.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused to read or write a file.
+    #[error("{path}: {source}", path = .path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+
+    /// The path is neither a Hugging Face folder nor a GGUF file.
+    #[error("{path}: not a model: expected {expected}", path = .path.display())]
+    NotAModel { path: PathBuf, expected: String },
+
+    /// A file's bytes do not follow its format.
+    #[error("{file}: {what}")]
+    Format { file: String, what: String },
+
+    /// A tensor is missing, or its shape, type or values are not what the configuration asks for.
+    #[error("{file}: tensor {tensor}: {what}")]
+    Tensor { file: String, tensor: String, what: String },
+
+    /// A configuration key is missing or has a value that no T5 model can have.
+    #[error("{file}: {key}: {what}")]
+    Config { file: String, key: String, what: String },
+
+    /// The vocabulary cannot be used.
+    #[error("{file}: tokenizer: {what}")]
+    Tokenizer { file: String, what: String },
+
+    /// An option of a request is out of range or contradicts another one.
+    #[error("{option}: {what}")]
+    Option { option: &'static str, what: String },
+
+    /// The model hub could not be reached or does not have the file.
+    #[error("hf:{repository}: {what}")]
+    Hub { repository: String, what: String },
+}
+
+impl Error {
+    /// An [`Error::Io`] for `path`, to be used with `map_err`.
+    pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.into();
+        move |source| Error::Io { path, source }
+    }
+
+    /// An [`Error::Format`].
+    pub fn format(file: impl Into<String>, what: impl Into<String>) -> Error {
+        Error::Format { file: file.into(), what: what.into() }
+    }
+
+    /// An [`Error::Tensor`].
+    pub fn tensor(file: impl Into<String>, tensor: impl Into<String>, what: impl Into<String>) -> Error {
+        Error::Tensor { file: file.into(), tensor: tensor.into(), what: what.into() }
+    }
+
+    /// An [`Error::Config`].
+    pub fn config(file: impl Into<String>, key: impl Into<String>, what: impl Into<String>) -> Error {
+        Error::Config { file: file.into(), key: key.into(), what: what.into() }
+    }
+}

@@ -1,0 +1,20 @@
+//! What a checkpoint says about how it wants to be decoded (`generation_config.json`, `pocket_t5.generation.*`).
+
+/// Generation settings of a checkpoint; `None` where it says nothing. Names as in Hugging Face.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GenerationDefaults {
+    pub max_new_tokens: Option<usize>,
+    /// Counts the start token, as in Hugging Face.
+    pub max_length: Option<usize>,
+    pub min_length: Option<usize>,
+    pub num_beams: Option<usize>,
+    pub length_penalty: Option<f32>,
+    pub early_stopping: Option<bool>,
+    pub no_repeat_ngram_size: Option<usize>,
+    pub repetition_penalty: Option<f32>,
+    /// All tokens that end a sequence; empty means the configuration's `eos_token_id`.
+    pub eos_token_ids: Vec<u32>,
+    pub suppress_tokens: Vec<u32>,
+    /// Text prefixes of the tasks the model knows, e.g. `translate English to German: `.
+    pub task_prefixes: Vec<String>,
+}

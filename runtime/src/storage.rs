@@ -1,0 +1,100 @@
+//! Immutable bytes that many views share: a mapped file, an owned buffer, or data compiled into the program.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+
+/// A range of immutable bytes that keeps its owner alive. Cloning copies no data.
+#[derive(Clone)]
+pub struct Bytes {
+    owner: Arc<Owner>,
+    range: Range<usize>,
+}
+
+enum Owner {
+    #[cfg(not(target_arch = "wasm32"))]
+    Mapped(memmap2::Mmap),
+    Owned(Vec<u8>),
+    Static(&'static [u8]),
+}
+
+impl Bytes {
+    /// Maps a file; nothing is read until it is used.
+    ///
+    /// The file must not be truncated while the mapping lives (the operating system would end the process);
+    /// writers of this project therefore replace files by renaming, never in place.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn map(path: &Path) -> Result<Bytes> {
+        let file = std::fs::File::open(path).map_err(Error::io(path))?;
+        let length = file.metadata().map_err(Error::io(path))?.len();
+        if length == 0 {
+            // An empty file cannot be mapped everywhere.
+            return Ok(Bytes::from_vec(Vec::new()));
+        }
+        // SAFETY: the mapping is private and read-only; see the note on truncation above.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?;
+        let range = 0..map.len();
+        Ok(Bytes { owner: Arc::new(Owner::Mapped(map)), range })
+    }
+
+    /// Reads a file whole, where files cannot be mapped.
+    #[cfg(target_arch = "wasm32")]
+    pub fn map(path: &Path) -> Result<Bytes> {
+        Ok(Bytes::from_vec(std::fs::read(path).map_err(Error::io(path))?))
+    }
+
+    /// Takes over a buffer.
+    pub fn from_vec(bytes: Vec<u8>) -> Bytes {
+        let range = 0..bytes.len();
+        Bytes { owner: Arc::new(Owner::Owned(bytes)), range }
+    }
+
+    /// Refers to data compiled into the program.
+    pub fn from_static(bytes: &'static [u8]) -> Bytes {
+        Bytes { owner: Arc::new(Owner::Static(bytes)), range: 0..bytes.len() }
+    }
+
+    /// A part of these bytes, `range` counted from their start. `None` if it reaches past the end.
+    pub fn slice(&self, range: Range<usize>) -> Option<Bytes> {
+        if range.start > range.end || range.end > self.len() {
+            return None;
+        }
+        let start = self.range.start + range.start;
+        Some(Bytes { owner: self.owner.clone(), range: start..self.range.start + range.end })
+    }
+
+    /// Tells the operating system that these bytes will not be read soon: a mapped file's pages leave the
+    /// process's memory (they stay in the file cache). Does nothing for other kinds of bytes.
+    pub fn release(&self) {
+        #[cfg(all(unix, not(target_arch = "wasm32")))]
+        if let Owner::Mapped(map) = &*self.owner {
+            // SAFETY: the mapping is file-backed and read-only, so dropped pages are read again when touched.
+            // A failure only costs memory.
+            let _ = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, self.range.start, self.range.len())
+            };
+        }
+    }
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let whole: &[u8] = match &*self.owner {
+            #[cfg(not(target_arch = "wasm32"))]
+            Owner::Mapped(map) => map,
+            Owner::Owned(bytes) => bytes,
+            Owner::Static(bytes) => bytes,
+        };
+        &whole[self.range.clone()]
+    }
+}
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bytes({} bytes)", self.len())
+    }
+}

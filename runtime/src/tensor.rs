@@ -1,0 +1,169 @@
+//! Element types and named tensors as they lie in a file.
+
+use crate::error::{Error, Result};
+use crate::storage::Bytes;
+
+/// How the numbers of a tensor are stored. Block formats run along a row, never across rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(non_camel_case_types)]
+pub enum DType {
+    F32,
+    F16,
+    BF16,
+    Q8_0,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+}
+
+impl DType {
+    /// Every type that can be read.
+    pub const ALL: [DType; 11] = [
+        DType::F32,
+        DType::F16,
+        DType::BF16,
+        DType::Q8_0,
+        DType::Q4_0,
+        DType::Q4_1,
+        DType::Q5_0,
+        DType::Q5_1,
+        DType::Q4_K,
+        DType::Q5_K,
+        DType::Q6_K,
+    ];
+
+    /// Values in one block (1 for plain number types).
+    pub const fn block_len(self) -> usize {
+        match self {
+            DType::F32 | DType::F16 | DType::BF16 => 1,
+            DType::Q8_0 | DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 => 32,
+            DType::Q4_K | DType::Q5_K | DType::Q6_K => 256,
+        }
+    }
+
+    /// Bytes of one block.
+    pub const fn block_bytes(self) -> usize {
+        match self {
+            DType::F32 => 4,
+            DType::F16 | DType::BF16 => 2,
+            DType::Q8_0 => 34,
+            DType::Q4_0 => 18,
+            DType::Q4_1 => 20,
+            DType::Q5_0 => 22,
+            DType::Q5_1 => 24,
+            DType::Q4_K => 144,
+            DType::Q5_K => 176,
+            DType::Q6_K => 210,
+        }
+    }
+
+    /// Bytes of a row of `columns` values; `None` if blocks do not fill the row or the size overflows.
+    pub fn row_bytes(self, columns: usize) -> Option<usize> {
+        if !columns.is_multiple_of(self.block_len()) {
+            return None;
+        }
+        (columns / self.block_len()).checked_mul(self.block_bytes())
+    }
+
+    /// The name used in files, reports and on the command line: `f16`, `q8_0`, `q4_k` …
+    pub const fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
+            DType::Q8_0 => "q8_0",
+            DType::Q4_0 => "q4_0",
+            DType::Q4_1 => "q4_1",
+            DType::Q5_0 => "q5_0",
+            DType::Q5_1 => "q5_1",
+            DType::Q4_K => "q4_k",
+            DType::Q5_K => "q5_k",
+            DType::Q6_K => "q6_k",
+        }
+    }
+
+    /// The inverse of [`DType::name`], ignoring case.
+    pub fn from_name(name: &str) -> Option<DType> {
+        DType::ALL.into_iter().find(|dtype| dtype.name().eq_ignore_ascii_case(name))
+    }
+}
+
+impl std::fmt::Display for DType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A tensor as it lies in a file: rows of a matrix one after the other, `shape` in Hugging Face order
+/// (`[out, in]` for a linear layer; the last extent is contiguous).
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// The canonical (Hugging Face) name, whatever the file calls it.
+    pub name: String,
+    /// The file it came from, for messages.
+    pub file: String,
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    pub data: Bytes,
+}
+
+impl Tensor {
+    /// Rows of the matrix; 1 for a vector.
+    pub fn rows(&self) -> usize {
+        self.shape[..self.shape.len().saturating_sub(1)].iter().product()
+    }
+
+    /// Length of a row.
+    pub fn columns(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.rows() * self.columns()
+    }
+
+    /// Whether the tensor has no values.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The stored bytes of row `row`.
+    ///
+    /// # Panics
+    /// If `row` is not below [`Tensor::rows`].
+    pub fn row_data(&self, row: usize) -> &[u8] {
+        let bytes = self.data.len() / self.rows();
+        &self.data[row * bytes..(row + 1) * bytes]
+    }
+
+    /// An error about this tensor.
+    pub fn error(&self, what: impl Into<String>) -> Error {
+        Error::tensor(&self.file, &self.name, what)
+    }
+
+    /// Checks that `data` has exactly the bytes that type and shape ask for.
+    pub fn check_size(&self) -> Result<()> {
+        let expected = self
+            .dtype
+            .row_bytes(self.columns())
+            .ok_or_else(|| {
+                self.error(format!(
+                    "a row of {} values cannot be stored as {}, whose blocks hold {}",
+                    self.columns(),
+                    self.dtype,
+                    self.dtype.block_len()
+                ))
+            })?
+            .checked_mul(self.rows())
+            .ok_or_else(|| self.error("its size overflows"))?;
+        if expected != self.data.len() {
+            return Err(self.error(format!("expected {expected} bytes, found {}", self.data.len())));
+        }
+        Ok(())
+    }
+}
