@@ -6,6 +6,7 @@ pub mod config;
 pub mod error;
 pub mod generation;
 pub mod kernels;
+pub mod position;
 pub mod schema;
 pub mod storage;
 pub mod tensor;
