@@ -2,7 +2,7 @@
 
 mod vocabulary;
 
-pub use vocabulary::Vocabulary;
+pub use vocabulary::{AddedToken, ByteVocabulary, Piece, PieceKind, UnigramVocabulary, Vocabulary, Whitespace};
 
 use crate::error::Result;
 
