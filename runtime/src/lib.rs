@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod generation;
+pub mod gguf;
 pub mod kernels;
 pub mod schema;
 pub mod storage;
