@@ -27,6 +27,7 @@ pub mod error;
 mod feed_forward;
 pub mod generate;
 pub mod generation;
+pub mod gguf;
 pub mod kernels;
 pub mod model;
 pub mod position;
