@@ -27,6 +27,8 @@ pub mod error;
 mod feed_forward;
 pub mod generate;
 pub mod generation;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod kernels;
 pub mod model;
 pub mod position;
