@@ -28,6 +28,8 @@ mod feed_forward;
 pub mod generate;
 pub mod generation;
 pub mod gguf;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod kernels;
 pub mod model;
 pub mod position;
