@@ -153,12 +153,7 @@ impl Session {
     }
 
     /// Runs the decoder over a given target in pieces; `each` gets the piece, its logits and its alignment.
-    fn force(
-        &mut self,
-        source: &[u32],
-        target: &[u32],
-        mut each: impl FnMut(&[u32], &[f32], &[f32]),
-    ) -> Result<()> {
+    fn force(&mut self, source: &[u32], target: &[u32], mut each: impl FnMut(&[u32], &[f32], &[f32])) -> Result<()> {
         self.model.weights().check_ids("source", source)?;
         self.model.weights().check_ids("target", target)?;
         if target.is_empty() {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use t5_runtime::checkpoint::Checkpoint;
+#[cfg(feature = "hub")]
+use t5_runtime::hub;
 use t5_runtime::{Model, ModelOptions};
 
 use super::args::{InputArgs, ModelArgs};
@@ -32,7 +34,12 @@ pub fn open_checkpoint(name: Option<&str>) -> anyhow::Result<Checkpoint> {
     Ok(Checkpoint::open(&local_path(name)?)?)
 }
 
+/// The path itself, or where the hub's cache keeps the model.
 fn local_path(name: &str) -> anyhow::Result<PathBuf> {
+    #[cfg(feature = "hub")]
+    if hub::is_hub_name(name) {
+        return Ok(hub::fetch(name, &mut hub::TerminalProgress::default())?);
+    }
     Ok(PathBuf::from(name))
 }
 

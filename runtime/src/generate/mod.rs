@@ -223,7 +223,13 @@ impl Decoding {
                 finish = Finish::Stop;
             }
         }
-        Output { text, ids: hypothesis.ids.clone(), logprobs: hypothesis.logprobs.clone(), score: hypothesis.score, finish }
+        Output {
+            text,
+            ids: hypothesis.ids.clone(),
+            logprobs: hypothesis.logprobs.clone(),
+            score: hypothesis.score,
+            finish,
+        }
     }
 }
 
@@ -295,7 +301,8 @@ impl<'s> Generation<'s> {
     /// The next piece; `None` at the end. Allocates nothing in the steady state.
     pub fn next_piece(&mut self) -> Option<&str> {
         loop {
-            let end = self.text.len() - if self.done { 0 } else { held_back(&self.text, &self.decoding.plan.options.stop) };
+            let end =
+                self.text.len() - if self.done { 0 } else { held_back(&self.text, &self.decoding.plan.options.stop) };
             if self.given < end {
                 let piece = self.given..end;
                 self.given = end;
