@@ -13,7 +13,7 @@ pub fn run(args: &EmbedArgs) -> anyhow::Result<()> {
     let mut session = model.session();
     let mut out = std::io::stdout().lock();
     while let Some(line) = lines.next_line()? {
-        let ids = model.tokenizer()?.encode(&line)?;
+        let ids = model.tokenizer()?.encode(&line);
         let embedding = session.embed_ids(&ids)?;
         if args.json {
             writeln!(out, "{}", json!({"embedding": embedding, "input_ids": ids}))?;

@@ -130,7 +130,7 @@ fn batch(
     stats: &mut Stats,
 ) -> anyhow::Result<()> {
     let tokenizer = session.model().tokenizer()?;
-    let ids = texts.iter().map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>, _>>()?;
+    let ids = texts.iter().map(|text| tokenizer.encode(text)).collect::<Vec<_>>();
     let sources: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
     let results = session.generate_batch_ids(&sources, options)?;
     for (outputs, input_ids) in results.iter().zip(&ids) {

@@ -35,7 +35,7 @@ pub fn run(args: &TokenizeArgs) -> anyhow::Result<()> {
                 writeln!(out, "{text}")?;
             }
         } else {
-            let ids = tokenizer.encode(&line)?;
+            let ids = tokenizer.encode(&line);
             if args.json {
                 let pieces: Vec<&str> = ids.iter().filter_map(|&id| tokenizer.piece(id)).collect();
                 writeln!(out, "{}", json!({"ids": ids, "pieces": pieces}))?;

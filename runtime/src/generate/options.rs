@@ -221,7 +221,7 @@ impl Plan {
                 option: "prefix",
                 what: "expected a model with a tokenizer, found one without".to_owned(),
             })?;
-            tokenizer.encode_prefix(&options.prefix)?
+            tokenizer.encode_prefix(&options.prefix)
         } else {
             Vec::new()
         };
