@@ -316,6 +316,15 @@ impl<'s> Generation<'s> {
         }
     }
 
+    /// Generates one more token without asking for its text; false when there is none. For callers that want
+    /// control between tokens and the results at the end.
+    pub fn step(&mut self) -> bool {
+        if !self.done {
+            self.advance();
+        }
+        !self.done
+    }
+
     /// One step of the decoder.
     fn advance(&mut self) {
         // After `begin` a step cannot fail: the model has a decoder and all ids are checked.
