@@ -20,5 +20,8 @@ fn the_titler_opens_with_all_its_tensors() {
         let tensor = checkpoint.tensor(&spec.hf_name).unwrap();
         assert_eq!(tensor.shape, spec.shape, "{}", spec.hf_name);
     }
-    assert_eq!(checkpoint.notes, Vec::<String>::new());
+    let notes = checkpoint.notes.join("\n");
+    assert!(notes.contains("truncation to 48 tokens is ignored") && notes.contains("padding is ignored"), "{notes}");
+    assert_eq!(checkpoint.notes.len(), 2, "{notes}");
+    assert_eq!(checkpoint.vocabulary.unwrap().len(), 32100);
 }

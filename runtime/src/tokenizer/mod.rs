@@ -17,6 +17,7 @@ mod trie;
 mod unigram;
 mod vocabulary;
 
+pub(crate) use normalizer::check as check_charsmap;
 pub use stream::TextStream;
 pub use vocabulary::{AddedToken, ByteVocabulary, Piece, PieceKind, UnigramVocabulary, Vocabulary, Whitespace};
 
@@ -161,7 +162,7 @@ fn failure(file: &str, what: impl Into<String>) -> Error {
 }
 
 /// The n of `<extra_id_n>`.
-fn sentinel_number(piece: &str) -> Option<usize> {
+pub(crate) fn sentinel_number(piece: &str) -> Option<usize> {
     let digits = piece.strip_prefix("<extra_id_")?.strip_suffix('>')?;
     let canonical = digits == "0" || (!digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit()));
     if canonical { digits.parse().ok() } else { None }
