@@ -11,6 +11,7 @@ pub mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub mod limits;
 mod math;
 mod matrix;
 mod packed;
