@@ -105,8 +105,8 @@ impl Case {
                 "top_k" => options.top_k = count(value),
                 "top_p" => options.top_p = float(value),
                 "min_p" => options.min_p = float(value),
-                "kind" | "input_ids" | "text" | "ids" | "logprobs" | "min_margin" | "n_best" | "finished" | "output"
-                | "probabilities" => {}
+                "kind" | "input_ids" | "text" | "ids" | "logprobs" | "min_margin" | "n_best" | "finished"
+                | "output" | "probabilities" => {}
                 _ => panic!("line {}: no option is called {key}", self.line),
             }
         }
@@ -155,14 +155,7 @@ impl Report {
     }
 
     /// Two lists that may differ by `tolerance`; `quantity` groups them in the closing line.
-    pub fn close(
-        &mut self,
-        quantity: &'static str,
-        place: &str,
-        found: &[f32],
-        expected: &[f32],
-        tolerance: f32,
-    ) {
+    pub fn close(&mut self, quantity: &'static str, place: &str, found: &[f32], expected: &[f32], tolerance: f32) {
         self.checked += 1;
         let off = difference(found, expected);
         let worst = self.worst.entry(quantity).or_default();
@@ -177,6 +170,12 @@ impl Report {
     pub fn finish(self, name: &str) {
         assert!(self.checked > 0, "{name}: nothing was checked");
         println!("{name}: {} checks, largest differences {:?}", self.checked, self.worst);
-        assert!(self.faults.is_empty(), "{name}: {} of {}:\n{}", self.faults.len(), self.checked, self.faults.join("\n"));
+        assert!(
+            self.faults.is_empty(),
+            "{name}: {} of {}:\n{}",
+            self.faults.len(),
+            self.checked,
+            self.faults.join("\n")
+        );
     }
 }
