@@ -11,6 +11,9 @@ A literal reading of the published pseudo-code, written for clarity and independ
         finished = best B of old finished and candidates that end, score = log-probability / lp(n)
     stop at the limit, or when worst finished score > best live log-probability / lp(limit)
     result: finished if any finished, else live with raw log-probabilities; best first
+
+The published rule knows one end token. With E of them the best (1 + E) * B candidates are taken, so that B that go on
+are among them, as the 2B are there for.
 """
 
 import heapq
@@ -38,7 +41,7 @@ def beam_search(log_probs, prompt, beams, alpha, limit, ends):
             for beam, ((total, _), row) in enumerate(zip(live, rows))
             for token, value in enumerate(row)
         ]
-        best = heapq.nsmallest(2 * beams, candidates, key=lambda c: (-c[0], c[1], c[2]))
+        best = heapq.nsmallest((1 + len(ends)) * beams, candidates, key=lambda c: (-c[0], c[1], c[2]))
         grown = [(total, live[beam][1] + [token]) for total, beam, token in best]
         ended = [(total / length_penalty(n, alpha), ids) for total, ids in grown if ids[-1] in ends]
         finished = sorted(finished + ended, key=lambda slot: -slot[0])[:beams]
