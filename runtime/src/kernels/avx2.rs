@@ -118,8 +118,9 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn load_bf16(self, x: &[u16; LANES]) -> F {
         unsafe {
-            let widen = |x: __m128i| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(x)));
-            [widen(_mm_loadu_si128(x.as_ptr().cast())), widen(_mm_loadu_si128(x[8..].as_ptr().cast()))]
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(x[8..].as_ptr().cast()));
+            self.of_bits([_mm256_slli_epi32::<16>(low), _mm256_slli_epi32::<16>(high)])
         }
     }
 
@@ -164,7 +165,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn from_bits(self, a: I) -> F {
+    fn of_bits(self, a: I) -> F {
         unsafe { [_mm256_castsi256_ps(a[0]), _mm256_castsi256_ps(a[1])] }
     }
 
@@ -209,11 +210,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn dot(self, sums: I, (magnitude, weights): Self::W, activations: __m256i) -> I {
         unsafe {
-            let dot = |sum: __m256i, magnitude: __m256i, weights: __m256i| {
-                let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(activations, weights));
-                _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-            };
-            [dot(sums[0], magnitude[0], weights[0]), dot(sums[1], magnitude[1], weights[1])]
+            let low = _mm256_maddubs_epi16(magnitude[0], _mm256_sign_epi8(activations, weights[0]));
+            let high = _mm256_maddubs_epi16(magnitude[1], _mm256_sign_epi8(activations, weights[1]));
+            let ones = _mm256_set1_epi16(1);
+            self.add_i32(sums, [_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones)])
         }
     }
 }

@@ -140,7 +140,7 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn from_bits(self, a: __m512i) -> __m512 {
+    fn of_bits(self, a: __m512i) -> __m512 {
         unsafe { _mm512_castsi512_ps(a) }
     }
 

@@ -11,6 +11,7 @@ pub mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub mod limits;
 mod math;
 mod matrix;
 mod packed;
@@ -188,7 +189,7 @@ impl Kernels {
         rows::axpy(*self, factor, x, out);
     }
 
-    /// Attention of one query; see [`attention::attend`].
+    /// Attention of one query; see [`attention`].
     pub fn attend(
         &self,
         heads: Heads,

@@ -116,7 +116,7 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn from_bits(self, a: Self::I) -> Self::F {
+    fn of_bits(self, a: Self::I) -> Self::F {
         a.map(|a| f32::from_bits(a as u32))
     }
 

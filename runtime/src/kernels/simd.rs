@@ -54,7 +54,7 @@ pub(crate) trait Simd: Copy {
     fn to_f32(self, a: Self::I) -> Self::F;
     /// The bits of `a`, unchanged.
     fn bits(self, a: Self::F) -> Self::I;
-    fn from_bits(self, a: Self::I) -> Self::F;
+    fn of_bits(self, a: Self::I) -> Self::F;
     fn store_i32(self, a: Self::I, out: &mut [i32; LANES]);
     /// The low byte of each lane.
     fn store_i8(self, a: Self::I, out: &mut [i8; LANES]);
