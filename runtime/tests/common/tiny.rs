@@ -160,8 +160,8 @@ impl Gguf {
     }
 
     pub fn raw(&self) -> Raw {
-        let mut raw = Raw::default();
-        raw.values = self.values.iter().map(|(key, code, value)| key_value(key, *code, value)).collect();
+        let values = self.values.iter().map(|(key, code, value)| key_value(key, *code, value)).collect();
+        let mut raw = Raw { values, ..Raw::default() };
         for (name, shape, data) in &self.tensors {
             raw.data.resize(raw.data.len().next_multiple_of(32), 0);
             let extents: Vec<u64> = shape.iter().rev().map(|&extent| extent as u64).collect();
