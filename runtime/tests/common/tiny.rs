@@ -75,6 +75,9 @@ pub fn write_folder(folder: &Path, config: &Value, parts: &Parts) {
     std::fs::write(folder.join("model.safetensors"), safetensors(parts)).unwrap();
 }
 
+/// A token, its score and its type.
+pub type Token = (String, f32, i32);
+
 /// A GGUF file in llama.cpp's dialect whose key-values can be changed.
 #[derive(Clone)]
 pub struct Gguf {
@@ -143,7 +146,7 @@ impl Gguf {
     }
 
     /// Sets tokens, scores and types.
-    pub fn set_tokens(&mut self, tokens: &[(String, f32, i32)]) -> &mut Gguf {
+    pub fn set_tokens(&mut self, tokens: &[Token]) -> &mut Gguf {
         self.set("tokenizer.ggml.model", 8, &string("t5"));
         let count = tokens.len() as u64;
         let texts: Vec<u8> = tokens.iter().flat_map(|(text, ..)| string(text)).collect();
@@ -177,7 +180,7 @@ impl Gguf {
 }
 
 /// `rows` tokens of which the first `pieces` are T5's special ones and made-up pieces, the others fillers.
-pub fn tokens(rows: usize, pieces: usize) -> Vec<(String, f32, i32)> {
+pub fn tokens(rows: usize, pieces: usize) -> Vec<Token> {
     let mut tokens = vec![("<pad>".to_owned(), 0.0, 3), ("</s>".to_owned(), 0.0, 3), ("<unk>".to_owned(), 0.0, 2)];
     tokens.extend((3..pieces).map(|id| {
         let letters: String = [id / 26, id % 26].map(|digit| (b'a' + digit as u8) as char).iter().collect();
