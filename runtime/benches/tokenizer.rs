@@ -6,8 +6,8 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use t5_runtime::tokenizer::{AddedToken, Piece, PieceKind, Tokenizer, UnigramVocabulary, Vocabulary, Whitespace};
 use tokenizers::Model;
@@ -78,7 +78,9 @@ fn report(name: &str, vocabulary: &Vocabulary) {
     let ids = tokenizer.encode(&text);
     let (time, ..) = measure(|| tokenizer.decode(&ids, true));
     println!("  decoding: {:.1} ns per id", time.as_secs_f64() * 1e9 / ids.len() as f64);
-    for (name, unit) in [("one word", "a"), ("words", "and "), ("accents", "e\u{301}"), ("emoji", "👩\u{200d}"), ("flags", "🇩")] {
+    for (name, unit) in
+        [("one word", "a"), ("words", "and "), ("accents", "e\u{301}"), ("emoji", "👩\u{200d}"), ("flags", "🇩")]
+    {
         let times: Vec<String> = [12_500, 100_000, 800_000]
             .iter()
             .map(|&len| {
