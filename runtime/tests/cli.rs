@@ -101,8 +101,21 @@ fn json_says_everything() {
 
     let output = succeed(
         &[
-            "generate", "-m", &model, "--json", "--beams", "4", "--n-best", "3", "--penalty", "hf", "--length-penalty",
-            "1.0", "--max-new-tokens", "24", text,
+            "generate",
+            "-m",
+            &model,
+            "--json",
+            "--beams",
+            "4",
+            "--n-best",
+            "3",
+            "--penalty",
+            "hf",
+            "--length-penalty",
+            "1.0",
+            "--max-new-tokens",
+            "24",
+            text,
         ],
         b"",
     );

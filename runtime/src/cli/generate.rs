@@ -53,16 +53,12 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
 fn options(args: &GenerateArgs, model: &Model) -> GenerateOptions {
     let mut options = GenerateOptions::from_defaults(model.generation_defaults());
     options.beams = args.beams.unwrap_or(options.beams);
-    let sampling = args.temperature.is_some_and(|temperature| temperature > 0.0)
-        || args.top_k.is_some()
-        || args.top_p.is_some()
-        || args.min_p.is_some();
-    if sampling {
-        options.temperature = args.temperature.unwrap_or(1.0);
-        if args.beams.is_none() {
-            // The checkpoint's beams do not stand in the way of sampling.
-            options.beams = 1;
-        }
+    // A filter of candidates alone asks for sampling, too.
+    let filtered = args.top_k.is_some() || args.top_p.is_some() || args.min_p.is_some();
+    options.temperature = args.temperature.unwrap_or(if filtered { 1.0 } else { 0.0 });
+    if options.temperature != 0.0 && args.beams.is_none() {
+        // The checkpoint's beams do not stand in the way of sampling.
+        options.beams = 1;
     }
     let (default_alpha, hugging_face) = match options.length_penalty {
         LengthPenalty::T5 { alpha } => (alpha, false),
