@@ -982,3 +982,34 @@ fn published_models_have_the_published_counts_and_sizes() {
     assert_eq!(sizes(&t5_small), [242_027_520 - 1024, 121_046_528 - 512, 64_337_408 - 512]);
     assert_eq!(sizes(&flan), [307_844_608, 153_965_312, 81_834_752]);
 }
+
+// A file of another writer (golden/gguf_file.py).
+
+#[test]
+fn a_file_of_the_reference_writer_is_opened_with_its_values() {
+    let checkpoint = open_bytes(include_bytes!("golden/t5-tiny.gguf").to_vec()).unwrap();
+    let config = &checkpoint.config;
+    let sizes = (config.vocab_size, config.d_model, config.d_kv, config.d_ff, config.num_heads);
+    assert_eq!(sizes, (32, 32, 8, 64, 2));
+    assert_eq!((config.num_layers, config.num_decoder_layers, config.relative_attention_num_buckets), (1, 2, 8));
+    assert_eq!(config.feed_forward.name(), "gated-gelu");
+    assert!(!config.tie_word_embeddings && !config.scale_decoder_outputs);
+    assert_eq!(checkpoint.notes, Vec::<String>::new());
+    for (n, (spec, tensor)) in checkpoint.tensors().enumerate() {
+        let expected = match spec.shape[..] {
+            [_] => DType::F32,
+            [_, columns] if columns % 32 != 0 => DType::F16,
+            _ => DType::Q8_0,
+        };
+        assert_eq!(tensor.dtype, expected, "{}", spec.gguf_name);
+        // Values are multiples of 1/64 up to 1/2: exact in F16, within half a step of Q8_0.
+        for (i, value) in t5_runtime::block::decode_tensor(tensor).unwrap().into_iter().enumerate() {
+            let written = ((i * 7 + n * 13) % 64) as f32 / 64.0 - 0.5;
+            let bound = if expected == DType::Q8_0 { 0.5 / 127.0 * 0.51 } else { 0.0 };
+            assert!((value - written).abs() <= bound, "{} value {i}: {value}, written {written}", spec.gguf_name);
+        }
+    }
+    let vocabulary = unigram(checkpoint);
+    assert_eq!((vocabulary.pieces.len(), &*vocabulary.pieces[3].text, &*vocabulary.pieces[19].text), (20, "▁", "p"));
+    assert_eq!((vocabulary.pieces[19].score, vocabulary.charsmap.unwrap().len()), (-3.0, 4 + 1024 + 2));
+}
