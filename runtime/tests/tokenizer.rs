@@ -211,6 +211,31 @@ fn byte_fallback_and_kept_spaces_as_in_sentencepiece() {
 }
 
 #[test]
+fn byte_fallback_as_in_the_reference() {
+    let Vocabulary::Unigram(unigram) = Vocabulary::from_sentencepiece("fallback.model", FALLBACK_MODEL, 0).unwrap()
+    else {
+        panic!("a Unigram model")
+    };
+    let mut description: Value = serde_json::from_slice(SMALL_JSON).unwrap();
+    let vocabulary = unigram.pieces.iter().map(|piece| serde_json::json!([piece.text, piece.score])).collect();
+    description["model"]["vocab"] = Value::Array(vocabulary);
+    description["model"]["byte_fallback"] = true.into();
+    description["added_tokens"].as_array_mut().unwrap().truncate(3);
+    let (ours, reference) = both(description.to_string().as_bytes());
+    let mut spelled = 0;
+    // Text that spells a byte piece is one of the departures.
+    for text in strings(&golden()["texts"]).iter().filter(|text| !text.contains("<0x")) {
+        let ids = ours.encode(text);
+        let expected = without_double_eos(reference.encode(text.as_str(), true).unwrap().get_ids().to_vec(), 1);
+        assert_eq!(ids, expected, "{text:?}");
+        spelled += ids.iter().filter(|&&id| ours.piece(id).unwrap().starts_with("<0x")).count();
+    }
+    assert!(spelled > 100, "{spelled} byte pieces");
+    assert_eq!(ours.decode(&ours.encode("日本語 😀"), true), "日本語 😀");
+    assert!(ours.encode("<0x41>").len() > 3);
+}
+
+#[test]
 fn lines_of_three_languages_give_the_ids_of_the_reference() {
     let mut lines = Vec::new();
     for name in ["en-de", "en-fr"] {
