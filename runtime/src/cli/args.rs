@@ -18,7 +18,7 @@ pub const COMMANDS: [&str; 6] = ["generate", "score", "embed", "tokenize", "insp
 #[derive(Subcommand)]
 pub enum Command {
     /// Generate a text for each line of input
-    Generate(GenerateArgs),
+    Generate(Box<GenerateArgs>),
     /// Log-probability of a target text given a source text, for each line SOURCE<TAB>TARGET
     Score(ScoreArgs),
     /// The mean of the encoder's hidden states of each line of input
