@@ -563,13 +563,12 @@ fn vocabularies_that_contradict_themselves_are_refused() {
     refused(|v| v.charsmap = Some(vec![]), "it has no size field");
     refused(|v| v.charsmap = Some(vec![4, 0, 0, 0]), "shorter than its size field says");
     refused(|v| v.charsmap = Some(vec![2, 0, 0, 0, 0, 0]), "not a multiple of 4");
-    refused(|v| v.charsmap = Some(vec![0, 0, 0, 0]), "its replacements do not end in NUL");
-    refused(|v| v.charsmap = Some(vec![0, 0, 0, 0, 0]), "it has no unit");
+    refused(|v| v.charsmap = Some(vec![0; 5]), "it has no unit");
     refused(|v| v.charsmap = Some(vec![4, 0, 0, 0, 0, 0, 0, 0, 0]), "unit 0 leads outside");
     refused(|v| v.charsmap = Some([vec![0, 4, 0, 0], vec![0; 1024], vec![0xFF]].concat()), "not UTF-8");
+    refused(|v| v.charsmap = Some([vec![0, 4, 0, 0], vec![0; 1024], b"x".to_vec()].concat()), "do not end in NUL");
     let mut leaf = [vec![0, 4, 0, 0], vec![0; 1024], b"x\0".to_vec()].concat();
     leaf[4 + 1] = 1;
-    leaf[4] = 0;
     let mut vocabulary = tiny();
     // The root is a leaf whose value is its own number, 256: beyond two bytes of replacements.
     vocabulary.charsmap = Some(leaf);
