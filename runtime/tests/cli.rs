@@ -63,9 +63,21 @@ fn one_line_in_one_line_out() {
     let goldens = golden_texts();
     assert!(goldens.len() >= 3);
     let input: String = goldens.iter().map(|golden| format!("{}\n", golden["text"].as_str().unwrap())).collect();
-    for batch in ["1", "2", "16"] {
+    for (batch, threads) in [("1", "1"), ("2", "1"), ("16", "1"), ("1", "3"), ("2", "2"), ("1", "16")] {
         let output = succeed(
-            &["generate", "--model", &model, "--input", "-", "--max-new-tokens", "24", "--batch", batch],
+            &[
+                "generate",
+                "--model",
+                &model,
+                "--input",
+                "-",
+                "--max-new-tokens",
+                "24",
+                "--batch",
+                batch,
+                "--threads",
+                threads,
+            ],
             input.as_bytes(),
         );
         let lines: Vec<&str> = output.lines().collect();
@@ -214,8 +226,25 @@ fn bench_prints_its_keys() {
         assert!(object[key].is_number(), "{key}: {object}");
     }
     assert!(object["isa"].is_string());
-    for beams in ["1", "3"] {
-        succeed(&["bench", "--model", &model, "--batch", "3", "--beams", beams, "--new-tokens", "1"], b"");
+    for (beams, threads) in [("1", "1"), ("3", "2")] {
+        succeed(
+            &[
+                "bench",
+                "--model",
+                &model,
+                "--batch",
+                "3",
+                "--beams",
+                beams,
+                "--new-tokens",
+                "1",
+                "--repeats",
+                "1",
+                "--threads",
+                threads,
+            ],
+            b"",
+        );
     }
     // An encoder alone has no tokens to count.
     let encoder = fixture("encoder-only").display().to_string();
@@ -250,6 +279,7 @@ fn what_cannot_be_understood_exits_with_2() {
         (&["generate", "--model", &model, "--beams", "2", "--n-best", "3", "A"], "n_best"),
         (&["generate", "--model", &model, "--temperature", "-1", "A"], "temperature"),
         (&["generate", "--model", &model, "--batch", "0", "A"], "--batch"),
+        (&["generate", "--model", &model, "--threads", "0", "A"], "--threads"),
         (&["generate", "A"], "--model"),
         (&["score", "--model", &model], "--input"),
         (&["bench", "--model", &model, "--repeats", "0"], "--repeats"),

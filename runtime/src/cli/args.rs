@@ -128,6 +128,9 @@ pub struct GenerateArgs {
     /// Decode N inputs side by side
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub batch: usize,
+    /// Work on N groups of inputs at once, each in a thread of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub threads: usize,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -196,6 +199,9 @@ pub struct BenchArgs {
     /// Inputs decoded side by side
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub batch: usize,
+    /// Work on N groups of inputs at once, each in a thread of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub threads: usize,
     /// Beams of each input
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub beams: usize,
