@@ -11,7 +11,7 @@ pub use options::{DEFAULT_MAX_NEW_TOKENS, EarlyStopping, GenerateOptions, Length
 use std::sync::atomic::Ordering;
 
 use beam::{BeamSearch, Hypothesis};
-pub(crate) use options::Plan;
+use options::Plan;
 use single::SingleSearch;
 
 use crate::decoder::Query;
@@ -98,7 +98,7 @@ struct Document {
 
 /// Documents being decoded in lock step. Each step runs the live rows of all of them through the decoder at
 /// once; rows do not influence each other, so a result does not depend on what ran beside it.
-pub(crate) struct Decoding {
+struct Decoding {
     plan: Plan,
     documents: Vec<Document>,
     started: bool,
@@ -109,9 +109,9 @@ pub(crate) struct Decoding {
 impl Decoding {
     /// Encodes the sources and prepares the caches.
     pub fn begin(session: &mut Session, sources: &[&[u32]], options: &GenerateOptions) -> Result<Decoding> {
-        let plan = Plan::new(session.model.weights(), options)?;
+        let plan = Plan::new(&session.model, options)?;
         for source in sources {
-            session.model.weights().check_ids("source", source)?;
+            session.model.weights().shared.check_ids("source", source)?;
         }
         let sequences = plan.sequences();
         session.encode_sources(sources, sequences, 1 + plan.prefix.len() + plan.max_new)?;
@@ -165,9 +165,9 @@ impl Decoding {
         if self.queries.is_empty() {
             return Ok(false);
         }
-        session.decode(&self.queries, &self.wanted)?;
+        session.run_decoder(&self.queries, &self.wanted, None)?;
         self.started = true;
-        let kernels = session.model.weights().kernels;
+        let kernels = session.model.kernels();
         let vocab = session.model.config().vocab_size;
         let mut row = 0;
         for document in self.documents.iter_mut().filter(|document| !document.is_done()) {
@@ -186,7 +186,7 @@ impl Decoding {
             };
             let identity = parents.iter().enumerate().all(|(row, &parent)| row == parent);
             if !identity {
-                session.decoder.reorder(document.first, parents, document.position);
+                session.reorder(document.first, parents, document.position);
             }
         }
         Ok(self.documents.iter().any(|document| !document.is_done()))
@@ -250,6 +250,35 @@ fn held_back(text: &str, stop: &[String]) -> usize {
         (1..stop.len().min(text.len() + 1)).rev().find(|&n| stop.is_char_boundary(n) && text.ends_with(&stop[..n]))
     };
     stop.iter().filter_map(begins).max().unwrap_or(0)
+}
+
+impl Session {
+    /// Generates text for `text`. The result is an iterator of pieces; see [`Generation`].
+    pub fn generate(&mut self, text: &str, options: &GenerateOptions) -> Result<Generation<'_>> {
+        let ids = self.model.tokenizer()?.encode(text);
+        Generation::begin(self, &ids, options)
+    }
+
+    /// As [`Session::generate`], from ids (which should end with `</s>`).
+    pub fn generate_ids(&mut self, source: &[u32], options: &GenerateOptions) -> Result<Generation<'_>> {
+        Generation::begin(self, source, options)
+    }
+
+    /// Generates for several sources side by side; for each its results, best first. A result does not depend on
+    /// what else is in the batch.
+    pub fn generate_batch_ids(&mut self, sources: &[&[u32]], options: &GenerateOptions) -> Result<Vec<Vec<Output>>> {
+        let mut decoding = Decoding::begin(self, sources, options)?;
+        while decoding.step(self)? {}
+        Ok(decoding.results(self))
+    }
+
+    /// As [`Session::generate_batch_ids`], from texts.
+    pub fn generate_batch(&mut self, texts: &[&str], options: &GenerateOptions) -> Result<Vec<Vec<Output>>> {
+        let tokenizer = self.model.tokenizer()?;
+        let ids = texts.iter().map(|text| tokenizer.encode(text)).collect::<Vec<_>>();
+        let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+        self.generate_batch_ids(&ids, options)
+    }
 }
 
 /// A generation under way: an iterator of pieces of text.

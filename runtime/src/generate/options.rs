@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
 use crate::generation::GenerationDefaults;
-use crate::model::Weights;
+use crate::model::Model;
 
 /// New tokens where neither the caller nor the checkpoint sets a limit.
 pub const DEFAULT_MAX_NEW_TOKENS: usize = 256;
@@ -211,13 +211,14 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub fn new(weights: &Weights, options: &GenerateOptions) -> Result<Plan> {
+    pub fn new(model: &Model, options: &GenerateOptions) -> Result<Plan> {
         options.validate()?;
-        let config = &weights.config;
+        let shared = &model.weights().shared;
+        let config = &shared.config;
         let prefix = if !options.prefix_ids.is_empty() {
             options.prefix_ids.clone()
         } else if !options.prefix.is_empty() {
-            let tokenizer = weights.tokenizer.as_ref().ok_or_else(|| Error::Option {
+            let tokenizer = model.tokenizer().map_err(|_| Error::Option {
                 option: "prefix",
                 what: "expected a model with a tokenizer, found one without".to_owned(),
             })?;
@@ -225,17 +226,17 @@ impl Plan {
         } else {
             Vec::new()
         };
-        weights.check_ids("prefix", &prefix)?;
-        weights.check_ids("suppress", &options.suppress)?;
-        weights.check_ids("allowed", options.allowed.as_deref().unwrap_or_default())?;
-        if !options.stop.is_empty() && weights.tokenizer.is_none() {
+        shared.check_ids("prefix", &prefix)?;
+        shared.check_ids("suppress", &options.suppress)?;
+        shared.check_ids("allowed", options.allowed.as_deref().unwrap_or_default())?;
+        if !options.stop.is_empty() && model.tokenizer().is_err() {
             return Err(Error::Option { option: "stop", what: "expected a model with a tokenizer".to_owned() });
         }
-        let eos = match weights.generation.eos_token_ids.as_slice() {
+        let eos = match model.generation_defaults().eos_token_ids.as_slice() {
             [] => vec![config.eos_token_id],
             ids => ids.to_vec(),
         };
-        weights.check_ids("eos_token_id", &eos)?;
+        shared.check_ids("eos_token_id", &eos)?;
         let mut forbidden = Vec::new();
         if options.allowed.is_some() || !options.suppress.is_empty() {
             forbidden = vec![options.allowed.is_some(); config.vocab_size];
@@ -247,7 +248,7 @@ impl Plan {
                 return Err(Error::Option { option: "suppress", what: "no token is left to generate".to_owned() });
             }
         }
-        let defaults = &weights.generation;
+        let defaults = model.generation_defaults();
         let max_new = options
             .max_new_tokens
             .or(defaults.max_new_tokens)
