@@ -33,7 +33,8 @@ fn read(file: File) -> Result<Checkpoint> {
     let mut config = gguf::read_config(&file)?;
     let generation = gguf::read_generation(&file)?;
     let has_model_type = file.value(keys::MODEL_TYPE).is_some();
-    let bias_per_block = file.tensors().iter().any(|tensor| tensor.name == "enc.blk.1.attn_rel_b.weight");
+    let is_later_table = |name: &str| name.ends_with(".attn_rel_b.weight") && !name.contains(".blk.0.");
+    let bias_per_block = file.tensors().iter().any(|tensor| is_later_table(&tensor.name));
     let vocabulary = gguf::read_vocabulary(&file, &config, bias_per_block, &mut notes)?;
     let name = file.name().to_owned();
     let tensors = assemble(&name, Dialect::LlamaCpp, &mut config, stored(file), &mut notes)?;

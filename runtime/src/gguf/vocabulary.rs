@@ -90,7 +90,7 @@ pub(crate) fn read(
 
 fn read_bytes(file: &File, rows: usize) -> Result<ByteVocabulary> {
     let offset = file.u32(keys::TOKENIZER_OFFSET)?.unwrap_or(3);
-    if offset as usize + 256 > rows {
+    if u64::from(offset) + 256 > rows as u64 {
         let what = format!("expected at most {} for {rows} rows, found {offset}", rows as i64 - 256);
         return Err(file.error(keys::TOKENIZER_OFFSET, what));
     }
