@@ -81,6 +81,9 @@ struct CrossCache {
     len: usize,
 }
 
+/// Positions that caches have room for at first.
+const FIRST_POSITIONS: usize = 64;
+
 /// Caches of everything that is being decoded.
 ///
 /// Self-attention keys and values lie at `[position][slot][inner]` for each block. A sequence has a path: which
@@ -91,6 +94,7 @@ pub(crate) struct DecoderState {
     values: Vec<Vec<f32>>,
     /// `[slots, positions]`
     paths: Vec<u32>,
+    /// Scratch of the same size.
     next_paths: Vec<u32>,
     slots: usize,
     positions: usize,
@@ -121,27 +125,42 @@ impl DecoderState {
         }
     }
 
-    /// Starts over with `documents` documents of `sequences` sequences each and room for `positions` tokens.
-    /// Sequence `i` belongs to document `i / sequences`.
+    /// Starts over with `documents` documents of `sequences` sequences each, which are expected to become
+    /// `positions` tokens long. Sequence `i` belongs to document `i / sequences`.
     pub fn begin(&mut self, shared: &Shared, documents: usize, sequences: usize, positions: usize) {
         self.slots = documents * sequences;
-        self.positions = positions;
-        for bias in &mut self.biases {
-            bias.prepare(positions);
-        }
-        let values = positions * self.slots * shared.config.inner_dim();
-        for cache in self.keys.iter_mut().chain(&mut self.values) {
-            part(cache, values);
-        }
         self.paths.clear();
-        self.paths.extend((0..self.slots).flat_map(|slot| std::iter::repeat_n(slot as u32, positions)));
         self.next_paths.clear();
-        self.next_paths.resize(sequences * positions, 0);
+        // What was allocated for earlier requests is there already.
+        let row = (self.slots * shared.config.inner_dim()).max(1);
+        let ready = self.keys.first().map_or(0, |keys| keys.len() / row);
+        self.positions = 0;
+        self.grow(shared, ready.max(FIRST_POSITIONS).min(positions));
         if self.cross.len() < documents {
             self.cross.resize_with(documents, CrossCache::default);
         }
         self.documents.clear();
         self.documents.extend((0..self.slots).map(|slot| slot / sequences));
+    }
+
+    /// Makes room for more positions. Limits of new tokens are often far above what is generated, so memory
+    /// follows what is used.
+    fn grow(&mut self, shared: &Shared, positions: usize) {
+        for bias in &mut self.biases {
+            bias.prepare(positions);
+        }
+        for cache in self.keys.iter_mut().chain(&mut self.values) {
+            part(cache, positions * self.slots * shared.config.inner_dim());
+        }
+        self.next_paths.clear();
+        for slot in 0..self.slots {
+            let known = self.paths.get(slot * self.positions..(slot + 1) * self.positions).unwrap_or_default();
+            self.next_paths.extend_from_slice(known);
+            self.next_paths.extend(std::iter::repeat_n(slot as u32, positions - known.len()));
+        }
+        std::mem::swap(&mut self.paths, &mut self.next_paths);
+        self.next_paths.resize(self.paths.len(), 0);
+        self.positions = positions;
     }
 
     /// Computes the cross-attention keys and values of a document from its encoder states `[len, d_model]`.
@@ -201,6 +220,10 @@ impl DecoderState {
         let (d, inner, eps) = (config.d_model, config.inner_dim(), config.layer_norm_epsilon);
         let heads = Heads { count: config.num_heads, width: config.d_kv };
         let rows = queries.len();
+        let longest = queries.iter().map(|query| query.position + 1).max().unwrap_or(0);
+        if longest > self.positions {
+            self.grow(shared, longest.max(2 * self.positions));
+        }
         let stride = self.slots * inner;
         let x = part(&mut self.x, rows * d);
         shared.embed(queries.iter().map(|query| query.token), x);

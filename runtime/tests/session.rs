@@ -110,6 +110,28 @@ fn pieces_are_the_text() {
     }
 }
 
+/// Memory follows what is generated, and caches that grow in the middle lose nothing.
+#[test]
+fn limits_cost_no_memory() {
+    let model = model();
+    let run = |limit| {
+        let options = GenerateOptions { max_new_tokens: Some(limit), ..Default::default() };
+        model.session().generate(TEXT, &options).unwrap().finish()
+    };
+    assert_eq!(run(40)[0].finish, Finish::EndOfSequence);
+    assert_eq!(run(1 << 20), run(40));
+    // Past several growths, in a fresh session and in one that has grown.
+    let mut session = model.session();
+    for beams in [1, 3] {
+        let long = GenerateOptions { beams, ..forced(300) };
+        let fresh = model.session().generate(TEXT, &long).unwrap().finish();
+        assert_eq!(session.generate(TEXT, &long).unwrap().finish(), fresh);
+        assert_eq!(session.generate(TEXT, &long).unwrap().finish(), fresh);
+        let score = session.score_ids(&model.tokenizer().unwrap().encode(TEXT), &fresh[0].ids).unwrap();
+        assert_eq!(score.ids.len(), 300);
+    }
+}
+
 #[test]
 fn a_forced_prefix_begins_every_result() {
     let model = model();
@@ -224,6 +246,7 @@ fn bad_requests_are_errors() {
         (GenerateOptions { min_p: -0.1, ..base.clone() }, "min_p"),
         (GenerateOptions { repetition_penalty: 0.0, ..base.clone() }, "repetition_penalty"),
         (GenerateOptions { max_new_tokens: Some(0), ..base.clone() }, "max_new_tokens"),
+        (GenerateOptions { max_new_tokens: Some(usize::MAX), ..base.clone() }, "max_new_tokens"),
         (GenerateOptions { suppress: vec![256], ..base.clone() }, "suppress"),
         (GenerateOptions { allowed: Some(vec![]), ..base.clone() }, "allowed"),
         (GenerateOptions { allowed: Some(vec![1 << 20]), ..base.clone() }, "allowed"),

@@ -10,6 +10,9 @@ use crate::model::Model;
 /// New tokens where neither the caller nor the checkpoint sets a limit.
 pub const DEFAULT_MAX_NEW_TOKENS: usize = 256;
 
+/// The highest limit of new tokens.
+pub const MAX_NEW_TOKENS: usize = 1 << 20;
+
 /// How beams of different length are compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LengthPenalty {
@@ -189,8 +192,10 @@ impl GenerateOptions {
         if !penalty.is_finite() {
             return wrong("length_penalty", format!("expected a finite number, found {penalty}"));
         }
-        if self.max_new_tokens == Some(0) {
-            return wrong("max_new_tokens", "expected at least 1, found 0".to_owned());
+        if let Some(max) = self.max_new_tokens
+            && !(1..=MAX_NEW_TOKENS).contains(&max)
+        {
+            return wrong("max_new_tokens", format!("expected 1 to {MAX_NEW_TOKENS}, found {max}"));
         }
         if self.allowed.as_ref().is_some_and(Vec::is_empty) {
             return wrong("allowed", "expected at least one token".to_owned());
@@ -252,9 +257,15 @@ impl Plan {
         let max_new = options
             .max_new_tokens
             .or(defaults.max_new_tokens)
-            .or(defaults.max_length.map(|length| length.saturating_sub(1).max(1)))
-            .unwrap_or(DEFAULT_MAX_NEW_TOKENS);
+            .or(defaults.max_length.map(|length| length.saturating_sub(1)))
+            .unwrap_or(DEFAULT_MAX_NEW_TOKENS)
+            .clamp(1, MAX_NEW_TOKENS);
         Ok(Plan { max_new, prefix, start: config.decoder_start_token_id, eos, forbidden, options: options.clone() })
+    }
+
+    /// Tokens to reserve memory for at the start: limits are often far above what is generated.
+    pub fn reserve(&self) -> usize {
+        self.max_new.min(1024)
     }
 
     /// Sequences that run side by side for one document.

@@ -37,8 +37,8 @@ impl SingleSearch {
         let count = plan.sequences();
         let sequence = |index: usize| Sequence {
             hypothesis: Hypothesis {
-                ids: Vec::with_capacity(plan.max_new),
-                logprobs: Vec::with_capacity(plan.max_new),
+                ids: Vec::with_capacity(plan.reserve()),
+                logprobs: Vec::with_capacity(plan.reserve()),
                 score: 0.0,
             },
             random: Random::new(plan.options.seed, index as u64),
@@ -48,7 +48,7 @@ impl SingleSearch {
             live: (0..count).collect(),
             parents: Vec::with_capacity(count),
             chooser: Chooser {
-                history: Vec::with_capacity(1 + plan.prefix.len() + plan.max_new),
+                history: Vec::with_capacity(1 + plan.prefix.len() + plan.reserve()),
                 ..Chooser::default()
             },
             step: 0,
