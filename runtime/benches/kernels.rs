@@ -43,7 +43,7 @@ struct Limits {
 
 impl Limits {
     fn measure(kernels: Kernels) -> Limits {
-        let data = vec![1f32; 256 << 18];
+        let data = limits::Buffer::new(256 << 18);
         let read = [1, 8, 16, 24, 36, 64, 256].map(|mib| {
             let part = &data[..mib << 18];
             let seconds = best(|| {
@@ -68,26 +68,27 @@ impl Limits {
         let read: Vec<String> = self.read.iter().map(|(mib, rate)| format!("{mib} MiB {rate:.1}")).collect();
         println!("read GB/s by working set: {}", read.join(", "));
     }
-
-    /// Bandwidth at the smallest measured working set that holds `bytes`.
-    fn bandwidth(&self, bytes: usize) -> f64 {
-        let found = self.read.iter().find(|(mib, _)| bytes <= mib << 20);
-        found.or(self.read.last()).expect("at least one size").1
-    }
 }
 
-/// Seconds of the fastest run: at least 10 and as many as fit half a second.
+/// Seconds of the fastest run.
 fn best(mut f: impl FnMut()) -> f64 {
-    let mut best = Duration::MAX;
+    best_of([&mut f])[0]
+}
+
+/// Seconds of the fastest run of each, taking turns for half a second and at least 10 times.
+fn best_of<const N: usize>(mut all: [&mut dyn FnMut(); N]) -> [f64; N] {
+    let mut best = [Duration::MAX; N];
     let start = Instant::now();
     let mut runs = 0;
-    while runs < 10 || (start.elapsed() < Duration::from_millis(500) && runs < 100_000) {
-        let begin = Instant::now();
-        f();
-        best = best.min(begin.elapsed());
+    while runs < 10 || start.elapsed() < Duration::from_millis(500 * N as u64) {
+        for (best, f) in best.iter_mut().zip(&mut all) {
+            let begin = Instant::now();
+            f();
+            *best = (*best).min(begin.elapsed());
+        }
         runs += 1;
     }
-    best.as_secs_f64()
+    best.map(|best| best.as_secs_f64())
 }
 
 struct Bench {
@@ -118,19 +119,26 @@ impl Bench {
                 let x = values(4096);
                 let mut y = vec![0.0; 32128];
                 let mut workspace = Workspace::default();
-                let seconds = best(|| {
-                    for matrix in &matrices {
-                        let (x, y) = (&x[..matrix.k()], &mut y[..matrix.n()]);
-                        matrix.multiply(self.kernels, x, 1, y, &mut workspace);
-                    }
-                });
-                let rate = bytes as f64 / seconds / 1e9;
-                let limit = self.limits.bandwidth(bytes);
+                // Plain reading of as many bytes takes turns with the products: both meet the same neighbours.
+                let buffer = limits::Buffer::new(bytes / 4);
+                let [seconds, reading] = best_of([
+                    &mut || {
+                        for matrix in &matrices {
+                            let (x, y) = (&x[..matrix.k()], &mut y[..matrix.n()]);
+                            matrix.multiply(self.kernels, x, 1, y, &mut workspace);
+                        }
+                    },
+                    &mut || {
+                        black_box(limits::read(self.kernels, black_box(&buffer)));
+                    },
+                ]);
+                let rate = bytes as f64 / 1e9;
                 println!(
-                    "{name:34} {:8.1} us  {:6.1} MB {rate:6.1} GB/s  {:3.0} % of reading",
+                    "{name:34} {:8.1} us  {:6.1} MB {:6.1} GB/s  reading {:6.1} GB/s",
                     seconds * 1e6,
                     bytes as f64 / 1e6,
-                    100.0 * rate / limit
+                    rate / seconds,
+                    rate / reading
                 );
             }
         }

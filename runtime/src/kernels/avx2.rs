@@ -37,6 +37,36 @@ pub(crate) unsafe fn sum_8(x: __m256) -> f32 {
     }
 }
 
+/// The largest of 8 lanes.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+pub(crate) unsafe fn largest_8(x: __m256i) -> i32 {
+    // SAFETY: the caller has AVX2; no memory is touched.
+    unsafe {
+        let x = _mm_max_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+        let x = _mm_max_epi32(x, _mm_shuffle_epi32::<0b01_00_11_10>(x));
+        let x = _mm_max_epi32(x, _mm_shuffle_epi32::<0b10_11_00_01>(x));
+        _mm_cvtsi128_si32(x)
+    }
+}
+
+/// Wrapping sum over 8 lanes.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+pub(crate) unsafe fn sum_8_i32(x: __m256i) -> i32 {
+    // SAFETY: the caller has AVX2; no memory is touched.
+    unsafe {
+        let x = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+        let x = _mm_add_epi32(x, _mm_shuffle_epi32::<0b01_00_11_10>(x));
+        let x = _mm_add_epi32(x, _mm_shuffle_epi32::<0b10_11_00_01>(x));
+        _mm_cvtsi128_si32(x)
+    }
+}
+
 type F = [__m256; 2];
 type I = [__m256i; 2];
 
@@ -50,7 +80,8 @@ impl Simd for Avx2 {
     type A = __m256i;
 
     const FLIP: u8 = 0;
-    const TILE: (usize, usize) = (3, 1);
+    const ROWS_Q8: usize = 3;
+    const ROWS_F32: usize = 6;
 
     #[inline(always)]
     fn splat(self, x: f32) -> F {
@@ -170,11 +201,13 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn store_i32(self, a: I, out: &mut [i32; LANES]) {
-        unsafe {
-            _mm256_storeu_si256(out.as_mut_ptr().cast(), a[0]);
-            _mm256_storeu_si256(out[8..].as_mut_ptr().cast(), a[1]);
-        }
+    fn largest_i32(self, a: I) -> i32 {
+        unsafe { largest_8(_mm256_max_epi32(a[0], a[1])) }
+    }
+
+    #[inline(always)]
+    fn sum_i32(self, a: I) -> i32 {
+        unsafe { sum_8_i32(_mm256_add_epi32(a[0], a[1])) }
     }
 
     #[inline(always)]

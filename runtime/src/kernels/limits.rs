@@ -2,7 +2,28 @@
 //! benches to print beside what the kernels reach.
 
 use super::Kernels;
+use super::memory::Table;
 use super::simd::{LANES, Simd, WeightStep};
+
+/// Values in the kind of memory that packed weights lie in.
+pub struct Buffer(Table<f32>);
+
+impl Buffer {
+    /// `len` values, each 1.
+    pub fn new(len: usize) -> Buffer {
+        let mut table = Table::zeroed(len);
+        table.fill(1.0);
+        Buffer(table)
+    }
+}
+
+impl std::ops::Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.0
+    }
+}
 
 /// Independent accumulators: enough to hide the latency of an operation on every machine.
 const CHAINS: usize = 12;
@@ -56,9 +77,7 @@ fn total<V: Simd, const N: usize>(v: V, sums: [V::I; N]) -> i32 {
     for sum in sums {
         all = v.add_i32(all, sum);
     }
-    let mut lanes = [0; LANES];
-    v.store_i32(all, &mut lanes);
-    lanes.into_iter().fold(0, i32::wrapping_add)
+    v.sum_i32(all)
 }
 
 super::dispatch!(pub fn read(data: &[f32]) -> i32 = read_in);

@@ -14,6 +14,7 @@ mod avx512;
 pub mod limits;
 mod math;
 mod matrix;
+mod memory;
 mod packed;
 mod product;
 mod rows;
