@@ -183,7 +183,8 @@ fn plain_in<V: Simd, E: Element>(
     if wide.len() < 2 * k {
         wide.resize(2 * k, Default::default());
     }
-    let (first, second) = wide.split_at_mut(k);
+    // The scratch may have grown for wider matrices.
+    let (first, second) = wide[..2 * k].split_at_mut(k);
     let at_once = tiling.rows_in_cache(k * size_of::<f32>());
     let mut row = 0;
     while row < m {
