@@ -37,3 +37,13 @@ families! {
     umt5 "umt5",
     unigram "unigram",
 }
+
+/// The SentencePiece model alone: its sentinels are implied by the size of the embedding.
+#[test]
+fn unigram_without_tokenizer_json() {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "spiece.model"] {
+        std::fs::copy(families::folder("unigram").join(file), copy.path().join(file)).unwrap();
+    }
+    families::check("unigram", "with spiece.model alone", &Model::open(copy.path()).unwrap());
+}
