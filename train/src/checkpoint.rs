@@ -1,0 +1,1 @@
+//! Checkpoints: atomic, resumable bit by bit.

@@ -1,0 +1,1 @@
+//! Source files: plain text, TSV and JSON lines, optionally compressed.

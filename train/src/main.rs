@@ -1,0 +1,3 @@
+//! The `t5-train` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Mixtures of tasks: rates, and a seeded, resumable order of examples.

@@ -1,0 +1,1 @@
+//! Unsupervised objectives as pure seeded functions.

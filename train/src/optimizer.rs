@@ -1,0 +1,1 @@
+//! Adafactor, AdamW and RMS-scaled AdamW.
