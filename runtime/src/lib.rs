@@ -1,14 +1,42 @@
-//! Pocket T5: a CPU runtime for the T5 family.
+//! Pocket T5: a CPU runtime for the T5 family of encoder-decoder models.
+//!
+//! Text goes in, text comes out, and data meets the modules in this order: a [`checkpoint`] gives weights, judged by
+//! [`config`] and [`schema`]; the [`tokenizer`] turns text into ids; the encoder runs once per input; the decoder
+//! runs once per token; [`generate`] chooses the tokens.
+//!
+//! ```no_run
+//! use t5_runtime::{GenerateOptions, Model};
+//!
+//! # fn main() -> t5_runtime::Result<()> {
+//! let model = Model::open("model.gguf")?;
+//! let mut session = model.session();
+//! for piece in session.generate("translate English to German: Good morning.", &GenerateOptions::default())? {
+//!     print!("{piece}");
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
+mod attention;
 pub mod block;
 pub mod checkpoint;
 pub mod config;
+mod decoder;
+mod encoder;
 pub mod error;
+mod feed_forward;
+pub mod generate;
 pub mod generation;
 pub mod kernels;
+pub mod model;
+pub mod position;
 pub mod schema;
+pub mod session;
 pub mod storage;
 pub mod tensor;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
+pub use generate::{EarlyStopping, Finish, GenerateOptions, Generation, LengthPenalty, Output};
+pub use model::{Model, ModelOptions};
+pub use session::{Alignment, Score, Session};

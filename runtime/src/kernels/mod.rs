@@ -5,11 +5,15 @@
 //! no fused multiply-add), so every instruction set gives bit-identical results; [`scalar`] is the
 //! specification.
 
+pub mod attention;
 pub mod scalar;
+
+pub use attention::{Heads, KeyValues};
 
 use crate::block;
 use crate::config::Activation;
 use crate::error::{Error, Result};
+use crate::position::BiasRow;
 use crate::tensor::Tensor;
 
 /// An instruction set that kernels are written for.
@@ -96,6 +100,38 @@ impl Kernels {
     /// `out += factor * x`.
     pub fn axpy(&self, factor: f32, x: &[f32], out: &mut [f32]) {
         scalar::axpy(factor, x, out);
+    }
+
+    /// Attention of one query; see [`attention::attend`].
+    pub fn attend(
+        &self,
+        heads: Heads,
+        q: &[f32],
+        cache: KeyValues<'_>,
+        bias: Option<BiasRow<'_>>,
+        scores: &mut [f32],
+        out: &mut [f32],
+    ) {
+        attention::attend(heads, q, cache, bias, scores, out);
+    }
+
+    /// Self-attention of a whole document: `qkv` is `[len, 3 * inner]` (query, key, value side by side), `out`
+    /// `[len, inner]`, `scores` scratch that holds at least `[heads, len]`. `bias` gives a query's row.
+    pub fn attend_all<'b>(
+        &self,
+        heads: Heads,
+        qkv: &[f32],
+        bias: impl Fn(usize) -> BiasRow<'b>,
+        scores: &mut [f32],
+        out: &mut [f32],
+    ) {
+        let inner = heads.count * heads.width;
+        let len = qkv.len() / (3 * inner);
+        let cache = KeyValues { keys: &qkv[inner..], values: &qkv[2 * inner..], stride: 3 * inner, slots: None, len };
+        for (query, out) in out.chunks_exact_mut(inner).enumerate() {
+            let q = &qkv[query * 3 * inner..][..inner];
+            attention::attend(heads, q, cache, Some(bias(query)), scores, out);
+        }
     }
 
     /// Index of the largest value, the lowest one on ties; `None` where all are NaN or there are none.

@@ -2,7 +2,7 @@
 
 mod vocabulary;
 
-pub use vocabulary::Vocabulary;
+pub use vocabulary::{AddedToken, ByteVocabulary, Piece, PieceKind, UnigramVocabulary, Vocabulary, Whitespace};
 
 use crate::error::Result;
 
@@ -31,25 +31,24 @@ impl Tokenizer {
     }
 
     /// A decoder for ids that come one by one.
-    pub fn stream(&self) -> TextStream<'_> {
+    pub fn stream(&self) -> TextStream {
         todo!()
     }
 }
 
 /// Turns ids that come one by one into pieces of text whose concatenation is [`Tokenizer::decode`] of all ids.
 /// A piece never ends inside a UTF-8 character.
-pub struct TextStream<'a> {
-    _tokenizer: &'a Tokenizer,
-}
+#[derive(Default)]
+pub struct TextStream {}
 
-impl TextStream<'_> {
+impl TextStream {
     /// The text that `id` adds; empty while a character is incomplete.
-    pub fn push(&mut self, _id: u32) -> &str {
+    pub fn push(&mut self, _tokenizer: &Tokenizer, _id: u32) -> &str {
         todo!()
     }
 
     /// What is left after the last id.
-    pub fn finish(&mut self) -> &str {
+    pub fn finish(&mut self, _tokenizer: &Tokenizer) -> &str {
         todo!()
     }
 }

@@ -1,0 +1,69 @@
+//! Where weights come from: a Hugging Face folder or a GGUF file of either dialect, judged by the schema.
+
+mod assemble;
+mod folder;
+mod generation;
+mod safetensors;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::config::T5Config;
+use crate::error::{Error, Result};
+use crate::generation::GenerationDefaults;
+use crate::schema;
+use crate::storage::Bytes;
+use crate::tensor::Tensor;
+use crate::tokenizer::Vocabulary;
+
+/// A checked model file: every tensor of the schema is there with the right shape.
+pub struct Checkpoint {
+    /// The path it was opened from, for messages.
+    pub file: String,
+    /// What the files say, corrected by what the tensors say: `tie_word_embeddings` is whether there is no
+    /// `lm_head`, `relative_bias_per_block` whether blocks after the first have a bias table.
+    pub config: T5Config,
+    /// `None` where the checkpoint has weights only; then only ids can be used.
+    pub vocabulary: Option<Vocabulary>,
+    pub generation: GenerationDefaults,
+    /// What a curious user may want to know (settings ignored, tensors skipped).
+    pub notes: Vec<String>,
+    /// By canonical (Hugging Face) name.
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Checkpoint {
+    /// Opens a Hugging Face folder, a GGUF file, or a safetensors or candle GGUF file with config.json beside it.
+    ///
+    /// Weights are mapped: nothing is read until it is used. Names, types, shapes and sizes are checked here;
+    /// stored values are not (see [`crate::block::check`]).
+    pub fn open(path: &Path) -> Result<Checkpoint> {
+        let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
+        if metadata.is_dir() {
+            return folder::open(path);
+        }
+        let expected = "a Hugging Face folder, a .gguf file, or a .safetensors file with config.json beside it";
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")) {
+            return folder::open_safetensors(path);
+        }
+        Err(Error::NotAModel { path: path.to_owned(), expected: expected.to_owned() })
+    }
+
+    /// Opens a GGUF file that is already in memory. `file` names it in messages.
+    pub fn from_gguf(_file: &str, _bytes: Bytes) -> Result<Checkpoint> {
+        todo!()
+    }
+
+    /// A tensor by its canonical name.
+    pub fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.get(name)
+    }
+
+    /// All tensors, in the order of [`schema::tensors`].
+    pub fn tensors(&self) -> impl Iterator<Item = (schema::TensorSpec, &Tensor)> {
+        schema::tensors(&self.config).into_iter().map(|spec| {
+            let tensor = &self.tensors[&spec.hf_name];
+            (spec, tensor)
+        })
+    }
+}

@@ -1,0 +1,153 @@
+//! Greedy search, and sampling of one or several independent draws.
+
+use super::beam::Hypothesis;
+use super::options::Plan;
+use super::processors;
+use super::sample::{Random, Sampler};
+use crate::kernels::Kernels;
+
+/// One sequence, or several that share nothing but the source.
+pub(crate) struct SingleSearch {
+    sequences: Vec<Sequence>,
+    /// Indices of sequences that have not ended; each is a row.
+    live: Vec<usize>,
+    /// Rows of the former step that the live sequences continue.
+    parents: Vec<usize>,
+    history: Vec<u32>,
+    sampler: Sampler,
+    step: usize,
+    started: bool,
+}
+
+struct Sequence {
+    hypothesis: Hypothesis,
+    random: Random,
+}
+
+impl SingleSearch {
+    pub fn new(plan: &Plan) -> SingleSearch {
+        let count = plan.sequences();
+        let sequence = |index: usize| Sequence {
+            hypothesis: Hypothesis {
+                ids: Vec::with_capacity(plan.max_new),
+                logprobs: Vec::with_capacity(plan.max_new),
+                score: 0.0,
+            },
+            random: Random::new(plan.options.seed, index as u64),
+        };
+        SingleSearch {
+            sequences: (0..count).map(sequence).collect(),
+            live: (0..count).collect(),
+            parents: Vec::with_capacity(count),
+            history: Vec::with_capacity(1 + plan.prefix.len() + plan.max_new),
+            sampler: Sampler::default(),
+            step: 0,
+            started: false,
+        }
+    }
+
+    /// Rows that [`SingleSearch::advance`] expects: at first one, since all sequences begin alike.
+    pub fn rows(&self) -> usize {
+        if self.started { self.live.len() } else { 1 }
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    pub fn tokens(&self) -> impl Iterator<Item = u32> + '_ {
+        self.live.iter().filter_map(|&index| self.sequences[index].hypothesis.ids.last().copied())
+    }
+
+    pub fn parents(&self) -> &[usize] {
+        &self.parents
+    }
+
+    /// Takes logits `[rows, vocab_size]` and goes on by one token.
+    pub fn advance(&mut self, kernels: Kernels, plan: &Plan, logits: &mut [f32]) {
+        let rows = self.rows();
+        let vocab = logits.len() / rows;
+        self.step += 1;
+        let mut kept = 0;
+        self.parents.clear();
+        for place in 0..self.live.len() {
+            let index = self.live[place];
+            let sequence = &mut self.sequences[index];
+            let row = if self.started { place } else { 0 };
+            let logits = &mut logits[row * vocab..(row + 1) * vocab];
+            let (token, logprob) = choose(
+                kernels,
+                plan,
+                &sequence.hypothesis.ids,
+                logits,
+                &mut self.history,
+                &mut self.sampler,
+                &mut sequence.random,
+            );
+            sequence.hypothesis.ids.push(token);
+            sequence.hypothesis.logprobs.push(logprob);
+            sequence.hypothesis.score += logprob;
+            if !plan.eos.contains(&token) && self.step < plan.max_new {
+                self.live[kept] = index;
+                self.parents.push(row);
+                kept += 1;
+            }
+        }
+        self.live.truncate(kept);
+        self.started = true;
+    }
+
+    /// Ends everything: a stop string was found, or the caller has had enough.
+    pub fn stop(&mut self) {
+        self.live.clear();
+    }
+
+    /// The sequence of the first draw, as far as it has come.
+    pub fn first(&self) -> &Hypothesis {
+        &self.sequences[0].hypothesis
+    }
+
+    /// All sequences, most likely first.
+    pub fn results(&self) -> Vec<&Hypothesis> {
+        let mut results: Vec<&Hypothesis> = self.sequences.iter().map(|sequence| &sequence.hypothesis).collect();
+        results.sort_by(|a, b| b.score.total_cmp(&a.score));
+        results
+    }
+}
+
+/// Chooses or draws a token; its log-probability is the model's own, before any processor.
+fn choose(
+    kernels: Kernels,
+    plan: &Plan,
+    ids: &[u32],
+    logits: &mut [f32],
+    history: &mut Vec<u32>,
+    sampler: &mut Sampler,
+    random: &mut Random,
+) -> (u32, f32) {
+    let log_sum = kernels.log_sum_exp(logits);
+    let mut saved = None;
+    if plan.has_processors() {
+        history.clear();
+        history.push(plan.start);
+        history.extend(&plan.prefix);
+        history.extend(ids);
+        // Several first draws share a row: the processors' changes are the same for all of them, but the
+        // log-probability must come from the row as it was.
+        if plan.options.repetition_penalty != 1.0 || plan.sequences() > 1 {
+            saved = Some(logits.to_vec());
+        }
+        processors::process(plan, history, ids.len(), logits);
+    }
+    let token = if plan.options.samples() {
+        sampler.draw(kernels, &plan.options, logits, random)
+    } else {
+        // All NaN only if the weights are: any token is as wrong as another.
+        kernels.argmax(logits).unwrap_or(0) as u32
+    };
+    let logit = saved.as_ref().map_or(logits[token as usize], |saved| saved[token as usize]);
+    if let Some(saved) = saved {
+        logits.copy_from_slice(&saved);
+    }
+    (token, logit - log_sum)
+}

@@ -1,0 +1,205 @@
+//! Relative position: buckets of distances and the bias that attention adds to its scores.
+
+use crate::config::T5Config;
+use crate::error::Result;
+use crate::schema::Stack;
+use crate::tensor::Tensor;
+
+/// Which distances a stack can see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Encoder: keys on both sides; half the buckets for each.
+    Bidirectional,
+    /// Decoder: keys up to the query; all buckets for the past.
+    Causal,
+}
+
+impl From<Stack> for Direction {
+    fn from(stack: Stack) -> Direction {
+        match stack {
+            Stack::Encoder => Direction::Bidirectional,
+            Stack::Decoder => Direction::Causal,
+        }
+    }
+}
+
+/// Distances to buckets, as a table of the first distance of each bucket: no logarithm at run time, so no
+/// platform's `ln` can move a boundary (t5-system 1.2).
+#[derive(Clone, Debug)]
+pub struct Buckets {
+    direction: Direction,
+    /// `first[b]` is the smallest distance in bucket `b` of one side.
+    first: Vec<usize>,
+}
+
+impl Buckets {
+    /// The table for `buckets` in all and distances up to `max_distance`, beyond which all share the last bucket.
+    pub fn new(direction: Direction, buckets: usize, max_distance: usize) -> Buckets {
+        let side = match direction {
+            Direction::Bidirectional => buckets / 2,
+            Direction::Causal => buckets,
+        };
+        let exact = side / 2;
+        let bucket = |distance: usize| {
+            if distance < exact {
+                return distance;
+            }
+            let position = (distance as f64 / exact as f64).ln() / (max_distance as f64 / exact as f64).ln();
+            // The nudge keeps distances that lie exactly on a boundary (16, 32, 64 of 128) inside the bucket they
+            // open, whatever the last bit of the quotient is.
+            (exact + (position * (side - exact) as f64 + 1e-9) as usize).min(side - 1)
+        };
+        let mut first = vec![0];
+        let mut distance = 1;
+        while first.len() < side && distance <= max_distance {
+            // With few distances and many buckets some buckets stay empty: they begin where the next one does.
+            while first.len() <= bucket(distance) {
+                first.push(distance);
+            }
+            distance += 1;
+        }
+        Buckets { direction, first }
+    }
+
+    /// The bucket of a key at `key` for a query at `query` (positions).
+    pub fn of(&self, query: usize, key: usize) -> usize {
+        let past = |distance: usize| self.first.partition_point(|&first| first <= distance) - 1;
+        match self.direction {
+            Direction::Causal => past(query.saturating_sub(key)),
+            Direction::Bidirectional if key > query => self.side() + past(key - query),
+            Direction::Bidirectional => past(query - key),
+        }
+    }
+
+    fn side(&self) -> usize {
+        self.first.len()
+    }
+}
+
+/// The bias of one table, laid out so that a query's biases over successive keys are one slice.
+#[derive(Clone, Debug)]
+pub struct PositionBias {
+    buckets: Buckets,
+    num_heads: usize,
+    /// `[buckets, num_heads]`, the checkpoint's table.
+    table: Vec<f32>,
+    /// `[num_heads, span]`: the bias of `key - query = i - (length - 1)`.
+    by_offset: Vec<f32>,
+    length: usize,
+}
+
+/// The biases of one query over keys 0, 1, …: head `h`, key `k` at `values[h * head_stride + offset + k]`.
+#[derive(Clone, Copy, Debug)]
+pub struct BiasRow<'a> {
+    pub values: &'a [f32],
+    pub head_stride: usize,
+    pub offset: usize,
+}
+
+impl PositionBias {
+    /// Reads a stack's table.
+    pub fn new(config: &T5Config, stack: Stack, tensor: &Tensor) -> Result<PositionBias> {
+        let buckets = Buckets::new(
+            stack.into(),
+            config.relative_attention_num_buckets,
+            config.relative_attention_max_distance,
+        );
+        let mut table = vec![0.0; tensor.len()];
+        for (row, out) in table.chunks_exact_mut(tensor.columns()).enumerate() {
+            crate::block::decode(tensor.dtype, tensor.row_data(row), out);
+        }
+        if let Some(bad) = table.iter().find(|value| !value.is_finite()) {
+            return Err(tensor.error(format!("expected finite values, found {bad}")));
+        }
+        Ok(PositionBias { buckets, num_heads: config.num_heads, table, by_offset: Vec::new(), length: 0 })
+    }
+
+    /// An unprepared copy to be prepared by a session of its own.
+    pub fn prepare(&mut self, length: usize) {
+        if length <= self.length {
+            return;
+        }
+        // Doubling, so that a session meeting ever longer inputs rebuilds rarely.
+        let length = length.max(2 * self.length).max(64);
+        let span = match self.buckets.direction {
+            Direction::Causal => length,
+            Direction::Bidirectional => 2 * length - 1,
+        };
+        self.by_offset.clear();
+        self.by_offset.resize(self.num_heads * span, 0.0);
+        for i in 0..span {
+            // A query at length - 1 sees key i at offset i - (length - 1).
+            let bucket = self.buckets.of(length - 1, i);
+            for head in 0..self.num_heads {
+                self.by_offset[head * span + i] = self.table[bucket * self.num_heads + head];
+            }
+        }
+        self.length = length;
+    }
+
+    /// The biases of the query at `query`, for keys below the prepared length (causal: up to `query`).
+    pub fn row(&self, query: usize) -> BiasRow<'_> {
+        debug_assert!(query < self.length);
+        BiasRow {
+            values: &self.by_offset,
+            head_stride: self.by_offset.len() / self.num_heads,
+            offset: self.length - 1 - query,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The definition of t5-system 1.2 in float64, logarithm and all.
+    fn reference(rel: i64, direction: Direction, buckets: usize, max_distance: usize) -> usize {
+        let n = -rel;
+        let (base, side, n) = match direction {
+            Direction::Bidirectional => (if n < 0 { buckets / 2 } else { 0 }, buckets / 2, n.unsigned_abs() as usize),
+            Direction::Causal => (0, buckets, n.max(0) as usize),
+        };
+        let exact = side / 2;
+        if n < exact {
+            return base + n;
+        }
+        let v = (n as f32 / exact as f32).ln() / (max_distance as f32 / exact as f32).ln() * (side - exact) as f32;
+        base + (exact + v as usize).min(side - 1)
+    }
+
+    #[test]
+    fn first_distances_are_those_of_the_specification() {
+        let causal = Buckets::new(Direction::Causal, 32, 128);
+        let expected: Vec<usize> =
+            (0..=16).chain([19, 21, 24, 27, 31, 35, 40, 46, 52, 59, 67, 77, 87, 99, 113]).collect();
+        assert_eq!(causal.first, expected);
+        let both = Buckets::new(Direction::Bidirectional, 32, 128);
+        let expected: Vec<usize> = (0..=8).chain([12, 16, 23, 32, 46, 64, 91]).collect();
+        assert_eq!(both.first, expected);
+        assert_eq!(Buckets::new(Direction::Bidirectional, 8, 128).first, [0, 1, 2, 16]);
+        assert_eq!(Buckets::new(Direction::Causal, 8, 128).first, [0, 1, 2, 3, 4, 10, 23, 54]);
+    }
+
+    #[test]
+    fn agrees_with_the_formula_at_every_distance() {
+        for direction in [Direction::Bidirectional, Direction::Causal] {
+            for (buckets, max) in [(32, 128), (8, 128), (8, 20), (64, 256), (4, 5)] {
+                let table = Buckets::new(direction, buckets, max);
+                for key in 0..3001 {
+                    let expected = reference(key as i64 - 1500, direction, buckets, max);
+                    let found = table.of(1500, key);
+                    assert_eq!(found, expected, "{direction:?} {buckets} {max} {}", key as i64 - 1500);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn worked_matrix() {
+        let both = Buckets::new(Direction::Bidirectional, 32, 128);
+        let causal = Buckets::new(Direction::Causal, 32, 128);
+        let matrix = |table: &Buckets| (0..3).map(|q| [table.of(q, 0), table.of(q, 1)]).collect::<Vec<_>>();
+        assert_eq!(matrix(&both), [[0, 17], [1, 0], [2, 1]]);
+        assert_eq!(matrix(&causal), [[0, 0], [1, 0], [2, 1]]);
+    }
+}
