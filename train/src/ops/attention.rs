@@ -74,7 +74,6 @@ pub struct Activations {
 #[derive(Clone, Copy)]
 struct Block {
     index: usize,
-    row: usize,
     query: usize,
     queries: usize,
     key: usize,
@@ -102,18 +101,15 @@ impl Attention {
                 Kind::Decoder => (decoder, decoder),
                 Kind::Cross => (decoder, encoder),
             };
-            Block { index, row: span.row, query, queries, key, keys }
+            Block { index, query, queries, key, keys }
         })
     }
 
     /// The dropout stream of one example and head, and how far a query moves in it.
     fn probability_mask(&self, block: &Block, head: usize) -> (Dropout, usize) {
-        if self.pass.dropout.shared_over_length {
-            // One mask over the keys of a row for all its queries; examples of a packed row have keys of their own.
-            (self.probability_dropout.stream(((block.index as u64) << 32) | head as u64), 0)
-        } else {
-            (self.probability_dropout.stream(((block.index as u64) << 32) | head as u64), block.keys)
-        }
+        let mask = self.probability_dropout.stream(((block.index as u64) << 32) | head as u64);
+        // Shared: one mask over the keys for all queries; the examples of a packed row have keys of their own.
+        (mask, if self.pass.dropout.shared_over_length { 0 } else { block.keys })
     }
 
     fn output_rows(&self) -> Option<&Vec<u32>> {
@@ -200,7 +196,13 @@ impl Attention {
     }
 
     /// Gradients of queries, keys and values from that of `context`; the bias table's is added to `d_table`.
-    fn attend_backward(&self, saved: &Activations, d_context: &[f32], by_distance: &[f32], d_table: &mut [f32]) -> Gradient {
+    fn attend_backward(
+        &self,
+        saved: &Activations,
+        d_context: &[f32],
+        by_distance: &[f32],
+        d_table: &mut [f32],
+    ) -> Gradient {
         let (inner, dk, heads) = (self.inner(), self.d_kv, self.num_heads);
         let (q, k, v) = (&saved.q, &saved.k, &saved.v);
         let mut gradient = Gradient { q: vec![0.0; q.len()], k: vec![0.0; k.len()], v: vec![0.0; v.len()] };

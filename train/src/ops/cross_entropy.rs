@@ -59,7 +59,14 @@ impl CrossEntropy {
     /// With smoothing e over V classes the target distribution is `(1 - e) onehot + e / V`, so
     /// `loss = ln Z - (1 - e) x_t - e mean(x) + z ln(Z)^2` and `d loss = (1 + 2 z ln Z) softmax - target`.
     #[inline(always)]
-    fn token(&self, logits: &mut [f32], target: usize, weight: f32, training: bool, statistics: &mut Statistics) -> f64 {
+    fn token(
+        &self,
+        logits: &mut [f32],
+        target: usize,
+        weight: f32,
+        training: bool,
+        statistics: &mut Statistics,
+    ) -> f64 {
         let top = max(logits);
         let at_target = logits[target];
         let mean = if self.label_smoothing > 0.0 { sum1(logits, |x| x) / logits.len() as f32 } else { 0.0 };

@@ -17,7 +17,7 @@ pub mod norm;
 pub mod sequences;
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use candle_core::{CpuStorage, Layout, Storage, Tensor, Var};
 
@@ -81,7 +81,7 @@ impl Pass {
 
 /// The values of a contiguous f32 tensor in main memory.
 pub struct Values<'a> {
-    storage: RwLockReadGuard<'a, Storage>,
+    storage: Box<dyn Deref<Target = Storage> + 'a>,
     start: usize,
     len: usize,
 }
@@ -94,10 +94,10 @@ impl<'a> Values<'a> {
     pub fn new(tensor: &'a Tensor) -> candle_core::Result<Values<'a>> {
         let (storage, layout) = tensor.storage_and_layout();
         let (start, end) = contiguous(layout)?;
-        match &*storage {
-            Storage::Cpu(CpuStorage::F32(_)) => Ok(Values { storage, start, len: end - start }),
-            _ => candle_core::bail!("expected f32 values in main memory"),
+        if !matches!(&*storage, Storage::Cpu(CpuStorage::F32(_))) {
+            candle_core::bail!("expected f32 values in main memory");
         }
+        Ok(Values { start, len: end - start, storage: Box::new(storage) })
     }
 }
 
@@ -105,7 +105,7 @@ impl Deref for Values<'_> {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        match &*self.storage {
+        match &**self.storage {
             Storage::Cpu(CpuStorage::F32(values)) => &values[self.start..self.start + self.len],
             _ => unreachable!("checked when it was made"),
         }

@@ -28,7 +28,8 @@ pub fn backward(x: &[f32], w: &[f32], inverse: &[f32], dy: &[f32], dx: &mut [f32
     let d = w.len();
     vectorised(|| {
         let mut weighted = vec![0.0f32; d];
-        for (((x, dy), dx), &inverse) in x.chunks_exact(d).zip(dy.chunks_exact(d)).zip(dx.chunks_exact_mut(d)).zip(inverse)
+        for (((x, dy), dx), &inverse) in
+            x.chunks_exact(d).zip(dy.chunks_exact(d)).zip(dx.chunks_exact_mut(d)).zip(inverse)
         {
             for (((weighted, &dy), &w), (dw, &x)) in weighted.iter_mut().zip(dy).zip(w).zip(dw.iter_mut().zip(x)) {
                 *weighted = dy * w;
