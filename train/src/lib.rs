@@ -19,6 +19,7 @@ pub mod error;
 pub mod evaluate;
 pub mod events;
 pub mod export;
+pub mod files;
 pub mod init;
 pub mod kernels;
 pub mod model;

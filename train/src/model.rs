@@ -17,6 +17,7 @@ use crate::ops::embedding::Embedding;
 use crate::ops::feed_forward::FeedForwardLayer;
 use crate::ops::norm::FinalNorm;
 use crate::ops::{Gradients, Pass, Saved, Sequences, Values};
+use crate::optimizer::update_in_place;
 use crate::{Error, Result};
 
 /// How the loss is computed from the logits.
@@ -115,6 +116,22 @@ impl Model {
     /// Where the tensor is not in main memory.
     pub fn values(&self, index: usize) -> Result<Vec<f32>> {
         Ok(Values::new(self.vars[index].as_tensor())?.to_vec())
+    }
+
+    /// Replaces all values, by the tensors' Hugging Face names.
+    ///
+    /// # Errors
+    /// Where the function fails or gives the wrong number of values.
+    pub fn load(&self, mut values: impl FnMut(&str) -> Result<Vec<f32>>) -> Result<()> {
+        for (spec, var) in self.specs.iter().zip(&*self.vars) {
+            let (values, expected) = (values(&spec.hf_name)?, spec.shape.iter().product::<usize>());
+            if values.len() != expected {
+                let what = format!("{}: expected {expected} values, found {}", spec.hf_name, values.len());
+                return Err(Error::Invalid(what));
+            }
+            update_in_place(var, |old| old.copy_from_slice(&values))?;
+        }
+        Ok(())
     }
 
     /// Forward and backward over one batch: adds to [`Model::gradients`] and returns the loss and its parts.
