@@ -164,11 +164,6 @@ impl DecoderState {
         Ok(())
     }
 
-    /// Length of a document's source.
-    pub fn source_len(&self, document: usize) -> usize {
-        self.cross[document].len
-    }
-
     /// Makes sequence `first + i` continue what was sequence `first + parents[i]`, over positions below `len`.
     pub fn reorder(&mut self, first: usize, parents: &[usize], len: usize) {
         let positions = self.positions;

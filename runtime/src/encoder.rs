@@ -36,14 +36,6 @@ impl EncoderWeights {
             final_norm: loader.final_norm(Stack::Encoder)?,
         })
     }
-
-    /// Bytes of weights.
-    pub fn bytes(&self) -> usize {
-        self.blocks
-            .iter()
-            .map(|block| block.attention.qkv.bytes() + block.attention.o.bytes() + block.feed_forward.bytes())
-            .sum()
-    }
 }
 
 /// A session's share of the encoder: biases prepared for the longest input so far.

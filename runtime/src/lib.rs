@@ -27,6 +27,9 @@ pub mod error;
 mod feed_forward;
 pub mod generate;
 pub mod generation;
+pub mod gguf;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod kernels;
 pub mod model;
 pub mod position;

@@ -99,11 +99,8 @@ pub struct BiasRow<'a> {
 impl PositionBias {
     /// Reads a stack's table.
     pub fn new(config: &T5Config, stack: Stack, tensor: &Tensor) -> Result<PositionBias> {
-        let buckets = Buckets::new(
-            stack.into(),
-            config.relative_attention_num_buckets,
-            config.relative_attention_max_distance,
-        );
+        let buckets =
+            Buckets::new(stack.into(), config.relative_attention_num_buckets, config.relative_attention_max_distance);
         let mut table = vec![0.0; tensor.len()];
         for (row, out) in table.chunks_exact_mut(tensor.columns()).enumerate() {
             crate::block::decode(tensor.dtype, tensor.row_data(row), out);

@@ -64,7 +64,7 @@ impl Session {
 
     /// Generates text for `text`. The result is an iterator of pieces; see [`Generation`].
     pub fn generate(&mut self, text: &str, options: &GenerateOptions) -> Result<Generation<'_>> {
-        let ids = self.model.tokenizer()?.encode(text)?;
+        let ids = self.model.tokenizer()?.encode(text);
         Generation::begin(self, &ids, options)
     }
 
@@ -84,7 +84,7 @@ impl Session {
     /// As [`Session::generate_batch_ids`], from texts.
     pub fn generate_batch(&mut self, texts: &[&str], options: &GenerateOptions) -> Result<Vec<Vec<Output>>> {
         let tokenizer = self.model.tokenizer()?;
-        let ids = texts.iter().map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>>>()?;
+        let ids = texts.iter().map(|text| tokenizer.encode(text)).collect::<Vec<_>>();
         let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
         self.generate_batch_ids(&ids, options)
     }
@@ -97,7 +97,7 @@ impl Session {
 
     /// The encoder's hidden states of a text, `[len, d_model]`.
     pub fn encode(&mut self, text: &str) -> Result<&[f32]> {
-        let ids = self.model.tokenizer()?.encode(text)?;
+        let ids = self.model.tokenizer()?.encode(text);
         self.encode_ids(&ids)
     }
 
@@ -114,14 +114,14 @@ impl Session {
 
     /// The mean of the encoder's hidden states of a text, `[d_model]`.
     pub fn embed(&mut self, text: &str) -> Result<Vec<f32>> {
-        let ids = self.model.tokenizer()?.encode(text)?;
+        let ids = self.model.tokenizer()?.encode(text);
         self.embed_ids(&ids)
     }
 
     /// Log-probabilities of a target text (and `</s>`) given a source text.
     pub fn score(&mut self, source: &str, target: &str) -> Result<Score> {
         let tokenizer = self.model.tokenizer()?;
-        let (source, target) = (tokenizer.encode(source)?, tokenizer.encode(target)?);
+        let (source, target) = (tokenizer.encode(source), tokenizer.encode(target));
         self.score_ids(&source, &target)
     }
 
@@ -153,12 +153,7 @@ impl Session {
     }
 
     /// Runs the decoder over a given target in pieces; `each` gets the piece, its logits and its alignment.
-    fn force(
-        &mut self,
-        source: &[u32],
-        target: &[u32],
-        mut each: impl FnMut(&[u32], &[f32], &[f32]),
-    ) -> Result<()> {
+    fn force(&mut self, source: &[u32], target: &[u32], mut each: impl FnMut(&[u32], &[f32], &[f32])) -> Result<()> {
         self.model.weights().check_ids("source", source)?;
         self.model.weights().check_ids("target", target)?;
         if target.is_empty() {

@@ -1,23 +1,10 @@
 //! The real checkpoint in ../shared, where present.
 
-use std::path::PathBuf;
+mod common;
 
+use common::shared;
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::schema;
-
-/// A path below the folder of shared data, or `None`, saying why, where it is absent.
-fn shared(path: &str) -> Option<PathBuf> {
-    let folder = match std::env::var_os("POCKET_T5_SHARED") {
-        Some(folder) => PathBuf::from(folder),
-        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
-    };
-    let path = folder.join(path);
-    if !path.exists() {
-        eprintln!("skipped: {} is absent", path.display());
-        return None;
-    }
-    Some(path)
-}
 
 #[test]
 fn the_titler_opens_with_all_its_tensors() {

@@ -14,6 +14,17 @@ pub(super) fn unpack_scales(s: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
     (scales, mins)
 }
 
+/// The inverse of [`unpack_scales`] for numbers below 64.
+pub(super) fn pack_scales(scales: &[u8; 8], mins: &[u8; 8]) -> [u8; 12] {
+    let mut s = [0; 12];
+    for j in 0..4 {
+        s[j] = scales[j] | scales[j + 4] >> 4 << 6;
+        s[j + 4] = mins[j] | mins[j + 4] >> 4 << 6;
+        s[j + 8] = scales[j + 4] & 15 | (mins[j + 4] & 15) << 4;
+    }
+    s
+}
+
 /// `h d, h dmin, 12 bytes of scales and minima, 128 bytes`: eight sub-blocks of 32 values,
 /// x = d scale n - dmin min. Sub-blocks 2g and 2g + 1 are the low and high nibbles of the g-th 32 bytes.
 pub(super) fn decode_q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
@@ -62,5 +73,19 @@ pub(super) fn decode_q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
                 out[l + 32 * quarter] = scale * (f32::from(n) - 32.0);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_and_minima_survive_packing() {
+        let (scales, mins) = ([1, 2, 3, 4, 5, 6, 7, 8], [11, 12, 13, 14, 15, 16, 17, 18]);
+        assert_eq!(unpack_scales(&pack_scales(&scales, &mins)), (scales, mins));
+        assert_eq!(pack_scales(&scales, &mins), [1, 2, 3, 4, 11, 76, 77, 78, 0xF5, 0x06, 0x17, 0x28]);
+        let (scales, mins) = ([63, 0, 63, 0, 0, 63, 15, 48], [0, 63, 16, 47, 63, 0, 33, 63]);
+        assert_eq!(unpack_scales(&pack_scales(&scales, &mins)), (scales, mins));
     }
 }

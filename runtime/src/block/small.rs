@@ -1,6 +1,6 @@
 //! Blocks of 32 values: Q8_0, Q4_0, Q4_1, Q5_0, Q5_1. `h` is a half-precision number.
 
-use super::half_at;
+use super::{half_at, put_half};
 
 /// `h d, 32 × i8 q`: x = d q.
 pub(super) fn decode_q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
@@ -10,6 +10,23 @@ pub(super) fn decode_q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
     }
 }
 
+/// d = max|x| / 127; q = x / d rounded half away from zero, with the f32 d; false where d is no half-precision number.
+pub(super) fn encode_q8_0(values: &[f32; 32], block: &mut [u8; 34]) -> bool {
+    let d = values.iter().fold(0f32, |max, value| max.max(value.abs())) / 127.0;
+    let inverse = reciprocal(d);
+    for (q, value) in block[2..].iter_mut().zip(values) {
+        // The product is at most 127 and a little; the clamp is a promise to kernels.
+        *q = (value * inverse).round().clamp(-127.0, 127.0) as i8 as u8;
+    }
+    put_half(block, 0, d).is_some()
+}
+
+/// 1 / d, or 0 for blocks of zeros or of numbers so small that 1 / d overflows (their half-precision d is 0, too).
+fn reciprocal(d: f32) -> f32 {
+    let inverse = 1.0 / d;
+    if inverse.is_finite() { inverse } else { 0.0 }
+}
+
 /// `h d, 16 bytes`: byte j holds value j in its low nibble and value j + 16 in its high one; x = d (n - 8).
 pub(super) fn decode_q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
     let d = half_at(block, 0);
@@ -17,6 +34,18 @@ pub(super) fn decode_q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
         out[j] = d * (f32::from(byte & 15) - 8.0);
         out[j + 16] = d * (f32::from(byte >> 4) - 8.0);
     }
+}
+
+/// d = the value of largest magnitude / -8, so that this value is exact; n = x / d + 8.5 cut to an integer.
+pub(super) fn encode_q4_0(values: &[f32; 32], block: &mut [u8; 18]) -> bool {
+    let largest = values.iter().fold(0f32, |max, &value| if value.abs() > max.abs() { value } else { max });
+    let d = largest / -8.0;
+    let inverse = reciprocal(d);
+    let nibble = |value: f32| (value * inverse + 8.5).clamp(0.0, 15.0) as u8;
+    for (j, byte) in block[2..].iter_mut().enumerate() {
+        *byte = nibble(values[j]) | nibble(values[j + 16]) << 4;
+    }
+    put_half(block, 0, d).is_some()
 }
 
 /// `h d, h m, 16 bytes`: x = d n + m.

@@ -223,7 +223,13 @@ impl Decoding {
                 finish = Finish::Stop;
             }
         }
-        Output { text, ids: hypothesis.ids.clone(), logprobs: hypothesis.logprobs.clone(), score: hypothesis.score, finish }
+        Output {
+            text,
+            ids: hypothesis.ids.clone(),
+            logprobs: hypothesis.logprobs.clone(),
+            score: hypothesis.score,
+            finish,
+        }
     }
 }
 
@@ -268,7 +274,8 @@ impl<'s> Generation<'s> {
     pub(crate) fn begin(session: &'s mut Session, source: &[u32], options: &GenerateOptions) -> Result<Generation<'s>> {
         let decoding = Decoding::begin(session, &[source], options)?;
         let streams = decoding.plan.sequences() == 1;
-        let stream = if streams { session.model.tokenizer().ok().map(|tokenizer| tokenizer.stream()) } else { None };
+        let stream =
+            if streams { session.model.tokenizer().ok().map(|tokenizer| tokenizer.stream(true)) } else { None };
         let mut generation = Generation {
             session,
             decoding,
@@ -287,15 +294,16 @@ impl<'s> Generation<'s> {
     }
 
     fn push(&mut self, id: u32) {
-        if let (Some(stream), Ok(tokenizer)) = (&mut self.stream, self.session.model.tokenizer()) {
-            self.text.push_str(stream.push(tokenizer, id));
+        if let Some(stream) = &mut self.stream {
+            self.text.push_str(stream.push(id));
         }
     }
 
     /// The next piece; `None` at the end. Allocates nothing in the steady state.
     pub fn next_piece(&mut self) -> Option<&str> {
         loop {
-            let end = self.text.len() - if self.done { 0 } else { held_back(&self.text, &self.decoding.plan.options.stop) };
+            let end =
+                self.text.len() - if self.done { 0 } else { held_back(&self.text, &self.decoding.plan.options.stop) };
             if self.given < end {
                 let piece = self.given..end;
                 self.given = end;
@@ -337,9 +345,9 @@ impl<'s> Generation<'s> {
 
     /// What the stream still holds, or the best result's text where nothing was streamed.
     fn finish_text(&mut self) {
-        match (&mut self.stream, self.session.model.tokenizer()) {
-            (Some(stream), Ok(tokenizer)) => self.text.push_str(stream.finish(tokenizer)),
-            _ => {
+        match &mut self.stream {
+            Some(stream) => self.text.push_str(stream.finish()),
+            None => {
                 let mut results = self.decoding.results(self.session);
                 if let Some(best) = results.first_mut().and_then(|outputs| outputs.first_mut()) {
                     self.text = std::mem::take(&mut best.text);

@@ -221,7 +221,7 @@ impl Plan {
                 option: "prefix",
                 what: "expected a model with a tokenizer, found one without".to_owned(),
             })?;
-            tokenizer.encode_prefix(&options.prefix)?
+            tokenizer.encode_prefix(&options.prefix)
         } else {
             Vec::new()
         };
@@ -253,14 +253,7 @@ impl Plan {
             .or(defaults.max_new_tokens)
             .or(defaults.max_length.map(|length| length.saturating_sub(1).max(1)))
             .unwrap_or(DEFAULT_MAX_NEW_TOKENS);
-        Ok(Plan {
-            max_new,
-            prefix,
-            start: config.decoder_start_token_id,
-            eos,
-            forbidden,
-            options: options.clone(),
-        })
+        Ok(Plan { max_new, prefix, start: config.decoder_start_token_id, eos, forbidden, options: options.clone() })
     }
 
     /// Sequences that run side by side for one document.

@@ -44,7 +44,10 @@ impl Sampler {
     pub fn draw(&mut self, kernels: Kernels, options: &GenerateOptions, row: &[f32], random: &mut Random) -> u32 {
         self.candidates.clear();
         self.candidates.extend(
-            row.iter().enumerate().filter(|(_, value)| **value > f32::NEG_INFINITY).map(|(id, &value)| (value, id as u32)),
+            row.iter()
+                .enumerate()
+                .filter(|(_, value)| **value > f32::NEG_INFINITY)
+                .map(|(id, &value)| (value, id as u32)),
         );
         let best_first = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
         if options.top_k > 0 && options.top_k < self.candidates.len() {

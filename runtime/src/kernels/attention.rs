@@ -2,7 +2,7 @@
 //!
 //! There is no 1/sqrt(d_kv) in T5: the factor is part of the initial scale of the query matrix.
 
-use super::scalar;
+use super::Kernels;
 use crate::position::BiasRow;
 
 /// Keys and values of successive positions. Position `p` of head `h` begins at
@@ -35,6 +35,7 @@ impl Heads {
 /// `out = softmax(q K^T + bias) V` per head, for one query `q` `[heads * width]`. On return `scores` holds the
 /// attention weights, `[heads, len]`.
 pub fn attend(
+    kernels: Kernels,
     heads: Heads,
     q: &[f32],
     cache: KeyValues<'_>,
@@ -52,7 +53,7 @@ pub fn attend(
         let keys = &cache.keys[start(position)..][..heads.inner()];
         for head in 0..heads.count {
             let range = head * width..(head + 1) * width;
-            let mut score = scalar::dot(&q[range.clone()], &keys[range]);
+            let mut score = kernels.dot(&q[range.clone()], &keys[range]);
             if let Some(bias) = bias {
                 score += bias.values[head * bias.head_stride + bias.offset + position];
             }
@@ -60,14 +61,14 @@ pub fn attend(
         }
     }
     for head in 0..heads.count {
-        scalar::softmax(&mut scores[head * len..(head + 1) * len]);
+        kernels.softmax(&mut scores[head * len..(head + 1) * len]);
     }
     out[..heads.inner()].fill(0.0);
     for position in 0..len {
         let values = &cache.values[start(position)..][..heads.inner()];
         for head in 0..heads.count {
             let range = head * width..(head + 1) * width;
-            scalar::axpy(scores[head * len + position], &values[range.clone()], &mut out[range]);
+            kernels.axpy(scores[head * len + position], &values[range.clone()], &mut out[range]);
         }
     }
 }

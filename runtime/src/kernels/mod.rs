@@ -2,53 +2,139 @@
 //! element-wise functions. Kernels know nothing of the model.
 //!
 //! Every kernel defines the order of its floating-point operations (16 virtual lanes, a fixed reduction tree,
-//! no fused multiply-add), so every instruction set gives bit-identical results; [`scalar`] is the
-//! specification.
+//! no fused multiply-add) and is written once, over the vocabulary of [`simd`]; so every instruction set gives
+//! bit-identical results, and [`scalar`] is the specification.
 
+mod activations;
 pub mod attention;
-pub mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod math;
+mod matrix;
+mod packed;
+mod product;
+mod rows;
+mod scalar;
+mod simd;
+#[cfg(test)]
+mod tests;
 
 pub use attention::{Heads, KeyValues};
+pub use matrix::{Matrix, Workspace};
 
-use crate::block;
 use crate::config::Activation;
 use crate::error::{Error, Result};
 use crate::position::BiasRow;
-use crate::tensor::Tensor;
 
 /// An instruction set that kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Isa {
+    /// Plain Rust, compiled for the target's baseline.
     Scalar,
+    /// x86-64 with AVX2 and F16C.
+    Avx2,
+    /// x86-64 with AVX-512 (F, BW, DQ, VL) and VNNI. AVX-512 without VNNI uses [`Isa::Avx2`].
+    Avx512,
 }
 
 impl Isa {
+    /// All of them, the best last.
+    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512];
+
     /// The name used on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    fn is_available(self) -> bool {
+        match self {
+            Isa::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::detected(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::detected(),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
         }
     }
 }
 
 /// The kernels of one instruction set. Holding a value proves that the machine has it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernels {
     isa: Isa,
 }
 
+/// Defines a function that runs a generic kernel, compiled once for each instruction set, on the one that `kernels`
+/// stands for: `dispatch!(pub(super) fn name(x: &[f32]) -> f32 = generic)`, where `generic` takes the vocabulary
+/// first.
+macro_rules! dispatch {
+    ($vis:vis fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? = $generic:path) => {
+        $vis fn $name(kernels: Kernels, $($arg: $type),*) $(-> $result)? {
+            use $crate::kernels::{Isa, scalar};
+            #[cfg(target_arch = "x86_64")]
+            use $crate::kernels::{avx2, avx512};
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,f16c")]
+            fn run_avx512($($arg: $type),*) $(-> $result)? {
+                // SAFETY: this function is only called where the features were detected.
+                $generic(unsafe { avx512::Avx512::assume() }, $($arg),*)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,f16c")]
+            fn run_avx2($($arg: $type),*) $(-> $result)? {
+                // SAFETY: this function is only called where the features were detected.
+                $generic(unsafe { avx2::Avx2::assume() }, $($arg),*)
+            }
+
+            match kernels.isa() {
+                Isa::Scalar => $generic(scalar::Scalar, $($arg),*),
+                // SAFETY: a `Kernels` of this instruction set is only made after its features were detected.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => unsafe { run_avx2($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => unsafe { run_avx512($($arg),*) },
+                #[cfg(not(target_arch = "x86_64"))]
+                _ => unreachable!("no value of Kernels stands for an instruction set that is not there"),
+            }
+        }
+    };
+}
+use dispatch;
+
 impl Kernels {
     /// The best instruction set of this machine.
     pub fn detect() -> Kernels {
-        Kernels { isa: Isa::Scalar }
+        Kernels::available().last().expect("the scalar kernels are always available")
+    }
+
+    /// The kernels of every instruction set of this machine, the best last.
+    pub fn available() -> impl Iterator<Item = Kernels> {
+        Isa::ALL.into_iter().filter(|isa| isa.is_available()).map(|isa| Kernels { isa })
     }
 
     /// A forced choice, for tests and benches.
+    ///
+    /// # Errors
+    /// If the machine does not have it, or there is none of this name.
     pub fn with_isa(name: &str) -> Result<Kernels> {
-        match name {
-            "scalar" => Ok(Kernels { isa: Isa::Scalar }),
-            _ => Err(Error::Option { option: "--isa", what: format!("expected scalar, found {name}") }),
-        }
+        Kernels::available().find(|kernels| kernels.isa.name() == name).ok_or_else(|| {
+            let available: Vec<&str> = Kernels::available().map(|kernels| kernels.isa.name()).collect();
+            Error::Option {
+                option: "--isa",
+                what: format!("expected one that this machine has ({}), found {name}", available.join(", ")),
+            }
+        })
     }
 
     /// The instruction set in use.
@@ -56,50 +142,50 @@ impl Kernels {
         self.isa
     }
 
-    /// RMS norm without mean subtraction or bias: `out[i, :] = x[i, :] * rsqrt(mean(x[i, :]^2) + eps) * weight`.
+    /// RMS norm without mean subtraction or bias: `out[i, :] = x[i, :] / sqrt(mean(x[i, :]²) + eps) * weight`.
     /// `x` and `out` are `[rows, d]`, `weight` is `[d]`.
     pub fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-        scalar::rms_norm(x, weight, eps, out);
+        rows::rms_norm(*self, x, weight, eps, out);
     }
 
     /// `x += y`.
     pub fn add(&self, x: &mut [f32], y: &[f32]) {
-        scalar::add(x, y);
+        rows::add(*self, x, y);
     }
 
     /// `x *= factor`.
     pub fn scale(&self, x: &mut [f32], factor: f32) {
-        scalar::scale(x, factor);
+        rows::scale(*self, x, factor);
     }
 
-    /// `out[i, :] = act(x[i, :])` for `x` `[rows, f]`.
+    /// `out[i] = act(x[i])`.
     pub fn activate(&self, activation: Activation, x: &[f32], out: &mut [f32]) {
-        scalar::activate(activation, x, out);
+        rows::activate(*self, activation, x, out);
     }
 
     /// `out[i, :] = act(x[i, ..f]) * x[i, f..]` for `x` `[rows, 2f]`, `out` `[rows, f]`.
     pub fn activate_gated(&self, activation: Activation, x: &[f32], f: usize, out: &mut [f32]) {
-        scalar::activate_gated(activation, x, f, out);
+        rows::activate_gated(*self, activation, x, f, out);
     }
 
-    /// In place softmax over one row.
+    /// In place softmax over one row. A row whose values are all -infinity becomes NaN.
     pub fn softmax(&self, scores: &mut [f32]) {
-        scalar::softmax(scores);
+        rows::softmax(*self, scores);
     }
 
     /// `ln(sum(exp(x)))` over one row.
     pub fn log_sum_exp(&self, x: &[f32]) -> f32 {
-        scalar::log_sum_exp(x)
+        rows::log_sum_exp(*self, x)
     }
 
     /// Dot product of two vectors of one length.
     pub fn dot(&self, x: &[f32], y: &[f32]) -> f32 {
-        scalar::dot(x, y)
+        rows::dot(*self, x, y)
     }
 
     /// `out += factor * x`.
     pub fn axpy(&self, factor: f32, x: &[f32], out: &mut [f32]) {
-        scalar::axpy(factor, x, out);
+        rows::axpy(*self, factor, x, out);
     }
 
     /// Attention of one query; see [`attention::attend`].
@@ -112,7 +198,7 @@ impl Kernels {
         scores: &mut [f32],
         out: &mut [f32],
     ) {
-        attention::attend(heads, q, cache, bias, scores, out);
+        attention::attend(*self, heads, q, cache, bias, scores, out);
     }
 
     /// Self-attention of a whole document: `qkv` is `[len, 3 * inner]` (query, key, value side by side), `out`
@@ -130,75 +216,17 @@ impl Kernels {
         let cache = KeyValues { keys: &qkv[inner..], values: &qkv[2 * inner..], stride: 3 * inner, slots: None, len };
         for (query, out) in out.chunks_exact_mut(inner).enumerate() {
             let q = &qkv[query * 3 * inner..][..inner];
-            attention::attend(heads, q, cache, Some(bias(query)), scores, out);
+            attention::attend(*self, heads, q, cache, Some(bias(query)), scores, out);
         }
     }
 
     /// Index of the largest value, the lowest one on ties; `None` where all are NaN or there are none.
     pub fn argmax(&self, x: &[f32]) -> Option<usize> {
-        scalar::argmax(x)
-    }
-}
-
-/// Scratch memory of products, kept between calls so that steady-state work allocates nothing.
-#[derive(Default)]
-pub struct Workspace {
-    row: Vec<f32>,
-}
-
-/// A weight matrix `[n, k]`, possibly several stacked by rows, made ready for `y = x W^T`.
-pub struct Matrix {
-    parts: Vec<Tensor>,
-    n: usize,
-    k: usize,
-}
-
-impl Matrix {
-    /// Prepares one matrix, or several of equal width stacked by rows (`q`, `k`, `v` in one product).
-    ///
-    /// # Errors
-    /// Where widths differ or a scale is not finite.
-    pub fn new(_kernels: Kernels, parts: &[&Tensor]) -> Result<Matrix> {
-        let k = parts[0].columns();
-        for part in parts {
-            if part.columns() != k {
-                return Err(part.error(format!("expected rows of {k} values, found {}", part.columns())));
-            }
-            part.check_size()?;
-        }
-        let n = parts.iter().map(|part| part.rows()).sum();
-        Ok(Matrix { parts: parts.iter().map(|&part| part.clone()).collect(), n, k })
+        rows::argmax(*self, x)
     }
 
-    /// Rows: the width of a product.
-    pub fn n(&self) -> usize {
-        self.n
-    }
-
-    /// Columns: the width of the input.
-    pub fn k(&self) -> usize {
-        self.k
-    }
-
-    /// `y[m, n] = x[m, k] W^T`.
-    pub fn multiply(&self, _kernels: Kernels, x: &[f32], m: usize, y: &mut [f32], workspace: &mut Workspace) {
-        let (n, k) = (self.n, self.k);
-        assert!(x.len() == m * k && y.len() == m * n, "x is [m, k] and y is [m, n]");
-        workspace.row.resize(k, 0.0);
-        let mut column = 0;
-        for part in &self.parts {
-            for row in 0..part.rows() {
-                block::decode(part.dtype, part.row_data(row), &mut workspace.row);
-                for i in 0..m {
-                    y[i * n + column] = scalar::dot(&x[i * k..(i + 1) * k], &workspace.row);
-                }
-                column += 1;
-            }
-        }
-    }
-
-    /// Bytes that one product of a single row reads.
-    pub fn bytes(&self) -> usize {
-        self.parts.iter().map(|part| part.data.len()).sum()
+    /// What packed int8 weights are xored with: see [`simd::Simd::FLIP`].
+    fn flip(self) -> u8 {
+        packed::flip(self)
     }
 }

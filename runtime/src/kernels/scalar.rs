@@ -1,107 +1,147 @@
-//! The specification of every kernel, in plain Rust.
+//! The specification of the vocabulary, in plain Rust; it runs everywhere.
 
-use crate::config::Activation;
+use super::simd::{LANES, Simd, WeightStep, f16_to_f32, tree_sum};
 
-const LANES: usize = 16;
+/// Available on every machine.
+#[derive(Clone, Copy)]
+pub(crate) struct Scalar;
 
-pub fn dot(x: &[f32], y: &[f32]) -> f32 {
-    let mut lanes = [0f32; LANES];
-    for (x, y) in x.chunks(LANES).zip(y.chunks(LANES)) {
-        for (lane, (x, y)) in lanes.iter_mut().zip(x.iter().zip(y)) {
-            *lane += x * y;
-        }
-    }
-    reduce(lanes)
+#[inline(always)]
+fn map<A: Copy, B: Copy, R>(a: [A; LANES], b: [B; LANES], f: impl Fn(A, B) -> R) -> [R; LANES] {
+    std::array::from_fn(|i| f(a[i], b[i]))
 }
 
-fn reduce(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
-}
+impl Simd for Scalar {
+    type F = [f32; LANES];
+    type I = [i32; LANES];
+    type W = [[i8; 4]; LANES];
+    type A = [i8; 4];
 
-pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let d = weight.len();
-    for (x, out) in x.chunks_exact(d).zip(out.chunks_exact_mut(d)) {
-        let scale = 1.0 / (dot(x, x) / d as f32 + eps).sqrt();
-        for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
-            *out = x * scale * w;
-        }
-    }
-}
+    const FLIP: u8 = 0;
+    const TILE: (usize, usize) = (2, 1);
 
-pub fn add(x: &mut [f32], y: &[f32]) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x += y;
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        [x; LANES]
     }
-}
 
-pub fn scale(x: &mut [f32], factor: f32) {
-    for x in x {
-        *x *= factor;
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> Self::F {
+        *x
     }
-}
 
-fn act(activation: Activation, x: f32) -> f32 {
-    match activation {
-        Activation::Relu => x.max(0.0),
-        Activation::Silu => x / (1.0 + (-x).exp()),
-        Activation::GeluNew => {
-            let inner = 0.797_884_6 * (x + 0.044715 * x * x * x);
-            0.5 * x * (1.0 + inner.tanh())
-        }
+    #[inline(always)]
+    fn store(self, x: Self::F, out: &mut [f32; LANES]) {
+        *out = x;
     }
-}
 
-pub fn activate(activation: Activation, x: &[f32], out: &mut [f32]) {
-    for (out, &x) in out.iter_mut().zip(x) {
-        *out = act(activation, x);
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        map(a, b, |a, b| a + b)
     }
-}
 
-pub fn activate_gated(activation: Activation, x: &[f32], f: usize, out: &mut [f32]) {
-    for (x, out) in x.chunks_exact(2 * f).zip(out.chunks_exact_mut(f)) {
-        for i in 0..f {
-            out[i] = act(activation, x[i]) * x[f + i];
-        }
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        map(a, b, |a, b| a - b)
     }
-}
 
-pub fn softmax(scores: &mut [f32]) {
-    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0f32;
-    for score in scores.iter_mut() {
-        *score = (*score - max).exp();
-        sum += *score;
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        map(a, b, |a, b| a * b)
     }
-    for score in scores {
-        *score /= sum;
-    }
-}
 
-pub fn log_sum_exp(x: &[f32]) -> f32 {
-    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f32 = x.iter().map(|x| (x - max).exp()).sum();
-    max + sum.ln()
-}
-
-pub fn axpy(factor: f32, x: &[f32], out: &mut [f32]) {
-    for (out, x) in out.iter_mut().zip(x) {
-        *out += factor * x;
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        map(a, b, |a, b| a / b)
     }
-}
 
-pub fn argmax(x: &[f32]) -> Option<usize> {
-    let mut best: Option<usize> = None;
-    for (i, &value) in x.iter().enumerate() {
-        if !value.is_nan() && best.is_none_or(|b| value > x[b]) {
-            best = Some(i);
-        }
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        map(a, b, |a, b| if a > b { a } else { b })
     }
-    best
+
+    #[inline(always)]
+    fn select_less(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F {
+        std::array::from_fn(|i| if a[i] < b[i] { x[i] } else { y[i] })
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[u16; LANES]) -> Self::F {
+        x.map(f16_to_f32)
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, x: &[u16; LANES]) -> Self::F {
+        x.map(|x| f32::from_bits(u32::from(x) << 16))
+    }
+
+    #[inline(always)]
+    fn sum(self, x: Self::F) -> f32 {
+        tree_sum(x)
+    }
+
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> Self::I {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: Self::I, b: Self::I) -> Self::I {
+        map(a, b, i32::wrapping_add)
+    }
+
+    #[inline(always)]
+    fn max_i32(self, a: Self::I, b: Self::I) -> Self::I {
+        map(a, b, i32::max)
+    }
+
+    #[inline(always)]
+    fn and_i32(self, a: Self::I, b: Self::I) -> Self::I {
+        map(a, b, |a, b| a & b)
+    }
+
+    #[inline(always)]
+    fn shift_left<const BITS: i32>(self, a: Self::I) -> Self::I {
+        a.map(|a| a << BITS)
+    }
+
+    #[inline(always)]
+    fn to_f32(self, a: Self::I) -> Self::F {
+        a.map(|a| a as f32)
+    }
+
+    #[inline(always)]
+    fn bits(self, a: Self::F) -> Self::I {
+        a.map(|a| a.to_bits() as i32)
+    }
+
+    #[inline(always)]
+    fn from_bits(self, a: Self::I) -> Self::F {
+        a.map(|a| f32::from_bits(a as u32))
+    }
+
+    #[inline(always)]
+    fn store_i32(self, a: Self::I, out: &mut [i32; LANES]) {
+        *out = a;
+    }
+
+    #[inline(always)]
+    fn store_i8(self, a: Self::I, out: &mut [i8; LANES]) {
+        *out = a.map(|a| a as i8);
+    }
+
+    #[inline(always)]
+    fn weights(self, x: &WeightStep) -> Self::W {
+        std::array::from_fn(|i| std::array::from_fn(|j| x[4 * i + j] as i8))
+    }
+
+    #[inline(always)]
+    fn activations(self, x: &[i8; 4]) -> Self::A {
+        *x
+    }
+
+    #[inline(always)]
+    fn dot(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I {
+        map(sums, weights, |sum, w| sum + (0..4).map(|j| i32::from(w[j]) * i32::from(activations[j])).sum::<i32>())
+    }
 }

@@ -1,54 +1,168 @@
 //! Text to ids and back.
+//!
+//! [`Vocabulary`] holds a tokenizer as arrays, whichever file it came from (`json`, `sentencepiece`, or GGUF keys);
+//! [`Tokenizer`] is built from it and gives the same ids as the `tokenizers` crate does for the same file. A text goes
+//! through `added` (tokens cut out), `normalizer` (the crate's reader of SentencePiece's character map, then white
+//! space), `segmenter` (the most probable pieces, found in a `trie`); ByT5's goes through `bytes`. Ids come back
+//! through `stream`.
 
+mod added;
+mod bytes;
+mod json;
+mod normalizer;
+mod segmenter;
+mod sentencepiece;
+mod stream;
+mod trie;
+mod unigram;
 mod vocabulary;
 
+pub use stream::TextStream;
 pub use vocabulary::{AddedToken, ByteVocabulary, Piece, PieceKind, UnigramVocabulary, Vocabulary, Whitespace};
 
-use crate::error::Result;
+use std::sync::Arc;
 
-/// Text to ids and back, exactly as the reference tokenizer does it.
-pub struct Tokenizer {}
+use crate::error::{Error, Result};
+use bytes::ByteTokenizer;
+use unigram::{Role, UnigramTokenizer};
+
+/// Text to ids and back, exactly as the reference tokenizer does it. One may be used by many threads at once.
+pub struct Tokenizer {
+    /// Shared with the streams that decode with it.
+    inner: Arc<Inner>,
+}
+
+enum Inner {
+    Unigram(Box<UnigramTokenizer>),
+    Bytes(ByteTokenizer),
+}
 
 impl Tokenizer {
-    /// Builds the segmenter from a vocabulary.
-    pub fn new(_file: &str, _vocabulary: &Vocabulary) -> Result<Tokenizer> {
-        todo!()
+    /// Checks a vocabulary and builds the tables: about 5 ms for T5's 32,100 pieces. `file` is the name used in
+    /// messages.
+    ///
+    /// Fails if an id is out of range, a score is not a number, the character map is damaged, or byte fallback is on
+    /// without all 256 byte pieces.
+    pub fn new(file: &str, vocabulary: &Vocabulary) -> Result<Tokenizer> {
+        let inner = match vocabulary {
+            Vocabulary::Unigram(unigram) => Inner::Unigram(Box::new(UnigramTokenizer::new(file, unigram)?)),
+            Vocabulary::Bytes(bytes) => Inner::Bytes(ByteTokenizer::new(file, bytes)?),
+        };
+        Ok(Tokenizer { inner: Arc::new(inner) })
     }
 
-    /// The ids of `text`, ending with `</s>`.
-    pub fn encode(&self, _text: &str) -> Result<Vec<u32>> {
-        todo!()
+    /// The ids of `text`, ending with `</s>`. Tokens written out in the text, such as `<extra_id_0>`, get their ids; a
+    /// text that ends with `</s>` does not get a second one.
+    pub fn encode(&self, text: &str) -> Vec<u32> {
+        let mut ids = self.encode_prefix(text);
+        if ids.last() != Some(&self.eos_id()) {
+            ids.push(self.eos_id());
+        }
+        ids
     }
 
-    /// The ids of `text` without `</s>`: a target prefix.
-    pub fn encode_prefix(&self, _text: &str) -> Result<Vec<u32>> {
-        todo!()
+    /// The ids of `text` without `</s>` behind it: the start of a target, for example.
+    pub fn encode_prefix(&self, text: &str) -> Vec<u32> {
+        let mut ids = Vec::with_capacity(text.len() / 3 + 2);
+        match &*self.inner {
+            Inner::Unigram(unigram) => unigram.encode(text, &mut ids),
+            Inner::Bytes(bytes) => bytes.encode(text, &mut ids),
+        }
+        ids
     }
 
-    /// The text of `ids`; special tokens (`<pad>`, `</s>`, `<unk>`) and sentinels are left out if `skip_special`.
-    pub fn decode(&self, _ids: &[u32], _skip_special: bool) -> String {
-        todo!()
+    /// The text of `ids` up to and with the first `</s>`; ids outside of the vocabulary count as `<unk>` (ByT5: as
+    /// nothing). Special tokens (`<pad>`, `</s>`, `<unk>`) and sentinels are left out if `skip_special`.
+    ///
+    /// Spaces are those of the pieces: `<extra_id_0>` has none of its own, nothing is cleaned up before punctuation
+    /// (`clean_up_tokenization_spaces` of transformers, which undoes itself in "don 't"). Byte pieces become
+    /// characters, U+FFFD for each byte that is none.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
+        let mut text = String::with_capacity(ids.len() * 4);
+        let mut state = stream::State::default();
+        ids.iter().for_each(|&id| state.push(&self.inner, skip_special, id, &mut text));
+        state.finish(&self.inner, &mut text);
+        text
     }
 
-    /// A decoder for ids that come one by one.
-    pub fn stream(&self) -> TextStream {
-        todo!()
+    /// A decoder for ids that come one by one; special tokens and sentinels are left out if `skip_special`.
+    pub fn stream(&self, skip_special: bool) -> TextStream {
+        TextStream::new(self.inner.clone(), skip_special)
+    }
+
+    /// The number of ids that mean something: 32100 for T5, whose embedding has 32128 rows; 259 for ByT5 (384).
+    pub fn vocab_size(&self) -> usize {
+        match &*self.inner {
+            Inner::Unigram(unigram) => unigram.vocab_size(),
+            Inner::Bytes(bytes) => bytes.vocab_size(),
+        }
+    }
+
+    /// The text of a piece, with `▁` for a space; for ByT5 a character or `<0xC3>`.
+    pub fn piece(&self, id: u32) -> Option<&str> {
+        match &*self.inner {
+            Inner::Unigram(unigram) => unigram.piece(id),
+            Inner::Bytes(bytes) => bytes.piece(id),
+        }
+    }
+
+    /// The id of a piece, spelled as [`Tokenizer::piece`] spells it, or of a sentinel `<extra_id_n>`.
+    pub fn id_of(&self, piece: &str) -> Option<u32> {
+        match &*self.inner {
+            Inner::Unigram(unigram) => unigram.id_of(piece),
+            Inner::Bytes(bytes) => bytes.id_of(piece),
+        }
+    }
+
+    /// The id of the sentinel `<extra_id_n>`: 32099 - n for T5, 258 - n for ByT5.
+    pub fn sentinel_id(&self, n: u32) -> Option<u32> {
+        match &*self.inner {
+            Inner::Unigram(unigram) => unigram.sentinels.get(n as usize).copied().flatten(),
+            Inner::Bytes(bytes) => bytes.sentinel_id(n),
+        }
+    }
+
+    /// Whether decoding may leave `id` out: `<pad>`, `</s>`, `<unk>`, sentinels and other special tokens.
+    pub fn is_special(&self, id: u32) -> bool {
+        match &*self.inner {
+            Inner::Unigram(unigram) => unigram.role(id) == Some(Role::Special),
+            Inner::Bytes(bytes) => bytes.special(id).is_some(),
+        }
+    }
+
+    /// The id of `<pad>`, which also starts a decoder.
+    pub fn pad_id(&self) -> u32 {
+        match &*self.inner {
+            Inner::Unigram(unigram) => unigram.pad_id,
+            Inner::Bytes(_) => bytes::PAD,
+        }
+    }
+
+    /// The id of `</s>`.
+    pub fn eos_id(&self) -> u32 {
+        match &*self.inner {
+            Inner::Unigram(unigram) => unigram.eos_id,
+            Inner::Bytes(_) => bytes::EOS,
+        }
+    }
+
+    /// The id of `<unk>`.
+    pub fn unk_id(&self) -> u32 {
+        match &*self.inner {
+            Inner::Unigram(unigram) => unigram.unk_id,
+            Inner::Bytes(_) => bytes::UNK,
+        }
     }
 }
 
-/// Turns ids that come one by one into pieces of text whose concatenation is [`Tokenizer::decode`] of all ids.
-/// A piece never ends inside a UTF-8 character.
-#[derive(Default)]
-pub struct TextStream {}
+/// An [`Error::Tokenizer`].
+fn failure(file: &str, what: impl Into<String>) -> Error {
+    Error::Tokenizer { file: file.into(), what: what.into() }
+}
 
-impl TextStream {
-    /// The text that `id` adds; empty while a character is incomplete.
-    pub fn push(&mut self, _tokenizer: &Tokenizer, _id: u32) -> &str {
-        todo!()
-    }
-
-    /// What is left after the last id.
-    pub fn finish(&mut self, _tokenizer: &Tokenizer) -> &str {
-        todo!()
-    }
+/// The n of `<extra_id_n>`.
+fn sentinel_number(piece: &str) -> Option<usize> {
+    let digits = piece.strip_prefix("<extra_id_")?.strip_suffix('>')?;
+    let canonical = digits == "0" || (!digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit()));
+    if canonical { digits.parse().ok() } else { None }
 }

@@ -220,14 +220,26 @@ pub struct ByteVocabulary {
 
 impl Vocabulary {
     /// Reads a `tokenizer.json` whose model is Unigram. `file` is the name used in messages.
-    pub fn from_tokenizer_json(_file: &str, _bytes: &[u8]) -> Result<Vocabulary> {
-        todo!()
+    ///
+    /// What the file does to a text must be expressible as a [`UnigramVocabulary`], as it is for the T5 family; if not,
+    /// the error names the step. Truncation and padding are no part of a vocabulary:
+    /// [`Vocabulary::ignored_in_tokenizer_json`] tells of them.
+    pub fn from_tokenizer_json(file: &str, bytes: &[u8]) -> Result<Vocabulary> {
+        super::json::read(file, bytes).map(Vocabulary::Unigram)
     }
 
-    /// Reads a `spiece.model` and appends `extra_ids` sentinels (100 for T5 and mT5, 300 for umT5) unless the model
-    /// has them already. `file` is the name used in messages.
-    pub fn from_sentencepiece(_file: &str, _bytes: &[u8], _extra_ids: u32) -> Result<Vocabulary> {
-        todo!()
+    /// One sentence for each setting of a `tokenizer.json` that [`Vocabulary::from_tokenizer_json`] leaves out.
+    pub fn ignored_in_tokenizer_json(file: &str, bytes: &[u8]) -> Result<Vec<String>> {
+        super::json::ignored(file, bytes)
+    }
+
+    /// Reads a SentencePiece model (`spiece.model`) and appends `extra_ids` sentinels (100 for T5 and mT5, 300 for
+    /// umT5) unless it has sentinels already. `file` is the name used in messages.
+    ///
+    /// Texts are treated as by the tokenizer that the transformers library makes of the model, with two of the model's
+    /// own settings that the library drops: byte fallback and a false `remove_extra_whitespaces`.
+    pub fn from_sentencepiece(file: &str, bytes: &[u8], extra_ids: u32) -> Result<Vocabulary> {
+        super::sentencepiece::read(file, bytes, extra_ids).map(Vocabulary::Unigram)
     }
 
     /// ByT5's vocabulary for an embedding of `vocab_size` rows (384).

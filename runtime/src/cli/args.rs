@@ -1,0 +1,208 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs models of the T5 family: text in, text out.
+#[derive(Parser)]
+#[command(name = "t5", version, about)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The names of the subcommands: a first argument that is none of them is text to generate from.
+pub const COMMANDS: [&str; 6] = ["generate", "score", "embed", "tokenize", "inspect", "bench"];
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Generate a text for each line of input
+    Generate(GenerateArgs),
+    /// Log-probability of a target text given a source text, for each line SOURCE<TAB>TARGET
+    Score(ScoreArgs),
+    /// The mean of the encoder's hidden states of each line of input
+    Embed(EmbedArgs),
+    /// Token ids of each line of input, or the text of token ids
+    Tokenize(TokenizeArgs),
+    /// What a model file holds
+    Inspect(InspectArgs),
+    /// Measure speed and memory with random ids
+    Bench(BenchArgs),
+}
+
+#[derive(Args)]
+pub struct ModelArgs {
+    /// A GGUF file, a Hugging Face folder, or hf:OWNER/NAME[@REVISION]
+    #[arg(long, short, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Force an instruction set (scalar, avx2, avx512, ...); by default the best one is used
+    #[arg(long, value_name = "NAME")]
+    pub isa: Option<String>,
+    /// Say what was noticed while opening the model
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+#[derive(Args)]
+pub struct InputArgs {
+    /// Input texts; each gives one result
+    #[arg(value_name = "TEXT")]
+    pub text: Vec<String>,
+    /// Read input lines from a file, or from standard input if it is -
+    #[arg(long, short, value_name = "FILE", conflicts_with = "text")]
+    pub input: Option<PathBuf>,
+}
+
+/// Which formula compares beams of different length.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Penalty {
+    /// T5's own: ((5 + n) / 6)^A
+    T5,
+    /// The transformers library's: n^A
+    Hf,
+}
+
+/// When beam search with the transformers library's penalty ends.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Stopping {
+    Yes,
+    No,
+    Never,
+}
+
+#[derive(Args)]
+pub struct GenerateArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// Beam search with N beams; 1 is greedy search
+    #[arg(long, value_name = "N")]
+    pub beams: Option<usize>,
+    /// The exponent of the length penalty: 0.6 in the T5 paper
+    #[arg(long, value_name = "A", allow_negative_numbers = true)]
+    pub length_penalty: Option<f32>,
+    /// The formula of the length penalty
+    #[arg(long, value_enum)]
+    pub penalty: Option<Penalty>,
+    /// When beam search ends, with --penalty hf
+    #[arg(long, value_enum)]
+    pub early_stopping: Option<Stopping>,
+    /// Give the N best results, or N independent samples
+    #[arg(long, value_name = "N")]
+    pub n_best: Option<usize>,
+    /// At most N new tokens
+    #[arg(long, value_name = "N")]
+    pub max_new_tokens: Option<usize>,
+    /// At least N new tokens
+    #[arg(long, value_name = "N")]
+    pub min_new_tokens: Option<usize>,
+    /// Sample with this temperature; 0 chooses the most likely token
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f32>,
+    /// Sample among the K most likely tokens
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Sample among the most likely tokens that together reach probability P
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f32>,
+    /// Sample among tokens at least P times as likely as the most likely one
+    #[arg(long, value_name = "P")]
+    pub min_p: Option<f32>,
+    /// The same seed gives the same text
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+    /// Make tokens that were generated already less likely (above 1)
+    #[arg(long, value_name = "R")]
+    pub repetition_penalty: Option<f32>,
+    /// Never generate the same N tokens in a row twice
+    #[arg(long, value_name = "N")]
+    pub no_repeat_ngram: Option<usize>,
+    /// Text that each result must begin with
+    #[arg(long, value_name = "TEXT")]
+    pub prefix: Option<String>,
+    /// End a result before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Decode N inputs side by side
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub batch: usize,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Print times to standard error
+    #[arg(long)]
+    pub stats: bool,
+}
+
+#[derive(Args)]
+pub struct ScoreArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Lines SOURCE<TAB>TARGET, or standard input if it is -
+    #[arg(long, short, value_name = "PAIRS.tsv")]
+    pub input: PathBuf,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct EmbedArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct TokenizeArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// Input lines hold ids; print their text
+    #[arg(long)]
+    pub decode: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct InspectArgs {
+    /// A GGUF file, a Hugging Face folder, or hf:OWNER/NAME[@REVISION]
+    #[arg(value_name = "MODEL")]
+    pub model: Option<String>,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Source tokens of each input
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub input_tokens: usize,
+    /// Tokens generated for each input
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub new_tokens: usize,
+    /// Inputs decoded side by side
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub batch: usize,
+    /// Beams of each input
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub beams: usize,
+    /// Runs counted, after one that is not
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub repeats: usize,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+}

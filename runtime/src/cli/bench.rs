@@ -1,0 +1,145 @@
+//! `t5 bench`: speed and memory of a model with random ids, the end token suppressed.
+
+use std::io::Write;
+use std::time::Instant;
+
+use serde_json::json;
+use t5_runtime::{GenerateOptions, LengthPenalty};
+
+use super::args::BenchArgs;
+use super::input::open_model;
+use super::usage;
+
+pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    for (name, value) in [
+        ("--input-tokens", args.input_tokens),
+        ("--new-tokens", args.new_tokens),
+        ("--batch", args.batch),
+        ("--beams", args.beams),
+        ("--repeats", args.repeats),
+    ] {
+        if value == 0 {
+            return Err(usage(format!("{name}: expected at least 1, found 0")));
+        }
+    }
+    let begin = Instant::now();
+    let model = open_model(&args.model)?;
+    let load_ms = vec![milliseconds(begin)];
+    let config = model.config();
+    let mut state = 1u64;
+    let mut random_id = || {
+        // A linear congruential generator (Knuth's MMIX constants): any ids do, but the same ones every time.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // Below the sentinels, above the special tokens, where the vocabulary is large enough.
+        let usable = config.vocab_size.saturating_sub(256).max(1) as u64;
+        ((state >> 33) % usable) as u32
+    };
+    let sources: Vec<Vec<u32>> =
+        (0..args.batch).map(|_| (0..args.input_tokens).map(|_| random_id()).collect()).collect();
+    let sources: Vec<&[u32]> = sources.iter().map(Vec::as_slice).collect();
+    let options = GenerateOptions {
+        max_new_tokens: Some(args.new_tokens),
+        // At most the limit: the end token never comes.
+        min_new_tokens: args.new_tokens,
+        beams: args.beams,
+        length_penalty: LengthPenalty::T5 { alpha: 0.6 },
+        ..GenerateOptions::default()
+    };
+    let mut session = model.session();
+    let (mut encoder_ms, mut ms_per_token, mut tokens_per_s) = (Vec::new(), Vec::new(), Vec::new());
+    for repeat in 0..=args.repeats {
+        let begin = Instant::now();
+        session.encode_ids(sources[0])?;
+        let encoder = milliseconds(begin);
+        if config.is_encoder_only() {
+            encoder_ms.push(encoder);
+            continue;
+        }
+        // Steps only: encoding and the first step (which also computes cross-attention keys and values) are
+        // taken off by a run of one token.
+        let one = GenerateOptions { max_new_tokens: Some(1), min_new_tokens: 1, ..options.clone() };
+        let begin = Instant::now();
+        session.generate_batch_ids(&sources, &one)?;
+        let first = milliseconds(begin);
+        let begin = Instant::now();
+        let results = session.generate_batch_ids(&sources, &options)?;
+        let all = milliseconds(begin);
+        let steps = args.new_tokens.saturating_sub(1).max(1);
+        let step = if args.new_tokens > 1 { (all - first) / steps as f64 } else { all };
+        debug_assert!(results.iter().all(|outputs| outputs[0].ids.len() == args.new_tokens));
+        // The first run warms caches and grows buffers.
+        if repeat > 0 {
+            encoder_ms.push(encoder);
+            ms_per_token.push(step);
+            tokens_per_s.push(1e3 * args.batch as f64 / step);
+        }
+    }
+    let step_gb = model.decoder_step_bytes() as f64 / 1e9;
+    let gb_per_s: Vec<f64> = ms_per_token.iter().map(|ms| step_gb / (ms / 1e3)).collect();
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let object = json!({
+            "model": model.file(),
+            "input_tokens": args.input_tokens,
+            "new_tokens": args.new_tokens,
+            "batch": args.batch,
+            "beams": args.beams,
+            "encoder_ms": spread(&encoder_ms),
+            "ms_per_token": spread(&ms_per_token),
+            "tokens_per_s": spread(&tokens_per_s),
+            "load_ms": spread(&load_ms),
+            "peak_rss_mb": peak_rss_mb(),
+            "weights_gb_per_s": spread(&gb_per_s)["median"],
+            "isa": model.kernels().isa().name(),
+            "threads": 1,
+        });
+        writeln!(out, "{object}")?;
+        return Ok(());
+    }
+    let line = |name: &str, values: &[f64], unit: &str| {
+        let [median, min, max] = summary(values);
+        format!("{name:18} {median:10.3} {unit} ({min:.3} to {max:.3})")
+    };
+    writeln!(out, "{}", line("load", &load_ms, "ms"))?;
+    writeln!(out, "{}", line("encoder", &encoder_ms, "ms"))?;
+    if !ms_per_token.is_empty() {
+        writeln!(out, "{}", line("step", &ms_per_token, "ms"))?;
+        writeln!(out, "{}", line("tokens/s", &tokens_per_s, "  "))?;
+        writeln!(out, "{}", line("weights read", &gb_per_s, "GB/s"))?;
+    }
+    if let Some(peak) = peak_rss_mb() {
+        writeln!(out, "{:18} {peak:10.1} MB", "peak memory")?;
+    }
+    writeln!(out, "{:18} {:>10}", "instruction set", model.kernels().isa().name())?;
+    Ok(())
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    1e3 * since.elapsed().as_secs_f64()
+}
+
+/// Median, minimum and maximum.
+fn summary(values: &[f64]) -> [f64; 3] {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => [0.0; 3],
+        n => [(sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0, sorted[0], sorted[n - 1]],
+    }
+}
+
+fn spread(values: &[f64]) -> serde_json::Value {
+    if values.is_empty() {
+        return serde_json::Value::Null;
+    }
+    let [median, min, max] = summary(values);
+    json!({"median": median, "min": min, "max": max})
+}
+
+/// The largest resident size of this process so far, where the system tells it.
+fn peak_rss_mb() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024.0 / 1e6)
+}

@@ -1,0 +1,111 @@
+//! Opening models, and reading input lines.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use t5_runtime::checkpoint::Checkpoint;
+#[cfg(feature = "hub")]
+use t5_runtime::hub;
+use t5_runtime::{Model, ModelOptions};
+
+use super::args::{InputArgs, ModelArgs};
+use super::usage;
+
+/// Opens the model that the arguments name and prints its notes if asked.
+pub fn open_model(args: &ModelArgs) -> anyhow::Result<Model> {
+    let checkpoint = open_checkpoint(args.model.as_deref())?;
+    let model = Model::from_checkpoint(checkpoint, &ModelOptions { isa: args.isa.clone() })?;
+    if args.verbose {
+        for note in model.notes() {
+            eprintln!("t5: note: {note}");
+        }
+        eprintln!("t5: instruction set: {}", model.kernels().isa().name());
+    }
+    Ok(model)
+}
+
+/// Opens a checkpoint by path or hub name.
+pub fn open_checkpoint(name: Option<&str>) -> anyhow::Result<Checkpoint> {
+    let Some(name) = name else {
+        return Err(usage("--model: expected a GGUF file, a Hugging Face folder or hf:OWNER/NAME"));
+    };
+    Ok(Checkpoint::open(&local_path(name)?)?)
+}
+
+/// The path itself, or where the hub's cache keeps the model.
+fn local_path(name: &str) -> anyhow::Result<PathBuf> {
+    #[cfg(feature = "hub")]
+    if hub::is_hub_name(name) {
+        return Ok(hub::fetch(name, &mut hub::TerminalProgress::default())?);
+    }
+    Ok(PathBuf::from(name))
+}
+
+/// Input lines, one after the other, with the name and number of each for messages.
+pub struct Lines {
+    source: Source,
+    name: String,
+    number: usize,
+}
+
+enum Source {
+    Arguments(std::vec::IntoIter<String>),
+    Reader(Box<dyn BufRead>),
+}
+
+impl Lines {
+    /// The texts given as arguments, the lines of the input file, or those of standard input.
+    pub fn open(args: &InputArgs) -> anyhow::Result<Lines> {
+        if !args.text.is_empty() {
+            let source = Source::Arguments(args.text.clone().into_iter());
+            return Ok(Lines { source, name: "argument".to_owned(), number: 0 });
+        }
+        match &args.input {
+            Some(path) => Lines::file(path),
+            None if std::io::stdin().is_terminal() => Err(usage("expected a text, or --input FILE")),
+            None => Lines::file(Path::new("-")),
+        }
+    }
+
+    /// The lines of a file, or of standard input if it is `-`.
+    pub fn file(path: &Path) -> anyhow::Result<Lines> {
+        if path == Path::new("-") {
+            let source = Source::Reader(Box::new(BufReader::new(std::io::stdin())));
+            return Ok(Lines { source, name: "standard input".to_owned(), number: 0 });
+        }
+        let name = path.display().to_string();
+        let file = File::open(path).with_context(|| name.clone())?;
+        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            bail!("{name}: expected a file of input lines, found a folder");
+        }
+        Ok(Lines { source: Source::Reader(Box::new(BufReader::new(file))), name, number: 0 })
+    }
+
+    /// `NAME, line N`, of the line that was read last.
+    pub fn place(&self) -> String {
+        format!("{}, line {}", self.name, self.number)
+    }
+
+    /// The next line without its end.
+    pub fn next_line(&mut self) -> anyhow::Result<Option<String>> {
+        self.number += 1;
+        let reader = match &mut self.source {
+            Source::Arguments(texts) => return Ok(texts.next()),
+            Source::Reader(reader) => reader,
+        };
+        let mut bytes = Vec::new();
+        if reader.read_until(b'\n', &mut bytes).with_context(|| self.name.clone())? == 0 {
+            return Ok(None);
+        }
+        if bytes.last() == Some(&b'\n') {
+            bytes.pop();
+            if bytes.last() == Some(&b'\r') {
+                bytes.pop();
+            }
+        }
+        let line = String::from_utf8(bytes);
+        Ok(Some(line.with_context(|| format!("{}: expected UTF-8", self.place()))?))
+    }
+}

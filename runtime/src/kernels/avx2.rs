@@ -1,0 +1,219 @@
+//! AVX2 with F16C: two registers for sixteen lanes; int8 products through pairs of 16-bit sums.
+
+use std::arch::x86_64::*;
+
+use super::simd::{LANES, Simd, WeightStep};
+
+/// Proof that the processor has the features of [`detected`].
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// # Safety
+    /// [`detected`] must have returned true.
+    #[inline(always)]
+    pub(crate) unsafe fn assume() -> Avx2 {
+        Avx2(())
+    }
+}
+
+/// Whether the processor and the operating system have every feature this vocabulary uses.
+pub(crate) fn detected() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c")
+}
+
+/// Sum over 8 lanes: lane i + lane i+4, then i+2, i+1.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+pub(crate) unsafe fn sum_8(x: __m256) -> f32 {
+    // SAFETY: the caller has AVX2; no memory is touched.
+    unsafe {
+        let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+        let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+        let x = _mm_add_ss(x, _mm_shuffle_ps::<1>(x, x));
+        _mm_cvtss_f32(x)
+    }
+}
+
+type F = [__m256; 2];
+type I = [__m256i; 2];
+
+// SAFETY of every unsafe block in this implementation: a value of `Avx2` proves that the features are there,
+// and loads and stores go through references to arrays of exactly the size they touch.
+impl Simd for Avx2 {
+    type F = F;
+    type I = I;
+    /// The weights' magnitudes, and the weights for their signs.
+    type W = ([__m256i; 2], [__m256i; 2]);
+    type A = __m256i;
+
+    const FLIP: u8 = 0;
+    const TILE: (usize, usize) = (3, 1);
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> F {
+        unsafe { [_mm256_set1_ps(x); 2] }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> F {
+        unsafe { [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x[8..].as_ptr())] }
+    }
+
+    #[inline(always)]
+    fn store(self, x: F, out: &mut [f32; LANES]) {
+        unsafe {
+            _mm256_storeu_ps(out.as_mut_ptr(), x[0]);
+            _mm256_storeu_ps(out[8..].as_mut_ptr(), x[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, a: F, b: F) -> F {
+        unsafe { [_mm256_add_ps(a[0], b[0]), _mm256_add_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: F, b: F) -> F {
+        unsafe { [_mm256_sub_ps(a[0], b[0]), _mm256_sub_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: F, b: F) -> F {
+        unsafe { [_mm256_mul_ps(a[0], b[0]), _mm256_mul_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn div(self, a: F, b: F) -> F {
+        unsafe { [_mm256_div_ps(a[0], b[0]), _mm256_div_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn max(self, a: F, b: F) -> F {
+        unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn select_less(self, a: F, b: F, x: F, y: F) -> F {
+        unsafe {
+            [
+                _mm256_blendv_ps(y[0], x[0], _mm256_cmp_ps::<_CMP_LT_OQ>(a[0], b[0])),
+                _mm256_blendv_ps(y[1], x[1], _mm256_cmp_ps::<_CMP_LT_OQ>(a[1], b[1])),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[u16; LANES]) -> F {
+        unsafe {
+            [
+                _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())),
+                _mm256_cvtph_ps(_mm_loadu_si128(x[8..].as_ptr().cast())),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, x: &[u16; LANES]) -> F {
+        unsafe {
+            let widen = |x: __m128i| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(x)));
+            [widen(_mm_loadu_si128(x.as_ptr().cast())), widen(_mm_loadu_si128(x[8..].as_ptr().cast()))]
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self, x: F) -> f32 {
+        unsafe { sum_8(_mm256_add_ps(x[0], x[1])) }
+    }
+
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> I {
+        unsafe { [_mm256_set1_epi32(x); 2] }
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: I, b: I) -> I {
+        unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn max_i32(self, a: I, b: I) -> I {
+        unsafe { [_mm256_max_epi32(a[0], b[0]), _mm256_max_epi32(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn and_i32(self, a: I, b: I) -> I {
+        unsafe { [_mm256_and_si256(a[0], b[0]), _mm256_and_si256(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn shift_left<const BITS: i32>(self, a: I) -> I {
+        unsafe { [_mm256_slli_epi32::<BITS>(a[0]), _mm256_slli_epi32::<BITS>(a[1])] }
+    }
+
+    #[inline(always)]
+    fn to_f32(self, a: I) -> F {
+        unsafe { [_mm256_cvtepi32_ps(a[0]), _mm256_cvtepi32_ps(a[1])] }
+    }
+
+    #[inline(always)]
+    fn bits(self, a: F) -> I {
+        unsafe { [_mm256_castps_si256(a[0]), _mm256_castps_si256(a[1])] }
+    }
+
+    #[inline(always)]
+    fn from_bits(self, a: I) -> F {
+        unsafe { [_mm256_castsi256_ps(a[0]), _mm256_castsi256_ps(a[1])] }
+    }
+
+    #[inline(always)]
+    fn store_i32(self, a: I, out: &mut [i32; LANES]) {
+        unsafe {
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), a[0]);
+            _mm256_storeu_si256(out[8..].as_mut_ptr().cast(), a[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn store_i8(self, a: I, out: &mut [i8; LANES]) {
+        unsafe {
+            let low_bytes = _mm256_setr_epi8(
+                0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, //
+                0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+            );
+            for (half, out) in a.into_iter().zip(out.as_chunks_mut::<8>().0) {
+                let bytes = _mm256_shuffle_epi8(half, low_bytes);
+                let bytes = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes));
+                _mm_storel_epi64(out.as_mut_ptr().cast(), bytes);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn weights(self, x: &WeightStep) -> Self::W {
+        unsafe {
+            let w = [_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x[32..].as_ptr().cast())];
+            ([_mm256_abs_epi8(w[0]), _mm256_abs_epi8(w[1])], w)
+        }
+    }
+
+    #[inline(always)]
+    fn activations(self, x: &[i8; 4]) -> __m256i {
+        unsafe { _mm256_set1_epi32(i32::from_ne_bytes(x.map(|x| x as u8))) }
+    }
+
+    /// |w| (unsigned, up to 128) times the activation with w's sign: two products are at most 2 · 128 · 127,
+    /// which 16 bits hold.
+    #[inline(always)]
+    fn dot(self, sums: I, (magnitude, weights): Self::W, activations: __m256i) -> I {
+        unsafe {
+            let dot = |sum: __m256i, magnitude: __m256i, weights: __m256i| {
+                let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(activations, weights));
+                _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            };
+            [dot(sums[0], magnitude[0], weights[0]), dot(sums[1], magnitude[1], weights[1])]
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Weights as the products read them: groups of 16 rows interleaved, so that a vector's lanes are output rows and
+//! the order of float additions does not depend on the vector's width.
+
+use super::Kernels;
+use super::activations::BLOCK;
+use super::simd::{LANES, Simd, WeightStep, f16_to_f32};
+use crate::error::Result;
+use crate::tensor::{DType, Tensor};
+
+/// Vector steps of one block: 32 values, 4 at a time.
+pub(crate) const STEPS: usize = BLOCK / 4;
+
+/// Eight steps of 16 rows × 4 values: one block of 32 values of a group of rows.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub(crate) struct WeightBlock(pub(crate) [WeightStep; STEPS]);
+
+/// Q8_0 weights, `[groups, blocks]`; the last group is filled up with rows of zeros.
+pub(crate) struct Q8 {
+    pub(crate) weights: Vec<WeightBlock>,
+    /// IEEE half precision, `[groups, blocks, 16]`.
+    pub(crate) scales: Vec<[u16; LANES]>,
+}
+
+/// Rows of the parts one after the other.
+fn rows<'a>(parts: &'a [&Tensor]) -> impl Iterator<Item = (&'a Tensor, usize)> {
+    parts.iter().flat_map(|&part| (0..part.rows()).map(move |row| (part, row)))
+}
+
+impl Q8 {
+    /// Interleaves Q8_0 rows of `k` values, xoring each weight with `flip`.
+    ///
+    /// # Errors
+    /// If a scale is infinite or NaN.
+    pub(crate) fn pack(parts: &[&Tensor], n: usize, k: usize, flip: u8) -> Result<Q8> {
+        let (groups, blocks) = (n.div_ceil(LANES), k / BLOCK);
+        let block_bytes = DType::Q8_0.block_bytes();
+        let mut weights = vec![WeightBlock([[flip; 64]; STEPS]); groups * blocks];
+        let mut scales = vec![[0; LANES]; groups * blocks];
+        for (i, (part, row)) in rows(parts).enumerate() {
+            let (group, lane) = (i / LANES, i % LANES);
+            let source = part.row_data(row).chunks_exact(block_bytes);
+            let target = group * blocks..(group + 1) * blocks;
+            for (source, (weights, scales)) in source.zip(weights[target.clone()].iter_mut().zip(&mut scales[target])) {
+                let scale = u16::from_le_bytes([source[0], source[1]]);
+                if scale & 0x7c00 == 0x7c00 {
+                    return Err(
+                        part.error(format!("expected a finite scale in row {row}, found {}", f16_to_f32(scale)))
+                    );
+                }
+                scales[lane] = scale;
+                for (step, values) in weights.0.iter_mut().zip(source[2..].as_chunks::<4>().0) {
+                    step[4 * lane..4 * lane + 4].copy_from_slice(&values.map(|w| w ^ flip));
+                }
+            }
+        }
+        Ok(Q8 { weights, scales })
+    }
+}
+
+/// A plain number type in packed form.
+pub(crate) trait Element: Copy {
+    fn load<V: Simd>(v: V, x: &[Self; LANES]) -> V::F;
+}
+
+/// Weights of a plain number type, `[groups, k, 16]`; the last group is filled up with rows of zeros.
+pub(crate) type Plain<E> = Vec<[E; LANES]>;
+
+macro_rules! element {
+    ($name:ident, $inner:ty, $load:ident) => {
+        #[derive(Clone, Copy, Default)]
+        #[repr(transparent)]
+        pub(crate) struct $name($inner);
+
+        impl Element for $name {
+            #[inline(always)]
+            fn load<V: Simd>(v: V, x: &[$name; LANES]) -> V::F {
+                // SAFETY: the wrapper is transparent.
+                v.$load(unsafe { &*std::ptr::from_ref(x).cast::<[$inner; LANES]>() })
+            }
+        }
+
+        impl From<$inner> for $name {
+            fn from(value: $inner) -> $name {
+                $name(value)
+            }
+        }
+
+        impl $name {
+            /// Interleaves rows of `k` values.
+            pub(crate) fn pack(parts: &[&Tensor], n: usize, k: usize) -> Plain<$name> {
+                let mut packed = vec![[$name::default(); LANES]; n.div_ceil(LANES) * k];
+                for (i, (part, row)) in rows(parts).enumerate() {
+                    let (group, lane) = (i / LANES, i % LANES);
+                    let source = part.row_data(row).as_chunks::<{ size_of::<$inner>() }>().0;
+                    for (target, bytes) in packed[group * k..(group + 1) * k].iter_mut().zip(source) {
+                        target[lane] = $name(<$inner>::from_le_bytes(*bytes));
+                    }
+                }
+                packed
+            }
+        }
+    };
+}
+
+element!(F32, f32, load);
+element!(F16, u16, load_f16);
+element!(BF16, u16, load_bf16);
+
+fn flip_of<V: Simd>(_: V) -> u8 {
+    V::FLIP
+}
+
+super::dispatch!(pub(super) fn flip() -> u8 = flip_of);

@@ -1,0 +1,94 @@
+//! The vocabulary that every kernel is written in: sixteen lanes of f32 or i32, and int8 dot products into
+//! sixteen i32 sums. Each instruction set implements it once; algorithms are generic over it, so they perform
+//! the same operations in the same order everywhere and give the same bits.
+//!
+//! A value of a type that implements [`Simd`] is a proof that the machine has the instruction set: the only ones
+//! are made inside functions compiled for it, which [`dispatch!`](super::dispatch) calls after detection.
+
+/// Lanes of one vector, whatever the width of the registers behind it.
+pub(crate) const LANES: usize = 16;
+
+/// Weights of one step of an integer product: 16 rows of 4 consecutive values.
+pub(crate) type WeightStep = [u8; 64];
+
+/// Sixteen-lane arithmetic. No operation is fused or reordered; all follow IEEE 754 with round to nearest even.
+pub(crate) trait Simd: Copy {
+    /// 16 × f32.
+    type F: Copy;
+    /// 16 × i32.
+    type I: Copy;
+    /// 64 int8 weights, prepared for [`Simd::dot`].
+    type W: Copy;
+    /// 4 int8 activations for every lane, prepared for [`Simd::dot`].
+    type A: Copy;
+
+    /// Packed int8 weights are stored xor this value: 0x80 where the instruction set multiplies unsigned weights
+    /// with signed activations (the sums then start from [`Simd::start`]'s correction), 0 elsewhere.
+    const FLIP: u8;
+    /// Rows of activations that a register tile of products holds, and groups of 16 weight rows beside them.
+    const TILE: (usize, usize);
+
+    fn splat(self, x: f32) -> Self::F;
+    fn load(self, x: &[f32; LANES]) -> Self::F;
+    fn store(self, x: Self::F, out: &mut [f32; LANES]);
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a > b ? a : b`, so `b` where either is NaN.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a < b ? x : y`, so `y` where `a` or `b` is NaN.
+    fn select_less(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
+    /// Widens IEEE half precision, exactly.
+    fn load_f16(self, x: &[u16; LANES]) -> Self::F;
+    /// Widens bfloat16, exactly.
+    fn load_bf16(self, x: &[u16; LANES]) -> Self::F;
+    /// Sum over the lanes: lane i + lane i+8, then i+4, i+2, i+1.
+    fn sum(self, x: Self::F) -> f32;
+
+    fn splat_i32(self, x: i32) -> Self::I;
+    fn add_i32(self, a: Self::I, b: Self::I) -> Self::I;
+    fn max_i32(self, a: Self::I, b: Self::I) -> Self::I;
+    fn and_i32(self, a: Self::I, b: Self::I) -> Self::I;
+    fn shift_left<const BITS: i32>(self, a: Self::I) -> Self::I;
+    fn to_f32(self, a: Self::I) -> Self::F;
+    /// The bits of `a`, unchanged.
+    fn bits(self, a: Self::F) -> Self::I;
+    fn from_bits(self, a: Self::I) -> Self::F;
+    fn store_i32(self, a: Self::I, out: &mut [i32; LANES]);
+    /// The low byte of each lane.
+    fn store_i8(self, a: Self::I, out: &mut [i8; LANES]);
+
+    fn weights(self, x: &WeightStep) -> Self::W;
+    fn activations(self, x: &[i8; 4]) -> Self::A;
+    /// `sums[lane] += weights[lane, ..4] · activations[..4]`, exactly, for activations in [-127, 127] and any
+    /// int8 weight.
+    fn dot(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I;
+}
+
+/// The sum of [`Simd::sum`], in scalar form.
+pub(crate) fn tree_sum(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// Widens IEEE half precision, exactly (infinity and NaN included).
+#[inline(always)]
+pub(crate) fn f16_to_f32(half: u16) -> f32 {
+    let magnitude = u32::from(half & 0x7fff);
+    let sign = u32::from(half & 0x8000) << 16;
+    let bits = if magnitude >= 0x7c00 {
+        magnitude << 13 | 0x7f80_0000
+    } else {
+        // Moving the exponent field over leaves a value 2^-112 times as large; the product is exact, subnormal
+        // halves included.
+        (f32::from_bits(magnitude << 13) * f32::from_bits(0x7780_0000)).to_bits()
+    };
+    f32::from_bits(bits | sign)
+}

@@ -1,0 +1,373 @@
+//! Every kernel on every instruction set of this machine against the scalar one, bit for bit, and the scalar one
+//! against f64 arithmetic.
+
+use super::*;
+use crate::storage::Bytes;
+use crate::tensor::{DType, Tensor};
+
+/// Lengths around the vector width, and some that leave remainders of every kind.
+const LENGTHS: [usize; 22] = [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 127, 384, 1003];
+
+/// Reproducible pseudo-random numbers (SplitMix64).
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in [-1, 1).
+    pub(super) fn value(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    pub(super) fn values(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.value()).collect()
+    }
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    // NaNs are one value here: which of them an operation returns is the one thing instruction sets differ in.
+    x.iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
+}
+
+fn scalar() -> Kernels {
+    Kernels::with_isa("scalar").unwrap()
+}
+
+/// Runs `f` with the scalar kernels and with all others, and compares the bits of what it returns.
+fn same_everywhere(what: &str, f: impl Fn(Kernels) -> Vec<f32>) {
+    let expected = bits(&f(scalar()));
+    for kernels in Kernels::available() {
+        assert_eq!(bits(&f(kernels)), expected, "{what} on {}", kernels.isa().name());
+    }
+}
+
+fn assert_close(what: &str, found: &[f32], expected: impl IntoIterator<Item = f64>, bound: f64) {
+    for (i, (&found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!(
+            (f64::from(found) - expected).abs() <= bound,
+            "{what}: value {i} is {found}, expected {expected} within {bound}"
+        );
+    }
+}
+
+#[test]
+fn names_and_choice() {
+    let best = Kernels::detect();
+    assert_eq!(Kernels::with_isa(best.isa().name()).unwrap(), best);
+    let message = Kernels::with_isa("mmx").unwrap_err().to_string();
+    assert!(message.contains("scalar") && message.contains("mmx"), "{message}");
+}
+
+#[test]
+fn vectors_and_rows() {
+    let mut random = Random(1);
+    for n in LENGTHS {
+        let x: Vec<f32> = random.values(n).iter().map(|x| x * 5.0).collect();
+        let y = random.values(n);
+        let weight = random.values(n);
+        same_everywhere(&format!("dot of {n}"), |kernels| vec![kernels.dot(&x, &y)]);
+        let truth = x.iter().zip(&y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
+        // At most n/16 + 5 roundings of a sum whose terms are at most 5.
+        assert_close("dot", &[scalar().dot(&x, &y)], [truth], 1e-6 * n as f64);
+
+        let in_place = |kernels: Kernels, f: &dyn Fn(Kernels, &mut [f32])| {
+            let mut out = x.clone();
+            f(kernels, &mut out);
+            out
+        };
+        same_everywhere(&format!("add of {n}"), |kernels| in_place(kernels, &|k, out| k.add(out, &y)));
+        same_everywhere(&format!("scale of {n}"), |kernels| in_place(kernels, &|k, out| k.scale(out, 0.37)));
+        same_everywhere(&format!("axpy of {n}"), |kernels| in_place(kernels, &|k, out| k.axpy(0.37, &y, out)));
+        same_everywhere(&format!("softmax of {n}"), |kernels| in_place(kernels, &|k, out| k.softmax(out)));
+        same_everywhere(&format!("log_sum_exp of {n}"), |kernels| vec![kernels.log_sum_exp(&x)]);
+        assert_close("axpy", &in_place(scalar(), &|k, out| k.axpy(0.37, &y, out)), sums(&x, &y, 0.37), 1e-6);
+        let sum: f64 = x.iter().map(|&x| f64::from(x).exp()).sum();
+        let softmax = x.iter().map(|&x| f64::from(x).exp() / sum);
+        assert_close("softmax", &in_place(scalar(), &|k, out| k.softmax(out)), softmax, 1e-6);
+        if n > 0 {
+            assert_close("log_sum_exp", &[scalar().log_sum_exp(&x)], [sum.ln()], 2e-6);
+        }
+        for rows in [1, 3] {
+            if n == 0 {
+                continue;
+            }
+            let x = random.values(rows * n);
+            same_everywhere(&format!("rms_norm of {rows} x {n}"), |kernels| {
+                let mut out = vec![0.0; rows * n];
+                kernels.rms_norm(&x, &weight, 1e-6, &mut out);
+                out
+            });
+            let mut out = vec![0.0; rows * n];
+            scalar().rms_norm(&x, &weight, 1e-6, &mut out);
+            let truth = x.chunks(n).flat_map(|row| {
+                let mean = row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / n as f64;
+                let scale = 1.0 / (mean + 1e-6).sqrt();
+                row.iter().zip(&weight).map(move |(&x, &w)| f64::from(x) * scale * f64::from(w))
+            });
+            assert_close("rms_norm", &out, truth, 1e-5);
+        }
+    }
+}
+
+/// `x + factor y` in f64.
+fn sums(x: &[f32], y: &[f32], factor: f32) -> impl Iterator<Item = f64> {
+    x.iter().zip(y).map(move |(&x, &y)| f64::from(x) + f64::from(factor) * f64::from(y))
+}
+
+#[test]
+fn softmax_of_extreme_rows() {
+    let infinity = f32::INFINITY;
+    for row in [
+        vec![-infinity, 0.0, -infinity],
+        vec![1e30, -1e30, 1e30],
+        vec![-200.0; 40],
+        vec![3.4e38, 0.0],
+        vec![f32::NAN, 1.0],
+        vec![-infinity; 3],
+    ] {
+        same_everywhere("softmax", |kernels| {
+            let mut out = row.clone();
+            kernels.softmax(&mut out);
+            out
+        });
+    }
+    let mut row = [-infinity, 0.0, -infinity, 0.0];
+    scalar().softmax(&mut row);
+    assert_eq!(row, [0.0, 0.5, 0.0, 0.5]);
+    assert_eq!(scalar().log_sum_exp(&[1000.0; 8]), 1000.0 + 8f32.ln());
+}
+
+#[test]
+fn activations() {
+    let mut random = Random(2);
+    let mut special = vec![0.0, -0.0, 1e-40, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 88.9, -88.9, 1e30, -1e30];
+    for n in LENGTHS {
+        special.extend(random.values(n).iter().map(|x| x * 20.0));
+        for activation in [Activation::Relu, Activation::Silu, Activation::GeluNew] {
+            same_everywhere(&format!("{activation:?} of {}", special.len()), |kernels| {
+                let mut out = vec![0.0; special.len()];
+                kernels.activate(activation, &special, &mut out);
+                out
+            });
+            if n == 0 {
+                continue;
+            }
+            let x = random.values(6 * n);
+            let gated = |kernels: Kernels| {
+                let mut out = vec![0.0; 3 * n];
+                kernels.activate_gated(activation, &x, n, &mut out);
+                out
+            };
+            same_everywhere(&format!("gated {activation:?} of {n}"), gated);
+            let mut gate = vec![0.0; n];
+            scalar().activate(activation, &x[4 * n..5 * n], &mut gate);
+            let expected: Vec<f32> = gate.iter().zip(&x[5 * n..]).map(|(g, x)| g * x).collect();
+            assert_eq!(gated(scalar())[2 * n..], expected);
+        }
+    }
+    let mut out = [1.0; 4];
+    scalar().activate(Activation::Relu, &[-1.0, 0.0, 2.5, f32::NAN], &mut out);
+    assert_eq!(out[..3], [0.0, 0.0, 2.5]);
+    assert!(out[3].is_nan());
+}
+
+#[test]
+fn argmax_finds_the_lowest_index() {
+    let mut random = Random(3);
+    for kernels in Kernels::available() {
+        assert_eq!(kernels.argmax(&[]), None);
+        assert_eq!(kernels.argmax(&[f32::NAN; 20]), None);
+        assert_eq!(kernels.argmax(&[f32::NEG_INFINITY; 20]), Some(0));
+        assert_eq!(kernels.argmax(&[f32::NAN, f32::NEG_INFINITY]), Some(1));
+        assert_eq!(kernels.argmax(&[1.0, f32::NAN, 2.0, f32::NAN]), Some(2));
+        for n in [1, 15, 16, 17, 511, 512, 513, 1024, 32128] {
+            let mut x = random.values(n);
+            let at = random.bits() as usize % n;
+            x[at] = 2.0;
+            if at + 1 < n {
+                x[n - 1] = 2.0;
+                x[at + 1] = 2.0;
+            }
+            assert_eq!(kernels.argmax(&x), Some(at), "{n} values on {}", kernels.isa().name());
+        }
+    }
+}
+
+/// Weights as a file holds them, random in every byte that may be.
+fn tensor(random: &mut Random, dtype: DType, n: usize, k: usize) -> Tensor {
+    let mut data = Vec::new();
+    for _ in 0..n * k / dtype.block_len() {
+        match dtype {
+            DType::F32 => data.extend(random.value().to_le_bytes()),
+            DType::F16 => data.extend(half::f16::from_f32(random.value()).to_le_bytes()),
+            DType::BF16 => data.extend(half::bf16::from_f32(random.value()).to_le_bytes()),
+            DType::Q8_0 => {
+                data.extend(half::f16::from_f32(random.value() * 0.01).to_le_bytes());
+                data.extend((0..32).map(|_| match random.bits() % 16 {
+                    // Extremes often: they are where 16-bit sums would overflow.
+                    0..3 => i8::MIN as u8,
+                    3..6 => i8::MAX as u8,
+                    _ => random.bits() as u8,
+                }));
+            }
+            _ => unimplemented!("{dtype}"),
+        }
+    }
+    Tensor {
+        name: format!("{dtype}.{n}x{k}"),
+        file: "test".to_owned(),
+        dtype,
+        shape: vec![n, k],
+        data: Bytes::from_vec(data),
+    }
+}
+
+fn product(kernels: Kernels, parts: &[&Tensor], x: &[f32], m: usize) -> Vec<f32> {
+    let matrix = Matrix::new(kernels, parts).unwrap();
+    let mut y = vec![f32::NAN; m * matrix.n()];
+    matrix.multiply(kernels, x, m, &mut y, &mut Workspace::default());
+    y
+}
+
+const TYPES: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0];
+
+#[test]
+fn products() {
+    let mut random = Random(4);
+    for dtype in TYPES {
+        for (n, k) in [(1, 32), (5, 64), (15, 32), (16, 96), (17, 64), (33, 160), (64, 512), (100, 384)] {
+            let w = tensor(&mut random, dtype, n, k);
+            for m in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33, 128] {
+                let x = random.values(m * k);
+                let name = format!("{dtype} {m} x {k} x {n}");
+                same_everywhere(&name, |kernels| product(kernels, &[&w], &x, m));
+
+                let y = product(scalar(), &[&w], &x, m);
+                let mut row = vec![0.0; k];
+                for j in 0..n {
+                    crate::block::decode(dtype, w.row_data(j), &mut row);
+                    for i in 0..m {
+                        let x = &x[i * k..(i + 1) * k];
+                        let pairs = x.iter().zip(&row).map(|(&x, &w)| (f64::from(x), f64::from(w)));
+                        let truth: f64 = pairs.clone().map(|(x, w)| x * w).sum();
+                        let bound: f64 = match dtype {
+                            // Each activation is off by at most half a step of 1/127.
+                            DType::Q8_0 => pairs.map(|(_, w)| w.abs() * 0.5 / 127.0).sum::<f64>() + 1e-5,
+                            // k roundings of sums under k.
+                            _ => (k * k) as f64 * 6e-8,
+                        };
+                        assert_close(&name, &y[i * n + j..=i * n + j], [truth], bound);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The same weights in the same order of operations as the specification says, written out for one value.
+#[test]
+fn q8_product_is_as_specified() {
+    let mut random = Random(5);
+    let (n, k) = (7, 96);
+    let w = tensor(&mut random, DType::Q8_0, n, k);
+    let x: Vec<f32> = random.values(k).iter().map(|x| x * 3.0).collect();
+    let mut expected = Vec::new();
+    for row in 0..n {
+        let mut y = 0f32;
+        for (block, x) in w.row_data(row).chunks(34).zip(x.chunks(32)) {
+            let absmax = x.iter().fold(0f32, |max, x| max.max(x.abs()));
+            let values = x.iter().map(|x| (x * (127.0 / absmax)).round_ties_even() as i32);
+            let sum: i32 = values.zip(&block[2..]).map(|(a, &w)| a * i32::from(w as i8)).sum();
+            let scale = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
+            y += sum as f32 * (scale * (absmax * (1.0 / 127.0)));
+        }
+        expected.push(y);
+    }
+    same_everywhere("specification", |kernels| {
+        let y = product(kernels, &[&w], &x, 1);
+        assert_eq!(bits(&y), bits(&expected));
+        y
+    });
+}
+
+#[test]
+fn a_row_does_not_depend_on_its_neighbours() {
+    let mut random = Random(6);
+    for dtype in TYPES {
+        let (n, k, m) = (50, 128, 13);
+        let w = tensor(&mut random, dtype, n, k);
+        let x = random.values(m * k);
+        for kernels in Kernels::available() {
+            let all = product(kernels, &[&w], &x, m);
+            for i in 0..m {
+                let alone = product(kernels, &[&w], &x[i * k..(i + 1) * k], 1);
+                assert_eq!(bits(&alone), bits(&all[i * n..(i + 1) * n]), "{dtype} row {i}");
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_stack_by_rows() {
+    let mut random = Random(7);
+    let k = 64;
+    for dtypes in [[DType::Q8_0; 3], [DType::F16; 3], [DType::F32, DType::F16, DType::F32]] {
+        let parts: Vec<Tensor> =
+            [24, 5, 40].iter().zip(dtypes).map(|(&n, dtype)| tensor(&mut random, dtype, n, k)).collect();
+        let x = random.values(3 * k);
+        for kernels in Kernels::available() {
+            let y = product(kernels, &parts.iter().collect::<Vec<_>>(), &x, 3);
+            let mut column = 0;
+            for part in &parts {
+                let alone = product(kernels, &[part], &x, 3);
+                for i in 0..3 {
+                    let n = part.rows();
+                    assert_eq!(bits(&y[i * 69 + column..][..n]), bits(&alone[i * n..][..n]), "{}", part.name);
+                }
+                column += part.rows();
+            }
+        }
+    }
+}
+
+#[test]
+fn unusual_activations() {
+    let mut random = Random(8);
+    let w = tensor(&mut random, DType::Q8_0, 20, 64);
+    let mut x = random.values(6 * 64);
+    x[3] = f32::NAN;
+    x[64 + 5] = f32::INFINITY;
+    x[128..192].fill(0.0);
+    x[192..256].fill(1e-38);
+    x[256..320].fill(-127.0);
+    x[320] = 3.0e38;
+    same_everywhere("unusual activations", |kernels| product(kernels, &[&w], &x, 6));
+    let y = product(scalar(), &[&w], &x, 6);
+    assert!(y[..40].iter().all(|y| !y.is_finite()), "NaN and infinity show in the result");
+    assert!(y[40..80].iter().all(|&y| y == 0.0), "zero and nearly zero");
+}
+
+#[test]
+fn bad_weights_are_refused() {
+    let mut random = Random(9);
+    let kernels = scalar();
+    let mut w = tensor(&mut random, DType::Q8_0, 4, 64);
+    let mut data = w.data.to_vec();
+    data[3 * 68 + 34..3 * 68 + 36].copy_from_slice(&[0x00, 0x7c]);
+    w.data = Bytes::from_vec(data);
+    let message = Matrix::new(kernels, &[&w]).err().unwrap().to_string();
+    assert!(message.contains("row 3") && message.contains("inf") && message.contains(&w.name), "{message}");
+
+    let narrow = tensor(&mut random, DType::F32, 4, 32);
+    let wide = tensor(&mut random, DType::F32, 4, 33);
+    assert!(Matrix::new(kernels, &[&narrow, &wide]).err().unwrap().to_string().contains("rows of 32 values, found 33"));
+    let mut short = narrow.clone();
+    short.shape = vec![5, 32];
+    assert!(Matrix::new(kernels, &[&short]).err().unwrap().to_string().contains("expected 640 bytes, found 512"));
+}
