@@ -25,8 +25,12 @@ pub mod kernels;
 pub mod model;
 pub mod ops;
 pub mod optimizer;
+pub mod pipeline;
 pub mod report;
 pub mod schedule;
 pub mod trainer;
+
+#[cfg(test)]
+mod testing;
 
 pub use error::{Error, Result};
