@@ -29,4 +29,7 @@ pub mod report;
 pub mod schedule;
 pub mod trainer;
 
+#[cfg(test)]
+mod testing;
+
 pub use error::{Error, Result};
