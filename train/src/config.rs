@@ -7,10 +7,8 @@ use serde::{Deserialize, Serialize};
 use t5_runtime::config::{FeedForward, T5Config};
 use toml::{Table, Value};
 
-use crate::batches::BatchConfig;
+use crate::data::DataConfig;
 use crate::init::Scheme;
-use crate::mixture::Mixing;
-use crate::tasks::{Limits, TaskConfig, TooLong};
 use crate::vocabulary::VocabularyConfig;
 use crate::{Error, Result, optimizer, schedule};
 
@@ -23,10 +21,7 @@ pub const BASE: &str = include_str!("../configs/base.toml");
 pub struct Config {
     pub run: Run,
     pub model: ModelOptions,
-    pub data: Data,
-    pub tasks: Vec<TaskConfig>,
-    pub mixing: Mixing,
-    pub batches: BatchConfig,
+    pub data: DataConfig,
     pub vocabulary: VocabularyConfig,
     pub loss: Loss,
     pub optimizer: optimizer::Options,
@@ -110,25 +105,6 @@ impl ModelOptions {
         };
         config.validate(file)?;
         Ok(config)
-    }
-}
-
-/// Where examples come from and how long they may be.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Data {
-    /// The tasks' paths are relative to it.
-    pub folder: PathBuf,
-    /// Tokens of an example, the end mark included.
-    pub inputs_length: usize,
-    pub targets_length: usize,
-    pub too_long: TooLong,
-}
-
-impl Data {
-    /// The limits of an example.
-    pub fn limits(&self) -> Limits {
-        Limits { inputs_length: self.inputs_length, targets_length: self.targets_length, too_long: self.too_long }
     }
 }
 
@@ -246,8 +222,6 @@ impl Config {
         in_range("run.threads", self.run.threads as f64, 0.0, 1024.0)?;
         in_range("model.dropout", self.model.dropout as f64, 0.0, 0.99)?;
         in_range("model.initializer_factor", self.model.initializer_factor as f64, 0.0, 1e3)?;
-        in_range("data.inputs_length", self.data.inputs_length as f64, 2.0, 1e6)?;
-        in_range("data.targets_length", self.data.targets_length as f64, 2.0, 1e6)?;
         in_range("loss.label_smoothing", self.loss.label_smoothing as f64, 0.0, 1.0)?;
         in_range("loss.z_loss", self.loss.z_loss as f64, 0.0, 1.0)?;
         in_range("optimizer.clip_norm", self.optimizer.clip_norm, 0.0, f64::MAX)?;
@@ -279,7 +253,7 @@ impl Config {
             config.checkpoint.every_steps = 1;
             config.checkpoint.keep_last = 1;
             config.evaluation = self.evaluation.clone();
-            config.data.folder = PathBuf::new();
+            config.data.dir = PathBuf::new();
             config.vocabulary = VocabularyConfig::default();
             if matches!(config.schedule.kind, schedule::Kind::Constant | schedule::Kind::InverseSquareRoot) {
                 config.run.steps = 1;
@@ -336,8 +310,6 @@ fn merge(table: &mut Table, changes: &Table, path: &str, file: &str) -> Result<(
             return Err(Error::config(file, full, format!("unknown key{hint}")));
         };
         match (old, change) {
-            // The kinds of mixing have different keys, so a file's table takes the base's place.
-            (old, change) if full == "mixing" => *old = change.clone(),
             (Value::Table(old), Value::Table(change)) => merge(old, change, &full, file)?,
             (old @ Value::Float(_), Value::Integer(change)) => *old = Value::Float(*change as f64),
             (old, change) if std::mem::discriminant(old) == std::mem::discriminant(change) => *old = change.clone(),

@@ -9,7 +9,7 @@ use t5_train::config::Config;
 use t5_train::export::{self, Weights};
 use t5_train::pipeline::{self, Pipeline};
 use t5_train::trainer::{Parts, Trainer};
-use t5_train::{batches::BatchSource, tasks::Task};
+use t5_train::{batches::BatchSource, data, vocabulary};
 
 /// Text-to-text pre-training and fine-tuning of T5 models.
 #[derive(Parser)]
@@ -21,6 +21,8 @@ struct Command {
 
 #[derive(Subcommand)]
 enum What {
+    /// Train a vocabulary on the tasks' texts
+    Vocab(VocabArguments),
     /// Train, or continue a run that was interrupted
     Run(ConfigArguments),
     /// Write a run's checkpoint as a Hugging Face folder
@@ -45,6 +47,15 @@ impl ConfigArguments {
         let _ = rayon::ThreadPoolBuilder::new().num_threads(config.run.threads).build_global();
         Ok(config)
     }
+}
+
+#[derive(Args)]
+struct VocabArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// The file to write
+    #[arg(short, long, default_value = "tokenizer.json")]
+    output: PathBuf,
 }
 
 #[derive(Args)]
@@ -75,6 +86,7 @@ struct InspectArguments {
 
 fn main() -> ExitCode {
     let result = match Command::parse().what {
+        What::Vocab(arguments) => vocab(&arguments),
         What::Run(arguments) => run(&arguments),
         What::Export(arguments) => export(&arguments),
         What::InspectData(arguments) => inspect(&arguments),
@@ -88,12 +100,20 @@ fn main() -> ExitCode {
     }
 }
 
+fn vocab(arguments: &VocabArguments) -> Result<()> {
+    let config = arguments.config.load()?;
+    let tokenizer = config.data.train_vocabulary(&config.vocabulary, config.run.seed)?;
+    pipeline::create_parent(&arguments.output)?;
+    let vocabulary = vocabulary::save(&tokenizer, &arguments.output)?;
+    let (pieces, sentinels) = (vocabulary.size(), vocabulary.sentinels().count);
+    eprintln!("{}: {pieces} ids, {sentinels} of them sentinels", arguments.output.display());
+    Ok(())
+}
+
 fn run(arguments: &ConfigArguments) -> Result<()> {
     let config = arguments.load()?;
     let pipeline = Pipeline::load(&config)?;
-    for task in pipeline.tasks.iter() {
-        report(task);
-    }
+    eprint!("{}", data::inspect(&pipeline.tasks, &pipeline.vocabulary, 0)?);
     let model = pipeline::model(&config, &pipeline.vocabulary)?;
     eprintln!("model: {} parameters in {} tensors", model.parameters(), model.vars().len());
     let extra = pipeline::model_files(&config, model.config(), &pipeline.vocabulary)?;
@@ -110,21 +130,6 @@ fn run(arguments: &ConfigArguments) -> Result<()> {
     Ok(())
 }
 
-fn report(task: &Task) {
-    let report = &task.report;
-    eprintln!(
-        "task {}: {} examples of {} records ({} truncated, {} too long and left out, {} filtered, {} unused), {} for evaluation",
-        task.config.name,
-        report.examples,
-        report.records,
-        report.truncated,
-        report.dropped,
-        report.filtered,
-        report.unused,
-        report.dev_examples
-    );
-}
-
 fn export(arguments: &ExportArguments) -> Result<()> {
     let weights = match (arguments.mean_of_last, arguments.current) {
         (Some(count), _) => Weights::MeanOfLast(count),
@@ -139,18 +144,7 @@ fn export(arguments: &ExportArguments) -> Result<()> {
 fn inspect(arguments: &InspectArguments) -> Result<()> {
     let config = arguments.config.load()?;
     let pipeline = Pipeline::load(&config)?;
-    let spelled = |ids: &[u32]| -> String {
-        ids.iter().map(|&id| pipeline.vocabulary.piece(id)).collect::<Vec<_>>().join(" ")
-    };
-    for task in pipeline.tasks.iter() {
-        report(task);
-        for n in 0..arguments.examples.min(task.len()) {
-            let example = task.draw(n as u64, &pipeline.vocabulary)?;
-            println!("{} {n}", task.config.name);
-            println!("  inputs  ({:3}) {}", example.inputs.len(), spelled(&example.inputs));
-            println!("  targets ({:3}) {}", example.targets.len(), spelled(&example.targets));
-        }
-    }
+    print!("{}", data::inspect(&pipeline.tasks, &pipeline.vocabulary, arguments.examples)?);
     let mut batches = pipeline.batches(&config)?;
     let (mut fill, mut tokens, count) = (0.0, 0, 64);
     for _ in 0..count {
@@ -158,6 +152,10 @@ fn inspect(arguments: &InspectArguments) -> Result<()> {
         fill += batch.fill().2;
         tokens += batch.tokens();
     }
-    println!("{count} batches: {} tokens each, {:.1} % of the slots filled", tokens / count, 100.0 * fill / count as f64);
+    println!(
+        "{count} batches: {} tokens each, {:.1} % of the slots filled",
+        tokens / count,
+        100.0 * fill / count as f64
+    );
     Ok(())
 }

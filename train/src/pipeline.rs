@@ -32,18 +32,8 @@ impl Pipeline {
     /// # Errors
     /// Where a file is missing or malformed, or there is no task.
     pub fn load(config: &Config) -> Result<Pipeline> {
-        if config.tasks.is_empty() {
-            return Err(Error::config("configuration", "tasks", "expected at least one [[tasks]] table, found none"));
-        }
         let vocabulary = Vocabulary::read(&vocabulary_path(config)?)?;
-        let seed = derive(config.run.seed, &[stream::DATA]);
-        let mut tasks: Vec<Task> = Vec::new();
-        for task in &config.tasks {
-            if tasks.iter().any(|other| other.config.name == task.name) {
-                return Err(Error::config("configuration", "tasks", format!("two tasks are called {}", task.name)));
-            }
-            tasks.push(Task::load(task, &config.data.folder, &vocabulary, config.data.limits(), seed)?);
-        }
+        let tasks = config.data.load(&vocabulary, derive(config.run.seed, &[stream::DATA]))?;
         Ok(Pipeline { vocabulary: Arc::new(vocabulary), tasks: Arc::new(tasks) })
     }
 
@@ -53,8 +43,7 @@ impl Pipeline {
     /// Where the mixture has no task, or the batching's knobs do not fit the examples.
     pub fn batches(&self, config: &Config) -> Result<TaskBatches> {
         let seed = derive(config.run.seed, &[stream::DATA]);
-        let (tasks, vocabulary) = (self.tasks.clone(), self.vocabulary.clone());
-        TaskBatches::new(tasks, vocabulary, &config.mixing, config.batches.clone(), seed)
+        config.data.batches(self.tasks.clone(), self.vocabulary.clone(), seed)
     }
 
     /// Batches of the first `examples` dev examples of each task, in order; 0 takes all.
