@@ -5,6 +5,7 @@
 // What the trainer reads.
 pub mod batches;
 pub mod corpus;
+pub mod data;
 pub mod metrics;
 pub mod mixture;
 pub mod objectives;
