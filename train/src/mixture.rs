@@ -11,29 +11,33 @@ use crate::{
 };
 
 /// How rates follow from the tasks' sizes (sections 3.5.2 and 3.5.3 of the T5 paper).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Mixing {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rates {
     /// `min(size, limit)`.
-    Proportional {
-        #[serde(default)]
-        limit: Option<f64>,
-    },
+    #[default]
+    Proportional,
     /// `min(size, limit)^(1 / temperature)`: 1 is proportional, large values approach equal rates.
-    Temperature {
-        temperature: f64,
-        #[serde(default)]
-        limit: Option<f64>,
-    },
+    Temperature,
     /// Every task as often as the others.
     Equal,
     /// The rates that the tasks name.
     Fixed,
 }
 
+/// The knobs of a mixture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mixing {
+    pub rates: Rates,
+    /// The artificial size limit K, for proportional rates and temperature; 0: none.
+    pub limit: f64,
+    pub temperature: f64,
+}
+
 impl Default for Mixing {
     fn default() -> Mixing {
-        Mixing::Proportional { limit: Some((1u64 << 19) as f64) }
+        Mixing { rates: Rates::Proportional, limit: (1u64 << 19) as f64, temperature: 1.0 }
     }
 }
 
@@ -45,29 +49,20 @@ pub fn probabilities(sizes: &[f64], mixing: &Mixing) -> Result<Vec<f64>> {
     if let Some(bad) = sizes.iter().find(|size| !size.is_finite() || **size < 0.0) {
         return Err(Error::Invalid(format!("mixture: expected rates of 0 or more, found {bad}")));
     }
-    let clip = |limit: Option<f64>| match limit {
-        Some(limit) if !limit.is_finite() || limit <= 0.0 => {
-            Err(Error::Invalid(format!("mixture: limit: expected a number above 0, found {limit}")))
-        }
-        limit => Ok(limit.unwrap_or(f64::INFINITY)),
-    };
-    let rates: Vec<f64> = match *mixing {
-        Mixing::Proportional { limit } => {
-            let limit = clip(limit)?;
-            sizes.iter().map(|size| size.min(limit)).collect()
-        }
-        Mixing::Temperature { temperature, limit } => {
-            if !temperature.is_finite() || temperature <= 0.0 {
-                return Err(Error::Invalid(format!(
-                    "mixture: temperature: expected a number above 0, found {temperature}"
-                )));
-            }
-            // Clipped first, then raised: the order matters where both are used.
-            let limit = clip(limit)?;
-            sizes.iter().map(|size| size.min(limit).powf(1.0 / temperature)).collect()
-        }
-        Mixing::Equal => sizes.iter().map(|size| f64::from(u8::from(*size > 0.0))).collect(),
-        Mixing::Fixed => sizes.to_vec(),
+    let Mixing { rates, limit, temperature } = *mixing;
+    if !limit.is_finite() || limit < 0.0 {
+        return Err(Error::Invalid(format!("mixture: limit: expected 0 or more, found {limit}")));
+    }
+    if !temperature.is_finite() || temperature <= 0.0 {
+        return Err(Error::Invalid(format!("mixture: temperature: expected a number above 0, found {temperature}")));
+    }
+    let clip = |size: &f64| if limit > 0.0 { size.min(limit) } else { *size };
+    let rates: Vec<f64> = match rates {
+        Rates::Proportional => sizes.iter().map(clip).collect(),
+        // Clipped first, then raised: the order matters where both are used.
+        Rates::Temperature => sizes.iter().map(|size| clip(size).powf(1.0 / temperature)).collect(),
+        Rates::Equal => sizes.iter().map(|size| f64::from(u8::from(*size > 0.0))).collect(),
+        Rates::Fixed => sizes.to_vec(),
     };
     let sum: f64 = rates.iter().sum();
     if sum <= 0.0 {
@@ -155,35 +150,38 @@ mod tests {
         }
     }
 
+    fn mixing(rates: Rates, limit: f64, temperature: f64) -> Mixing {
+        Mixing { rates, limit, temperature }
+    }
+
     #[test]
     fn rates_of_the_specification() {
-        let k = |power: u32| Some((1u64 << power) as f64);
-        let proportional = probabilities(&SIZES, &Mixing::Proportional { limit: k(19) }).unwrap();
+        let k = |power: u32| (1u64 << power) as f64;
+        let proportional = probabilities(&SIZES, &mixing(Rates::Proportional, k(19), 1.0)).unwrap();
         close(&proportional, &[0.001599, 0.159926, 0.838474]);
         for (temperature, expected) in [
             (2.0, [0.017607, 0.176073, 0.80632]),
             (4.0, [0.091496, 0.289335, 0.619169]),
             (8.0, [0.185885, 0.330556, 0.483558]),
         ] {
-            let rates = probabilities(&SIZES, &Mixing::Temperature { temperature, limit: k(21) }).unwrap();
-            close(&rates, &expected);
+            close(&probabilities(&SIZES, &mixing(Rates::Temperature, k(21), temperature)).unwrap(), &expected);
         }
-        close(&probabilities(&SIZES, &Mixing::Equal).unwrap(), &[1.0 / 3.0; 3]);
-        close(&probabilities(&[1.0, 3.0], &Mixing::Fixed).unwrap(), &[0.25, 0.75]);
-        close(&probabilities(&[0.0, 3.0], &Mixing::Equal).unwrap(), &[0.0, 1.0]);
+        close(&probabilities(&SIZES, &mixing(Rates::Equal, 0.0, 1.0)).unwrap(), &[1.0 / 3.0; 3]);
+        close(&probabilities(&[1.0, 3.0], &mixing(Rates::Fixed, 0.0, 1.0)).unwrap(), &[0.25, 0.75]);
+        close(&probabilities(&[0.0, 3.0], &mixing(Rates::Equal, 0.0, 1.0)).unwrap(), &[0.0, 1.0]);
     }
 
     #[test]
     fn bad_knobs_are_errors() {
-        assert!(probabilities(&[0.0, 0.0], &Mixing::Fixed).is_err());
-        assert!(probabilities(&[1.0, -1.0], &Mixing::Fixed).is_err());
-        assert!(probabilities(&SIZES, &Mixing::Temperature { temperature: 0.0, limit: None }).is_err());
-        assert!(probabilities(&SIZES, &Mixing::Proportional { limit: Some(0.0) }).is_err());
+        assert!(probabilities(&[0.0, 0.0], &mixing(Rates::Fixed, 0.0, 1.0)).is_err());
+        assert!(probabilities(&[1.0, -1.0], &mixing(Rates::Fixed, 0.0, 1.0)).is_err());
+        assert!(probabilities(&SIZES, &mixing(Rates::Temperature, 0.0, 0.0)).is_err());
+        assert!(probabilities(&SIZES, &mixing(Rates::Proportional, -1.0, 1.0)).is_err());
     }
 
     #[test]
     fn the_order_is_the_same_on_every_run_and_resumes() {
-        let shares = probabilities(&SIZES, &Mixing::Proportional { limit: None }).unwrap();
+        let shares = probabilities(&SIZES, &mixing(Rates::Proportional, 0.0, 1.0)).unwrap();
         let mut mixture = Mixture::new(&shares, 5);
         let draws: Vec<Draw> = (0..1000).map(|_| mixture.draw()).collect();
         let mut again = Mixture::new(&shares, 5);

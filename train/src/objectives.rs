@@ -285,8 +285,14 @@ pub enum Objective {
     IidReplaceSpans { density: f64 },
     /// Independent noise, dropped; the target is the dropped tokens.
     IidDrop { density: f64 },
-    /// Span corruption, the objective of the published models.
-    RandomSpans { density: f64, mean_span: f64 },
+    /// Span corruption, the objective of the published models. There noise never comes first and always last, so that
+    /// a single span is always the tail; `anywhere` rotates the spans to any place.
+    RandomSpans {
+        density: f64,
+        mean_span: f64,
+        #[serde(default)]
+        anywhere: bool,
+    },
     /// UL2's mixture of denoisers. The seven configurations have equal parts, and the example's text is preceded by the
     /// tokens of its mode, where the vocabulary has them.
     Ul2,
@@ -294,7 +300,7 @@ pub enum Objective {
 
 impl Objective {
     /// The paper's corruption: 15 % in spans of three.
-    pub const T5: Objective = Objective::RandomSpans { density: 0.15, mean_span: 3.0 };
+    pub const T5: Objective = Objective::RandomSpans { density: 0.15, mean_span: 3.0, anywhere: false };
 
     /// How many raw tokens an example takes so that neither inputs nor targets outgrow their lengths (end marks
     /// included).
@@ -306,7 +312,14 @@ impl Objective {
             Objective::Lm => targets,
             Objective::BertStyle { .. } | Objective::Deshuffling | Objective::MassStyle { .. } => inputs.min(targets),
             Objective::IidReplaceSpans { .. } | Objective::IidDrop { .. } => inputs,
-            Objective::RandomSpans { density, mean_span } => {
+            Objective::RandomSpans { density, mean_span, anywhere } => {
+                // A span that the rotation cuts in two costs one more sentinel on each side, and kept tokens at the
+                // end one more in the targets.
+                let (inputs_length, targets_length) = if anywhere {
+                    (inputs_length - 1, targets_length.saturating_sub(2))
+                } else {
+                    (inputs_length, targets_length)
+                };
                 span_segment_length(inputs_length, targets_length, density, mean_span)
             }
             Objective::Ul2 => Denoiser::ALL
@@ -368,8 +381,13 @@ impl Objective {
                 let mask = iid_noise_mask(len, density, random);
                 make(&mask, Replacement::DropNoise, Replacement::DropNonnoise, random)
             }
-            Objective::RandomSpans { density, mean_span } => {
+            Objective::RandomSpans { density, mean_span, anywhere: false } => {
                 span_corruption(tokens, density, mean_span, sentinels, random)
+            }
+            Objective::RandomSpans { density, mean_span, anywhere: true } => {
+                let most = (sentinels.count as usize).saturating_sub(2).max(1);
+                let mask = random_spans_noise_mask(len, density, mean_span, most, true, random);
+                fill_in(tokens, &mask, sentinels)
             }
             Objective::Ul2 => {
                 let denoiser = Denoiser::ALL[random.below(Denoiser::ALL.len())];
@@ -419,6 +437,26 @@ pub fn span_corruption(
         inputs: spans_to(tokens, &mask, |n| sentinels.id(n)),
         targets: spans_to(tokens, &inverted(&mask), |n| sentinels.id(n)),
     }
+}
+
+/// Inputs and targets of which the n-th sentinel always stands for the n-th span of noise, also where the sequence
+/// starts with noise. Equal to the reference's pair for every other mask.
+fn fill_in(tokens: &[u32], mask: &[bool], sentinels: Sentinels) -> Denoised {
+    let mut targets = Vec::new();
+    let mut spans = 0;
+    for (i, &token) in tokens.iter().enumerate() {
+        if starts_run(mask, i) {
+            targets.push(sentinels.id(spans));
+            spans += 1;
+        }
+        if mask[i] {
+            targets.push(token);
+        }
+    }
+    if mask.last() == Some(&false) {
+        targets.push(sentinels.id(spans));
+    }
+    Denoised { inputs: spans_to(tokens, mask, |n| sentinels.id(n)), targets }
 }
 
 /// UL2's mode tokens.
@@ -706,6 +744,25 @@ mod tests {
     }
 
     #[test]
+    fn spans_anywhere_keep_their_sentinels() {
+        let sentinels = Sentinels { first: 999, count: 100 };
+        let fill = |mask: &[bool]| {
+            let denoised = fill_in(&[10, 11, 12, 13, 14], mask, sentinels);
+            (denoised.inputs, denoised.targets)
+        };
+        assert_eq!(fill(&[T, F, F, T, F]), (vec![999, 11, 12, 998, 14], vec![999, 10, 998, 13, 997]));
+        assert_eq!(fill(&[F, T, T, F, T]), (vec![10, 999, 13, 998], vec![999, 11, 12, 998, 14]));
+        let objective = Objective::RandomSpans { density: 0.15, mean_span: 3.0, anywhere: true };
+        let tokens: Vec<u32> = (10..20).collect();
+        let mut starts = std::collections::BTreeSet::new();
+        for seed in 0..200 {
+            let denoised = objective.apply(&tokens, sentinels, 1000, &Default::default(), seed);
+            starts.insert(denoised.inputs.iter().position(|&t| t == 999).unwrap());
+        }
+        assert_eq!(starts.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
     fn more_spans_than_sentinels() {
         // Independent noise walks down into ordinary ids, as in the reference; the count is there to be reported.
         let mask: Vec<bool> = (0..12).map(|i| i % 2 == 1).collect();
@@ -746,6 +803,7 @@ mod tests {
         let modes = [vec![900], vec![901], vec![902]];
         let objectives = [
             Objective::T5,
+            Objective::RandomSpans { density: 0.15, mean_span: 3.0, anywhere: true },
             Objective::Ul2,
             Objective::PrefixLm,
             Objective::Lm,

@@ -34,6 +34,7 @@ mod stream {
     pub const ORDER: u64 = 1;
     pub const EXAMPLE: u64 = 2;
     pub const DEV: u64 = 3;
+    pub const TEXTS: u64 = 4;
 }
 
 /// One task as declared. Paths are relative to the run's data folder.
@@ -237,50 +238,7 @@ impl Task {
         config.examples.check(&config.name)?;
         let mut report = LoadReport::default();
 
-        let mut dev_records = Vec::new();
-        read_records(config, data_dir, &config.dev, |_, record| {
-            dev_records.push(record);
-            Ok(())
-        })?;
-        let mut seen: HashSet<u64> = HashSet::new();
-        if let Some(field) = &config.source.unique {
-            dev_records.retain(|r| r.text(field).is_none_or(|value| seen.insert(hash_bytes(value.as_bytes()))));
-        }
-        let mut records = Vec::new();
-        let mut total = 0;
-        read_records(config, data_dir, &config.train, |path, record| {
-            total += 1;
-            let field = |name: &str| {
-                record.text(name).ok_or_else(|| Error::data(path, record.line, formatters::no_field(name, &record)))
-            };
-            if let Some(name) = &config.source.unique
-                && !seen.insert(hash_bytes(field(name)?.as_bytes()))
-            {
-                report.filtered += 1;
-            } else if let Some(hold_out) = &config.hold_out
-                && hold_out.holds(&field(&hold_out.field)?)
-            {
-                report.filtered += 1;
-                dev_records.push(record);
-            } else {
-                records.push(record);
-            }
-            Ok(())
-        })?;
-        report.records = total;
-        drop(seen);
-        if let Some(most) = config.max_examples
-            && records.len() > most
-        {
-            // A seeded choice that keeps the file's order.
-            let permutation = Permutation::new(records.len() as u64, derive(seed, &[stream::ORDER]));
-            let mut i = 0;
-            report.filtered += records.len() - most;
-            records.retain(|_| {
-                i += 1;
-                permutation.at(i - 1) < most as u64
-            });
-        }
+        let (records, dev_records) = split_records(config, data_dir, seed, &mut report)?;
 
         let source = Source { config, vocabulary, limits, seed };
         let data = source.training_data(&records, &mut report)?;
@@ -395,6 +353,99 @@ fn denoise(
     let mut denoised = objective.apply(tokens, vocabulary.sentinels(), vocabulary.size(), modes, seed);
     denoised.inputs.splice(..0, prefix.iter().copied());
     Example { inputs: denoised.inputs, targets: denoised.targets }
+}
+
+/// The training and evaluation records of a task, after its filters and hold-out.
+fn split_records(
+    config: &TaskConfig,
+    data_dir: &Path,
+    seed: u64,
+    report: &mut LoadReport,
+) -> Result<(Vec<Record>, Vec<Record>)> {
+    let mut dev_records = Vec::new();
+    read_records(config, data_dir, &config.dev, |_, record| {
+        dev_records.push(record);
+        Ok(())
+    })?;
+    let mut seen: HashSet<u64> = HashSet::new();
+    if let Some(field) = &config.source.unique {
+        dev_records.retain(|r| r.text(field).is_none_or(|value| seen.insert(hash_bytes(value.as_bytes()))));
+    }
+    let mut records = Vec::new();
+    let mut total = 0;
+    read_records(config, data_dir, &config.train, |path, record| {
+        total += 1;
+        let field = |name: &str| {
+            record.text(name).ok_or_else(|| Error::data(path, record.line, formatters::no_field(name, &record)))
+        };
+        if let Some(name) = &config.source.unique
+            && !seen.insert(hash_bytes(field(name)?.as_bytes()))
+        {
+            report.filtered += 1;
+        } else if let Some(hold_out) = &config.hold_out
+            && hold_out.holds(&field(&hold_out.field)?)
+        {
+            report.filtered += 1;
+            dev_records.push(record);
+        } else {
+            records.push(record);
+        }
+        Ok(())
+    })?;
+    report.records = total;
+    drop(seen);
+    if let Some(most) = config.max_examples {
+        report.filtered += choose(&mut records, most, derive(seed, &[stream::ORDER]));
+    }
+    Ok((records, dev_records))
+}
+
+/// Texts to train a vocabulary on: inputs and targets of at most `count` training examples, a seeded choice.
+///
+/// # Errors
+/// As [`Task::load`].
+pub fn training_texts(config: &TaskConfig, data_dir: &Path, count: usize, seed: u64) -> Result<Vec<String>> {
+    let seed = derive(seed, &[hash_bytes(config.name.as_bytes())]);
+    config.examples.check(&config.name)?;
+    let (mut records, _) = split_records(config, data_dir, seed, &mut LoadReport::default())?;
+    choose(&mut records, count, derive(seed, &[stream::TEXTS]));
+    let made: Result<Vec<Vec<String>>> = records
+        .par_iter()
+        .map(|record| {
+            let in_record = |what| in_record(config, record, what);
+            Ok(match &config.examples {
+                Examples::Denoise { text, .. } => vec![Template::parse(text)?.fill(record).map_err(in_record)?],
+                Examples::Slips { text, prefix, rate } => {
+                    let text = Template::parse(text)?.fill(record).map_err(in_record)?;
+                    let slipped = add_slips(&text, *rate, derive(seed, &[record.line as u64]));
+                    vec![format!("{prefix}{slipped}"), text]
+                }
+                examples => {
+                    let texts = examples.training(record).map_err(in_record)?;
+                    texts.into_iter().flat_map(|example| [example.inputs, example.targets]).collect()
+                }
+            })
+        })
+        .collect();
+    Ok(made?.concat())
+}
+
+/// Keeps at most `most` records, a seeded choice in the file's order. Returns how many were left out.
+fn choose(records: &mut Vec<Record>, most: usize, seed: u64) -> usize {
+    let len = records.len();
+    if len > most {
+        let permutation = Permutation::new(len as u64, seed);
+        let mut i = 0;
+        records.retain(|_| {
+            i += 1;
+            permutation.at(i - 1) < most as u64
+        });
+    }
+    len - records.len()
+}
+
+fn in_record(config: &TaskConfig, record: &Record, what: String) -> Error {
+    Error::Invalid(format!("task {}: record of line {}: {what}", config.name, record.line))
 }
 
 /// Reads every file of a task, after its filters. `f` gets the file and the record.
@@ -628,6 +679,6 @@ impl Source<'_> {
     }
 
     fn in_record(&self, record: &Record, what: String) -> Error {
-        Error::Invalid(format!("task {}: record of line {}: {what}", self.config.name, record.line))
+        in_record(self.config, record, what)
     }
 }

@@ -297,35 +297,41 @@ impl Source {
     }
 
     fn bucketed(&self, examples: &[Example]) -> Vec<Batch> {
-        // Strips of similar input lengths, in each of which target lengths rise or fall in turn: neighbours are then
-        // alike in both lengths, also from strip to strip.
-        let mut order: Vec<&Example> = examples.iter().collect();
-        order.sort_by_key(|e| (e.inputs.len(), e.targets.len()));
-        let strips = ((self.config.window as f64).sqrt().round() as usize).max(1);
-        let strip = order.len().div_ceil(strips).max(1);
-        for (i, strip) in order.chunks_mut(strip).enumerate() {
-            strip.sort_by_key(|e| (e.targets.len(), e.inputs.len()));
-            if i % 2 == 1 {
-                strip.reverse();
-            }
-        }
         let mut batches = Vec::new();
-        let mut rows: Vec<Vec<&Example>> = Vec::new();
-        let (mut enc_len, mut dec_len) = (0, 0);
-        for example in order {
-            let (enc, dec) = (enc_len.max(example.inputs.len()), dec_len.max(example.targets.len()));
-            if (rows.len() + 1) * (enc + dec) > self.config.tokens && !rows.is_empty() {
-                batches.push(Batch::of_rows(&rows, 0, 0));
-                rows.clear();
-                (enc_len, dec_len) = (example.inputs.len(), example.targets.len());
-            } else {
-                (enc_len, dec_len) = (enc, dec);
-            }
-            rows.push(vec![example]);
-        }
-        if !rows.is_empty() {
+        let mut all: Vec<&Example> = examples.iter().collect();
+        divide(&mut all, self.config.tokens, &mut |group| {
+            let rows: Vec<Vec<&Example>> = group.iter().map(|&e| vec![e]).collect();
             batches.push(Batch::of_rows(&rows, 0, 0));
-        }
+        });
         batches
     }
+}
+
+/// Divides examples into groups of similar lengths whose slots, padding counted, are at most `tokens`: halves along the
+/// length that wastes more, at a place that leaves whole groups on both sides.
+fn divide(examples: &mut [&Example], tokens: usize, emit: &mut impl FnMut(&[&Example])) {
+    let lengths: [fn(&Example) -> usize; 2] = [|e| e.inputs.len(), |e| e.targets.len()];
+    let longest = lengths.map(|len| examples.iter().map(|e| len(e)).max().unwrap_or(0));
+    let slots = examples.len() * (longest[0] + longest[1]);
+    if examples.len() <= 1 || slots <= tokens {
+        return emit(examples);
+    }
+    let waste: Vec<usize> =
+        (0..2).map(|d| examples.iter().map(|e| longest[d] - lengths[d](e)).sum::<usize>()).collect();
+    let (first, second) = if waste[0] >= waste[1] { (0, 1) } else { (1, 0) };
+    examples.sort_by_key(|e| (lengths[first](e), lengths[second](e)));
+    let used: usize = examples.iter().map(|e| lengths[0](e) + lengths[1](e)).sum();
+    // Groups will have some padding: a twentieth more of them keeps most from being split once again.
+    let groups = (used + used / 20).div_ceil(tokens).max(2);
+    // The tokens of half the groups, rounded down, go to the left.
+    let wanted = used as f64 * (groups / 2) as f64 / groups as f64;
+    let mut sum = 0;
+    let mut at = 0;
+    while at + 1 < examples.len() && (sum as f64) < wanted {
+        sum += lengths[0](examples[at]) + lengths[1](examples[at]);
+        at += 1;
+    }
+    let (left, right) = examples.split_at_mut(at.max(1));
+    divide(left, tokens, emit);
+    divide(right, tokens, emit);
 }

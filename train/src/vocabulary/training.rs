@@ -43,9 +43,12 @@ pub struct VocabularyConfig {
     pub character_coverage: f64,
     /// Longest piece in characters.
     pub max_piece_length: usize,
-    /// Texts sampled from the mixture.
-    pub sentences: usize,
-    pub seed: u64,
+    /// Characters that are in the alphabet however rare they are.
+    pub required_characters: String,
+    /// Words that are one piece each, such as the symbols of a task's targets.
+    pub whole_words: Vec<String>,
+    /// Texts sampled from the mixture's tasks, by their rates.
+    pub texts: usize,
 }
 
 impl Default for VocabularyConfig {
@@ -55,8 +58,9 @@ impl Default for VocabularyConfig {
             sentinels: 100,
             character_coverage: 0.9995,
             max_piece_length: 16,
-            sentences: 500_000,
-            seed: 1,
+            required_characters: (' '..='~').collect(),
+            whole_words: Vec::new(),
+            texts: 500_000,
         }
     }
 }
@@ -68,11 +72,11 @@ impl VocabularyConfig {
     }
 }
 
-/// Trains a vocabulary on texts and returns its tokenizer. `required` characters are in the alphabet however rare.
+/// Trains a vocabulary on texts and returns its tokenizer.
 ///
 /// # Errors
 /// Where there is no text, or not enough pieces for the alphabet.
-pub fn train<'a>(texts: impl Iterator<Item = &'a str>, required: &str, config: &VocabularyConfig) -> Result<Tokenizer> {
+pub fn train<'a>(texts: impl Iterator<Item = &'a str>, config: &VocabularyConfig) -> Result<Tokenizer> {
     if config.pieces < 4 || !(0.0..=1.0).contains(&config.character_coverage) || config.max_piece_length == 0 {
         return Err(Error::Invalid(
             "vocabulary: expected at least 4 pieces, a character_coverage of 0 to 1 and a max_piece_length of 1 or more"
@@ -90,15 +94,23 @@ pub fn train<'a>(texts: impl Iterator<Item = &'a str>, required: &str, config: &
             *count = count.saturating_add(1);
         }
     }
-    let alphabet = alphabet(&words, required, config.character_coverage);
+    let total: u64 = words.values().map(|&count| u64::from(count)).sum();
+    let whole: Vec<(String, u32)> = config
+        .whole_words
+        .iter()
+        .map(|word| format!("{SPACE}{word}"))
+        .map(|word| (words.remove(&word).unwrap_or(0), word))
+        .map(|(count, word)| (word, count))
+        .collect();
+    let alphabet = alphabet(&words, &config.required_characters, config.character_coverage);
     // The trainer's sums over segmentations overflow on very long words, which are no words anyway.
     words.retain(|word, _| word.len() <= LONGEST_WORD && word.chars().all(|c| alphabet.contains_key(&c)));
     if words.is_empty() {
         return Err(Error::Invalid("vocabulary: expected text to train on, found none".into()));
     }
-    if alphabet.len() + 3 > config.pieces {
+    if alphabet.len() + 3 + whole.len() > config.pieces {
         return Err(Error::Invalid(format!(
-            "vocabulary: expected more pieces than the alphabet's {} characters, found {}",
+            "vocabulary: expected more pieces than the alphabet's {} characters and the whole words, found {}",
             alphabet.len(),
             config.pieces
         )));
@@ -107,7 +119,9 @@ pub fn train<'a>(texts: impl Iterator<Item = &'a str>, required: &str, config: &
     let special = |text: &str| AddedToken::from(text, true);
     let trainer = UnigramTrainer::builder()
         .show_progress(false)
-        .vocab_size(config.pieces as u32)
+        .vocab_size((config.pieces - whole.len()) as u32)
+        // A hundred candidates for each piece are plenty, and the first round's time is proportional to them.
+        .seed_size((config.pieces * 100).clamp(10_000, 1_000_000))
         .special_tokens(vec![special("<pad>"), special("</s>"), special("<unk>")])
         .unk_token(Some("<unk>".into()))
         .max_piece_length(config.max_piece_length)
@@ -115,11 +129,65 @@ pub fn train<'a>(texts: impl Iterator<Item = &'a str>, required: &str, config: &
         .build()
         .map_err(|e| Error::Invalid(format!("vocabulary: {e}")))?;
     let mut model = Unigram::default();
+    let mut runs: BTreeMap<&str, u32> = BTreeMap::new();
+    for (word, &count) in &words {
+        for run in runs_of_one_kind(word) {
+            let sum = runs.entry(run).or_default();
+            *sum = sum.saturating_add(count);
+        }
+    }
     // In a fixed order: the trainer's sums depend on it.
-    let mut sentences: Vec<(String, u32)> = words.into_iter().collect();
-    sentences.sort();
+    let sentences: Vec<(String, u32)> = runs.into_iter().map(|(run, count)| (run.to_string(), count)).collect();
     trainer.do_train(sentences, &mut model).map_err(failed)?;
-    assemble(&model, config)
+    let mut pieces: Vec<(String, f64)> = model.iter().cloned().collect();
+    for (word, count) in whole {
+        // Its own frequency, and in any case better than the best way to spell it in other pieces.
+        let frequency = (f64::from(count.max(1)) / total.max(1) as f64).ln();
+        let spelled = best_spelling(&word, &pieces);
+        pieces.retain(|(piece, _)| *piece != word);
+        pieces.push((word, frequency.max(spelled + 1.0).min(0.0)));
+    }
+    assemble(pieces, config)
+}
+
+/// Parts of a word that pieces do not cross, as SentencePiece's `split_by_unicode_script`: letters (with the space mark
+/// before them, digits and apostrophes between them), and everything else.
+fn runs_of_one_kind(word: &str) -> Vec<&str> {
+    let chars: Vec<(usize, char)> = word.char_indices().collect();
+    let letter = |i: usize| chars.get(i).is_some_and(|(_, c)| c.is_alphanumeric());
+    let in_word = |i: usize| {
+        let inner = i > 0 && letter(i - 1) && letter(i + 1);
+        letter(i) || (matches!(chars[i].1, '\'' | '’') && inner)
+    };
+    let mut runs = Vec::new();
+    let mut start = 0;
+    for i in 1..chars.len() {
+        // The space mark belongs to what follows it.
+        if chars[i - 1].1 != SPACE && in_word(i) != in_word(i - 1) {
+            runs.push(&word[start..chars[i].0]);
+            start = chars[i].0;
+        }
+    }
+    runs.push(&word[start..]);
+    runs
+}
+
+/// The score of the best segmentation of a word into pieces; the lowest piece's for what none covers.
+fn best_spelling(word: &str, pieces: &[(String, f64)]) -> f64 {
+    let scores: HashMap<&str, f64> = pieces.iter().map(|(piece, score)| (piece.as_str(), *score)).collect();
+    let lowest = pieces.iter().map(|(_, score)| *score).fold(0.0, f64::min);
+    let ends: Vec<usize> = word.char_indices().map(|(at, _)| at).skip(1).chain([word.len()]).collect();
+    let mut best: BTreeMap<usize, f64> = BTreeMap::from([(0, 0.0)]);
+    let mut start_of_char = 0;
+    for &end in &ends {
+        let score = best
+            .iter()
+            .filter_map(|(&start, &before)| scores.get(&word[start..end]).map(|score| before + score))
+            .fold(best[&start_of_char] + lowest - 10.0, f64::max);
+        best.insert(end, score);
+        start_of_char = end;
+    }
+    best[&word.len()]
 }
 
 /// The characters that cover a share of the text, with their counts; always the space mark and those required.
@@ -158,10 +226,9 @@ fn normalizer() -> Result<NormalizerWrapper> {
 }
 
 /// The trained pieces and the sentinels as a tokenizer in T5's layout.
-fn assemble(model: &Unigram, config: &VocabularyConfig) -> Result<Tokenizer> {
+fn assemble(mut pieces: Vec<(String, f64)>, config: &VocabularyConfig) -> Result<Tokenizer> {
     let failed = |e: tokenizers::Error| Error::Invalid(format!("vocabulary: {e}"));
     // The trainer's order of equal scores follows a hash table: sort, so that the same text gives the same ids.
-    let mut pieces: Vec<(String, f64)> = model.iter().cloned().collect();
     pieces[3..].sort_by(|(a, x), (b, y)| y.total_cmp(x).then_with(|| a.cmp(b)));
     let found = pieces.len();
     if found < config.pieces {
