@@ -304,9 +304,8 @@ fn merge(table: &mut Table, changes: &Table, path: &str, file: &str) -> Result<(
         let Some(old) = table.get_mut(key) else {
             let mut known = Vec::new();
             flatten(&base(), "", &mut known);
-            let hint = nearest(&full, known.iter().map(String::as_str)).map_or_else(String::new, |known| {
-                format!("; did you mean {known}?")
-            });
+            let hint = nearest(&full, known.iter().map(String::as_str))
+                .map_or_else(String::new, |known| format!("; did you mean {known}?"));
             return Err(Error::config(file, full, format!("unknown key{hint}")));
         };
         match (old, change) {

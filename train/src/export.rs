@@ -67,7 +67,10 @@ pub fn export(run: &Path, step: Option<u64>, weights: Weights, output: &Path) ->
     let best = Saved::open(&checkpoints.path(newest))?.state.best.map(|best| best.step);
     let chosen = match (step, weights) {
         (Some(step), _) if !steps.contains(&step) => {
-            return Err(Error::file(run, format!("expected a checkpoint of one of the steps {steps:?}, found no {step}")));
+            return Err(Error::file(
+                run,
+                format!("expected a checkpoint of one of the steps {steps:?}, found no {step}"),
+            ));
         }
         (Some(step), _) => step,
         (None, Weights::MeanOfLast(_)) => newest,

@@ -385,7 +385,11 @@ impl Trainer {
         } else {
             let known = || report.metrics.keys().cloned().collect::<Vec<_>>().join(", ");
             *report.metrics.get(best_by).ok_or_else(|| {
-                Error::config("configuration", "evaluation.best_by", format!("expected loss or one of {}, found {best_by}", known()))
+                Error::config(
+                    "configuration",
+                    "evaluation.best_by",
+                    format!("expected loss or one of {}, found {best_by}", known()),
+                )
             })?
         };
         let improved = self.state.best.as_ref().is_none_or(|best| score > best.score);
@@ -398,7 +402,8 @@ impl Trainer {
 
     /// Puts the averaged parameters into the model and gives the current ones.
     fn swap_average(&mut self) -> Result<Vec<Vec<f32>>> {
-        let current = (0..self.parts.model.vars().len()).map(|index| self.parts.model.values(index)).collect::<Result<_>>()?;
+        let current =
+            (0..self.parts.model.vars().len()).map(|index| self.parts.model.values(index)).collect::<Result<_>>()?;
         if let Some(average) = self.average.take() {
             let set = self.set_values(&average);
             self.average = Some(average);
@@ -462,7 +467,8 @@ impl Trainer {
 }
 
 fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{bar:24} {pos}/{len}  {eta} left  {msg}").unwrap_or_else(|_| ProgressStyle::default_bar())
+    ProgressStyle::with_template("{bar:24} {pos}/{len}  {eta} left  {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// The process's largest resident set.
