@@ -1,0 +1,107 @@
+//! Training steps of the peers' two shapes: `cargo bench -p t5-train --bench step -- [tiny|t5-small] [threads] [adamw|adafactor]`.
+//!
+//! As the peers are measured: random ids, no padding, dropout 0.1, tokens of encoder and decoder a second, the
+//! median of the steps after two warm-up ones. Beside it: whether the loss fell, so that the work was real.
+
+use std::time::Instant;
+
+use t5_runtime::config::{FeedForward, T5Config};
+use t5_train::batches::Batch;
+use t5_train::config::Config;
+use t5_train::init::Scheme;
+use t5_train::model::{LossOptions, Model};
+use t5_train::ops::Sequences;
+use t5_train::ops::dropout::{Plan, mix};
+use t5_train::optimizer::{Kind, Optimizer};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let argument = |index: usize, default: &str| arguments.get(index).map_or(default.to_owned(), String::clone);
+    let (name, threads) = (argument(0, "tiny"), argument(1, "1").parse().expect("a number of threads"));
+    let kind = if argument(2, "adamw") == "adafactor" { Kind::Adafactor } else { Kind::AdamW };
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("threads");
+
+    // d_model, d_ff, layers, heads, vocabulary; rows, encoder and decoder length.
+    let ([d_model, d_ff, layers, heads, vocab_size], [rows, source, target]) = match name.as_str() {
+        "t5-small" => ([512, 2048, 6, 8, 32128], [8, 128, 32]),
+        _ => ([256, 1024, 4, 4, 8192], [32, 64, 64]),
+    };
+    let config = T5Config {
+        model_type: "t5".to_owned(),
+        vocab_size,
+        d_model,
+        d_kv: 64,
+        d_ff,
+        num_layers: layers,
+        num_decoder_layers: layers,
+        num_heads: heads,
+        relative_attention_num_buckets: 32,
+        relative_attention_max_distance: 128,
+        relative_bias_per_block: false,
+        layer_norm_epsilon: 1e-6,
+        feed_forward: FeedForward::from_name("relu").expect("known"),
+        tie_word_embeddings: true,
+        scale_decoder_outputs: true,
+        pad_token_id: 0,
+        eos_token_id: 1,
+        decoder_start_token_id: 0,
+        dropout_rate: 0.1,
+        initializer_factor: 1.0,
+    };
+    let id = |stream: u64, i: usize| 2 + (mix(mix(stream) ^ i as u64) % (vocab_size as u64 - 2)) as u32;
+    let targets: Vec<u32> = (0..rows * target).map(|i| id(2, i)).collect();
+    let batch = Batch {
+        encoder_ids: (0..rows * source).map(|i| id(1, i)).collect(),
+        encoder_segments: vec![1; rows * source],
+        decoder_input_ids: (0..rows * target).map(|i| if i % target == 0 { 0 } else { targets[i - 1] }).collect(),
+        decoder_target_ids: targets,
+        decoder_segments: vec![1; rows * target],
+        loss_weights: vec![1.0; rows * target],
+        rows,
+        enc_len: source,
+        dec_len: target,
+    };
+
+    let model = Model::new(&config, Scheme::T5x, 1).expect("a model");
+    let mut options = Config::parse("base", "", &[]).expect("the base").optimizer;
+    options.kind = kind;
+    let mut optimizer = Optimizer::new(&options, model.specs());
+    let loss_options = LossOptions { label_smoothing: 0.0, z_loss: 0.0, denominator: (rows * target) as f64 };
+    let rate = if kind == Kind::Adafactor { 1e-3 } else { 1e-4 };
+    let (mut steps, mut passes, mut updates, mut losses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for step in 0..9u64 {
+        let started = Instant::now();
+        let sequences = Sequences::new(&batch, vocab_size).expect("a batch");
+        let dropout = Plan { rate: 0.1, seed: step, shared_over_length: false };
+        let (loss, _) = model.backward(sequences, &loss_options, dropout).expect("a step");
+        let passed = started.elapsed().as_secs_f64();
+        let norm = Optimizer::gradient_norm(&model);
+        optimizer.step(&model, step, rate, norm).expect("an update");
+        let whole = started.elapsed().as_secs_f64();
+        losses.push(loss);
+        if step >= 2 {
+            steps.push(whole);
+            passes.push(passed);
+            updates.push(whole - passed);
+        }
+    }
+    let median = |values: &mut Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        (values[values.len() / 2], values[0], values[values.len() - 1])
+    };
+    let tokens = (rows * (source + target)) as f64;
+    let (whole, fastest, slowest) = median(&mut steps);
+    println!(
+        "{name} {kind:?} {threads} threads: {:.0} tok/s ({:.0}-{:.0}), forward and backward {:.0} ms, update {:.1} ms, \
+         peak memory {:.0} MB, loss {:.3} -> {:.3}",
+        tokens / whole,
+        tokens / slowest,
+        tokens / fastest,
+        median(&mut passes).0 * 1e3,
+        median(&mut updates).0 * 1e3,
+        t5_train::trainer::peak_memory_mb().unwrap_or(f64::NAN),
+        losses[0],
+        losses[losses.len() - 1],
+    );
+    assert!(losses[losses.len() - 1] < losses[0], "the loss did not fall");
+}

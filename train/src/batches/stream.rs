@@ -1,0 +1,337 @@
+//! The endless stream of batches of a mixture of tasks.
+
+use std::{sync::Arc, thread::JoinHandle};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{Batch, BatchSource, Packing, pack_rows};
+use crate::{
+    Error, Result,
+    mixture::{Draw, Mixing, Mixture, probabilities},
+    random::{Random, derive, hash_bytes},
+    tasks::{Example, Task},
+    vocabulary::Vocabulary,
+};
+
+/// How examples become rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// Several examples share a row; every batch has the same shape.
+    #[default]
+    Pack,
+    /// One example a row; examples of similar lengths share a batch of at most so many slots.
+    Bucket,
+}
+
+/// The knobs of batching.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BatchConfig {
+    pub layout: Layout,
+    /// Pack: how rows are filled.
+    pub packing: Packing,
+    /// Pack: rows of a batch.
+    pub rows: usize,
+    /// Pack: slots of a row for inputs.
+    pub encoder_length: usize,
+    /// Pack: slots of a row for targets.
+    pub decoder_length: usize,
+    /// Bucket: slots of a batch at most, encoder and decoder together, padding counted.
+    pub tokens: usize,
+    /// Batches that are drawn together and then mixed: more fill slots better and take more memory.
+    pub window: usize,
+}
+
+impl Default for BatchConfig {
+    fn default() -> BatchConfig {
+        BatchConfig {
+            layout: Layout::Pack,
+            packing: Packing::FirstFit,
+            rows: 8,
+            encoder_length: 128,
+            decoder_length: 128,
+            tokens: 2048,
+            window: 64,
+        }
+    }
+}
+
+impl BatchConfig {
+    /// Checks the knobs against the limits of an example.
+    ///
+    /// # Errors
+    /// Where an example may be longer than a row, or a knob is 0.
+    pub fn check(&self, inputs_length: usize, targets_length: usize) -> Result<()> {
+        let bad = |what: String| Err(Error::Invalid(format!("batches: {what}")));
+        if self.window == 0 {
+            return bad("window: expected at least 1, found 0".into());
+        }
+        match self.layout {
+            Layout::Pack => {
+                if self.rows == 0 {
+                    return bad("rows: expected at least 1, found 0".into());
+                }
+                if self.encoder_length < inputs_length || self.decoder_length < targets_length {
+                    return bad(format!(
+                        "encoder_length and decoder_length: expected at least the longest example's {inputs_length} \
+                         and {targets_length}, found {} and {}",
+                        self.encoder_length, self.decoder_length
+                    ));
+                }
+            }
+            Layout::Bucket => {
+                if self.tokens < inputs_length + targets_length {
+                    return bad(format!(
+                        "tokens: expected at least the {} of one example, found {}",
+                        inputs_length + targets_length,
+                        self.tokens
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Slots of a batch.
+    fn slots(&self) -> usize {
+        match self.layout {
+            Layout::Pack => self.rows * (self.encoder_length + self.decoder_length),
+            Layout::Bucket => self.tokens,
+        }
+    }
+}
+
+/// Where a window starts: all that decides its batches, besides the data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct WindowStart {
+    /// Counts windows from 0.
+    number: u64,
+    /// Draws of each task before the window.
+    drawn: Vec<u64>,
+    /// Draws of earlier windows that found no room there.
+    carried: Vec<Draw>,
+}
+
+/// What a checkpoint keeps of the data position.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct State {
+    /// Of the tasks, their sizes and the batching: another one means other data.
+    fingerprint: String,
+    window: WindowStart,
+    /// Batches of the window that were handed out.
+    handed_out: usize,
+}
+
+struct Window {
+    batches: Vec<Batch>,
+    next: WindowStart,
+}
+
+/// What threads that build windows share.
+struct Source {
+    tasks: Arc<Vec<Task>>,
+    vocabulary: Arc<Vocabulary>,
+    mixture: Mixture,
+    config: BatchConfig,
+    seed: u64,
+    fingerprint: String,
+}
+
+/// Batches of a mixture of tasks, for ever. The next window is built on another thread while one is handed out.
+pub struct TaskBatches {
+    source: Arc<Source>,
+    start: WindowStart,
+    window: Option<Window>,
+    handed_out: usize,
+    ahead: Option<JoinHandle<Result<Window>>>,
+}
+
+impl TaskBatches {
+    /// A stream at its start.
+    ///
+    /// # Errors
+    /// Where the mixture has no task, or the batching's knobs do not fit the examples.
+    pub fn new(
+        tasks: Arc<Vec<Task>>,
+        vocabulary: Arc<Vocabulary>,
+        mixing: &Mixing,
+        config: BatchConfig,
+        seed: u64,
+    ) -> Result<TaskBatches> {
+        let sizes: Vec<f64> = tasks.iter().map(Task::mixing_size).collect();
+        let shares = probabilities(&sizes, mixing)?;
+        for task in tasks.iter() {
+            let limits = task.limits();
+            config.check(limits.inputs_length, limits.targets_length)?;
+        }
+        let described: Vec<_> = tasks.iter().map(|t| (t.config.name.as_str(), t.len())).collect();
+        let fingerprint = hash_bytes(format!("{described:?} {shares:?} {config:?} {seed}").as_bytes());
+        let mixture = Mixture::new(&shares, derive(seed, &[1]));
+        let start = WindowStart { number: 0, drawn: mixture.drawn().to_vec(), carried: Vec::new() };
+        let fingerprint = format!("{fingerprint:016x}");
+        let source = Arc::new(Source { tasks, vocabulary, mixture, config, seed, fingerprint });
+        Ok(TaskBatches { source, start, window: None, handed_out: 0, ahead: None })
+    }
+
+    /// The tasks, in the order of the mixture.
+    pub fn tasks(&self) -> &Arc<Vec<Task>> {
+        &self.source.tasks
+    }
+
+    fn window(&mut self) -> Result<&Window> {
+        if self.window.is_none() {
+            let built = match self.ahead.take() {
+                Some(thread) => thread
+                    .join()
+                    .map_err(|_| Error::Invalid("batches: the thread that builds them failed".into()))??,
+                None => self.source.build(&self.start)?,
+            };
+            let (source, next) = (Arc::clone(&self.source), built.next.clone());
+            self.ahead = Some(std::thread::spawn(move || source.build(&next)));
+            self.window = Some(built);
+        }
+        self.window.as_ref().ok_or_else(|| Error::Invalid("batches: no window".into()))
+    }
+}
+
+impl BatchSource for TaskBatches {
+    fn next_batch(&mut self) -> Result<Batch> {
+        loop {
+            let place = self.handed_out;
+            let window = self.window()?;
+            if let Some(batch) = window.batches.get(place) {
+                let batch = batch.clone();
+                self.handed_out += 1;
+                return Ok(batch);
+            }
+            self.start = window.next.clone();
+            self.window = None;
+            self.handed_out = 0;
+        }
+    }
+
+    fn state(&self) -> serde_json::Value {
+        serde_json::json!(State {
+            fingerprint: self.source.fingerprint.clone(),
+            window: self.start.clone(),
+            handed_out: self.handed_out,
+        })
+    }
+
+    fn restore(&mut self, state: &serde_json::Value) -> Result<()> {
+        let state: State = serde_json::from_value(state.clone())
+            .map_err(|e| Error::Invalid(format!("batches: the saved data position cannot be read: {e}")))?;
+        if state.fingerprint != self.source.fingerprint || state.window.drawn.len() != self.start.drawn.len() {
+            return Err(Error::Invalid(
+                "batches: the saved data position belongs to other tasks, data files, batches or another seed".into(),
+            ));
+        }
+        // Let a thread of the old position end before its window is forgotten.
+        if let Some(thread) = self.ahead.take() {
+            drop(thread.join());
+        }
+        self.start = state.window;
+        self.handed_out = state.handed_out;
+        self.window = None;
+        Ok(())
+    }
+}
+
+impl Source {
+    /// The batches of a window and the start of the next one. A pure function of the start and the data.
+    fn build(&self, start: &WindowStart) -> Result<Window> {
+        let mut mixture = self.mixture.clone();
+        mixture.restore(&start.drawn)?;
+        let mut draws = start.carried.clone();
+        let mut examples = self.examples(&draws)?;
+        let wanted = self.config.slots() * self.config.window;
+        let slots = |examples: &[Example]| examples.iter().map(|e| e.inputs.len() + e.targets.len()).sum::<usize>();
+        let mut have = slots(&examples);
+        while have < wanted {
+            // About as many draws as are missing, judged by the ones so far; at first by a guess.
+            let mean = if examples.is_empty() { 64 } else { (have / examples.len()).max(1) };
+            let more: Vec<Draw> = (0..((wanted - have) / mean).clamp(16, 1 << 16)).map(|_| mixture.draw()).collect();
+            let made = self.examples(&more)?;
+            have += slots(&made);
+            draws.extend(more);
+            examples.extend(made);
+        }
+        let random = &mut Random::new(derive(self.seed, &[2, start.number]));
+        let (mut batches, carried) = match self.config.layout {
+            Layout::Pack => self.packed(&examples, random),
+            Layout::Bucket => (self.bucketed(&examples), Vec::new()),
+        };
+        random.shuffle(&mut batches);
+        let next = WindowStart {
+            number: start.number + 1,
+            drawn: mixture.drawn().to_vec(),
+            carried: carried.into_iter().map(|i| draws[i]).collect(),
+        };
+        Ok(Window { batches, next })
+    }
+
+    fn examples(&self, draws: &[Draw]) -> Result<Vec<Example>> {
+        draws.par_iter().map(|draw| self.tasks[draw.task].draw(draw.nth, &self.vocabulary)).collect()
+    }
+
+    /// Whole batches, and the examples that are left for the next window.
+    fn packed(&self, examples: &[Example], random: &mut Random) -> (Vec<Batch>, Vec<usize>) {
+        let BatchConfig { rows: rows_per_batch, encoder_length, decoder_length, packing, .. } = self.config;
+        let lengths: Vec<_> = examples.iter().map(|e| (e.inputs.len(), e.targets.len())).collect();
+        let mut rows = pack_rows(&lengths, encoder_length, decoder_length, packing);
+        // The last rows are the emptiest. Their examples come first in the next window, so that none waits for long.
+        let whole = if rows.len() < rows_per_batch { rows.len() } else { rows.len() / rows_per_batch * rows_per_batch };
+        let carried = rows.split_off(whole).concat();
+        random.shuffle(&mut rows);
+        let batches = rows
+            .chunks(rows_per_batch)
+            .map(|rows| {
+                let rows: Vec<Vec<&Example>> =
+                    rows.iter().map(|row| row.iter().map(|&i| &examples[i]).collect()).collect();
+                Batch::of_rows(&rows, encoder_length, decoder_length)
+            })
+            .collect();
+        (batches, carried)
+    }
+
+    fn bucketed(&self, examples: &[Example]) -> Vec<Batch> {
+        let mut batches = Vec::new();
+        let mut all: Vec<&Example> = examples.iter().collect();
+        divide(&mut all, self.config.tokens, &mut |group| {
+            let rows: Vec<Vec<&Example>> = group.iter().map(|&e| vec![e]).collect();
+            batches.push(Batch::of_rows(&rows, 0, 0));
+        });
+        batches
+    }
+}
+
+/// Divides examples into groups of similar lengths whose slots, padding counted, are at most `tokens`: halves along the
+/// length that wastes more, at a place that leaves whole groups on both sides.
+fn divide(examples: &mut [&Example], tokens: usize, emit: &mut impl FnMut(&[&Example])) {
+    let lengths: [fn(&Example) -> usize; 2] = [|e| e.inputs.len(), |e| e.targets.len()];
+    let longest = lengths.map(|len| examples.iter().map(|e| len(e)).max().unwrap_or(0));
+    let slots = examples.len() * (longest[0] + longest[1]);
+    if examples.len() <= 1 || slots <= tokens {
+        return emit(examples);
+    }
+    let waste: Vec<usize> =
+        (0..2).map(|d| examples.iter().map(|e| longest[d] - lengths[d](e)).sum::<usize>()).collect();
+    let (first, second) = if waste[0] >= waste[1] { (0, 1) } else { (1, 0) };
+    examples.sort_by_key(|e| (lengths[first](e), lengths[second](e)));
+    let used: usize = examples.iter().map(|e| lengths[0](e) + lengths[1](e)).sum();
+    // Groups will have some padding: a twentieth more of them keeps most from being split once again.
+    let groups = (used + used / 20).div_ceil(tokens).max(2);
+    // The tokens of half the groups, rounded down, go to the left.
+    let wanted = used as f64 * (groups / 2) as f64 / groups as f64;
+    let mut sum = 0;
+    let mut at = 0;
+    while at + 1 < examples.len() && (sum as f64) < wanted {
+        sum += lengths[0](examples[at]) + lengths[1](examples[at]);
+        at += 1;
+    }
+    let (left, right) = examples.split_at_mut(at.max(1));
+    divide(left, tokens, emit);
+    divide(right, tokens, emit);
+}

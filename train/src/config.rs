@@ -1,0 +1,438 @@
+//! The run configuration. `configs/base.toml` holds every knob with its default; a run's file overrides a few of
+//! them, and `--set key=value` a few more. A key that the base does not have is an error.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use t5_runtime::config::{FeedForward, T5Config};
+use toml::{Table, Value};
+
+use crate::data::DataConfig;
+use crate::init::Scheme;
+use crate::vocabulary::VocabularyConfig;
+use crate::{Error, Result, optimizer, schedule};
+
+/// Every knob with its default value and what it means.
+pub const BASE: &str = include_str!("../configs/base.toml");
+
+/// A run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub run: Run,
+    pub model: ModelOptions,
+    pub data: DataConfig,
+    pub vocabulary: VocabularyConfig,
+    pub loss: Loss,
+    pub optimizer: optimizer::Options,
+    pub schedule: schedule::Schedule,
+    pub checkpoint: CheckpointOptions,
+    pub log: Log,
+    pub evaluation: Evaluation,
+}
+
+/// What is run, where and how long.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// Where checkpoints and logs go.
+    pub output: PathBuf,
+    pub seed: u64,
+    pub steps: u64,
+    /// Batches whose gradients are added up for one step.
+    pub accumulate: usize,
+    /// 0 takes every processor.
+    pub threads: usize,
+}
+
+/// The model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelOptions {
+    /// A checkpoint to continue from; empty: initial values. The sizes below then are the checkpoint's.
+    pub from: String,
+    /// tokenizer.json; empty: the one of the checkpoint.
+    pub vocabulary: String,
+    pub d_model: usize,
+    pub d_kv: usize,
+    pub d_ff: usize,
+    pub num_layers: usize,
+    pub num_decoder_layers: usize,
+    pub num_heads: usize,
+    pub relative_attention_num_buckets: usize,
+    pub relative_attention_max_distance: usize,
+    pub feed_forward: String,
+    pub tie_word_embeddings: bool,
+    pub layer_norm_epsilon: f32,
+    pub initial_values: Scheme,
+    pub initializer_factor: f32,
+    pub dropout: f32,
+    pub dropout_shared_over_length: bool,
+}
+
+impl ModelOptions {
+    /// The configuration of a model made from scratch, for a vocabulary of `pieces` ids.
+    ///
+    /// # Errors
+    /// Where a value is out of range.
+    pub fn t5_config(&self, file: &str, pieces: usize) -> Result<T5Config> {
+        let feed_forward = FeedForward::from_name(&self.feed_forward).ok_or_else(|| {
+            let what = format!("expected relu, gated-gelu, gated-silu or the like, found {}", self.feed_forward);
+            Error::config(file, "model.feed_forward", what)
+        })?;
+        let config = T5Config {
+            model_type: "t5".to_owned(),
+            // The reference pads the rows, so that the head splits evenly.
+            vocab_size: pieces.next_multiple_of(128),
+            d_model: self.d_model,
+            d_kv: self.d_kv,
+            d_ff: self.d_ff,
+            num_layers: self.num_layers,
+            num_decoder_layers: self.num_decoder_layers,
+            num_heads: self.num_heads,
+            relative_attention_num_buckets: self.relative_attention_num_buckets,
+            relative_attention_max_distance: self.relative_attention_max_distance,
+            relative_bias_per_block: false,
+            layer_norm_epsilon: self.layer_norm_epsilon,
+            feed_forward,
+            tie_word_embeddings: self.tie_word_embeddings,
+            scale_decoder_outputs: self.tie_word_embeddings,
+            pad_token_id: 0,
+            eos_token_id: 1,
+            decoder_start_token_id: 0,
+            dropout_rate: self.dropout,
+            initializer_factor: self.initializer_factor,
+        };
+        config.validate(file)?;
+        Ok(config)
+    }
+}
+
+/// What the summed loss is divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Denominator {
+    /// The target tokens that count.
+    Tokens,
+    /// All target positions with padding, as Mesh TensorFlow.
+    Positions,
+    /// Nothing, as T5X by default.
+    None,
+}
+
+/// The loss.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Loss {
+    pub label_smoothing: f32,
+    pub z_loss: f32,
+    pub denominator: Denominator,
+}
+
+/// Checkpoints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointOptions {
+    pub every_steps: u64,
+    /// The newest ones that are kept; the best one is kept beside them.
+    pub keep_last: usize,
+    /// Of the exponential moving average of the parameters; 0 keeps none.
+    pub average_decay: f64,
+}
+
+/// Logging.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub every_steps: u64,
+    pub tensorboard: bool,
+}
+
+/// Evaluation on the tasks' dev examples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evaluation {
+    /// 0: never during training.
+    pub every_steps: u64,
+    /// Examples of each task during training.
+    pub examples: usize,
+    /// 1 is greedy.
+    pub beam_size: usize,
+    pub length_penalty: f32,
+    pub max_tokens: usize,
+    /// What makes a checkpoint the best one: "loss", or TASK/METRIC.
+    pub best_by: String,
+}
+
+impl Config {
+    /// The base with a file's and the command line's changes. Relative paths stay as they are written.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or is not TOML, a key is unknown, or a value has the wrong type or range.
+    pub fn load(path: &Path, sets: &[String]) -> Result<Config> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        Config::parse(&path.display().to_string(), &text, sets)
+    }
+
+    /// As [`Config::load`], from a text; `file` names it in messages.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(file: &str, text: &str, sets: &[String]) -> Result<Config> {
+        let base = base();
+        let mut table = base.clone();
+        let changes: Table = text.parse().map_err(|error: toml::de::Error| {
+            Error::config(file, "TOML", error.to_string().trim_end().replace('\n', " "))
+        })?;
+        merge(&mut table, &changes, "", file)?;
+        for set in sets {
+            let Some((key, value)) = set.split_once('=') else {
+                return Err(Error::config("--set", set.as_str(), "expected key=value"));
+            };
+            merge(&mut table, &nested(key.trim(), value.trim()), "", "--set")?;
+        }
+        let config = Config::from_table(file, table)?;
+        config.check(file)?;
+        Ok(config)
+    }
+
+    fn from_table(file: &str, table: Table) -> Result<Config> {
+        serde_path(Value::Table(table)).map_err(|what| Error::config(file, "configuration", what))
+    }
+
+    /// The configuration as TOML, every knob in it.
+    ///
+    /// # Errors
+    /// Never in practice: every value has a TOML form.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string_pretty(self).map_err(|error| Error::Invalid(format!("configuration: {error}")))
+    }
+
+    /// Refuses values out of range before anything is computed from them.
+    fn check(&self, file: &str) -> Result<()> {
+        let in_range = |key: &str, value: f64, low: f64, high: f64| {
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::config(file, key, format!("expected {low} to {high}, found {value}")))
+            }
+        };
+        in_range("run.steps", self.run.steps as f64, 1.0, 1e12)?;
+        in_range("run.accumulate", self.run.accumulate as f64, 1.0, 1e6)?;
+        in_range("run.threads", self.run.threads as f64, 0.0, 1024.0)?;
+        in_range("model.dropout", self.model.dropout as f64, 0.0, 0.99)?;
+        in_range("model.initializer_factor", self.model.initializer_factor as f64, 0.0, 1e3)?;
+        in_range("loss.label_smoothing", self.loss.label_smoothing as f64, 0.0, 1.0)?;
+        in_range("loss.z_loss", self.loss.z_loss as f64, 0.0, 1.0)?;
+        in_range("optimizer.clip_norm", self.optimizer.clip_norm, 0.0, f64::MAX)?;
+        in_range("optimizer.weight_decay", self.optimizer.weight_decay, 0.0, 1.0)?;
+        in_range("optimizer.beta1", self.optimizer.beta1, 0.0, 1.0)?;
+        in_range("optimizer.beta2", self.optimizer.beta2, 0.0, 1.0)?;
+        in_range("optimizer.clip_update", self.optimizer.clip_update, f64::MIN_POSITIVE, f64::MAX)?;
+        in_range("schedule.peak_rate", self.schedule.peak_rate, 0.0, 1e6)?;
+        in_range("schedule.final_rate", self.schedule.final_rate, 0.0, 1e6)?;
+        in_range("checkpoint.every_steps", self.checkpoint.every_steps as f64, 1.0, 1e12)?;
+        in_range("checkpoint.keep_last", self.checkpoint.keep_last as f64, 1.0, 1e6)?;
+        in_range("checkpoint.average_decay", self.checkpoint.average_decay, 0.0, 0.999_999_9)?;
+        in_range("log.every_steps", self.log.every_steps as f64, 1.0, 1e12)?;
+        in_range("evaluation.beam_size", self.evaluation.beam_size as f64, 1.0, 64.0)?;
+        in_range("evaluation.max_tokens", self.evaluation.max_tokens as f64, 1.0, 1e6)?;
+        Ok(())
+    }
+
+    /// The keys whose change would make a resumed run another run, with both values.
+    ///
+    /// Logging, threads, evaluation, where the data lies and how often checkpoints are made may change; so may the number of steps
+    /// where the schedule does not depend on it.
+    pub fn differences(&self, other: &Config) -> Result<Vec<String>> {
+        let neutral = |config: &Config| {
+            let mut config = config.clone();
+            config.run.output = PathBuf::new();
+            config.run.threads = 0;
+            config.log = Log { every_steps: 1, tensorboard: false };
+            config.checkpoint.every_steps = 1;
+            config.checkpoint.keep_last = 1;
+            config.evaluation = self.evaluation.clone();
+            config.data.dir = PathBuf::new();
+            config.vocabulary = VocabularyConfig::default();
+            if matches!(config.schedule.kind, schedule::Kind::Constant | schedule::Kind::InverseSquareRoot) {
+                config.run.steps = 1;
+            }
+            Value::try_from(config).map_err(|error| Error::Invalid(format!("configuration: {error}")))
+        };
+        let mut differences = Vec::new();
+        compare(&neutral(self)?, &neutral(other)?, "", &mut differences);
+        Ok(differences)
+    }
+}
+
+fn base() -> Table {
+    BASE.parse().unwrap_or_else(|error| panic!("configs/base.toml: {error}"))
+}
+
+/// Deserialises, and turns serde's list of expected names into the nearest one.
+fn serde_path<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
+    value.try_into().map_err(|error: toml::de::Error| {
+        let message = error.message().to_owned();
+        let mut quoted = message.split('`').skip(1).step_by(2);
+        match (message.starts_with("unknown field") || message.starts_with("unknown variant"), quoted.next()) {
+            (true, Some(found)) => match nearest(found, quoted) {
+                Some(known) => format!("{found} is not known; did you mean {known}?"),
+                None => message,
+            },
+            _ => message,
+        }
+    })
+}
+
+/// `a.b = value` as nested tables. What is not a TOML value is a string.
+fn nested(key: &str, value: &str) -> Table {
+    let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+    let mut value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
+    let mut parts: Vec<&str> = key.split('.').collect();
+    let first = parts.remove(0);
+    for part in parts.into_iter().rev() {
+        value = Value::Table(Table::from_iter([(part.to_owned(), value)]));
+    }
+    Table::from_iter([(first.to_owned(), value)])
+}
+
+/// Replaces values of `table` by those of `changes`, whose keys must all be known.
+fn merge(table: &mut Table, changes: &Table, path: &str, file: &str) -> Result<()> {
+    for (key, change) in changes {
+        let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let Some(old) = table.get_mut(key) else {
+            let mut known = Vec::new();
+            flatten(&base(), "", &mut known);
+            let hint = nearest(&full, known.iter().map(String::as_str))
+                .map_or_else(String::new, |known| format!("; did you mean {known}?"));
+            return Err(Error::config(file, full, format!("unknown key{hint}")));
+        };
+        match (old, change) {
+            (Value::Table(old), Value::Table(change)) => merge(old, change, &full, file)?,
+            (old @ Value::Float(_), Value::Integer(change)) => *old = Value::Float(*change as f64),
+            (old, change) if std::mem::discriminant(old) == std::mem::discriminant(change) => *old = change.clone(),
+            (old, change) => {
+                let what = format!("expected a value like {old}, found {change}");
+                return Err(Error::config(file, full, what));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All keys with their paths, tables included.
+fn flatten(table: &Table, path: &str, keys: &mut Vec<String>) {
+    for (key, value) in table {
+        let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        if let Value::Table(table) = value {
+            flatten(table, &full, keys);
+        }
+        keys.push(full);
+    }
+}
+
+fn compare(one: &Value, other: &Value, path: &str, differences: &mut Vec<String>) {
+    match (one, other) {
+        (Value::Table(one), Value::Table(other)) => {
+            let missing = Value::String("nothing".to_owned());
+            let keys: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+            for key in keys {
+                let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let (one, other) = (one.get(key).unwrap_or(&missing), other.get(key).unwrap_or(&missing));
+                compare(one, other, &full, differences);
+            }
+        }
+        _ if one != other => differences.push(format!("{path} was {one} and is {other}")),
+        _ => {}
+    }
+}
+
+/// The known name that needs the fewest edits; none if more than half of the name would have to change.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    // A right name in the wrong table is nearer than its spelling says.
+    let distance = |known: &str| {
+        let whole = edit_distance(name, known);
+        if name.contains('.') || known.contains('.') {
+            whole.min(edit_distance(&last(name), &last(known)) + 1)
+        } else {
+            whole
+        }
+    };
+    let (distance, known) = known.map(|known| (distance(known), known)).min_by_key(|&(distance, _)| distance)?;
+    (2 * distance <= last(name).len() + 2).then_some(known)
+}
+
+/// Levenshtein's distance: insertions, deletions and replacements.
+fn edit_distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, &b) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str, sets: &[&str]) -> String {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        Config::parse("run.toml", text, &sets).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_base_is_complete() {
+        let config = Config::parse("run.toml", "", &[]).unwrap();
+        // What is written out is read back as the same run, so every knob has a key.
+        assert_eq!(Config::parse("again.toml", &config.to_toml().unwrap(), &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn a_file_and_the_command_line_override() {
+        let sets = ["optimizer.kind=adamw".to_owned(), "run.seed=9".to_owned(), "loss.z_loss=0".to_owned()];
+        let config = Config::parse("run.toml", "[run]\nseed = 4\nsteps = 7\n", &sets).unwrap();
+        assert_eq!((config.run.seed, config.run.steps), (9, 7));
+        assert_eq!(config.optimizer.kind, optimizer::Kind::AdamW);
+        assert_eq!(config.loss.z_loss, 0.0);
+    }
+
+    #[test]
+    fn bad_keys_and_values_are_named() {
+        assert_eq!(
+            message("[schedule]\nwarmup_step = 3", &[]),
+            "run.toml: schedule.warmup_step: unknown key; did you mean schedule.warmup_steps?"
+        );
+        assert_eq!(message("", &["run.dmodel=4"]), "--set: run.dmodel: unknown key; did you mean model.d_model?");
+        assert_eq!(message("", &["zebra=4"]), "--set: zebra: unknown key");
+        assert_eq!(message("", &["run.seed"]), "--set: run.seed: expected key=value");
+        assert!(message("[run]\nsteps = \"many\"", &[]).contains("run.steps: expected a value like"));
+        assert!(message("[run]\nsteps = 0", &[]).contains("run.steps: expected 1 to"));
+        assert!(message("[optimizer]\nkind = \"adamv\"", &[]).contains("did you mean adamw?"));
+        assert!(message("[run\n", &[]).contains("TOML"));
+    }
+
+    #[test]
+    fn differences_name_what_matters() {
+        let one = Config::parse("run.toml", "", &[]).unwrap();
+        let sets = ["log.every_steps=7".to_owned(), "run.threads=2".to_owned(), "run.seed=2".to_owned()];
+        let other = Config::parse("run.toml", "", &sets).unwrap();
+        assert_eq!(one.differences(&other).unwrap(), ["run.seed was 1 and is 2"]);
+        assert_eq!(one.differences(&one).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn edit_distances() {
+        assert_eq!(edit_distance("kitten", "sitting"), 3);
+        assert_eq!(edit_distance("", "abc"), 3);
+        assert_eq!(edit_distance("same", "same"), 0);
+    }
+}

@@ -1,0 +1,165 @@
+//! The data of a run: its tasks, their mixture and the stream of batches.
+
+use std::{path::PathBuf, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Result,
+    batches::{BatchConfig, TaskBatches},
+    mixture::{Mixing, probabilities},
+    tasks::{self, Limits, Task, TaskConfig, TooLong},
+    vocabulary::{self, Vocabulary, VocabularyConfig},
+};
+
+/// The section `[data]` of a run's configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// The tasks' files are named relative to this folder.
+    pub dir: PathBuf,
+    /// Longest inputs of an example in tokens, end mark included.
+    pub inputs_length: usize,
+    /// Longest targets of an example in tokens, end mark included.
+    pub targets_length: usize,
+    /// What becomes of longer examples; both are counted and reported.
+    pub too_long: TooLong,
+    pub mixture: Mixing,
+    pub batches: BatchConfig,
+    pub tasks: Vec<TaskConfig>,
+}
+
+impl Default for DataConfig {
+    fn default() -> DataConfig {
+        DataConfig {
+            dir: "data".into(),
+            inputs_length: 128,
+            targets_length: 128,
+            too_long: TooLong::Truncate,
+            mixture: Mixing::default(),
+            batches: BatchConfig::default(),
+            tasks: Vec::new(),
+        }
+    }
+}
+
+impl DataConfig {
+    /// Checks what can be checked without data.
+    ///
+    /// # Errors
+    /// Where there is no task, two have one name, a metric is unknown, or lengths do not fit the batches.
+    pub fn check(&self) -> Result<()> {
+        let invalid = |what: String| Err(crate::Error::Invalid(format!("data: {what}")));
+        if self.tasks.is_empty() {
+            return invalid("tasks: expected at least one, found none".into());
+        }
+        if self.inputs_length < 2 || self.targets_length < 2 {
+            return invalid(format!(
+                "inputs_length and targets_length: expected at least 2, found {} and {}",
+                self.inputs_length, self.targets_length
+            ));
+        }
+        for (i, task) in self.tasks.iter().enumerate() {
+            if self.tasks[..i].iter().any(|other| other.name == task.name) {
+                return invalid(format!("tasks: expected different names, found {} twice", task.name));
+            }
+            if task.train.is_empty() && task.dev.is_empty() {
+                return invalid(format!("task {}: expected files to train or to evaluate on, found none", task.name));
+            }
+            if let Some(hold_out) = &task.hold_out
+                && !(0.0..1.0).contains(&hold_out.share)
+            {
+                return invalid(format!(
+                    "task {}: hold_out.share: expected 0 to 1, found {}",
+                    task.name, hold_out.share
+                ));
+            }
+        }
+        self.batches.check(self.inputs_length, self.targets_length)
+    }
+
+    /// Limits of an example.
+    pub fn limits(&self) -> Limits {
+        Limits { inputs_length: self.inputs_length, targets_length: self.targets_length, too_long: self.too_long }
+    }
+
+    /// Reads and tokenises every task. `seed` decides hold-outs of a limited number, orders and corruption.
+    ///
+    /// # Errors
+    /// As [`Task::load`].
+    pub fn load(&self, vocabulary: &Vocabulary, seed: u64) -> Result<Vec<Task>> {
+        self.check()?;
+        self.tasks.iter().map(|task| Task::load(task, &self.dir, vocabulary, self.limits(), seed)).collect()
+    }
+
+    /// The stream of batches of loaded tasks.
+    ///
+    /// # Errors
+    /// As [`TaskBatches::new`].
+    pub fn batches(&self, tasks: Arc<Vec<Task>>, vocabulary: Arc<Vocabulary>, seed: u64) -> Result<TaskBatches> {
+        TaskBatches::new(tasks, vocabulary, &self.mixture, self.batches.clone(), seed)
+    }
+
+    /// Trains a vocabulary on texts of the tasks, each task with its share of the mixture.
+    ///
+    /// # Errors
+    /// Where a task's files cannot be read or there is not enough text.
+    pub fn train_vocabulary(&self, config: &VocabularyConfig, seed: u64) -> Result<tokenizers::Tokenizer> {
+        self.check()?;
+        // Sizes in records would need a first pass over the files: a task without a rate takes its limit's share.
+        let mut texts: Vec<Vec<String>> = Vec::new();
+        for task in &self.tasks {
+            texts.push(tasks::training_texts(task, &self.dir, config.texts, seed)?);
+        }
+        let sizes: Vec<f64> =
+            self.tasks.iter().zip(&texts).map(|(task, t)| task.rate.unwrap_or(t.len() as f64)).collect();
+        let shares = probabilities(&sizes, &self.mixture)?;
+        let chosen = texts.iter().zip(&shares).flat_map(|(texts, share)| {
+            // Evenly over what was read, more than once where a small task has a large share.
+            let wanted = (share * config.texts as f64) as usize;
+            (0..if texts.is_empty() { 0 } else { wanted }).map(move |i| {
+                let place = if wanted <= texts.len() { i * texts.len() / wanted } else { i % texts.len() };
+                texts[place].as_str()
+            })
+        });
+        vocabulary::train(chosen, config)
+    }
+}
+
+/// Examples as the model sees them: for each task its numbers and `count` examples, ids with pieces and the texts.
+///
+/// # Errors
+/// Where the tokenizer fails.
+pub fn inspect(tasks: &[Task], vocabulary: &Vocabulary, count: usize) -> Result<String> {
+    use std::fmt::Write;
+    let mut out = String::new();
+    for task in tasks {
+        let report = &task.report;
+        let _ = writeln!(
+            out,
+            "== {} · {} records, {} training examples ({} truncated, {} too long, {} filtered, {} unused), {} for \
+             evaluation",
+            task.config.name,
+            report.records,
+            report.examples,
+            report.truncated,
+            report.dropped,
+            report.filtered,
+            report.unused,
+            report.dev_examples
+        );
+        for n in 0..if task.is_empty() { 0 } else { count as u64 } {
+            let example = task.draw(n, vocabulary)?;
+            for (name, ids) in [("inputs", &example.inputs), ("targets", &example.targets)] {
+                let pieces: Vec<String> = ids.iter().map(|&id| format!("{id}:{}", vocabulary.piece(id))).collect();
+                let _ = writeln!(out, "{name:8}{}", vocabulary.decode(ids)?);
+                let _ = writeln!(out, "{:8}{} ids: {}", "", ids.len(), pieces.join(" "));
+            }
+            out.push('\n');
+        }
+        if let Some(example) = task.dev.first() {
+            let _ = writeln!(out, "evaluation: {:?} -> {:?}\n", example.inputs, example.references);
+        }
+    }
+    Ok(out)
+}

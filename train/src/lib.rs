@@ -1,0 +1,37 @@
+//! Text-to-text training of T5 models: corpus -> vocabulary -> examples -> batches -> model -> checkpoint.
+//!
+//! The modules stand in the order in which data meets them.
+
+// What the trainer reads.
+pub mod batches;
+pub mod corpus;
+pub mod data;
+pub mod metrics;
+pub mod mixture;
+pub mod objectives;
+pub mod random;
+pub mod tasks;
+pub mod vocabulary;
+
+// What it does with it.
+pub mod checkpoint;
+pub mod config;
+pub mod error;
+pub mod evaluate;
+pub mod events;
+pub mod export;
+pub mod files;
+pub mod init;
+pub mod kernels;
+pub mod model;
+pub mod ops;
+pub mod optimizer;
+pub mod pipeline;
+pub mod report;
+pub mod schedule;
+pub mod trainer;
+
+#[cfg(test)]
+mod testing;
+
+pub use error::{Error, Result};

@@ -1,0 +1,176 @@
+//! Fused differentiable operations: each is one sub-layer of the model as a candle custom op with a backward
+//! pass of its own.
+//!
+//! Candle's automatic differentiation orders them: a forward pass builds about six nodes per pair of blocks
+//! instead of some two hundred, and `backward` walks them. Gradients of activations travel through candle;
+//! gradients of parameters are added straight into [`Gradients`], so that accumulation over several batches,
+//! and the embedding's three uses, cost nothing extra.
+//!
+//! Activations are ragged, `[tokens, d_model]` over all examples of a batch without padding; see [`Sequences`].
+
+pub mod attention;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
+pub mod feed_forward;
+pub mod norm;
+pub mod sequences;
+
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use candle_core::{CpuStorage, Layout, Storage, Tensor, Var};
+
+pub use dropout::Dropout;
+pub use sequences::{Sequences, Span};
+
+use crate::kernels::{Mat, MatMut, Product, multiply};
+
+/// The gradients of all parameters, flat, in the order of the parameters.
+pub struct Gradients {
+    buffers: Vec<Mutex<Vec<f32>>>,
+}
+
+impl Gradients {
+    /// Zeros for parameters of the given sizes.
+    pub fn new(sizes: impl IntoIterator<Item = usize>) -> Gradients {
+        Gradients { buffers: sizes.into_iter().map(|size| Mutex::new(vec![0.0; size])).collect() }
+    }
+
+    /// The gradient of one parameter.
+    pub fn get(&self, index: usize) -> MutexGuard<'_, Vec<f32>> {
+        // A panic while the lock was held ends the run anyway.
+        self.buffers[index].lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Number of parameters.
+    pub fn len(&self) -> usize {
+        self.buffers.len()
+    }
+
+    /// Whether there are no parameters.
+    pub fn is_empty(&self) -> bool {
+        self.buffers.is_empty()
+    }
+
+    /// Sets all to zero.
+    pub fn clear(&self) {
+        for index in 0..self.buffers.len() {
+            self.get(index).fill(0.0);
+        }
+    }
+}
+
+/// One forward and backward pass over one batch: what all its operations share.
+pub struct Pass {
+    pub sequences: Sequences,
+    /// The parameters, in the order of the schema.
+    pub vars: Arc<Vec<Var>>,
+    pub gradients: Arc<Gradients>,
+    pub dropout: dropout::Plan,
+    /// Whether a backward pass follows; otherwise nothing is saved for one.
+    pub training: bool,
+}
+
+impl Pass {
+    /// The values of parameter `index`.
+    pub fn parameter(&self, index: usize) -> candle_core::Result<Values<'_>> {
+        Values::new(self.vars[index].as_tensor())
+    }
+}
+
+/// The values of a contiguous f32 tensor in main memory.
+pub struct Values<'a> {
+    storage: Box<dyn Deref<Target = Storage> + 'a>,
+    start: usize,
+    len: usize,
+}
+
+impl<'a> Values<'a> {
+    /// Borrows them.
+    ///
+    /// # Errors
+    /// Where the tensor is not contiguous, not f32 or not on the CPU.
+    pub fn new(tensor: &'a Tensor) -> candle_core::Result<Values<'a>> {
+        let (storage, layout) = tensor.storage_and_layout();
+        let (start, end) = contiguous(layout)?;
+        if !matches!(&*storage, Storage::Cpu(CpuStorage::F32(_))) {
+            candle_core::bail!("expected f32 values in main memory");
+        }
+        Ok(Values { start, len: end - start, storage: Box::new(storage) })
+    }
+}
+
+impl Deref for Values<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &**self.storage {
+            Storage::Cpu(CpuStorage::F32(values)) => &values[self.start..self.start + self.len],
+            _ => unreachable!("checked when it was made"),
+        }
+    }
+}
+
+fn contiguous(layout: &Layout) -> candle_core::Result<(usize, usize)> {
+    layout.contiguous_offsets().ok_or_else(|| candle_core::Error::Msg("expected a contiguous tensor".to_owned()))
+}
+
+/// The values of an operation's argument.
+pub fn argument<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
+    let (start, end) = contiguous(layout)?;
+    Ok(&storage.as_slice::<f32>()?[start..end])
+}
+
+/// What an operation keeps from its forward pass for its backward pass.
+pub struct Saved<T>(Mutex<Option<T>>);
+
+impl<T> Default for Saved<T> {
+    fn default() -> Self {
+        Saved(Mutex::new(None))
+    }
+}
+
+impl<T> Saved<T> {
+    fn put(&self, value: T) {
+        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(value);
+    }
+
+    /// Takes it out, so that its memory is free as soon as the backward pass is through with it.
+    fn take(&self, op: &'static str) -> candle_core::Result<T> {
+        let value = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        value.ok_or_else(|| candle_core::Error::Msg(format!("{op}: a second backward pass, or one without training")))
+    }
+}
+
+/// `y[m, n] = x[m, k] w[n, k]^T`, written to columns of a wider `y` whose rows start `stride` apart.
+pub(crate) fn linear(x: &[f32], m: usize, w: &[f32], n: usize, k: usize, y: &mut [f32], stride: usize) {
+    multiply(MatMut::new(y, m, n, stride), Product::Set, Mat::new(x, m, k, k), Mat::new(w, n, k, k).t());
+}
+
+/// `dx[m, k] (+)= dy[m, n] w[n, k]`, where rows of `dy` start `stride` apart.
+pub(crate) fn linear_input_gradient(
+    product: Product,
+    dy: &[f32],
+    stride: usize,
+    m: usize,
+    w: &[f32],
+    n: usize,
+    k: usize,
+    dx: &mut [f32],
+) {
+    multiply(MatMut::new(dx, m, k, k), product, Mat::new(dy, m, n, stride), Mat::new(w, n, k, k));
+}
+
+/// `dw[n, k] += dy[m, n]^T x[m, k]`, where rows of `dy` start `stride` apart.
+pub(crate) fn linear_weight_gradient(
+    dy: &[f32],
+    stride: usize,
+    x: &[f32],
+    m: usize,
+    n: usize,
+    k: usize,
+    dw: &mut [f32],
+) {
+    multiply(MatMut::new(dw, n, k, k), Product::Add, Mat::new(dy, m, n, stride).t(), Mat::new(x, m, k, k));
+}

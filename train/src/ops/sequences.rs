@@ -1,0 +1,147 @@
+//! A batch without its padding: all examples one after the other.
+
+use crate::batches::Batch;
+use crate::{Error, Result};
+
+/// One example: its range of encoder tokens and its range of decoder tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The row of the batch it stood in.
+    pub row: usize,
+    pub encoder_start: usize,
+    pub encoder_len: usize,
+    pub decoder_start: usize,
+    pub decoder_len: usize,
+}
+
+/// The tokens of a batch, ragged. Since an example only attends to itself, the segment masks of a packed batch
+/// and the padding mask of a plain one both become the ranges of [`Span`]; nothing is computed for padding.
+#[derive(Clone, Debug, Default)]
+pub struct Sequences {
+    pub spans: Vec<Span>,
+    /// `[encoder tokens]`
+    pub encoder_ids: Vec<u32>,
+    /// The batch row of each encoder token.
+    pub encoder_rows: Vec<u32>,
+    /// `[decoder tokens]`
+    pub decoder_input_ids: Vec<u32>,
+    pub decoder_target_ids: Vec<u32>,
+    pub loss_weights: Vec<f32>,
+    /// The batch row of each decoder token.
+    pub decoder_rows: Vec<u32>,
+    /// Positions of the padded decoder side, for the paper's loss denominator.
+    pub decoder_positions: usize,
+}
+
+impl Sequences {
+    /// Drops the padding of a batch.
+    ///
+    /// # Errors
+    /// Where the arrays do not have the sizes that the batch states, an id is not below `vocab_size`, or a
+    /// segment is not one contiguous range.
+    pub fn new(batch: &Batch, vocab_size: usize) -> Result<Sequences> {
+        let (encoder, decoder) = (batch.rows * batch.enc_len, batch.rows * batch.dec_len);
+        let sizes = [
+            ("encoder_ids", batch.encoder_ids.len(), encoder),
+            ("encoder_segments", batch.encoder_segments.len(), encoder),
+            ("decoder_input_ids", batch.decoder_input_ids.len(), decoder),
+            ("decoder_target_ids", batch.decoder_target_ids.len(), decoder),
+            ("decoder_segments", batch.decoder_segments.len(), decoder),
+            ("loss_weights", batch.loss_weights.len(), decoder),
+        ];
+        for (name, found, expected) in sizes {
+            if found != expected {
+                return Err(Error::Invalid(format!("batch: {name}: expected {expected} values, found {found}")));
+            }
+        }
+        let ids = [&batch.encoder_ids, &batch.decoder_input_ids, &batch.decoder_target_ids];
+        if let Some(id) = ids.into_iter().flatten().find(|&&id| id as usize >= vocab_size) {
+            return Err(Error::Invalid(format!("batch: token id {id}: the model has {vocab_size} rows")));
+        }
+
+        let mut sequences = Sequences { decoder_positions: decoder, ..Sequences::default() };
+        for row in 0..batch.rows {
+            let encoder_segments = &batch.encoder_segments[row * batch.enc_len..(row + 1) * batch.enc_len];
+            let decoder_segments = &batch.decoder_segments[row * batch.dec_len..(row + 1) * batch.dec_len];
+            let last = encoder_segments.iter().chain(decoder_segments).copied().max().unwrap_or(0);
+            for segment in 1..=last {
+                let (encoder_from, encoder_len) = range(encoder_segments, segment, row)?;
+                let (decoder_from, decoder_len) = range(decoder_segments, segment, row)?;
+                sequences.spans.push(Span {
+                    row,
+                    encoder_start: sequences.encoder_ids.len(),
+                    encoder_len,
+                    decoder_start: sequences.decoder_input_ids.len(),
+                    decoder_len,
+                });
+                let from = row * batch.enc_len + encoder_from;
+                sequences.encoder_ids.extend(&batch.encoder_ids[from..from + encoder_len]);
+                sequences.encoder_rows.extend(std::iter::repeat_n(row as u32, encoder_len));
+                let from = row * batch.dec_len + decoder_from;
+                let decoder = from..from + decoder_len;
+                sequences.decoder_input_ids.extend(&batch.decoder_input_ids[decoder.clone()]);
+                sequences.decoder_target_ids.extend(&batch.decoder_target_ids[decoder.clone()]);
+                sequences.loss_weights.extend(&batch.loss_weights[decoder]);
+                sequences.decoder_rows.extend(std::iter::repeat_n(row as u32, decoder_len));
+            }
+        }
+        Ok(sequences)
+    }
+
+    /// Encoder tokens plus decoder tokens.
+    pub fn tokens(&self) -> usize {
+        self.encoder_ids.len() + self.decoder_input_ids.len()
+    }
+
+    /// The sum of the loss weights.
+    pub fn weight(&self) -> f64 {
+        self.loss_weights.iter().map(|&weight| weight as f64).sum()
+    }
+}
+
+/// Start and length of a segment in its row; length 0 where it has no tokens.
+fn range(segments: &[u32], segment: u32, row: usize) -> Result<(usize, usize)> {
+    let Some(start) = segments.iter().position(|&s| s == segment) else {
+        return Ok((0, 0));
+    };
+    let len = segments[start..].iter().take_while(|&&s| s == segment).count();
+    if segments[start + len..].contains(&segment) {
+        return Err(Error::Invalid(format!("batch: row {row}: segment {segment} is not one contiguous range")));
+    }
+    Ok((start, len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_packing_example_becomes_two_spans() {
+        // t5-system 6.3.
+        let batch = Batch {
+            encoder_ids: vec![7, 8, 5, 1, 8, 4, 9, 3, 1, 0],
+            encoder_segments: vec![1, 1, 1, 1, 2, 2, 2, 2, 2, 0],
+            decoder_input_ids: vec![0, 3, 9, 0, 4, 0, 0],
+            decoder_target_ids: vec![3, 9, 1, 4, 1, 0, 0],
+            decoder_segments: vec![1, 1, 1, 2, 2, 0, 0],
+            loss_weights: vec![1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0],
+            rows: 1,
+            enc_len: 10,
+            dec_len: 7,
+        };
+        let sequences = Sequences::new(&batch, 10).unwrap();
+        assert_eq!(sequences.encoder_ids, [7, 8, 5, 1, 8, 4, 9, 3, 1]);
+        assert_eq!(sequences.decoder_input_ids, [0, 3, 9, 0, 4]);
+        assert_eq!(sequences.decoder_target_ids, [3, 9, 1, 4, 1]);
+        assert_eq!(sequences.weight(), 5.0);
+        let second = Span { row: 0, encoder_start: 4, encoder_len: 5, decoder_start: 3, decoder_len: 2 };
+        assert_eq!(sequences.spans[1], second);
+
+        assert!(Sequences::new(&batch, 9).unwrap_err().to_string().contains("token id 9"));
+        let mut broken = batch.clone();
+        broken.encoder_segments[8] = 1;
+        assert!(Sequences::new(&broken, 10).unwrap_err().to_string().contains("contiguous"));
+        broken.loss_weights.pop();
+        assert!(Sequences::new(&broken, 10).unwrap_err().to_string().contains("loss_weights"));
+    }
+}

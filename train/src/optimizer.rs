@@ -1,0 +1,434 @@
+//! Optimisers: Adafactor as T5 was trained with, AdamW, and nanoT5's AdamW scaled by the parameters' RMS. Each
+//! updates a tensor in one or two fused passes over its values.
+
+use std::cell::RefCell;
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Var};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use t5_runtime::schema::TensorSpec;
+
+use crate::kernels::{sum1, vectorised};
+use crate::model::Model;
+use crate::{Error, Result};
+
+/// Which optimiser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Adafactor,
+    AdamW,
+    /// AdamW whose rate is multiplied by `max(epsilon_scale, RMS(parameter))`.
+    #[serde(rename = "adamw-rms")]
+    AdamWRms,
+}
+
+/// The optimiser's settings; those of other kinds are ignored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    pub kind: Kind,
+    /// Gradients are scaled down to this norm over all parameters; 0 leaves them.
+    pub clip_norm: f64,
+    /// AdamW: `rate * weight_decay` of a parameter is taken off each step; Adafactor: `weight_decay` itself.
+    pub weight_decay: f64,
+    /// Whether norm weights and position tables decay, too.
+    pub decay_vectors: bool,
+    /// Adafactor: beta2 is `1 - (step - step_offset + 1)^-decay_exponent`.
+    pub decay_exponent: f64,
+    pub step_offset: u64,
+    /// Adafactor: added to squared gradients.
+    pub epsilon_gradient: f64,
+    /// Adafactor and AdamW-RMS: the least RMS that a parameter counts with.
+    pub epsilon_scale: f64,
+    /// Adafactor: an update's RMS is cut to this.
+    pub clip_update: f64,
+    /// Adafactor: multiply the rate by the parameter's RMS.
+    pub scale_parameter: bool,
+    /// Adafactor: matrices with a smaller side keep full second moments.
+    pub factored_min_side: usize,
+    /// AdamW.
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+}
+
+/// The state of one parameter: the meaning of the slots is the kind's.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Slots {
+    /// Adafactor: R, or V of an unfactored tensor. AdamW: first moments.
+    first: Vec<f32>,
+    /// Adafactor: C, empty for an unfactored tensor. AdamW: second moments.
+    second: Vec<f32>,
+}
+
+/// An optimiser and its state.
+pub struct Optimizer {
+    options: Options,
+    slots: Vec<Slots>,
+}
+
+impl Optimizer {
+    /// The state before the first step.
+    pub fn new(options: &Options, specs: &[TensorSpec]) -> Optimizer {
+        let slots = specs.iter().map(|spec| {
+            let count: usize = spec.shape.iter().product();
+            match (options.kind, factored(options, &spec.shape)) {
+                (Kind::Adafactor, Some((rows, columns))) => {
+                    let (over_larger, over_smaller) = if rows > columns { (columns, rows) } else { (rows, columns) };
+                    Slots { first: vec![0.0; over_larger], second: vec![0.0; over_smaller] }
+                }
+                (Kind::Adafactor, None) => Slots { first: vec![0.0; count], second: Vec::new() },
+                _ => Slots { first: vec![0.0; count], second: vec![0.0; count] },
+            }
+        });
+        Optimizer { options: options.clone(), slots: slots.collect() }
+    }
+
+    /// The state by slot name, `NAME/first` and `NAME/second`, for checkpoints.
+    pub fn state(&self, specs: &[TensorSpec]) -> Vec<(String, &[f32])> {
+        let slots = specs.iter().zip(&self.slots).flat_map(|(spec, slots)| {
+            [(format!("{}/first", spec.hf_name), &slots.first), (format!("{}/second", spec.hf_name), &slots.second)]
+        });
+        slots.filter(|(_, values)| !values.is_empty()).map(|(name, values)| (name, values.as_slice())).collect()
+    }
+
+    /// Restores what [`Optimizer::state`] gave.
+    ///
+    /// # Errors
+    /// Where a slot is missing or has another size.
+    pub fn restore(&mut self, specs: &[TensorSpec], mut read: impl FnMut(&str) -> Result<Vec<f32>>) -> Result<()> {
+        for (spec, slots) in specs.iter().zip(&mut self.slots) {
+            for (suffix, slot) in [("first", &mut slots.first), ("second", &mut slots.second)] {
+                if slot.is_empty() {
+                    continue;
+                }
+                let name = format!("{}/{suffix}", spec.hf_name);
+                let values = read(&name)?;
+                if values.len() != slot.len() {
+                    let what = format!("{name}: expected {} values, found {}", slot.len(), values.len());
+                    return Err(Error::Invalid(what));
+                }
+                *slot = values;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of state.
+    pub fn bytes(&self) -> usize {
+        self.slots.iter().map(|slots| 4 * (slots.first.len() + slots.second.len())).sum()
+    }
+
+    /// The norm of all gradients together.
+    pub fn gradient_norm(model: &Model) -> f64 {
+        let squares: Vec<f64> = (0..model.vars().len())
+            .into_par_iter()
+            .map(|index| {
+                let gradient = model.gradients().get(index);
+                gradient.chunks(1 << 14).map(|part| vectorised(|| sum1(part, |g| g * g)) as f64).sum()
+            })
+            .collect();
+        squares.iter().sum::<f64>().sqrt()
+    }
+
+    /// One update of every parameter from its gradient, which is zero afterwards. `step` counts from 0;
+    /// `gradient_norm` is [`Optimizer::gradient_norm`]'s.
+    ///
+    /// # Errors
+    /// Where a parameter is not in main memory.
+    pub fn step(&mut self, model: &Model, step: u64, rate: f64, gradient_norm: f64) -> Result<()> {
+        let options = &self.options;
+        let clip = options.clip_norm;
+        let scale = if clip > 0.0 && gradient_norm > clip { (clip / gradient_norm) as f32 } else { 1.0 };
+        self.slots.par_iter_mut().enumerate().try_for_each(|(index, slots)| {
+            let spec = &model.specs()[index];
+            let mut gradient = model.gradients().get(index);
+            let vector = spec.shape.len() < 2 || spec.id.role == t5_runtime::schema::Role::RelativeBias;
+            let decay = if vector && !options.decay_vectors { 0.0 } else { options.weight_decay };
+            let update = Update { options, step, rate, scale, decay };
+            update_in_place(&model.vars()[index], |x| match options.kind {
+                Kind::Adafactor => update.adafactor(&spec.shape, x, &mut gradient, slots),
+                Kind::AdamW | Kind::AdamWRms => update.adamw(x, &mut gradient, slots),
+            })?;
+            gradient.fill(0.0);
+            Ok(())
+        })
+    }
+}
+
+/// Rows and columns of a tensor whose second moments are factored.
+fn factored(options: &Options, shape: &[usize]) -> Option<(usize, usize)> {
+    match *shape {
+        [rows, columns] if rows.min(columns) >= options.factored_min_side => Some((rows, columns)),
+        _ => None,
+    }
+}
+
+/// Root of the mean square.
+fn rms(x: &[f32]) -> f64 {
+    let sum: f64 = x.chunks(1 << 14).map(|part| vectorised(|| sum1(part, |x| x * x)) as f64).sum();
+    (sum / x.len() as f64).sqrt()
+}
+
+/// What one step does to one tensor.
+struct Update<'a> {
+    options: &'a Options,
+    step: u64,
+    rate: f64,
+    /// Gradients are multiplied by it.
+    scale: f32,
+    decay: f64,
+}
+
+impl Update<'_> {
+    /// Adafactor (t5-system 6.2).
+    fn adafactor(&self, shape: &[usize], x: &mut [f32], gradient: &mut [f32], slots: &mut Slots) {
+        let options = self.options;
+        let age = (self.step.saturating_sub(options.step_offset) + 1) as f64;
+        let beta2 = (1.0 - age.powf(-options.decay_exponent)) as f32;
+        let parameter_scale = if options.scale_parameter { rms(x).max(options.epsilon_scale) } else { 1.0 };
+        let (scale, epsilon) = (self.scale, options.epsilon_gradient as f32);
+
+        // The update direction replaces the gradient.
+        match factored(options, shape) {
+            Some((rows, columns)) => {
+                let (mut row_means, mut column_means) = (vec![0.0f32; rows], vec![0.0f32; columns]);
+                vectorised(|| {
+                    for (gradient, row_mean) in gradient.chunks_exact_mut(columns).zip(&mut row_means) {
+                        for (g, sum) in gradient.iter_mut().zip(&mut column_means) {
+                            *g *= scale;
+                            *sum += *g * *g + epsilon;
+                        }
+                        *row_mean = sum1(gradient, |g| g * g + epsilon) / columns as f32;
+                    }
+                    column_means.iter_mut().for_each(|sum| *sum /= rows as f32);
+                });
+                // R is the mean over the larger side, so it runs along the smaller one; rows on a tie.
+                let (r_new, c_new) = if rows > columns {
+                    (&mut column_means, &mut row_means)
+                } else {
+                    (&mut row_means, &mut column_means)
+                };
+                blend(&mut slots.first, r_new, beta2);
+                blend(&mut slots.second, c_new, beta2);
+                let mean = slots.first.iter().map(|&r| r as f64).sum::<f64>() / slots.first.len() as f64;
+                for (out, &r) in r_new.iter_mut().zip(&slots.first) {
+                    *out = 1.0 / (r / mean as f32).sqrt();
+                }
+                for (out, &c) in c_new.iter_mut().zip(&slots.second) {
+                    *out = 1.0 / c.sqrt();
+                }
+                vectorised(|| {
+                    for (gradient, &row) in gradient.chunks_exact_mut(columns).zip(&row_means) {
+                        for (g, &column) in gradient.iter_mut().zip(&column_means) {
+                            *g = *g * row * column;
+                        }
+                    }
+                });
+            }
+            None => vectorised(|| {
+                for (g, v) in gradient.iter_mut().zip(&mut slots.first) {
+                    *g *= scale;
+                    *v = beta2 * *v + (1.0 - beta2) * (*g * *g + epsilon);
+                    *g /= v.sqrt();
+                }
+            }),
+        }
+        let clip = (rms(gradient) / options.clip_update).max(1.0);
+        let (factor, keep) = ((self.rate * parameter_scale / clip) as f32, (1.0 - self.decay) as f32);
+        vectorised(|| {
+            for (x, u) in x.iter_mut().zip(&*gradient) {
+                *x = keep * *x - factor * u;
+            }
+        });
+    }
+
+    /// AdamW as PyTorch's, and nanoT5's variant of it.
+    fn adamw(&self, x: &mut [f32], gradient: &mut [f32], slots: &mut Slots) {
+        let options = self.options;
+        let rate = match options.kind {
+            Kind::AdamWRms => self.rate * rms(x).max(options.epsilon_scale),
+            _ => self.rate,
+        };
+        let age = self.step as i32 + 1;
+        let (correction1, correction2) = (1.0 - options.beta1.powi(age), 1.0 - options.beta2.powi(age));
+        // rate / correction1 * m / (sqrt(v / correction2) + epsilon)
+        let factor = (rate / correction1) as f32;
+        let root2 = (1.0 / correction2.sqrt()) as f32;
+        let (beta1, beta2, epsilon) = (options.beta1 as f32, options.beta2 as f32, options.epsilon as f32);
+        // 1 - beta in f64: 1 - 0.999 in f32 is off by 1e-5 of itself.
+        let (rest1, rest2) = ((1.0 - options.beta1) as f32, (1.0 - options.beta2) as f32);
+        let (scale, keep) = (self.scale, (1.0 - self.rate * self.decay) as f32);
+        vectorised(|| {
+            let state = slots.first.iter_mut().zip(&mut slots.second);
+            for ((x, g), (m, v)) in x.iter_mut().zip(&*gradient).zip(state) {
+                let g = g * scale;
+                *m = beta1 * *m + rest1 * g;
+                *v = beta2 * *v + rest2 * g * g;
+                *x = keep * *x - factor * *m / (v.sqrt() * root2 + epsilon);
+            }
+        });
+    }
+}
+
+/// `old = beta * old + (1 - beta) * new`.
+fn blend(old: &mut [f32], new: &[f32], beta: f32) {
+    for (old, new) in old.iter_mut().zip(new) {
+        *old = beta * *old + (1.0 - beta) * new;
+    }
+}
+
+/// Lets a function change a variable's values where they lie.
+pub fn update_in_place(var: &Var, change: impl FnOnce(&mut [f32])) -> Result<()> {
+    struct Change<F>(RefCell<Option<F>>);
+
+    impl<F: FnOnce(&mut [f32])> InplaceOp1 for Change<F> {
+        fn name(&self) -> &'static str {
+            "update"
+        }
+
+        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+            let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+                candle_core::bail!("expected contiguous f32 values");
+            };
+            if let Some(change) = self.0.borrow_mut().take() {
+                change(&mut values[start..end]);
+            }
+            Ok(())
+        }
+    }
+
+    Ok(var.as_tensor().inplace_op1(&Change(RefCell::new(Some(change))))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn adafactor(min_side: usize) -> Options {
+        Options {
+            kind: Kind::Adafactor,
+            clip_norm: 0.0,
+            weight_decay: 0.0,
+            decay_vectors: false,
+            decay_exponent: 0.8,
+            step_offset: 0,
+            epsilon_gradient: 1e-30,
+            epsilon_scale: 1e-3,
+            clip_update: 1.0,
+            scale_parameter: true,
+            factored_min_side: min_side,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+        }
+    }
+
+    fn close(found: &[f32], expected: &[f64]) {
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((*found as f64 - expected).abs() < 5e-7, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn adafactor_takes_the_reference_step() {
+        // t5-system 6.2 [T]: X = ones(3, 2), R along the smaller side.
+        let options = adafactor(0);
+        let update = Update { options: &options, step: 1, rate: 0.1, scale: 1.0, decay: 0.0 };
+        let (mut x, mut g) = (vec![1.0; 6], vec![1.0; 6]);
+        let mut slots = Slots { first: vec![0.9; 2], second: vec![0.1; 3] };
+        update.adafactor(&[3, 2], &mut x, &mut g, &mut slots);
+        close(&slots.first, &[0.9574349; 2]);
+        close(&slots.second, &[0.6169143; 3]);
+        close(&x, &[0.9; 6]);
+
+        let options = adafactor(128);
+        let update = Update { options: &options, step: 1, rate: 0.1, scale: 1.0, decay: 0.0 };
+        let (mut x, mut g) = (vec![1.0; 6], vec![1.0; 6]);
+        let mut slots = Slots { first: vec![0.5; 6], second: Vec::new() };
+        update.adafactor(&[3, 2], &mut x, &mut g, &mut slots);
+        close(&slots.first, &[0.5 * 0.42565082 + 0.57434918; 6]); // 0.787174 in the reference, cut
+        close(&x, &[0.9; 6]);
+    }
+
+    #[test]
+    fn adafactor_takes_two_computed_steps() {
+        // t5-system 6.2 [K].
+        let options = adafactor(0);
+        let mut x = vec![0.1, 0.2, 0.3, 0.4, 0.5, 0.6];
+        let gradient = [0.1, -0.2, 0.3, 0.4, 0.5, -0.6];
+        let mut slots = Slots { first: vec![0.0; 2], second: vec![0.0; 3] };
+        let update = Update { options: &options, step: 0, rate: 0.01, scale: 1.0, decay: 0.0 };
+        update.adafactor(&[2, 3], &mut x, &mut gradient.to_vec(), &mut slots);
+        close(&slots.first, &[0.04666667, 0.25666667]);
+        close(&slots.second, &[0.085, 0.145, 0.225]);
+        close(&x, &[0.09759188, 0.20368751, 0.29555965, 0.3958927, 0.49606911, 0.60378674]);
+        // Half the gradient, given as a clipping scale.
+        let update = Update { options: &options, step: 1, rate: 0.01, scale: 0.5, decay: 0.0 };
+        update.adafactor(&[2, 3], &mut x, &mut gradient.to_vec(), &mut slots);
+        close(&slots.first, &[0.02656445, 0.14610445]);
+        close(&slots.second, &[0.04838524, 0.08253953, 0.12807858]);
+        close(&x, &[0.09599974, 0.20612553, 0.29262389, 0.39317714, 0.49347017, 0.60629037]);
+
+        let options = adafactor(128);
+        let mut x = vec![0.1, 0.2, 0.3, 0.4, 0.5, 0.6];
+        let mut slots = Slots { first: vec![0.0; 6], second: Vec::new() };
+        let update = Update { options: &options, step: 0, rate: 0.01, scale: 1.0, decay: 0.0 };
+        update.adafactor(&[2, 3], &mut x, &mut gradient.to_vec(), &mut slots);
+        close(&x, &[0.09610556, 0.20389444, 0.29610556, 0.39610556, 0.49610556, 0.60389444]);
+    }
+
+    #[test]
+    fn adafactor_keeps_its_invariants() {
+        let value = |i: usize| ((i * 7919 + 3) % 101) as f32 / 50.0 - 1.0;
+        let options = adafactor(0);
+        let shape = [5, 4];
+        let step = |scale: f32| {
+            let mut x: Vec<f32> = (0..20).map(value).collect();
+            let mut g: Vec<f32> = (0..20).map(|i| value(i + 31)).collect();
+            let mut slots = Slots { first: vec![0.0; 4], second: vec![0.0; 5] };
+            let update = Update { options: &options, step: 0, rate: 0.01, scale, decay: 0.0 };
+            update.adafactor(&shape, &mut x, &mut g, &mut slots);
+            let mean = |v: &[f32]| v.iter().sum::<f32>() / v.len() as f32;
+            assert!((mean(&slots.first) / mean(&slots.second) - 1.0).abs() < 1e-5);
+            x
+        };
+        let (one, thousand) = (step(1.0), step(1000.0));
+        one.iter().zip(&thousand).for_each(|(a, b)| assert!((a - b).abs() < 1e-6, "scale of the gradient matters"));
+        let start: Vec<f32> = (0..20).map(value).collect();
+        let moved: Vec<f32> = one.iter().zip(&start).map(|(a, b)| a - b).collect();
+        assert!(rms(&moved) <= 0.01 * rms(&start) * 1.0001);
+    }
+
+    #[test]
+    fn adamw_takes_pytorch_s_steps() {
+        // torch 2.15: AdamW(lr 0.1, weight_decay 0.01) on [1, -2], gradients [0.5, -0.25], then [0.1, 0.3].
+        let options = Options { kind: Kind::AdamW, weight_decay: 0.01, ..adafactor(0) };
+        let mut x = vec![1.0, -2.0];
+        let mut slots = Slots { first: vec![0.0; 2], second: vec![0.0; 2] };
+        for (step, gradient) in [[0.5, -0.25], [0.1, 0.3]].into_iter().enumerate() {
+            let update = Update { options: &options, step: step as u64, rate: 0.1, scale: 1.0, decay: 0.01 };
+            update.adamw(&mut x, &mut gradient.to_vec(), &mut slots);
+        }
+        close(&x, &ADAMW);
+    }
+
+    #[test]
+    fn rms_scaled_adamw_moves_in_proportion() {
+        let options = Options { kind: Kind::AdamWRms, epsilon: 1e-6, ..adafactor(0) };
+        for scale in [1.0f32, 10.0, 1e-6] {
+            let mut x = vec![scale, -scale];
+            let mut slots = Slots { first: vec![0.0; 2], second: vec![0.0; 2] };
+            let update = Update { options: &options, step: 0, rate: 0.1, scale: 1.0, decay: 0.0 };
+            update.adamw(&mut x, &mut [0.5, -0.25], &mut slots);
+            // The first step moves each value by the rate times the RMS, at least times epsilon_scale.
+            let moved = 0.1 * scale.max(1e-3);
+            assert!((x[0] - (scale - moved)).abs() < 1e-4 * moved, "{x:?}");
+            assert!((x[1] + (scale - moved)).abs() < 1e-4 * moved, "{x:?}");
+        }
+    }
+
+    const ADAMW: [f64; 2] = [0.81779691, -1.91039648];
+}

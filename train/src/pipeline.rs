@@ -1,0 +1,126 @@
+//! From a configuration to what a run is made of: vocabulary, tasks, batches and model.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::config::T5Config;
+
+use crate::batches::{Batch, TaskBatches};
+use crate::config::Config;
+use crate::model::Model;
+use crate::random::derive;
+use crate::tasks::{Example, Task};
+use crate::vocabulary::Vocabulary;
+use crate::{Error, Result, export, files};
+
+/// Streams of random numbers that belong to a run.
+mod stream {
+    pub const DATA: u64 = 1;
+    pub const VALUES: u64 = 2;
+}
+
+/// What the data half of a run is made of.
+pub struct Pipeline {
+    pub vocabulary: Arc<Vocabulary>,
+    pub tasks: Arc<Vec<Task>>,
+}
+
+impl Pipeline {
+    /// Reads the vocabulary and every task's files.
+    ///
+    /// # Errors
+    /// Where a file is missing or malformed, or there is no task.
+    pub fn load(config: &Config) -> Result<Pipeline> {
+        let vocabulary = Vocabulary::read(&vocabulary_path(config)?)?;
+        let tasks = config.data.load(&vocabulary, derive(config.run.seed, &[stream::DATA]))?;
+        Ok(Pipeline { vocabulary: Arc::new(vocabulary), tasks: Arc::new(tasks) })
+    }
+
+    /// The endless stream of training batches.
+    ///
+    /// # Errors
+    /// Where the mixture has no task, or the batching's knobs do not fit the examples.
+    pub fn batches(&self, config: &Config) -> Result<TaskBatches> {
+        let seed = derive(config.run.seed, &[stream::DATA]);
+        config.data.batches(self.tasks.clone(), self.vocabulary.clone(), seed)
+    }
+
+    /// Batches of the first `examples` dev examples of each task, in order; 0 takes all.
+    ///
+    /// # Errors
+    /// Where the tokenizer fails.
+    pub fn dev_batches(&self, examples: usize) -> Result<Vec<Batch>> {
+        const ROWS: usize = 32;
+        let mut batches = Vec::new();
+        for task in self.tasks.iter() {
+            let mut tokens = task.dev_tokens(&self.vocabulary)?;
+            if examples > 0 {
+                tokens.truncate(examples);
+            }
+            // Similar lengths side by side waste less memory; the mean does not depend on the order.
+            tokens.sort_by_key(|example| (example.inputs.len(), example.targets.len()));
+            for rows in tokens.chunks(ROWS) {
+                let rows: Vec<Vec<&Example>> = rows.iter().map(|example| vec![example]).collect();
+                batches.push(Batch::of_rows(&rows, 0, 0));
+            }
+        }
+        Ok(batches)
+    }
+}
+
+/// The tokenizer.json of a run.
+fn vocabulary_path(config: &Config) -> Result<PathBuf> {
+    match (config.model.vocabulary.as_str(), config.model.from.as_str()) {
+        ("", "") => {
+            let what = "expected a tokenizer.json (t5-train vocab makes one), or model.from, found neither";
+            Err(Error::config("configuration", "model.vocabulary", what))
+        }
+        ("", from) => Ok(Path::new(from).join("tokenizer.json")),
+        (vocabulary, _) => Ok(PathBuf::from(vocabulary)),
+    }
+}
+
+/// The model that a run starts from.
+///
+/// # Errors
+/// Where the checkpoint cannot be read or does not fit the vocabulary.
+pub fn model(config: &Config, vocabulary: &Vocabulary) -> Result<Model> {
+    let pieces = vocabulary.size() as usize;
+    if config.model.from.is_empty() {
+        let t5_config = config.model.t5_config("configuration", pieces)?;
+        return Model::new(&t5_config, config.model.initial_values, derive(config.run.seed, &[stream::VALUES]));
+    }
+    let checkpoint = Checkpoint::open(Path::new(&config.model.from))?;
+    let rows = checkpoint.config.vocab_size;
+    if pieces > rows {
+        let what = format!("its {pieces} ids do not fit the {rows} rows of {}", config.model.from);
+        return Err(Error::file(vocabulary.path(), what));
+    }
+    if let Some(own) = &checkpoint.vocabulary {
+        let own = t5_runtime::tokenizer::Tokenizer::new(&checkpoint.file, own)?;
+        let differs = |id: u32| own.piece(id) != Some(vocabulary.piece(id).as_str());
+        if own.vocab_size() < pieces || (0..pieces as u32).any(differs) {
+            let what = format!("is not the vocabulary that {} was trained with", config.model.from);
+            return Err(Error::file(vocabulary.path(), what));
+        }
+    }
+    Model::from_checkpoint(&checkpoint)
+}
+
+/// The files that make a folder of weights a Hugging Face model.
+///
+/// # Errors
+/// Where the vocabulary cannot be read again.
+pub fn model_files(config: &Config, t5_config: &T5Config, vocabulary: &Vocabulary) -> Result<Vec<(String, Vec<u8>)>> {
+    let tokenizer = std::fs::read(vocabulary.path()).map_err(Error::io(vocabulary.path()))?;
+    Ok(export::model_files(t5_config, config.evaluation.max_tokens, tokenizer, vocabulary))
+}
+
+/// Makes the folder of a file.
+///
+/// # Errors
+/// Where the operating system refuses.
+pub fn create_parent(path: &Path) -> Result<()> {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), files::create_folder)
+}

@@ -1,0 +1,516 @@
+//! Typing and grammar slips, added to clean sentences: the training data of the task `fix`.
+//!
+//! A slip is one small, local mistake of the kinds that people make when they type: letters changed, lost, doubled or
+//! swapped, a neighbour's key, words that sound alike, a wrong article or verb form, a missing apostrophe, capital or
+//! mark, a space too many or too few. Everything is a pure function of the text and a seed.
+
+use crate::random::Random;
+
+/// One in so many texts stays as it is, so that a model also learns to leave right sentences alone.
+const CLEAN_SHARE: f64 = 0.08;
+
+/// The kinds of slips with their weights.
+const KINDS: [(Kind, u32); 14] = [
+    (Kind::Transpose, 14),
+    (Kind::DropLetter, 14),
+    (Kind::DoubleLetter, 8),
+    (Kind::NeighbourKey, 14),
+    (Kind::ExtraKey, 6),
+    (Kind::SoundsAlike, 12),
+    (Kind::Misspelling, 8),
+    (Kind::Article, 6),
+    (Kind::Agreement, 10),
+    (Kind::Apostrophe, 8),
+    (Kind::Case, 8),
+    (Kind::Space, 7),
+    (Kind::Mark, 5),
+    (Kind::DoubleWord, 3),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Transpose,
+    DropLetter,
+    DoubleLetter,
+    NeighbourKey,
+    ExtraKey,
+    SoundsAlike,
+    Misspelling,
+    Article,
+    Agreement,
+    Apostrophe,
+    Case,
+    Space,
+    Mark,
+    DoubleWord,
+}
+
+/// Words that are written for one another.
+const SOUNDS_ALIKE: &[&[&str]] = &[
+    &["their", "there", "they're"],
+    &["your", "you're"],
+    &["its", "it's"],
+    &["to", "too", "two"],
+    &["then", "than"],
+    &["whose", "who's"],
+    &["were", "where", "we're"],
+    &["lose", "loose"],
+    &["affect", "effect"],
+    &["accept", "except"],
+    &["hear", "here"],
+    &["know", "no"],
+    &["knew", "new"],
+    &["by", "buy"],
+    &["right", "write"],
+    &["weather", "whether"],
+    &["piece", "peace"],
+    &["quite", "quiet"],
+    &["past", "passed"],
+    &["advice", "advise"],
+    &["of", "off"],
+    &["our", "are"],
+    &["hole", "whole"],
+    &["threw", "through"],
+    &["wear", "where"],
+    &["which", "witch"],
+    &["week", "weak"],
+    &["meet", "meat"],
+    &["see", "sea"],
+    &["son", "sun"],
+    &["one", "won"],
+    &["for", "four"],
+    &["wait", "weight"],
+    &["break", "brake"],
+    &["breath", "breathe"],
+    &["choose", "chose"],
+    &["clothes", "cloths"],
+    &["desert", "dessert"],
+    &["plain", "plane"],
+    &["principal", "principle"],
+    &["sight", "site"],
+    &["steal", "steel"],
+    &["tail", "tale"],
+    &["waist", "waste"],
+];
+
+/// Right spelling, usual misspelling.
+const MISSPELLINGS: &[(&str, &str)] = &[
+    ("receive", "recieve"),
+    ("received", "recieved"),
+    ("believe", "beleive"),
+    ("believed", "beleived"),
+    ("friend", "freind"),
+    ("friends", "freinds"),
+    ("definitely", "definately"),
+    ("separate", "seperate"),
+    ("because", "becuase"),
+    ("tomorrow", "tommorow"),
+    ("until", "untill"),
+    ("really", "realy"),
+    ("weird", "wierd"),
+    ("beginning", "begining"),
+    ("necessary", "neccessary"),
+    ("accommodate", "accomodate"),
+    ("occurred", "occured"),
+    ("surprise", "suprise"),
+    ("surprised", "suprised"),
+    ("beautiful", "beatiful"),
+    ("business", "buisness"),
+    ("calendar", "calender"),
+    ("different", "diffrent"),
+    ("disappear", "dissapear"),
+    ("disappeared", "dissapeared"),
+    ("disappointed", "dissapointed"),
+    ("embarrassed", "embarassed"),
+    ("environment", "enviroment"),
+    ("finally", "finaly"),
+    ("foreign", "foriegn"),
+    ("government", "goverment"),
+    ("grammar", "grammer"),
+    ("happened", "happend"),
+    ("immediately", "immediatly"),
+    ("interesting", "intresting"),
+    ("knowledge", "knowlege"),
+    ("language", "langauge"),
+    ("library", "libary"),
+    ("minute", "minuite"),
+    ("neighbor", "nieghbor"),
+    ("people", "poeple"),
+    ("probably", "probly"),
+    ("remember", "rember"),
+    ("restaurant", "restaraunt"),
+    ("sentence", "sentance"),
+    ("similar", "similiar"),
+    ("strange", "stange"),
+    ("their", "thier"),
+    ("thought", "thougt"),
+    ("through", "throught"),
+    ("together", "togather"),
+    ("truly", "truely"),
+    ("usually", "usualy"),
+    ("writing", "writting"),
+    ("which", "wich"),
+    ("would", "woud"),
+    ("should", "shoud"),
+    ("could", "coud"),
+    ("always", "allways"),
+    ("already", "allready"),
+    ("argument", "arguement"),
+    ("decide", "descide"),
+    ("decided", "desided"),
+    ("difficult", "dificult"),
+    ("excited", "exited"),
+    ("family", "familly"),
+    ("favorite", "favourit"),
+    ("february", "febuary"),
+    ("wednesday", "wensday"),
+    ("schedule", "schedual"),
+    ("school", "shcool"),
+    ("science", "sience"),
+    ("stopped", "stoped"),
+    ("successful", "succesful"),
+    ("tired", "tierd"),
+    ("tried", "tryed"),
+    ("police", "polise"),
+];
+
+/// Verb forms that change places, in both directions.
+const AGREEMENT: &[(&str, &str)] = &[
+    ("is", "are"),
+    ("was", "were"),
+    ("has", "have"),
+    ("does", "do"),
+    ("isn't", "aren't"),
+    ("wasn't", "weren't"),
+    ("hasn't", "haven't"),
+    ("doesn't", "don't"),
+    ("am", "is"),
+    ("saw", "seen"),
+    ("went", "gone"),
+    ("did", "done"),
+    ("came", "come"),
+    ("ate", "eaten"),
+    ("took", "taken"),
+    ("gave", "given"),
+    ("wrote", "written"),
+    ("spoke", "spoken"),
+    ("broke", "broken"),
+    ("began", "begun"),
+    ("goes", "go"),
+    ("wants", "want"),
+    ("likes", "like"),
+    ("knows", "know"),
+    ("thinks", "think"),
+    ("looks", "look"),
+    ("seems", "seem"),
+    ("makes", "make"),
+    ("takes", "take"),
+    ("comes", "come"),
+    ("lives", "live"),
+    ("works", "work"),
+    ("needs", "need"),
+    ("says", "say"),
+    ("this", "these"),
+    ("that", "those"),
+    ("me", "I"),
+    ("he", "him"),
+    ("she", "her"),
+    ("we", "us"),
+    ("they", "them"),
+    ("much", "many"),
+    ("good", "well"),
+];
+
+const KEY_ROWS: [&str; 3] = ["qwertyuiop", "asdfghjkl", "zxcvbnm"];
+
+/// Adds slips to a text: none in a few texts, else one and, for each word, another with probability `rate`.
+pub fn add_slips(text: &str, rate: f64, seed: u64) -> String {
+    let random = &mut Random::new(seed);
+    let mut words: Vec<String> = text.split(' ').map(str::to_string).collect();
+    if rate <= 0.0 || random.chance(CLEAN_SHARE) {
+        return text.to_string();
+    }
+    let more = words.iter().skip(1).filter(|_| random.chance(rate)).count();
+    let total: u32 = KINDS.iter().map(|(_, weight)| weight).sum();
+    // More slips than half the words would leave nothing to mend them by.
+    for _ in 0..(1 + more).min(words.len().div_ceil(2)) {
+        // Not every kind of slip finds a place in every text.
+        for _ in 0..20 {
+            let mut ticket = random.below(total as usize) as u32;
+            let kind = KINDS.iter().find(|(_, weight)| {
+                let found = ticket < *weight;
+                ticket = ticket.wrapping_sub(*weight);
+                found
+            });
+            if kind.is_some_and(|(kind, _)| slip(*kind, &mut words, random)) {
+                break;
+            }
+        }
+    }
+    words.join(" ")
+}
+
+/// Tries one slip of a kind at a random place; false where there is none.
+fn slip(kind: Kind, words: &mut Vec<String>, random: &mut Random) -> bool {
+    let candidates: Vec<usize> = (0..words.len()).filter(|&i| fits(kind, words, i)).collect();
+    let Some(&i) = random.choose(&candidates) else { return false };
+    match kind {
+        Kind::Transpose | Kind::DropLetter | Kind::DoubleLetter | Kind::NeighbourKey | Kind::ExtraKey => {
+            words[i] = letters(kind, &words[i], random);
+        }
+        Kind::SoundsAlike => {
+            let others: Vec<&str> = SOUNDS_ALIKE
+                .iter()
+                .filter(|set| set.contains(&lower_core(&words[i]).as_str()))
+                .flat_map(|set| set.iter().copied())
+                .filter(|word| *word != lower_core(&words[i]))
+                .collect();
+            if let Some(other) = random.choose(&others) {
+                words[i] = with_core(&words[i], other);
+            }
+        }
+        Kind::Misspelling => {
+            let core = lower_core(&words[i]);
+            if let Some((_, wrong)) = MISSPELLINGS.iter().find(|(right, _)| *right == core) {
+                words[i] = with_core(&words[i], wrong);
+            }
+        }
+        Kind::Article => match (lower_core(&words[i]).as_str(), random.below(3)) {
+            ("a", 0 | 1) => words[i] = with_core(&words[i], "an"),
+            ("an", 0 | 1) => words[i] = with_core(&words[i], "a"),
+            _ if words.len() > 2 && i + 1 < words.len() => {
+                words.remove(i);
+            }
+            _ => return false,
+        },
+        Kind::Agreement => {
+            let core = lower_core(&words[i]);
+            let others: Vec<&str> = AGREEMENT
+                .iter()
+                .filter_map(|(a, b)| match (*a == core, b.to_lowercase() == core) {
+                    (true, _) => Some(*b),
+                    (_, true) => Some(*a),
+                    _ => None,
+                })
+                .collect();
+            if let Some(other) = random.choose(&others) {
+                words[i] = with_core(&words[i], other);
+            }
+        }
+        Kind::Apostrophe => words[i] = words[i].replacen(['\'', '’'], "", 1),
+        Kind::Case => {
+            let mut chars = words[i].chars();
+            let first = chars.next().unwrap_or(' ');
+            words[i] = if first.is_uppercase() {
+                first.to_lowercase().chain(chars).collect()
+            } else {
+                first.to_uppercase().chain(chars).collect()
+            };
+        }
+        Kind::Space => {
+            let len = words[i].chars().count();
+            if i + 1 < words.len() && (len < 4 || random.chance(0.6)) {
+                let next = words.remove(i + 1);
+                words[i].push_str(&next);
+            } else if len >= 4 {
+                let at = random.between(1, len - 1);
+                words[i] = words[i]
+                    .chars()
+                    .enumerate()
+                    .flat_map(|(n, c)| (n == at).then_some(' ').into_iter().chain([c]))
+                    .collect();
+            } else {
+                return false;
+            }
+        }
+        Kind::Mark => {
+            words[i].pop();
+        }
+        Kind::DoubleWord => words.insert(i, words[i].clone()),
+    }
+    true
+}
+
+fn fits(kind: Kind, words: &[String], i: usize) -> bool {
+    let word = &words[i];
+    let letters = word.chars().filter(char::is_ascii_alphabetic).count();
+    let core = || lower_core(word);
+    match kind {
+        Kind::Transpose | Kind::DropLetter => letters >= 3,
+        Kind::DoubleLetter | Kind::NeighbourKey | Kind::ExtraKey => letters >= 3,
+        Kind::SoundsAlike => SOUNDS_ALIKE.iter().any(|set| set.contains(&core().as_str())),
+        Kind::Misspelling => MISSPELLINGS.iter().any(|(right, _)| *right == core()),
+        Kind::Article => matches!(core().as_str(), "a" | "an" | "the"),
+        Kind::Agreement => AGREEMENT.iter().any(|(a, b)| *a == core() || b.to_lowercase() == core()),
+        Kind::Apostrophe => {
+            let at = word.find(['\'', '’']);
+            at.is_some_and(|at| at > 0 && word[at..].chars().nth(1).is_some_and(char::is_alphabetic))
+        }
+        // Only capitals that the sentence's rules ask for can be restored; names in the middle count as such.
+        Kind::Case => {
+            word.chars().next().is_some_and(|c| c.is_uppercase() || (i > 0 && c.is_lowercase() && letters > 2))
+        }
+        Kind::Space => letters >= 2 && !word.contains(['\'', '’']),
+        Kind::Mark => word.ends_with(['.', ',', '?', '!']) && letters > 0,
+        Kind::DoubleWord => letters > 0 && letters == word.len() && letters <= 5,
+    }
+}
+
+/// Changes letters inside a word. The place is a letter whose neighbours make the change visible.
+fn letters(kind: Kind, word: &str, random: &mut Random) -> String {
+    let mut chars: Vec<char> = word.chars().collect();
+    let places: Vec<usize> = (0..chars.len())
+        .filter(|&i| {
+            let letter = chars[i].is_ascii_alphabetic();
+            match kind {
+                Kind::Transpose => {
+                    letter && chars.get(i + 1).is_some_and(|n| n.is_ascii_alphabetic() && *n != chars[i])
+                }
+                // A lost or changed first letter is rare and hard to mend.
+                Kind::DropLetter | Kind::NeighbourKey => letter && i > 0,
+                _ => letter,
+            }
+        })
+        .collect();
+    let Some(&i) = random.choose(&places) else { return word.to_string() };
+    match kind {
+        Kind::Transpose => {
+            // A capital stays where it is: "Tihs", not "hTis".
+            let (a, b) = (chars[i], chars[i + 1]);
+            let like = |c: char, model: char| {
+                if model.is_uppercase() { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() }
+            };
+            (chars[i], chars[i + 1]) = (like(b, a), like(a, b));
+        }
+        Kind::DropLetter => {
+            chars.remove(i);
+        }
+        Kind::DoubleLetter => chars.insert(i, chars[i]),
+        Kind::NeighbourKey => chars[i] = neighbour_key(chars[i], random),
+        _ => {
+            let key = neighbour_key(chars[i], random).to_ascii_lowercase();
+            chars.insert(i + 1, key);
+        }
+    }
+    chars.into_iter().collect()
+}
+
+/// A key beside the letter's own on an English keyboard, in the letter's case.
+fn neighbour_key(letter: char, random: &mut Random) -> char {
+    let lower = letter.to_ascii_lowercase();
+    let Some((row, column)) = KEY_ROWS.iter().enumerate().find_map(|(r, keys)| keys.find(lower).map(|c| (r, c))) else {
+        return letter;
+    };
+    let key = |row: usize, column: usize| KEY_ROWS.get(row).and_then(|keys| keys.as_bytes().get(column)).copied();
+    let around = [
+        column.checked_sub(1).and_then(|c| key(row, c)),
+        key(row, column + 1),
+        row.checked_sub(1).and_then(|r| key(r, column)),
+        key(row + 1, column),
+    ];
+    let around: Vec<u8> = around.into_iter().flatten().collect();
+    let chosen = random.choose(&around).map_or(lower, |&b| char::from(b));
+    if letter.is_uppercase() { chosen.to_ascii_uppercase() } else { chosen }
+}
+
+/// A word without the marks around it, in small letters.
+fn lower_core(word: &str) -> String {
+    core(word).to_lowercase().replace('’', "'")
+}
+
+fn core(word: &str) -> &str {
+    word.trim_matches(|c: char| !c.is_alphanumeric())
+}
+
+/// Puts another word between the marks around a word, with its first capital.
+fn with_core(word: &str, other: &str) -> String {
+    let old = core(word);
+    let start = word.find(old).unwrap_or(0);
+    let capital = old.starts_with(char::is_uppercase) && old != "I";
+    let mut chars = other.chars();
+    let other: String = match chars.next() {
+        Some(first) if capital => first.to_uppercase().chain(chars).collect(),
+        _ => other.to_string(),
+    };
+    format!("{}{other}{}", &word[..start], &word[start + old.len()..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "They're going to the station because an old friend of their father's was waiting there.";
+
+    #[test]
+    fn slips_are_a_function_of_text_and_seed() {
+        let slipped: Vec<String> = (0..200).map(|seed| add_slips(TEXT, 0.1, seed)).collect();
+        assert_eq!(slipped, (0..200).map(|seed| add_slips(TEXT, 0.1, seed)).collect::<Vec<_>>());
+        let clean = slipped.iter().filter(|s| *s == TEXT).count();
+        // 8 % of 200, and the rare slip that changes nothing.
+        assert!((4..40).contains(&clean), "{clean}");
+        let different: std::collections::HashSet<_> = slipped.iter().collect();
+        assert!(different.len() > 150);
+        assert_eq!(add_slips(TEXT, 0.0, 1), TEXT);
+    }
+
+    #[test]
+    fn slips_stay_small() {
+        for seed in 0..500 {
+            let slipped = add_slips(TEXT, 0.1, seed);
+            let (a, b) = (slipped.chars().count(), TEXT.chars().count());
+            assert!(a.abs_diff(b) < 30, "{slipped}");
+            assert!(!slipped.is_empty() && !slipped.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn every_kind_does_what_its_name_says() {
+        let one = |kind: Kind, text: &str, seed: u64| {
+            let mut words: Vec<String> = text.split(' ').map(str::to_string).collect();
+            let done = slip(kind, &mut words, &mut Random::new(seed));
+            done.then(|| words.join(" "))
+        };
+        let cases: &[(Kind, &str, &[&str])] = &[
+            (Kind::Transpose, "abc", &["bac", "acb"]),
+            (Kind::DropLetter, "abc", &["ac", "ab"]),
+            (Kind::DoubleLetter, "abc", &["aabc", "abbc", "abcc"]),
+            (Kind::SoundsAlike, "\"Their", &["\"There", "\"They're"]),
+            (Kind::Misspelling, "Receive,", &["Recieve,"]),
+            (Kind::Article, "see an egg", &["see a egg", "see egg"]),
+            (Kind::Agreement, "Is", &["Are", "Am"]),
+            (Kind::Apostrophe, "don't", &["dont"]),
+            (Kind::Case, "Tom", &["tom"]),
+            (Kind::Space, "go on", &["goon"]),
+            (Kind::Mark, "so.", &["so"]),
+            (Kind::DoubleWord, "so", &["so so"]),
+        ];
+        for (kind, text, expected) in cases {
+            let mut seen = std::collections::BTreeSet::new();
+            for seed in 0..60 {
+                if let Some(out) = one(*kind, text, seed) {
+                    assert!(expected.contains(&out.as_str()), "{kind:?}: {text} -> {out}");
+                    seen.insert(out);
+                }
+            }
+            assert_eq!(seen.len(), expected.len(), "{kind:?}: {seen:?}");
+        }
+        // No place for a slip of this kind.
+        assert_eq!(one(Kind::Apostrophe, "no marks here", 1), None);
+    }
+
+    #[test]
+    fn neighbours_are_beside_the_key() {
+        let seen: std::collections::BTreeSet<char> =
+            (0..50).map(|seed| neighbour_key('S', &mut Random::new(seed))).collect();
+        assert_eq!(seen.into_iter().collect::<String>(), "ADWX");
+    }
+
+    #[test]
+    fn odd_texts_do_not_panic() {
+        for text in ["", " ", "ß", "日本語", "'", "a", "«Ü»", "I", "...", "x' y'"] {
+            for seed in 0..100 {
+                add_slips(text, 2.0, seed);
+            }
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! The training loop: batches -> gradients -> update, with logs, evaluations and checkpoints on the way.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
+
+use crate::batches::{Batch, BatchSource};
+use crate::checkpoint::{Best, Checkpoints, Interval, Saved, State, Tensors, write_model};
+use crate::config::{Config, Denominator};
+use crate::events::EventWriter;
+use crate::files;
+use crate::kernels::vectorised;
+use crate::model::{LossOptions, Model};
+use crate::ops::Sequences;
+use crate::ops::cross_entropy::Statistics;
+use crate::ops::dropout::{Plan, mix};
+use crate::optimizer::Optimizer;
+use crate::{Error, Result};
+
+/// What an evaluation found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationReport {
+    /// By TASK/METRIC.
+    pub metrics: std::collections::BTreeMap<String, f64>,
+    pub samples: Vec<Sample>,
+}
+
+/// One evaluated example.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    pub task: String,
+    pub input: String,
+    pub target: String,
+    pub output: String,
+}
+
+/// Judges a model saved as a Hugging Face folder.
+pub trait Evaluator {
+    /// Runs it over the dev examples.
+    ///
+    /// # Errors
+    /// Where the model cannot be run.
+    fn evaluate(&mut self, model: &Path) -> Result<EvaluationReport>;
+}
+
+/// One line of `log.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub step: u64,
+    /// Encoder and decoder tokens so far.
+    pub tokens: u64,
+    /// Seconds of training so far.
+    pub seconds: f64,
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What a record holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// Means over the steps since the last record.
+    Train {
+        /// Nats per target token, without smoothing and z-loss.
+        loss: f64,
+        z_loss: f64,
+        /// Share of target tokens that have the largest logit.
+        accuracy: f64,
+        rate: f64,
+        /// Of the last step, before clipping.
+        gradient_norm: f64,
+        /// Encoder and decoder tokens.
+        tokens_per_second: f64,
+        /// The largest memory use so far, where the system tells it.
+        peak_memory_mb: Option<f64>,
+    },
+    Evaluation {
+        loss: f64,
+        accuracy: f64,
+        #[serde(flatten)]
+        report: EvaluationReport,
+    },
+}
+
+/// What a run is made of.
+pub struct Parts {
+    pub model: Model,
+    pub source: Box<dyn BatchSource>,
+    /// Dev batches, for the loss.
+    pub dev: Vec<Batch>,
+    pub evaluator: Option<Box<dyn Evaluator>>,
+    /// Files that make a folder of weights a model: (name, contents).
+    pub extra: Vec<(String, Vec<u8>)>,
+}
+
+/// A run.
+pub struct Trainer {
+    config: Config,
+    parts: Parts,
+    optimizer: Optimizer,
+    average: Option<Vec<Vec<f32>>>,
+    state: State,
+    checkpoints: Checkpoints,
+    log: File,
+    log_path: PathBuf,
+    events: Option<EventWriter>,
+    bar: ProgressBar,
+}
+
+impl Trainer {
+    /// Starts a run in its output folder, or continues the one that is there.
+    ///
+    /// # Errors
+    /// Where the folder holds a run with another configuration, or cannot be written.
+    pub fn open(config: &Config, parts: Parts) -> Result<Trainer> {
+        let output = &config.run.output;
+        files::create_folder(output)?;
+        let checkpoints = Checkpoints::open(&output.join("checkpoints"), config.checkpoint.keep_last)?;
+        checkpoints.clean()?;
+        let newest = checkpoints.steps()?.last().copied();
+        let kept = output.join("config.toml");
+        if newest.is_some() {
+            let text = fs::read_to_string(&kept).map_err(Error::io(&kept))?;
+            let before = Config::parse(&kept.display().to_string(), &text, &[])?;
+            let differences = before.differences(config)?;
+            if !differences.is_empty() {
+                let what = format!(
+                    "holds a run with another configuration: {}; choose another run.output or undo the change",
+                    differences.join(", ")
+                );
+                return Err(Error::file(output, what));
+            }
+        }
+        files::replace(&kept, config.to_toml()?.as_bytes())?;
+
+        let optimizer = Optimizer::new(&config.optimizer, parts.model.specs());
+        let state = State {
+            step: 0,
+            tokens: 0,
+            seconds: 0.0,
+            data: parts.source.state(),
+            best: None,
+            interval: Interval::default(),
+        };
+        let average = (config.checkpoint.average_decay > 0.0)
+            .then(|| (0..parts.model.vars().len()).map(|index| parts.model.values(index)).collect::<Result<_>>())
+            .transpose()?;
+        let events = config.log.tensorboard.then(|| EventWriter::create(&output.join("events"))).transpose()?;
+        let log_path = output.join("log.jsonl");
+        let mut trainer = Trainer {
+            config: config.clone(),
+            parts,
+            optimizer,
+            average,
+            state,
+            checkpoints,
+            log: OpenOptions::new().create(true).append(true).open(&log_path).map_err(Error::io(&log_path))?,
+            log_path,
+            events,
+            bar: ProgressBar::new(config.run.steps).with_style(style()),
+        };
+        if let Some(step) = newest {
+            trainer.resume(step)?;
+        }
+        trainer.trim_log()?;
+        Ok(trainer)
+    }
+
+    fn resume(&mut self, step: u64) -> Result<()> {
+        let saved = Saved::open(&self.checkpoints.path(step))?;
+        let (model, optimizer) = (saved.model()?, saved.optimizer()?);
+        self.parts.model.load(|name| model.read(name))?;
+        self.optimizer.restore(self.parts.model.specs(), |name| optimizer.read(name))?;
+        if let (Some(average), Some(file)) = (&mut self.average, saved.average()?) {
+            for (values, spec) in average.iter_mut().zip(self.parts.model.specs()) {
+                *values = file.read(&spec.hf_name)?;
+            }
+        }
+        self.parts.source.restore(&saved.state.data)?;
+        self.state = saved.state;
+        Ok(())
+    }
+
+    /// Drops log records of steps after the checkpoint: they will be written again.
+    fn trim_log(&mut self) -> Result<()> {
+        let text = fs::read_to_string(&self.log_path).map_err(Error::io(&self.log_path))?;
+        let kept = |line: &&str| {
+            serde_json::from_str::<serde_json::Value>(line)
+                .ok()
+                .and_then(|record| record["step"].as_u64())
+                .is_some_and(|step| step <= self.state.step)
+        };
+        let lines: Vec<&str> = text.lines().filter(kept).collect();
+        let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+        files::replace(&self.log_path, text.as_bytes())?;
+        self.log = OpenOptions::new().append(true).open(&self.log_path).map_err(Error::io(&self.log_path))?;
+        Ok(())
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.state.step
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.parts.model
+    }
+
+    /// Where the checkpoints are.
+    pub fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
+    }
+
+    /// Trains to the last step and saves a checkpoint of it.
+    ///
+    /// # Errors
+    /// Where data, disk or numbers fail; checkpoints saved before are still there.
+    pub fn run(&mut self) -> Result<()> {
+        self.bar.set_position(self.state.step);
+        if self.state.step > 0 {
+            self.say(&format!("continuing after step {}", self.state.step));
+        }
+        while self.state.step < self.config.run.steps {
+            self.train_step()?;
+            let (step, last) = (self.state.step, self.state.step == self.config.run.steps);
+            let due = |every: u64| every > 0 && (step.is_multiple_of(every) || last);
+            let mut improved = false;
+            if due(self.config.evaluation.every_steps) {
+                improved = self.evaluate()?;
+            }
+            if due(self.config.checkpoint.every_steps) || improved {
+                self.save()?;
+            }
+        }
+        self.bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// One update.
+    fn train_step(&mut self) -> Result<()> {
+        let started = Instant::now();
+        let config = &self.config;
+        let step = self.state.step;
+        let mut batches = Vec::with_capacity(config.run.accumulate);
+        let mut sequences = Vec::with_capacity(config.run.accumulate);
+        for _ in 0..config.run.accumulate {
+            let batch = self.parts.source.next_batch()?;
+            sequences.push(Sequences::new(&batch, self.parts.model.config().vocab_size)?);
+            batches.push(batch);
+        }
+        let tokens: usize = sequences.iter().map(Sequences::tokens).sum();
+        let options = LossOptions {
+            label_smoothing: config.loss.label_smoothing,
+            z_loss: config.loss.z_loss,
+            denominator: match config.loss.denominator {
+                Denominator::Tokens => sequences.iter().map(Sequences::weight).sum::<f64>().max(1.0),
+                Denominator::Positions => sequences.iter().map(|s| s.decoder_positions).sum::<usize>() as f64,
+                Denominator::None => 1.0,
+            },
+        };
+        let (mut loss, mut statistics) = (0.0f64, Statistics::default());
+        for (micro, sequences) in sequences.into_iter().enumerate() {
+            let dropout = Plan {
+                rate: config.model.dropout,
+                seed: mix(mix(config.run.seed ^ mix(step)) ^ micro as u64),
+                shared_over_length: config.model.dropout_shared_over_length,
+            };
+            let (part, counts) = self.parts.model.backward(sequences, &options, dropout)?;
+            loss += part as f64;
+            statistics.add(&counts);
+        }
+        let gradient_norm = Optimizer::gradient_norm(&self.parts.model);
+        if !loss.is_finite() || !gradient_norm.is_finite() {
+            return Err(self.diverged(step, loss, gradient_norm, &batches));
+        }
+        let rate = config.schedule.rate(step, config.run.steps);
+        self.optimizer.step(&self.parts.model, step, rate, gradient_norm)?;
+        self.update_average()?;
+
+        self.state.step += 1;
+        self.state.tokens += tokens as u64;
+        self.state.data = self.parts.source.state();
+        let seconds = started.elapsed().as_secs_f64();
+        self.state.seconds += seconds;
+        let interval = &mut self.state.interval;
+        interval.negative_log_likelihood += statistics.negative_log_likelihood;
+        interval.z_loss += statistics.z_loss;
+        interval.correct += statistics.correct;
+        interval.weight += statistics.weight;
+        interval.tokens += tokens as u64;
+        interval.seconds += seconds;
+        self.bar.set_position(self.state.step);
+        if self.state.step.is_multiple_of(self.config.log.every_steps) || self.state.step == self.config.run.steps {
+            self.log_interval(rate, gradient_norm)?;
+        }
+        Ok(())
+    }
+
+    fn update_average(&mut self) -> Result<()> {
+        let Some(average) = &mut self.average else {
+            return Ok(());
+        };
+        let decay = self.config.checkpoint.average_decay as f32;
+        for (average, var) in average.iter_mut().zip(self.parts.model.vars()) {
+            let values = crate::ops::Values::new(var.as_tensor())?;
+            vectorised(|| {
+                for (average, value) in average.iter_mut().zip(&*values) {
+                    *average = decay * *average + (1.0 - decay) * value;
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn log_interval(&mut self, rate: f64, gradient_norm: f64) -> Result<()> {
+        let interval = std::mem::take(&mut self.state.interval);
+        let weight = interval.weight.max(1e-9);
+        let (loss, accuracy) = (interval.negative_log_likelihood / weight, interval.correct / weight);
+        let (z_loss, tokens_per_second) = (interval.z_loss / weight, interval.tokens as f64 / interval.seconds);
+        let line = format!(
+            "loss {loss:.4}  accuracy {accuracy:.4}  rate {rate:.2e}  norm {gradient_norm:.3}  {tokens_per_second:.0} tok/s"
+        );
+        self.bar.set_message(line.clone());
+        if self.bar.is_hidden() {
+            self.say(&format!("step {}/{}  {line}", self.state.step, self.config.run.steps));
+        }
+        let peak_memory_mb = peak_memory_mb();
+        self.record(What::Train { loss, z_loss, accuracy, rate, gradient_norm, tokens_per_second, peak_memory_mb })?;
+        if let Some(events) = &mut self.events {
+            let scalars = [
+                ("train/loss", loss),
+                ("train/accuracy", accuracy),
+                ("train/rate", rate),
+                ("train/gradient_norm", gradient_norm),
+                ("train/tokens_per_second", tokens_per_second),
+            ];
+            events.scalars(self.state.step, &scalars)?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, what: What) -> Result<()> {
+        let record = Record { step: self.state.step, tokens: self.state.tokens, seconds: self.state.seconds, what };
+        let mut line = serde_json::to_string(&record).map_err(|error| Error::Invalid(format!("log: {error}")))?;
+        line.push('\n');
+        self.log.write_all(line.as_bytes()).map_err(Error::io(&self.log_path))
+    }
+
+    /// Dev loss and task metrics; whether they are the best so far.
+    fn evaluate(&mut self) -> Result<bool> {
+        let (mut statistics, options) =
+            (Statistics::default(), LossOptions { label_smoothing: 0.0, z_loss: 0.0, denominator: 1.0 });
+        let folder = self.config.run.output.join("evaluated");
+        files::create_folder(&folder)?;
+        self.write_folder(&folder)?;
+        let current = self.average.is_some().then(|| self.swap_average()).transpose()?;
+        for batch in &self.parts.dev {
+            let sequences = Sequences::new(batch, self.parts.model.config().vocab_size)?;
+            statistics.add(&self.parts.model.evaluate(sequences, &options)?.1);
+        }
+        if let Some(current) = current {
+            self.set_values(&current)?;
+        }
+        let report = match &mut self.parts.evaluator {
+            Some(evaluator) => evaluator.evaluate(&folder)?,
+            None => EvaluationReport::default(),
+        };
+        let weight = statistics.weight.max(1e-9);
+        let (loss, accuracy) = (statistics.negative_log_likelihood / weight, statistics.correct / weight);
+        let metrics: String = report.metrics.iter().map(|(name, value)| format!("  {name} {value:.2}")).collect();
+        self.say(&format!("step {}: dev loss {loss:.4}  accuracy {accuracy:.4}{metrics}", self.state.step));
+        if let Some(events) = &mut self.events {
+            let mut scalars = vec![("dev/loss", loss), ("dev/accuracy", accuracy)];
+            scalars.extend(report.metrics.iter().map(|(name, value)| (name.as_str(), *value)));
+            events.scalars(self.state.step, &scalars)?;
+        }
+        let best_by = &self.config.evaluation.best_by;
+        let score = if best_by == "loss" {
+            -loss
+        } else {
+            let known = || report.metrics.keys().cloned().collect::<Vec<_>>().join(", ");
+            *report.metrics.get(best_by).ok_or_else(|| {
+                Error::config(
+                    "configuration",
+                    "evaluation.best_by",
+                    format!("expected loss or one of {}, found {best_by}", known()),
+                )
+            })?
+        };
+        let improved = self.state.best.as_ref().is_none_or(|best| score > best.score);
+        if improved {
+            self.state.best = Some(Best { step: self.state.step, score });
+        }
+        self.record(What::Evaluation { loss, accuracy, report })?;
+        Ok(improved)
+    }
+
+    /// Puts the averaged parameters into the model and gives the current ones.
+    fn swap_average(&mut self) -> Result<Vec<Vec<f32>>> {
+        let current =
+            (0..self.parts.model.vars().len()).map(|index| self.parts.model.values(index)).collect::<Result<_>>()?;
+        if let Some(average) = self.average.take() {
+            let set = self.set_values(&average);
+            self.average = Some(average);
+            set?;
+        }
+        Ok(current)
+    }
+
+    fn set_values(&self, values: &[Vec<f32>]) -> Result<()> {
+        let mut values = values.iter();
+        self.parts.model.load(|_| Ok(values.next().cloned().unwrap_or_default()))
+    }
+
+    /// The current model (its average, where the run keeps one) as a Hugging Face folder.
+    fn write_folder(&self, folder: &Path) -> Result<()> {
+        write_model(&folder.join("model.safetensors"), &self.parts.model, self.average.as_deref())?;
+        for (name, contents) in &self.parts.extra {
+            files::write_synced(&folder.join(name), contents)?;
+        }
+        Ok(())
+    }
+
+    /// Saves a checkpoint.
+    ///
+    /// # Errors
+    /// Where the disk is full; earlier checkpoints are still there.
+    pub fn save(&self) -> Result<PathBuf> {
+        let (model, optimizer) = (&self.parts.model, &self.optimizer);
+        let tensors = Tensors { model, optimizer, average: self.average.as_deref() };
+        self.checkpoints.save(&self.state, &tensors, &self.parts.extra)
+    }
+
+    fn diverged(&self, step: u64, loss: f64, gradient_norm: f64, batches: &[Batch]) -> Error {
+        let path = self.config.run.output.join("diverged.json");
+        let ids: Vec<_> = (batches.iter())
+            .map(|batch| {
+                serde_json::json!({
+                    "rows": batch.rows,
+                    "encoder_ids": batch.encoder_ids,
+                    "decoder_target_ids": batch.decoder_target_ids,
+                })
+            })
+            .collect();
+        let contents = serde_json::json!({ "step": step, "data": self.state.data, "batches": ids }).to_string();
+        let where_batch = match files::write_synced(&path, contents.as_bytes()) {
+            Ok(()) => format!("its batch is in {}", path.display()),
+            Err(error) => format!("its batch could not be written ({error})"),
+        };
+        let good = match self.checkpoints.steps().ok().and_then(|steps| steps.last().copied()) {
+            Some(step) => format!("the last good checkpoint is {}", self.checkpoints.path(step).display()),
+            None => "there is no checkpoint yet".to_owned(),
+        };
+        Error::Diverged(format!(
+            "step {step}: the loss is {loss} and the gradient norm {gradient_norm}; {where_batch}; {good}"
+        ))
+    }
+
+    fn say(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{bar:24} {pos}/{len}  {eta} left  {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// The process's largest resident set.
+pub fn peak_memory_mb() -> Option<f64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<f64>().ok()? / 1024.0)
+}
