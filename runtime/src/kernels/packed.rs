@@ -101,13 +101,6 @@ macro_rules! element {
         }
 
         impl $name {
-            /// The numbers themselves.
-            #[inline(always)]
-            pub(crate) fn values(x: &mut [$name; LANES]) -> &mut [$inner; LANES] {
-                // SAFETY: the wrapper is transparent.
-                unsafe { &mut *std::ptr::from_mut(x).cast() }
-            }
-
             /// Interleaves rows of `k` values.
             pub(crate) fn pack(parts: &[&Tensor], n: usize, k: usize) -> Table<Pair<$name>> {
                 let mut packed = Table::<Pair<$name>>::zeroed(n.div_ceil(2 * LANES) * k);
@@ -127,6 +120,15 @@ macro_rules! element {
 element!(F32, f32, load);
 element!(F16, u16, load_f16);
 element!(BF16, u16, load_bf16);
+
+impl F32 {
+    /// The numbers themselves.
+    #[inline(always)]
+    pub(crate) fn values(x: &mut [F32; LANES]) -> &mut [f32; LANES] {
+        // SAFETY: the wrapper is transparent.
+        unsafe { &mut *std::ptr::from_mut(x).cast() }
+    }
+}
 
 fn flip_of<V: Simd>(_: V) -> u8 {
     V::FLIP
