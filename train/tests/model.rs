@@ -102,6 +102,7 @@ const VARIANTS: [(&str, bool, &str); 3] =
 
 #[test]
 fn logits_and_losses_are_the_specification_s() {
+    #[allow(clippy::type_complexity)] // a row of the specification's table
     let expected: [(usize, [f32; 11], [f32; 11], [f32; 4]); 3] = [
         (
             47,

@@ -149,6 +149,7 @@ pub(crate) fn linear(x: &[f32], m: usize, w: &[f32], n: usize, k: usize, y: &mut
 }
 
 /// `dx[m, k] (+)= dy[m, n] w[n, k]`, where rows of `dy` start `stride` apart.
+#[allow(clippy::too_many_arguments)] // a product: two inputs, their strides and shape, one result
 pub(crate) fn linear_input_gradient(
     product: Product,
     dy: &[f32],
