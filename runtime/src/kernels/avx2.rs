@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::simd::{LANES, Simd, WeightStep};
+use super::simd::{BF16, F16, LANES, Simd, WeightStep};
 
 /// Proof that the processor has the features of [`detected`].
 #[derive(Clone, Copy)]
@@ -137,7 +137,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn load_f16(self, x: &[u16; LANES]) -> F {
+    fn load_f16(self, x: &[F16; LANES]) -> F {
         unsafe {
             [
                 _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())),
@@ -147,7 +147,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn load_bf16(self, x: &[u16; LANES]) -> F {
+    fn load_bf16(self, x: &[BF16; LANES]) -> F {
         unsafe {
             let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));
             let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(x[8..].as_ptr().cast()));

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::simd::{LANES, Simd, WeightStep};
+use super::simd::{BF16, F16, LANES, Simd, WeightStep};
 
 /// Proof that the processor has the features of [`detected`].
 #[derive(Clone, Copy)]
@@ -85,12 +85,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn load_f16(self, x: &[u16; LANES]) -> __m512 {
+    fn load_f16(self, x: &[F16; LANES]) -> __m512 {
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
     }
 
     #[inline(always)]
-    fn load_bf16(self, x: &[u16; LANES]) -> __m512 {
+    fn load_bf16(self, x: &[BF16; LANES]) -> __m512 {
         unsafe {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))

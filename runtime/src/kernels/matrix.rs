@@ -2,9 +2,9 @@
 
 use super::activations::{self, Activations, BLOCK};
 use super::memory::Table;
-use super::packed::{BF16, F16, F32, Pair, Q8};
+use super::packed::{self, Pair, Q8};
 use super::product::Tiling;
-use super::simd::LANES;
+use super::simd::{BF16, F16, LANES};
 use super::{Isa, Kernels, product};
 use crate::block;
 use crate::error::Result;
@@ -19,7 +19,7 @@ pub struct Workspace {
     /// A row as it is decoded, `[k]`.
     row: Vec<f32>,
     /// 16 rows of weights widened to f32, `[k, 16]`, or two such groups.
-    wide: Vec<[F32; LANES]>,
+    wide: Vec<[f32; LANES]>,
 }
 
 /// A weight matrix `[n, k]`, possibly several stacked by rows, made ready for `y = x W^T`.
@@ -33,7 +33,7 @@ pub struct Matrix {
 
 enum Storage {
     Q8(Q8),
-    F32(Table<Pair<F32>>),
+    F32(Table<Pair<f32>>),
     F16(Table<Pair<F16>>),
     BF16(Table<Pair<BF16>>),
     /// Decoded anew for every product, 16 rows at a time.
@@ -61,9 +61,9 @@ impl Matrix {
         let storage = match dtype {
             _ if parts.iter().any(|part| part.dtype != dtype) => None,
             DType::Q8_0 => Some(Storage::Q8(Q8::pack(parts, n, k, kernels.flip())?)),
-            DType::F32 => Some(Storage::F32(F32::pack(parts, n, k))),
-            DType::F16 => Some(Storage::F16(F16::pack(parts, n, k))),
-            DType::BF16 => Some(Storage::BF16(BF16::pack(parts, n, k))),
+            DType::F32 => Some(Storage::F32(packed::pack_pairs(parts, n, k))),
+            DType::F16 => Some(Storage::F16(packed::pack_pairs(parts, n, k))),
+            DType::BF16 => Some(Storage::BF16(packed::pack_pairs(parts, n, k))),
             _ => None,
         };
         let storage = match storage {
@@ -113,7 +113,7 @@ impl Matrix {
             Storage::BF16(w) => product::plain_bf16(kernels, w, tiled(kernels, x, m, tiles), k, y, n, wide),
             Storage::Encoded(parts) => {
                 row.resize(k, 0.0);
-                wide.resize(wide.len().max(k), Default::default());
+                wide.resize(wide.len().max(k), [0.0; LANES]);
                 let x = tiled(kernels, x, m, tiles);
                 let mut rows = parts.iter().flat_map(|part| {
                     (0..part.rows()).map(move |row| part.row_data(row)).zip(std::iter::repeat(part.dtype))
@@ -122,7 +122,7 @@ impl Matrix {
                     for (lane, (data, dtype)) in rows.by_ref().take(LANES).enumerate() {
                         block::decode(dtype, data, row);
                         for (wide, &value) in wide.iter_mut().zip(row.iter()) {
-                            wide[lane] = F32::from(value);
+                            wide[lane] = value;
                         }
                     }
                     product::panel(kernels, &wide[..k], x, y, n, column);

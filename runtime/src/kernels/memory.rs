@@ -6,6 +6,8 @@
 
 use std::marker::PhantomData;
 
+use super::simd::{BF16, F16};
+
 /// Types of which all bits zero is a value and which have no padding, no destructor and an alignment of at most 64.
 ///
 /// # Safety
@@ -15,7 +17,9 @@ pub(crate) unsafe trait Zeroable: Copy {}
 // SAFETY: plain numbers and arrays of them.
 unsafe impl Zeroable for u8 {}
 // SAFETY: as above.
-unsafe impl Zeroable for u16 {}
+unsafe impl Zeroable for F16 {}
+// SAFETY: as above.
+unsafe impl Zeroable for BF16 {}
 // SAFETY: as above.
 unsafe impl Zeroable for f32 {}
 // SAFETY: as above.

@@ -4,7 +4,7 @@
 use super::Kernels;
 use super::activations::BLOCK;
 use super::memory::{Table, Zeroable};
-use super::simd::{LANES, Simd, WeightStep, f16_to_f32};
+use super::simd::{BF16, F16, LANES, Simd, WeightStep, f16_to_f32};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
@@ -23,7 +23,7 @@ unsafe impl Zeroable for WeightBlock {}
 pub(crate) struct Q8 {
     pub(crate) weights: Table<WeightBlock>,
     /// IEEE half precision, `[groups, blocks, 16]`.
-    pub(crate) scales: Table<[u16; LANES]>,
+    pub(crate) scales: Table<[F16; LANES]>,
 }
 
 /// Rows of the parts one after the other.
@@ -40,16 +40,16 @@ impl Q8 {
         let (groups, blocks) = (n.div_ceil(LANES), k / BLOCK);
         let block_bytes = DType::Q8_0.block_bytes();
         let mut weights = Table::<WeightBlock>::zeroed(groups * blocks);
-        let mut scales = Table::<[u16; LANES]>::zeroed(groups * blocks);
+        let mut scales = Table::<[F16; LANES]>::zeroed(groups * blocks);
         for (i, (part, row)) in rows(parts).enumerate() {
             let (group, lane) = (i / LANES, i % LANES);
             let source = part.row_data(row).chunks_exact(block_bytes);
             let target = group * blocks..(group + 1) * blocks;
             for (source, (weights, scales)) in source.zip(weights[target.clone()].iter_mut().zip(&mut scales[target])) {
-                let scale = u16::from_le_bytes([source[0], source[1]]);
-                if scale & 0x7c00 == 0x7c00 {
+                let scale = F16::read(source);
+                if scale.0 & 0x7c00 == 0x7c00 {
                     return Err(
-                        part.error(format!("expected a finite scale in row {row}, found {}", f16_to_f32(scale)))
+                        part.error(format!("expected a finite scale in row {row}, found {}", f16_to_f32(scale.0)))
                     );
                 }
                 scales[lane] = scale;
@@ -62,9 +62,44 @@ impl Q8 {
     }
 }
 
-/// A plain number type in packed form.
-pub(crate) trait Element: Copy {
+/// A plain number type.
+pub(crate) trait Element: Zeroable {
     fn load<V: Simd>(v: V, x: &[Self; LANES]) -> V::F;
+    /// The value that a file holds in this many bytes, little endian.
+    fn read(bytes: &[u8]) -> Self;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn load<V: Simd>(v: V, x: &[f32; LANES]) -> V::F {
+        v.load(x)
+    }
+
+    fn read(bytes: &[u8]) -> f32 {
+        f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+    }
+}
+
+impl Element for F16 {
+    #[inline(always)]
+    fn load<V: Simd>(v: V, x: &[F16; LANES]) -> V::F {
+        v.load_f16(x)
+    }
+
+    fn read(bytes: &[u8]) -> F16 {
+        F16(u16::from_le_bytes([bytes[0], bytes[1]]))
+    }
+}
+
+impl Element for BF16 {
+    #[inline(always)]
+    fn load<V: Simd>(v: V, x: &[BF16; LANES]) -> V::F {
+        v.load_bf16(x)
+    }
+
+    fn read(bytes: &[u8]) -> BF16 {
+        BF16(u16::from_le_bytes([bytes[0], bytes[1]]))
+    }
 }
 
 /// One value of each of two groups of rows. A matrix is `[pairs of groups][k]`; the last pair is filled up with
@@ -77,57 +112,17 @@ pub(crate) struct Pair<E>(pub(crate) [[E; LANES]; 2]);
 // SAFETY: numbers without padding: 64 bytes or more.
 unsafe impl<E: Zeroable> Zeroable for Pair<E> {}
 
-macro_rules! element {
-    ($name:ident, $inner:ty, $load:ident) => {
-        #[derive(Clone, Copy, Default)]
-        #[repr(transparent)]
-        pub(crate) struct $name($inner);
-
-        impl Element for $name {
-            #[inline(always)]
-            fn load<V: Simd>(v: V, x: &[$name; LANES]) -> V::F {
-                // SAFETY: the wrapper is transparent.
-                v.$load(unsafe { &*std::ptr::from_ref(x).cast::<[$inner; LANES]>() })
-            }
+/// Interleaves rows of `k` values.
+pub(crate) fn pack_pairs<E: Element>(parts: &[&Tensor], n: usize, k: usize) -> Table<Pair<E>> {
+    let mut packed = Table::<Pair<E>>::zeroed(n.div_ceil(2 * LANES) * k);
+    for (i, (part, row)) in rows(parts).enumerate() {
+        let (pair, half, lane) = (i / (2 * LANES), i / LANES % 2, i % LANES);
+        let source = part.row_data(row).chunks_exact(size_of::<E>());
+        for (target, bytes) in packed[pair * k..(pair + 1) * k].iter_mut().zip(source) {
+            target.0[half][lane] = E::read(bytes);
         }
-
-        // SAFETY: a number.
-        unsafe impl Zeroable for $name {}
-
-        impl From<$inner> for $name {
-            fn from(value: $inner) -> $name {
-                $name(value)
-            }
-        }
-
-        impl $name {
-            /// Interleaves rows of `k` values.
-            pub(crate) fn pack(parts: &[&Tensor], n: usize, k: usize) -> Table<Pair<$name>> {
-                let mut packed = Table::<Pair<$name>>::zeroed(n.div_ceil(2 * LANES) * k);
-                for (i, (part, row)) in rows(parts).enumerate() {
-                    let (pair, half, lane) = (i / (2 * LANES), i / LANES % 2, i % LANES);
-                    let source = part.row_data(row).as_chunks::<{ size_of::<$inner>() }>().0;
-                    for (target, bytes) in packed[pair * k..(pair + 1) * k].iter_mut().zip(source) {
-                        target.0[half][lane] = $name(<$inner>::from_le_bytes(*bytes));
-                    }
-                }
-                packed
-            }
-        }
-    };
-}
-
-element!(F32, f32, load);
-element!(F16, u16, load_f16);
-element!(BF16, u16, load_bf16);
-
-impl F32 {
-    /// The numbers themselves.
-    #[inline(always)]
-    pub(crate) fn values(x: &mut [F32; LANES]) -> &mut [f32; LANES] {
-        // SAFETY: the wrapper is transparent.
-        unsafe { &mut *std::ptr::from_mut(x).cast() }
     }
+    packed
 }
 
 fn flip_of<V: Simd>(_: V) -> u8 {

@@ -22,8 +22,8 @@
 
 use super::Kernels;
 use super::activations::{Activations, BLOCK};
-use super::packed::{BF16, Element, F16, F32, Pair, Q8, STEPS, WeightBlock};
-use super::simd::{LANES, Simd};
+use super::packed::{Element, Pair, Q8, STEPS, WeightBlock};
+use super::simd::{BF16, F16, LANES, Simd};
 
 /// How `m` rows are cut into tiles: all of `size` rows, the last one perhaps smaller.
 #[derive(Clone, Copy)]
@@ -112,7 +112,7 @@ fn q8_in<V: Simd>(v: V, w: &Q8, a: &Activations, blocks: usize, y: &mut [f32], n
 fn q8_tile<V: Simd, const M: usize>(
     v: V,
     weights: &[WeightBlock],
-    weight_scales: &[[u16; LANES]],
+    weight_scales: &[[F16; LANES]],
     a: &Activations,
     row: usize,
     y: &mut [f32],
@@ -159,7 +159,7 @@ fn plain_in<V: Simd, E: Element>(
     k: usize,
     y: &mut [f32],
     n: usize,
-    wide: &mut Vec<[F32; LANES]>,
+    wide: &mut Vec<[f32; LANES]>,
 ) {
     let m = x.len() / k;
     let tiling = Tiling::new(m, V::ROWS_F32);
@@ -181,7 +181,7 @@ fn plain_in<V: Simd, E: Element>(
     }
     // Weights are read for several tiles: widened once, each group by itself.
     if wide.len() < 2 * k {
-        wide.resize(2 * k, Default::default());
+        wide.resize(2 * k, [0.0; LANES]);
     }
     // The scratch may have grown for wider matrices.
     let (first, second) = wide[..2 * k].split_at_mut(k);
@@ -192,8 +192,8 @@ fn plain_in<V: Simd, E: Element>(
         let (x, y) = (&x[row * k..(row + rows) * k], &mut y[row * n..(row + rows) * n]);
         for (pair, panel) in w.chunks_exact(k).enumerate() {
             for ((first, second), pair) in first.iter_mut().zip(second.iter_mut()).zip(panel) {
-                v.store(E::load(v, &pair.0[0]), F32::values(first));
-                v.store(E::load(v, &pair.0[1]), F32::values(second));
+                v.store(E::load(v, &pair.0[0]), first);
+                v.store(E::load(v, &pair.0[1]), second);
             }
             tiles_by_panel(v, first, x, tiling.part(rows), y, n, 2 * pair * LANES);
             if (2 * pair + 1) * LANES < n {
@@ -258,7 +258,7 @@ fn half_tile<V: Simd, E: Element, const M: usize>(
 
 /// One group of 16 rows of weights, `[k]`, for the columns of y from `column` on.
 #[inline(always)]
-fn panel_in<V: Simd>(v: V, panel: &[[F32; LANES]], x: &[f32], y: &mut [f32], n: usize, column: usize) {
+fn panel_in<V: Simd>(v: V, panel: &[[f32; LANES]], x: &[f32], y: &mut [f32], n: usize, column: usize) {
     let tiling = Tiling::new(x.len() / panel.len(), V::ROWS_F32);
     tiles_by_panel(v, panel, x, tiling, y, n, column);
 }
@@ -266,7 +266,7 @@ fn panel_in<V: Simd>(v: V, panel: &[[F32; LANES]], x: &[f32], y: &mut [f32], n: 
 #[inline(always)]
 fn tiles_by_panel<V: Simd>(
     v: V,
-    panel: &[[F32; LANES]],
+    panel: &[[f32; LANES]],
     x: &[f32],
     tiling: Tiling,
     y: &mut [f32],
@@ -281,10 +281,10 @@ fn tiles_by_panel<V: Simd>(
 }
 
 #[inline(always)]
-fn plain_tile<V: Simd, const M: usize>(v: V, w: &[[F32; LANES]], x: &[f32], y: &mut [f32], n: usize, column: usize) {
+fn plain_tile<V: Simd, const M: usize>(v: V, w: &[[f32; LANES]], x: &[f32], y: &mut [f32], n: usize, column: usize) {
     let mut out = [v.splat(0.0); M];
     for (w, x) in w.iter().zip(x.as_chunks::<M>().0) {
-        let w = F32::load(v, w);
+        let w = v.load(w);
         for i in 0..M {
             out[i] = v.add(out[i], v.mul(v.splat(x[i]), w));
         }
@@ -316,16 +316,16 @@ fn rows_f32_of<V: Simd>(_: V) -> usize {
 super::dispatch!(pub(super) fn rows_f32() -> usize = rows_f32_of);
 super::dispatch!(pub(super) fn q8(w: &Q8, a: &Activations, blocks: usize, y: &mut [f32], n: usize) = q8_in);
 super::dispatch!(
-    pub(super) fn panel(panel: &[[F32; LANES]], x: &[f32], y: &mut [f32], n: usize, column: usize) = panel_in
+    pub(super) fn panel(panel: &[[f32; LANES]], x: &[f32], y: &mut [f32], n: usize, column: usize) = panel_in
 );
 super::dispatch!(
     pub(super) fn plain_f32(
-        w: &[Pair<F32>],
+        w: &[Pair<f32>],
         x: &[f32],
         k: usize,
         y: &mut [f32],
         n: usize,
-        wide: &mut Vec<[F32; LANES]>
+        wide: &mut Vec<[f32; LANES]>
     ) = plain_in
 );
 super::dispatch!(
@@ -335,7 +335,7 @@ super::dispatch!(
         k: usize,
         y: &mut [f32],
         n: usize,
-        wide: &mut Vec<[F32; LANES]>
+        wide: &mut Vec<[f32; LANES]>
     ) = plain_in
 );
 super::dispatch!(
@@ -345,6 +345,6 @@ super::dispatch!(
         k: usize,
         y: &mut [f32],
         n: usize,
-        wide: &mut Vec<[F32; LANES]>
+        wide: &mut Vec<[f32; LANES]>
     ) = plain_in
 );

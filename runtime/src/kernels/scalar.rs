@@ -1,6 +1,6 @@
 //! The specification of the vocabulary, in plain Rust; it runs everywhere.
 
-use super::simd::{LANES, Simd, WeightStep, f16_to_f32, tree_sum};
+use super::simd::{BF16, F16, LANES, Simd, WeightStep, f16_to_f32, tree_sum};
 
 /// Available on every machine.
 #[derive(Clone, Copy)]
@@ -67,13 +67,13 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn load_f16(self, x: &[u16; LANES]) -> Self::F {
-        x.map(f16_to_f32)
+    fn load_f16(self, x: &[F16; LANES]) -> Self::F {
+        x.map(|x| f16_to_f32(x.0))
     }
 
     #[inline(always)]
-    fn load_bf16(self, x: &[u16; LANES]) -> Self::F {
-        x.map(|x| f32::from_bits(u32::from(x) << 16))
+    fn load_bf16(self, x: &[BF16; LANES]) -> Self::F {
+        x.map(|x| f32::from_bits(u32::from(x.0) << 16))
     }
 
     #[inline(always)]

@@ -11,6 +11,16 @@ pub(crate) const LANES: usize = 16;
 /// Weights of one step of an integer product: 16 rows of 4 consecutive values.
 pub(crate) type WeightStep = [u8; 64];
 
+/// IEEE half precision, as bits.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct F16(pub(crate) u16);
+
+/// The upper half of an f32, as bits.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct BF16(pub(crate) u16);
+
 /// Sixteen-lane arithmetic. No operation is fused or reordered; all follow IEEE 754 with round to nearest even.
 pub(crate) trait Simd: Copy {
     /// 16 × f32.
@@ -42,9 +52,9 @@ pub(crate) trait Simd: Copy {
     /// `a < b ? x : y`, so `y` where `a` or `b` is NaN.
     fn select_less(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
     /// Widens IEEE half precision, exactly.
-    fn load_f16(self, x: &[u16; LANES]) -> Self::F;
+    fn load_f16(self, x: &[F16; LANES]) -> Self::F;
     /// Widens bfloat16, exactly.
-    fn load_bf16(self, x: &[u16; LANES]) -> Self::F;
+    fn load_bf16(self, x: &[BF16; LANES]) -> Self::F;
     /// Sum over the lanes: lane i + lane i+8, then i+4, i+2, i+1.
     fn sum(self, x: Self::F) -> f32;
 
