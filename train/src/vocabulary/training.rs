@@ -119,7 +119,7 @@ pub fn train<'a>(texts: impl Iterator<Item = &'a str>, config: &VocabularyConfig
     let special = |text: &str| AddedToken::from(text, true);
     let trainer = UnigramTrainer::builder()
         .show_progress(false)
-        .vocab_size((config.pieces - whole.len()) as u32)
+        .vocab_size(config.pieces as u32)
         // A hundred candidates for each piece are plenty, and the first round's time is proportional to them.
         .seed_size((config.pieces * 100).clamp(10_000, 1_000_000))
         .special_tokens(vec![special("<pad>"), special("</s>"), special("<unk>")])
@@ -146,6 +146,13 @@ pub fn train<'a>(texts: impl Iterator<Item = &'a str>, config: &VocabularyConfig
         let spelled = best_spelling(&word, &pieces);
         pieces.retain(|(piece, _)| *piece != word);
         pieces.push((word, frequency.max(spelled + 1.0).min(0.0)));
+    }
+    // They take the places of the least likely pieces that are no single characters.
+    pieces[3..].sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    while let Some(at) =
+        pieces.iter().rposition(|(piece, _)| piece.chars().nth(1).is_some()).filter(|_| pieces.len() > config.pieces)
+    {
+        pieces.remove(at);
     }
     assemble(pieces, config)
 }
