@@ -1,1 +1,89 @@
+//! Pocket T5: any T5-family checkpoint into one self-contained GGUF file.
+//!
+//! A [`Checkpoint`] gives tensors and all that belongs to them, a [`Policy`] says how each is to be stored, and
+//! [`quantize`] writes them front to back, a few rows at a time, into anything that takes bytes. The same input gives
+//! the same bytes. Without the feature `cli` nothing here touches a file: a browser does the same with bytes.
+//!
+//! ```no_run
+//! use t5_quantize::{Policy, quantize};
+//! use t5_runtime::{checkpoint::Checkpoint, tensor::DType};
+//!
+//! let checkpoint = Checkpoint::open("flan-t5-small".as_ref())?;
+//! let mut bytes = Vec::new();
+//! let report = quantize(&checkpoint, &Policy::new(DType::Q8_0), "model.gguf", &mut bytes, &mut ())?;
+//! println!("{report}");
+//! # Ok::<(), t5_runtime::Error>(())
+//! ```
 
+#[cfg(feature = "cli")]
+pub mod output;
+pub mod policy;
+pub mod report;
+mod store;
+
+use std::io::Write;
+use std::path::Path;
+
+pub use policy::{Keep, Policy};
+pub use report::Report;
+use t5_runtime::Result;
+use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::gguf::{self, TensorInfo, Writer};
+
+/// Who wants to know how far the work is. `()` does not.
+pub trait Progress {
+    /// The work begins; it comprises so many values.
+    fn start(&mut self, values: u64);
+    /// A tensor begins.
+    fn tensor(&mut self, name: &str);
+    /// So many values more are stored.
+    fn advance(&mut self, values: u64);
+}
+
+impl Progress for () {
+    fn start(&mut self, _values: u64) {}
+    fn tensor(&mut self, _name: &str) {}
+    fn advance(&mut self, _values: u64) {}
+}
+
+/// Writes a checkpoint as one GGUF file of llama.cpp's T5 dialect, with everything that a T5 program needs: weights,
+/// configuration, vocabulary and generation defaults. `file` names the output in messages.
+///
+/// Tensors that are stored in the type already are copied bit for bit. Memory: some rows of one tensor, beside what
+/// the checkpoint holds itself (of a mapped one, at most the pages of the tensor at work).
+///
+/// # Errors
+/// A policy that does not suit the model; a tensor with NaN, infinity or a number (or block scale) that its new type
+/// cannot hold, by name, row and column; a failing `out`. What was written until then is no file.
+pub fn quantize(
+    checkpoint: &Checkpoint,
+    policy: &Policy,
+    file: &str,
+    out: &mut dyn Write,
+    progress: &mut dyn Progress,
+) -> Result<Report> {
+    let plan = policy.plan(&checkpoint.config)?;
+    let infos: Vec<TensorInfo> = plan
+        .iter()
+        .map(|(spec, dtype)| TensorInfo { name: spec.gguf_name.clone(), dtype: *dtype, shape: spec.shape.clone() })
+        .collect();
+    let metadata =
+        gguf::metadata(None, &checkpoint.config, checkpoint.vocabulary.as_ref(), &checkpoint.generation, policy.base)?;
+    let mut writer = Writer::new(Path::new(file), out, &metadata, &infos)?;
+    progress.start(plan.iter().map(|(spec, _)| spec.shape.iter().product::<usize>() as u64).sum());
+    let mut store = store::Store::new();
+    let mut report = Report::default();
+    for (spec, dtype) in &plan {
+        progress.tensor(&spec.hf_name);
+        let Some(tensor) = checkpoint.tensor(&spec.hf_name) else {
+            return Err(t5_runtime::Error::tensor(
+                &checkpoint.file,
+                &spec.hf_name,
+                "expected in the checkpoint, found none",
+            ));
+        };
+        report.tensors.push(store.tensor(tensor, spec, *dtype, &mut writer, progress)?);
+    }
+    writer.finish()?;
+    Ok(report)
+}

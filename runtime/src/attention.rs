@@ -5,8 +5,8 @@
 
 use crate::error::Result;
 use crate::kernels::{Kernels, Matrix};
-use crate::model::Loader;
 use crate::schema::{Role, Stack};
+use crate::shared::Loader;
 
 /// Self-attention: `x + o(attend(qkv(norm(x))))`.
 pub(crate) struct SelfAttention {

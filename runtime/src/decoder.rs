@@ -8,10 +8,9 @@ use crate::attention::{CrossAttention, Scratch, SelfAttention, add_product, part
 use crate::error::Result;
 use crate::feed_forward::FeedForward;
 use crate::kernels::{Heads, KeyValues, Matrix};
-use crate::model::{Loader, Weights};
 use crate::position::PositionBias;
 use crate::schema::Stack;
-use crate::tensor::Tensor;
+use crate::shared::{Loader, Shared};
 
 pub(crate) struct DecoderWeights {
     blocks: Vec<DecoderBlock>,
@@ -31,7 +30,7 @@ struct DecoderBlock {
 }
 
 impl DecoderWeights {
-    pub fn load(loader: &Loader, embedding: &Tensor) -> Result<DecoderWeights> {
+    pub fn load(loader: &Loader) -> Result<DecoderWeights> {
         let config = loader.config();
         let blocks = config.num_decoder_layers;
         Ok(DecoderWeights {
@@ -46,7 +45,7 @@ impl DecoderWeights {
                 .collect::<Result<_>>()?,
             biases: loader.position_biases(Stack::Decoder, blocks)?,
             final_norm: loader.final_norm(Stack::Decoder)?,
-            head: loader.head(embedding)?,
+            head: loader.head()?,
             logits_scale: config.logits_scale(),
         })
     }
@@ -82,6 +81,9 @@ struct CrossCache {
     len: usize,
 }
 
+/// Positions that caches have room for at first.
+const FIRST_POSITIONS: usize = 64;
+
 /// Caches of everything that is being decoded.
 ///
 /// Self-attention keys and values lie at `[position][slot][inner]` for each block. A sequence has a path: which
@@ -92,6 +94,7 @@ pub(crate) struct DecoderState {
     values: Vec<Vec<f32>>,
     /// `[slots, positions]`
     paths: Vec<u32>,
+    /// Scratch of the same size.
     next_paths: Vec<u32>,
     slots: usize,
     positions: usize,
@@ -105,10 +108,10 @@ pub(crate) struct DecoderState {
 }
 
 impl DecoderState {
-    pub fn new(weights: &Weights) -> DecoderState {
-        let blocks = weights.config.num_decoder_layers;
+    pub fn new(weights: &DecoderWeights) -> DecoderState {
+        let blocks = weights.blocks.len();
         DecoderState {
-            biases: weights.decoder.as_ref().map_or_else(Vec::new, |decoder| decoder.biases.clone()),
+            biases: weights.biases.clone(),
             keys: vec![Vec::new(); blocks],
             values: vec![Vec::new(); blocks],
             paths: Vec::new(),
@@ -122,22 +125,17 @@ impl DecoderState {
         }
     }
 
-    /// Starts over with `documents` documents of `sequences` sequences each and room for `positions` tokens.
-    /// Sequence `i` belongs to document `i / sequences`.
-    pub fn begin(&mut self, weights: &Weights, documents: usize, sequences: usize, positions: usize) {
+    /// Starts over with `documents` documents of `sequences` sequences each, which are expected to become
+    /// `positions` tokens long. Sequence `i` belongs to document `i / sequences`.
+    pub fn begin(&mut self, shared: &Shared, documents: usize, sequences: usize, positions: usize) {
         self.slots = documents * sequences;
-        self.positions = positions;
-        for bias in &mut self.biases {
-            bias.prepare(positions);
-        }
-        let values = positions * self.slots * weights.config.inner_dim();
-        for cache in self.keys.iter_mut().chain(&mut self.values) {
-            part(cache, values);
-        }
         self.paths.clear();
-        self.paths.extend((0..self.slots).flat_map(|slot| std::iter::repeat_n(slot as u32, positions)));
         self.next_paths.clear();
-        self.next_paths.resize(sequences * positions, 0);
+        // What was allocated for earlier requests is there already.
+        let row = (self.slots * shared.config.inner_dim()).max(1);
+        let ready = self.keys.first().map_or(0, |keys| keys.len() / row);
+        self.positions = 0;
+        self.grow(shared, ready.max(FIRST_POSITIONS).min(positions));
         if self.cross.len() < documents {
             self.cross.resize_with(documents, CrossCache::default);
         }
@@ -145,23 +143,48 @@ impl DecoderState {
         self.documents.extend((0..self.slots).map(|slot| slot / sequences));
     }
 
+    /// Makes room for more positions. Limits of new tokens are often far above what is generated, so memory
+    /// follows what is used.
+    fn grow(&mut self, shared: &Shared, positions: usize) {
+        for bias in &mut self.biases {
+            bias.prepare(positions);
+        }
+        for cache in self.keys.iter_mut().chain(&mut self.values) {
+            part(cache, positions * self.slots * shared.config.inner_dim());
+        }
+        self.next_paths.clear();
+        for slot in 0..self.slots {
+            let known = self.paths.get(slot * self.positions..(slot + 1) * self.positions).unwrap_or_default();
+            self.next_paths.extend_from_slice(known);
+            self.next_paths.extend(std::iter::repeat_n(slot as u32, positions - known.len()));
+        }
+        std::mem::swap(&mut self.paths, &mut self.next_paths);
+        self.next_paths.resize(self.paths.len(), 0);
+        self.positions = positions;
+    }
+
     /// Computes the cross-attention keys and values of a document from its encoder states `[len, d_model]`.
-    pub fn set_source(&mut self, weights: &Weights, document: usize, states: &[f32], s: &mut Scratch) -> Result<()> {
-        let decoder = weights.decoder()?;
-        let inner = weights.config.inner_dim();
-        let len = states.len() / weights.config.d_model;
+    pub fn set_source(
+        &mut self,
+        shared: &Shared,
+        weights: &DecoderWeights,
+        document: usize,
+        states: &[f32],
+        s: &mut Scratch,
+    ) {
+        let inner = shared.config.inner_dim();
+        let len = states.len() / shared.config.d_model;
         let cache = &mut self.cross[document];
-        cache.keys.resize_with(decoder.blocks.len(), Vec::new);
-        cache.values.resize_with(decoder.blocks.len(), Vec::new);
+        cache.keys.resize_with(weights.blocks.len(), Vec::new);
+        cache.values.resize_with(weights.blocks.len(), Vec::new);
         cache.len = len;
-        for (index, block) in decoder.blocks.iter().enumerate() {
+        for (index, block) in weights.blocks.iter().enumerate() {
             let mut product = |matrix: &Matrix, out: &mut Vec<f32>| {
-                matrix.multiply(weights.kernels, states, len, part(out, len * inner), &mut s.workspace);
+                matrix.multiply(shared.kernels, states, len, part(out, len * inner), &mut s.workspace);
             };
             product(&block.cross.k, &mut cache.keys[index]);
             product(&block.cross.v, &mut cache.values[index]);
         }
-        Ok(())
     }
 
     /// Makes sequence `first + i` continue what was sequence `first + parents[i]`, over positions below `len`.
@@ -181,24 +204,29 @@ impl DecoderState {
     ///
     /// `alignment`, if given, becomes `[queries, source]`: cross-attention weights averaged over heads and blocks.
     /// All queries must then belong to one document.
+    #[allow(clippy::too_many_arguments)] // the weights, the request, two results and scratch
     pub fn forward(
         &mut self,
-        weights: &Weights,
+        shared: &Shared,
+        weights: &DecoderWeights,
         queries: &[Query],
         wanted: &[usize],
         logits: &mut Vec<f32>,
         mut alignment: Option<&mut Vec<f32>>,
         s: &mut Scratch,
-    ) -> Result<()> {
-        let decoder = weights.decoder()?;
-        let config = &weights.config;
-        let kernels = weights.kernels;
+    ) {
+        let config = &shared.config;
+        let kernels = shared.kernels;
         let (d, inner, eps) = (config.d_model, config.inner_dim(), config.layer_norm_epsilon);
         let heads = Heads { count: config.num_heads, width: config.d_kv };
         let rows = queries.len();
+        let longest = queries.iter().map(|query| query.position + 1).max().unwrap_or(0);
+        if longest > self.positions {
+            self.grow(shared, longest.max(2 * self.positions));
+        }
         let stride = self.slots * inner;
         let x = part(&mut self.x, rows * d);
-        weights.embed(queries.iter().map(|query| query.token), x);
+        shared.embed(queries.iter().map(|query| query.token), x);
         for query in queries {
             self.paths[query.sequence * self.positions + query.position] = query.sequence as u32;
         }
@@ -207,7 +235,7 @@ impl DecoderState {
             alignment.clear();
             alignment.resize(rows * len, 0.0);
         }
-        for (index, block) in decoder.blocks.iter().enumerate() {
+        for (index, block) in weights.blocks.iter().enumerate() {
             // Self-attention.
             let bias = &self.biases[index.min(self.biases.len() - 1)];
             let normed = part(&mut s.normed, rows * d);
@@ -247,7 +275,7 @@ impl DecoderState {
                 let scores = part(&mut s.scores, heads.count * len);
                 kernels.attend(heads, q, cache, None, scores, context);
                 if let Some(alignment) = &mut alignment {
-                    let share = 1.0 / (heads.count * decoder.blocks.len()) as f32;
+                    let share = 1.0 / (heads.count * weights.blocks.len()) as f32;
                     for head in scores.chunks_exact(len) {
                         kernels.axpy(share, head, &mut alignment[row * len..(row + 1) * len]);
                     }
@@ -260,13 +288,12 @@ impl DecoderState {
 
         let chosen = part(&mut self.chosen, wanted.len() * d);
         for (&row, out) in wanted.iter().zip(chosen.chunks_exact_mut(d)) {
-            kernels.rms_norm(&x[row * d..(row + 1) * d], &decoder.final_norm, eps, out);
+            kernels.rms_norm(&x[row * d..(row + 1) * d], &weights.final_norm, eps, out);
         }
-        if decoder.logits_scale != 1.0 {
-            kernels.scale(chosen, decoder.logits_scale);
+        if weights.logits_scale != 1.0 {
+            kernels.scale(chosen, weights.logits_scale);
         }
-        let logits = part(logits, wanted.len() * decoder.head.n());
-        decoder.head.multiply(kernels, chosen, wanted.len(), logits, &mut s.workspace);
-        Ok(())
+        let logits = part(logits, wanted.len() * weights.head.n());
+        weights.head.multiply(kernels, chosen, wanted.len(), logits, &mut s.workspace);
     }
 }

@@ -4,9 +4,9 @@ use crate::attention::{Scratch, SelfAttention, add_product, part};
 use crate::error::Result;
 use crate::feed_forward::FeedForward;
 use crate::kernels::Heads;
-use crate::model::{Loader, Weights};
 use crate::position::PositionBias;
 use crate::schema::Stack;
+use crate::shared::{Loader, Shared};
 
 pub(crate) struct EncoderWeights {
     blocks: Vec<EncoderBlock>,
@@ -46,15 +46,22 @@ pub(crate) struct EncoderState {
 }
 
 impl EncoderState {
-    pub fn new(weights: &Weights) -> EncoderState {
-        EncoderState { biases: weights.encoder.biases.clone(), x: Vec::new() }
+    pub fn new(weights: &EncoderWeights) -> EncoderState {
+        EncoderState { biases: weights.biases.clone(), x: Vec::new() }
     }
 
     /// Encodes several documents at once, each attending to itself only. `out` is `[sum of lengths, d_model]`,
     /// the documents one after the other: rows of one document do not depend on which others run beside it.
-    pub fn run(&mut self, weights: &Weights, documents: &[&[u32]], out: &mut Vec<f32>, s: &mut Scratch) {
-        let config = &weights.config;
-        let kernels = weights.kernels;
+    pub fn run(
+        &mut self,
+        shared: &Shared,
+        weights: &EncoderWeights,
+        documents: &[&[u32]],
+        out: &mut Vec<f32>,
+        s: &mut Scratch,
+    ) {
+        let config = &shared.config;
+        let kernels = shared.kernels;
         let (d, inner, eps) = (config.d_model, config.inner_dim(), config.layer_norm_epsilon);
         let heads = Heads { count: config.num_heads, width: config.d_kv };
         let rows: usize = documents.iter().map(|ids| ids.len()).sum();
@@ -63,8 +70,8 @@ impl EncoderState {
             bias.prepare(longest);
         }
         let x = part(&mut self.x, rows * d);
-        weights.embed(documents.iter().flat_map(|ids| ids.iter().copied()), x);
-        for (index, block) in weights.encoder.blocks.iter().enumerate() {
+        shared.embed(documents.iter().flat_map(|ids| ids.iter().copied()), x);
+        for (index, block) in weights.blocks.iter().enumerate() {
             let bias = &self.biases[index.min(self.biases.len() - 1)];
             let normed = part(&mut s.normed, rows * d);
             kernels.rms_norm(x, &block.attention.norm, eps, normed);
@@ -82,6 +89,6 @@ impl EncoderState {
             add_product(kernels, &block.attention.o, context, rows, x, &mut s.delta, &mut s.workspace);
             block.feed_forward.apply(kernels, eps, x, rows, s);
         }
-        kernels.rms_norm(x, &weights.encoder.final_norm, eps, part(out, rows * d));
+        kernels.rms_norm(x, &weights.final_norm, eps, part(out, rows * d));
     }
 }

@@ -4,8 +4,8 @@ use crate::attention::{Scratch, add_product, part};
 use crate::config;
 use crate::error::Result;
 use crate::kernels::{Kernels, Matrix};
-use crate::model::Loader;
 use crate::schema::{Role, Stack};
+use crate::shared::Loader;
 
 pub(crate) struct FeedForward {
     kind: config::FeedForward,

@@ -18,3 +18,26 @@ pub struct GenerationDefaults {
     /// Text prefixes of the tasks the model knows, e.g. `translate English to German: `.
     pub task_prefixes: Vec<String>,
 }
+
+impl GenerationDefaults {
+    /// What is set, as an object with the names of `generation_config.json` (and `task_prefixes`).
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut object = serde_json::json!({
+            "max_new_tokens": self.max_new_tokens,
+            "max_length": self.max_length,
+            "min_length": self.min_length,
+            "num_beams": self.num_beams,
+            "length_penalty": self.length_penalty,
+            "early_stopping": self.early_stopping,
+            "no_repeat_ngram_size": self.no_repeat_ngram_size,
+            "repetition_penalty": self.repetition_penalty,
+            "eos_token_id": self.eos_token_ids,
+            "suppress_tokens": self.suppress_tokens,
+            "task_prefixes": self.task_prefixes,
+        });
+        if let Some(object) = object.as_object_mut() {
+            object.retain(|_, value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty()));
+        }
+        object
+    }
+}

@@ -35,6 +35,7 @@ pub mod model;
 pub mod position;
 pub mod schema;
 pub mod session;
+mod shared;
 pub mod storage;
 pub mod tensor;
 pub mod tokenizer;

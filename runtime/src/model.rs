@@ -3,36 +3,31 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::block;
 use crate::checkpoint::Checkpoint;
 use crate::config::T5Config;
 use crate::decoder::DecoderWeights;
 use crate::encoder::EncoderWeights;
 use crate::error::{Error, Result};
 use crate::generation::GenerationDefaults;
-use crate::kernels::{Kernels, Matrix};
-use crate::schema::{self, Role, Stack, TensorId};
-use crate::session::Session;
+use crate::kernels::Kernels;
+use crate::shared::{Loader, Shared};
 use crate::storage::Bytes;
-use crate::tensor::Tensor;
 use crate::tokenizer::Tokenizer;
 
-/// A model: immutable, cheap to clone, shared between threads. Each thread works in a [`Session`] of its own.
+/// A model: immutable, cheap to clone, shared between threads. Each thread works in a session of its own
+/// ([`Model::session`]).
 #[derive(Clone)]
 pub struct Model {
     weights: Arc<Weights>,
 }
 
 pub(crate) struct Weights {
-    pub file: String,
-    pub config: T5Config,
-    pub kernels: Kernels,
-    pub tokenizer: Option<Tokenizer>,
-    pub generation: GenerationDefaults,
-    /// `[vocab_size, d_model]` as it lies in the file; rows are decoded when they are looked up.
-    embedding: Tensor,
+    pub shared: Shared,
     pub encoder: EncoderWeights,
-    pub decoder: Option<DecoderWeights>,
+    /// `None` in an encoder-only model.
+    decoder: Option<DecoderWeights>,
+    tokenizer: Option<Tokenizer>,
+    generation: GenerationDefaults,
     notes: Vec<String>,
 }
 
@@ -68,38 +63,29 @@ impl Model {
             None => None,
         };
         let loader = Loader { checkpoint: &checkpoint, kernels };
-        let embedding = loader.tensor(TensorId { role: Role::TokenEmbedding, stack: None, block: None })?.clone();
+        let embedding = loader.embedding()?.clone();
         let encoder = EncoderWeights::load(&loader)?;
-        let decoder =
-            if checkpoint.config.is_encoder_only() { None } else { Some(DecoderWeights::load(&loader, &embedding)?) };
+        let decoder = if checkpoint.config.is_encoder_only() { None } else { Some(DecoderWeights::load(&loader)?) };
         Ok(Model {
             weights: Arc::new(Weights {
-                file: checkpoint.file,
-                config: checkpoint.config,
-                kernels,
-                tokenizer,
-                generation: checkpoint.generation,
-                embedding,
+                shared: Shared { file: checkpoint.file, config: checkpoint.config, kernels, embedding },
                 encoder,
                 decoder,
+                tokenizer,
+                generation: checkpoint.generation,
                 notes: checkpoint.notes,
             }),
         })
     }
 
-    /// A working space over this model: every buffer of encoding and decoding, allocated once and re-used.
-    pub fn session(&self) -> Session {
-        Session::new(self.clone())
-    }
-
     /// The configuration.
     pub fn config(&self) -> &T5Config {
-        &self.weights.config
+        &self.weights.shared.config
     }
 
     /// The kernels that this model was prepared for.
     pub fn kernels(&self) -> Kernels {
-        self.weights.kernels
+        self.weights.shared.kernels
     }
 
     /// What the checkpoint says about decoding.
@@ -113,14 +99,14 @@ impl Model {
     /// Where the checkpoint came without one.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
         self.weights.tokenizer.as_ref().ok_or_else(|| Error::Tokenizer {
-            file: self.weights.file.clone(),
+            file: self.file().to_owned(),
             what: "expected tokenizer.json or spiece.model beside the weights, found neither".to_owned(),
         })
     }
 
     /// The file that the model was opened from.
     pub fn file(&self) -> &str {
-        &self.weights.file
+        &self.weights.shared.file
     }
 
     /// Remarks made while opening (settings ignored, tensors skipped).
@@ -139,90 +125,11 @@ impl Model {
 }
 
 impl Weights {
-    /// Looks up embeddings: `out[i, :] = E[ids[i]]`, with no scale and no positions.
-    pub fn embed(&self, ids: impl Iterator<Item = u32>, out: &mut [f32]) {
-        for (id, row) in ids.zip(out.chunks_exact_mut(self.config.d_model)) {
-            block::decode(self.embedding.dtype, self.embedding.row_data(id as usize), row);
-        }
-    }
-
     /// The decoder, or an error for an encoder-only model.
     pub fn decoder(&self) -> Result<&DecoderWeights> {
         self.decoder.as_ref().ok_or_else(|| {
-            Error::config(&self.file, "num_decoder_layers", "expected a model with a decoder, found an encoder only")
+            let file = &self.shared.file;
+            Error::config(file, "num_decoder_layers", "expected a model with a decoder, found an encoder only")
         })
-    }
-
-    /// Refuses ids outside the vocabulary.
-    pub fn check_ids(&self, option: &'static str, ids: &[u32]) -> Result<()> {
-        match ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
-            Some(id) => Err(Error::Option {
-                option,
-                what: format!("expected ids below {}, found {id}", self.config.vocab_size),
-            }),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Takes tensors out of a checkpoint by what they do.
-pub(crate) struct Loader<'a> {
-    checkpoint: &'a Checkpoint,
-    kernels: Kernels,
-}
-
-impl<'a> Loader<'a> {
-    pub fn config(&self) -> &'a T5Config {
-        &self.checkpoint.config
-    }
-
-    pub fn tensor(&self, id: TensorId) -> Result<&'a Tensor> {
-        let name = schema::hf_name(id);
-        self.checkpoint
-            .tensor(&name)
-            .ok_or_else(|| Error::tensor(&self.checkpoint.file, name, "expected in the file, found missing"))
-    }
-
-    /// One matrix, or several stacked by rows.
-    pub fn matrix(&self, roles: &[Role], stack: Stack, block: usize) -> Result<Matrix> {
-        let parts = roles
-            .iter()
-            .map(|&role| self.tensor(TensorId { role, stack: Some(stack), block: Some(block) }))
-            .collect::<Result<Vec<_>>>()?;
-        Matrix::new(self.kernels, &parts)
-    }
-
-    /// The output matrix: the head, or the embedding where they are tied.
-    pub fn head(&self, embedding: &Tensor) -> Result<Matrix> {
-        if self.config().tie_word_embeddings {
-            return Matrix::new(self.kernels, &[embedding]);
-        }
-        Matrix::new(self.kernels, &[self.tensor(TensorId { role: Role::OutputHead, stack: None, block: None })?])
-    }
-
-    pub fn vector(&self, role: Role, stack: Stack, block: usize) -> Result<Vec<f32>> {
-        self.floats(TensorId { role, stack: Some(stack), block: Some(block) })
-    }
-
-    pub fn final_norm(&self, stack: Stack) -> Result<Vec<f32>> {
-        self.floats(TensorId { role: Role::FinalNorm, stack: Some(stack), block: None })
-    }
-
-    fn floats(&self, id: TensorId) -> Result<Vec<f32>> {
-        let tensor = self.tensor(id)?;
-        let mut values = vec![0.0; tensor.len()];
-        block::decode(tensor.dtype, &tensor.data, &mut values);
-        Ok(values)
-    }
-
-    /// The bias tables of a stack: one, or one for each block (umT5).
-    pub fn position_biases(&self, stack: Stack, blocks: usize) -> Result<Vec<crate::position::PositionBias>> {
-        let count = if self.config().relative_bias_per_block { blocks } else { 1 };
-        (0..count)
-            .map(|block| {
-                let id = TensorId { role: Role::RelativeBias, stack: Some(stack), block: Some(block) };
-                crate::position::PositionBias::new(self.config(), stack, self.tensor(id)?)
-            })
-            .collect()
     }
 }

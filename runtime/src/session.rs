@@ -4,7 +4,6 @@ use crate::attention::Scratch;
 use crate::decoder::{DecoderState, Query};
 use crate::encoder::EncoderState;
 use crate::error::{Error, Result};
-use crate::generate::{Decoding, GenerateOptions, Generation, Output};
 use crate::model::Model;
 
 /// Rows of encoder input that are worth running together: more do not make a product faster, but cost memory.
@@ -17,7 +16,8 @@ const SCORE_ROWS: usize = 32;
 pub struct Session {
     pub(crate) model: Model,
     encoder: EncoderState,
-    pub(crate) decoder: DecoderState,
+    /// `None` for an encoder-only model.
+    decoder: Option<DecoderState>,
     scratch: Scratch,
     /// `[rows, d_model]`: encoder output of the last documents.
     states: Vec<f32>,
@@ -44,49 +44,24 @@ pub struct Alignment {
     pub weights: Vec<f32>,
 }
 
-impl Session {
-    pub(crate) fn new(model: Model) -> Session {
-        let weights = model.weights();
+impl Model {
+    /// A working space over this model: every buffer of encoding and decoding, allocated once and re-used.
+    pub fn session(&self) -> Session {
         Session {
-            encoder: EncoderState::new(weights),
-            decoder: DecoderState::new(weights),
+            encoder: EncoderState::new(&self.weights().encoder),
+            decoder: self.weights().decoder().ok().map(DecoderState::new),
             scratch: Scratch::default(),
             states: Vec::new(),
             logits: Vec::new(),
-            model,
+            model: self.clone(),
         }
     }
+}
 
+impl Session {
     /// The model.
     pub fn model(&self) -> &Model {
         &self.model
-    }
-
-    /// Generates text for `text`. The result is an iterator of pieces; see [`Generation`].
-    pub fn generate(&mut self, text: &str, options: &GenerateOptions) -> Result<Generation<'_>> {
-        let ids = self.model.tokenizer()?.encode(text);
-        Generation::begin(self, &ids, options)
-    }
-
-    /// As [`Session::generate`], from ids (which should end with `</s>`).
-    pub fn generate_ids(&mut self, source: &[u32], options: &GenerateOptions) -> Result<Generation<'_>> {
-        Generation::begin(self, source, options)
-    }
-
-    /// Generates for several sources side by side; for each its results, best first. A result does not depend on
-    /// what else is in the batch.
-    pub fn generate_batch_ids(&mut self, sources: &[&[u32]], options: &GenerateOptions) -> Result<Vec<Vec<Output>>> {
-        let mut decoding = Decoding::begin(self, sources, options)?;
-        while decoding.step(self)? {}
-        Ok(decoding.results(self))
-    }
-
-    /// As [`Session::generate_batch_ids`], from texts.
-    pub fn generate_batch(&mut self, texts: &[&str], options: &GenerateOptions) -> Result<Vec<Vec<Output>>> {
-        let tokenizer = self.model.tokenizer()?;
-        let ids = texts.iter().map(|text| tokenizer.encode(text)).collect::<Vec<_>>();
-        let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-        self.generate_batch_ids(&ids, options)
     }
 
     /// The encoder's hidden states of a source, `[len, d_model]`.
@@ -154,8 +129,8 @@ impl Session {
 
     /// Runs the decoder over a given target in pieces; `each` gets the piece, its logits and its alignment.
     fn force(&mut self, source: &[u32], target: &[u32], mut each: impl FnMut(&[u32], &[f32], &[f32])) -> Result<()> {
-        self.model.weights().check_ids("source", source)?;
-        self.model.weights().check_ids("target", target)?;
+        self.model.weights().shared.check_ids("source", source)?;
+        self.model.weights().shared.check_ids("target", target)?;
         if target.is_empty() {
             return Err(Error::Option { option: "target", what: "expected at least one token".to_owned() });
         }
@@ -173,9 +148,7 @@ impl Session {
                 })
                 .collect();
             let wanted: Vec<usize> = (0..targets.len()).collect();
-            let weights = self.model.weights();
-            let scratch = &mut self.scratch;
-            self.decoder.forward(weights, &queries, &wanted, &mut self.logits, Some(&mut alignment), scratch)?;
+            self.run_decoder(&queries, &wanted, Some(&mut alignment))?;
             each(targets, &self.logits[..targets.len() * vocab], &alignment);
         }
         Ok(())
@@ -184,21 +157,20 @@ impl Session {
     fn run_encoder(&mut self, documents: &[&[u32]]) -> Result<()> {
         let weights = self.model.weights();
         for ids in documents {
-            weights.check_ids("source", ids)?;
+            weights.shared.check_ids("source", ids)?;
             if ids.is_empty() {
                 return Err(Error::Option { option: "source", what: "expected at least one token".to_owned() });
             }
         }
-        self.encoder.run(weights, documents, &mut self.states, &mut self.scratch);
+        self.encoder.run(&weights.shared, &weights.encoder, documents, &mut self.states, &mut self.scratch);
         Ok(())
     }
 
     /// Encodes documents and prepares the decoder for `sequences` sequences of each, up to `positions` long.
     pub(crate) fn encode_sources(&mut self, sources: &[&[u32]], sequences: usize, positions: usize) -> Result<()> {
         self.model.weights().decoder()?;
-        {
-            let model = self.model.clone();
-            self.decoder.begin(model.weights(), sources.len(), sequences, positions);
+        if let Some(decoder) = &mut self.decoder {
+            decoder.begin(&self.model.weights().shared, sources.len(), sequences, positions);
         }
         let mut next = 0;
         while next < sources.len() {
@@ -209,11 +181,14 @@ impl Session {
                 end += 1;
             }
             self.run_encoder(&sources[next..end])?;
-            let d = self.model.config().d_model;
+            let weights = self.model.weights();
+            let d = weights.shared.config.d_model;
             let mut row = 0;
             for (document, ids) in (next..end).zip(&sources[next..end]) {
                 let states = &self.states[row * d..(row + ids.len()) * d];
-                self.decoder.set_source(self.model.weights(), document, states, &mut self.scratch)?;
+                if let Some(decoder) = &mut self.decoder {
+                    decoder.set_source(&weights.shared, weights.decoder()?, document, states, &mut self.scratch);
+                }
                 row += ids.len();
             }
             next = end;
@@ -222,7 +197,25 @@ impl Session {
     }
 
     /// One pass of the decoder; logits of the wanted queries are then in `self.logits`.
-    pub(crate) fn decode(&mut self, queries: &[Query], wanted: &[usize]) -> Result<()> {
-        self.decoder.forward(self.model.weights(), queries, wanted, &mut self.logits, None, &mut self.scratch)
+    pub(crate) fn run_decoder(
+        &mut self,
+        queries: &[Query],
+        wanted: &[usize],
+        alignment: Option<&mut Vec<f32>>,
+    ) -> Result<()> {
+        let weights = self.model.weights();
+        let decoder = weights.decoder()?;
+        if let Some(state) = &mut self.decoder {
+            let (logits, scratch) = (&mut self.logits, &mut self.scratch);
+            state.forward(&weights.shared, decoder, queries, wanted, logits, alignment, scratch);
+        }
+        Ok(())
+    }
+
+    /// Makes sequence `first + i` continue what was sequence `first + parents[i]`, over positions below `len`.
+    pub(crate) fn reorder(&mut self, first: usize, parents: &[usize], len: usize) {
+        if let Some(decoder) = &mut self.decoder {
+            decoder.reorder(first, parents, len);
+        }
     }
 }

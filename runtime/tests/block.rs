@@ -220,9 +220,12 @@ fn the_stored_q8_0_value_minus_128_is_found() {
     let mut data = vec![0x81; 34 * 4];
     data.chunks_mut(34).for_each(|block| block[1] = 0x3C);
     block::check(&tensor(DType::Q8_0, &[4, 32], data.clone())).unwrap();
-    data[34 + 20] = 0x80;
-    let error = block::check(&tensor(DType::Q8_0, &[4, 32], data)).unwrap_err().to_string();
-    assert!(error.contains("row 1, block 0: expected values in [-127, 127], found -128"), "{error}");
+    for value in 0..32 {
+        let mut data = data.clone();
+        data[34 + 2 + value] = 0x80;
+        let error = block::check(&tensor(DType::Q8_0, &[4, 32], data)).unwrap_err().to_string();
+        assert!(error.contains("row 1, block 0: expected values in [-127, 127], found -128"), "{error}");
+    }
 }
 
 #[test]
@@ -231,6 +234,10 @@ fn a_tensor_of_the_wrong_size_is_an_error() {
     for error in [block::check(&short).unwrap_err(), block::decode_tensor(&short).unwrap_err()] {
         assert!(error.to_string().contains("expected 68 bytes, found 67"), "{error}");
     }
+    // Longer than the runs in which halves are converted.
+    let halves: Vec<u8> = (0..201u16).flat_map(|i| half::f16::from_f32(f32::from(i)).to_le_bytes()).collect();
+    let expected: Vec<f32> = (0..201).map(|i| i as f32).collect();
+    assert_eq!(decode(DType::F16, &halves), expected);
     assert_eq!(block::decode_tensor(&tensor(DType::BF16, &[2, 1], vec![0x80, 0x3F, 0, 0xC0])).unwrap(), [1.0, -2.0]);
 }
 

@@ -4,7 +4,10 @@ mod common;
 
 use common::shared;
 use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::gguf::{self, TensorInfo, Writer};
 use t5_runtime::schema;
+use t5_runtime::storage::Bytes;
+use t5_runtime::tensor::DType;
 
 #[test]
 fn the_titler_opens_with_all_its_tensors() {
@@ -20,5 +23,48 @@ fn the_titler_opens_with_all_its_tensors() {
         let tensor = checkpoint.tensor(&spec.hf_name).unwrap();
         assert_eq!(tensor.shape, spec.shape, "{}", spec.hf_name);
     }
-    assert_eq!(checkpoint.notes, Vec::<String>::new());
+    let notes = checkpoint.notes.join("\n");
+    assert!(notes.contains("truncation to 48 tokens is ignored") && notes.contains("padding is ignored"), "{notes}");
+    assert_eq!(checkpoint.notes.len(), 2, "{notes}");
+    assert_eq!(checkpoint.vocabulary.unwrap().len(), 32100);
+}
+
+/// Writes a checkpoint as a GGUF file in memory, every tensor as it is stored.
+fn write(checkpoint: &Checkpoint) -> Vec<u8> {
+    let metadata = gguf::metadata(
+        Some("titler"),
+        &checkpoint.config,
+        checkpoint.vocabulary.as_ref(),
+        &checkpoint.generation,
+        DType::F16,
+    )
+    .unwrap();
+    let infos: Vec<_> = checkpoint
+        .tensors()
+        .map(|(spec, tensor)| TensorInfo { name: spec.gguf_name, dtype: tensor.dtype, shape: spec.shape })
+        .collect();
+    let mut writer = Writer::new("titler.gguf".as_ref(), Vec::new(), &metadata, &infos).unwrap();
+    for (info, (_, tensor)) in infos.iter().zip(checkpoint.tensors()) {
+        writer.append(&info.name, &tensor.data).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+#[test]
+fn the_titler_survives_being_written_as_gguf() {
+    let Some(path) = shared("models/flan-t5-small-titler") else { return };
+    let original = Checkpoint::open(&path).unwrap();
+    let bytes = write(&original);
+    let read = Checkpoint::from_gguf("titler.gguf", Bytes::from_vec(bytes)).unwrap();
+    assert_eq!(read.config, original.config);
+    assert_eq!(read.generation, original.generation);
+    assert_eq!(read.vocabulary, original.vocabulary);
+    assert_eq!(read.notes, Vec::<String>::new());
+    for ((spec, read), (_, original)) in read.tensors().zip(original.tensors()) {
+        assert_eq!(
+            (read.dtype, &read.shape, &*read.data),
+            (original.dtype, &original.shape, &*original.data),
+            "{spec:?}"
+        );
+    }
 }

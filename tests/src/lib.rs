@@ -1,1 +1,9 @@
+//! What the tests of several crates share: where things lie, golden values, and models small enough to write out.
 
+pub mod convert;
+pub mod families;
+pub mod golden;
+pub mod paths;
+pub mod tiny;
+
+pub use golden::{Case, Golden, Report};

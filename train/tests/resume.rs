@@ -1,8 +1,11 @@
 //! A run that is killed and continued is the run that was not: bit by bit in weights, optimiser, data position.
 
+#![cfg(unix)]
+
 mod common;
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -54,27 +57,34 @@ fn killed_runs_continue_bit_by_bit() {
     let expected = result(&folder.path().join("whole"), 60);
     assert!(expected.iter().any(|(name, _)| name == "average.safetensors"));
 
-    // Kills at moments spread over start, steps, evaluations and saving; a slow machine only moves them.
+    // Kills at moments spread over start, steps, evaluations and saving: some right away, most a little after the
+    // attempt's first new checkpoints.
     let killed = folder.path().join("killed");
     let output = format!("run.output={}", killed.display());
     let arguments = [&["run", &config, "--set", &output][..], &average].concat();
-    let (mut kills, mut attempt, mut continued) = (0, 0u64, 0);
-    let finished = || killed.join("checkpoints/step-00000060").exists();
-    while kills < 12 {
-        if finished() {
-            // Faster than the kills: once more from the start.
-            fs::remove_dir_all(&killed).unwrap();
-        }
-        continued += u32::from(killed.join("checkpoints").exists());
+    let newest = || -> u64 {
+        let names = fs::read_dir(killed.join("checkpoints")).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.filter_map(|name| name.to_str()?.strip_prefix("step-")?.parse().ok()).max().unwrap_or(0)
+    };
+    let mut kills_by_start = Vec::new();
+    for attempt in 0..14u64 {
+        let started_at = newest();
         let mut child = command(&arguments).stderr(std::process::Stdio::null()).spawn().unwrap();
-        attempt += 1;
-        std::thread::sleep(Duration::from_millis(40 + attempt * 7919 % 160));
+        let wanted = started_at + if attempt % 4 == 0 { 0 } else { 3 };
+        while newest() < wanted && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_micros(300));
+        }
+        std::thread::sleep(Duration::from_micros(attempt * 7919 % 13 * 1500));
         child.kill().unwrap();
-        if !child.wait().unwrap().success() {
-            kills += 1;
+        let status = child.wait().unwrap();
+        assert!(status.success() || status.signal() == Some(9), "{status}");
+        if !status.success() {
+            kills_by_start.push(started_at);
         }
     }
-    assert!(continued > 0, "no run was continued");
+    assert!(kills_by_start.len() >= 10, "{} kills", kills_by_start.len());
+    kills_by_start.dedup();
+    assert!(kills_by_start.len() >= 5, "runs were continued from {kills_by_start:?}");
     succeed(&arguments);
     assert!(result(&killed, 60) == expected, "the continued run differs");
     assert_eq!(log(&killed), log(&folder.path().join("whole")));

@@ -19,7 +19,6 @@ pub(super) struct Stored {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     HuggingFace,
-    #[allow(dead_code)]
     LlamaCpp,
 }
 

@@ -3,9 +3,11 @@
 mod assemble;
 mod folder;
 mod generation;
+mod gguf;
 mod safetensors;
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::Path;
 
 use crate::config::T5Config;
@@ -42,16 +44,24 @@ impl Checkpoint {
         if metadata.is_dir() {
             return folder::open(path);
         }
-        let expected = "a Hugging Face folder, a .gguf file, or a .safetensors file with config.json beside it";
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")) {
             return folder::open_safetensors(path);
         }
+        let mut start = Vec::new();
+        let file = std::fs::File::open(path).map_err(Error::io(path))?;
+        file.take(4).read_to_end(&mut start).map_err(Error::io(path))?;
+        if start == crate::gguf::MAGIC || path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
+            return gguf::open(path);
+        }
+        let expected = "a Hugging Face folder, a .gguf file, or a .safetensors file with config.json beside it";
         Err(Error::NotAModel { path: path.to_owned(), expected: expected.to_owned() })
     }
 
     /// Opens a GGUF file that is already in memory. `file` names it in messages.
-    pub fn from_gguf(_file: &str, _bytes: Bytes) -> Result<Checkpoint> {
-        todo!()
+    ///
+    /// Only llama.cpp's dialect will do: candle's has its configuration and vocabulary in other files.
+    pub fn from_gguf(file: &str, bytes: Bytes) -> Result<Checkpoint> {
+        gguf::from_memory(file, bytes)
     }
 
     /// A tensor by its canonical name.

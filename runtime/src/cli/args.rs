@@ -18,7 +18,7 @@ pub const COMMANDS: [&str; 6] = ["generate", "score", "embed", "tokenize", "insp
 #[derive(Subcommand)]
 pub enum Command {
     /// Generate a text for each line of input
-    Generate(GenerateArgs),
+    Generate(Box<GenerateArgs>),
     /// Log-probability of a target text given a source text, for each line SOURCE<TAB>TARGET
     Score(ScoreArgs),
     /// The mean of the encoder's hidden states of each line of input
@@ -99,22 +99,22 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "N")]
     pub min_new_tokens: Option<usize>,
     /// Sample with this temperature; 0 chooses the most likely token
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub temperature: Option<f32>,
     /// Sample among the K most likely tokens
     #[arg(long, value_name = "K")]
     pub top_k: Option<usize>,
     /// Sample among the most likely tokens that together reach probability P
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub top_p: Option<f32>,
     /// Sample among tokens at least P times as likely as the most likely one
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub min_p: Option<f32>,
     /// The same seed gives the same text
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
     /// Make tokens that were generated already less likely (above 1)
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
     pub repetition_penalty: Option<f32>,
     /// Never generate the same N tokens in a row twice
     #[arg(long, value_name = "N")]
@@ -128,6 +128,9 @@ pub struct GenerateArgs {
     /// Decode N inputs side by side
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub batch: usize,
+    /// Work on N groups of inputs at once, each in a thread of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub threads: usize,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -196,6 +199,9 @@ pub struct BenchArgs {
     /// Inputs decoded side by side
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub batch: usize,
+    /// Work on N groups of inputs at once, each in a thread of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub threads: usize,
     /// Beams of each input
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub beams: usize,

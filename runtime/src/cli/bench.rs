@@ -4,10 +4,10 @@ use std::io::Write;
 use std::time::Instant;
 
 use serde_json::json;
-use t5_runtime::{GenerateOptions, LengthPenalty};
+use t5_runtime::{GenerateOptions, LengthPenalty, Session};
 
 use super::args::BenchArgs;
-use super::input::open_model;
+use super::input::{open_model, sessions};
 use super::usage;
 
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
@@ -45,33 +45,29 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         length_penalty: LengthPenalty::T5 { alpha: 0.6 },
         ..GenerateOptions::default()
     };
-    let mut session = model.session();
+    // The first run warms caches and grows buffers.
+    let mut sessions = sessions(&model, args.threads)?;
     let (mut encoder_ms, mut ms_per_token, mut tokens_per_s) = (Vec::new(), Vec::new(), Vec::new());
     for repeat in 0..=args.repeats {
-        let begin = Instant::now();
-        session.encode_ids(sources[0])?;
-        let encoder = milliseconds(begin);
-        if config.is_encoder_only() {
+        let encoder = timed(&mut sessions, |session| session.encode_ids(sources[0]).map(|_| ()))?;
+        if repeat > 0 {
             encoder_ms.push(encoder);
+        }
+        if config.is_encoder_only() {
             continue;
         }
         // Steps only: encoding and the first step (which also computes cross-attention keys and values) are
         // taken off by a run of one token.
         let one = GenerateOptions { max_new_tokens: Some(1), min_new_tokens: 1, ..options.clone() };
-        let begin = Instant::now();
-        session.generate_batch_ids(&sources, &one)?;
-        let first = milliseconds(begin);
-        let begin = Instant::now();
-        let results = session.generate_batch_ids(&sources, &options)?;
-        let all = milliseconds(begin);
-        let steps = args.new_tokens.saturating_sub(1).max(1);
-        let step = if args.new_tokens > 1 { (all - first) / steps as f64 } else { all };
-        debug_assert!(results.iter().all(|outputs| outputs[0].ids.len() == args.new_tokens));
-        // The first run warms caches and grows buffers.
+        let first = timed(&mut sessions, |session| session.generate_batch_ids(&sources, &one).map(|_| ()))?;
+        let all = timed(&mut sessions, |session| session.generate_batch_ids(&sources, &options).map(|_| ()))?;
+        let step = match args.new_tokens {
+            1 => all,
+            tokens => (all - first) / (tokens - 1) as f64,
+        };
         if repeat > 0 {
-            encoder_ms.push(encoder);
             ms_per_token.push(step);
-            tokens_per_s.push(1e3 * args.batch as f64 / step);
+            tokens_per_s.push(1e3 * (args.batch * sessions.len()) as f64 / step);
         }
     }
     let step_gb = model.decoder_step_bytes() as f64 / 1e9;
@@ -91,7 +87,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
             "peak_rss_mb": peak_rss_mb(),
             "weights_gb_per_s": spread(&gb_per_s)["median"],
             "isa": model.kernels().isa().name(),
-            "threads": 1,
+            "threads": sessions.len(),
         });
         writeln!(out, "{object}")?;
         return Ok(());
@@ -112,6 +108,25 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     }
     writeln!(out, "{:18} {:>10}", "instruction set", model.kernels().isa().name())?;
     Ok(())
+}
+
+/// How long all sessions take, each in a thread of its own, to do the same work at the same time, in ms.
+fn timed(
+    sessions: &mut [Session],
+    work: impl Fn(&mut Session) -> t5_runtime::Result<()> + Sync,
+) -> anyhow::Result<f64> {
+    let begin = Instant::now();
+    if let [session] = sessions {
+        work(session)?;
+        return Ok(milliseconds(begin));
+    }
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = sessions.iter_mut().map(|session| scope.spawn(|| work(session))).collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })?;
+    Ok(milliseconds(begin))
 }
 
 fn milliseconds(since: Instant) -> f64 {

@@ -7,7 +7,7 @@ use serde_json::json;
 use t5_runtime::{EarlyStopping, GenerateOptions, LengthPenalty, Model, Output, Session};
 
 use super::args::{GenerateArgs, Penalty, Stopping};
-use super::input::{Lines, open_model};
+use super::input::{Lines, open_model, sessions};
 use super::usage;
 
 pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
@@ -20,26 +20,37 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let options = options(args, &model);
     options.validate().map_err(|error| usage(error.to_string()))?;
     model.tokenizer()?;
-    let mut session = model.session();
+    let mut sessions = sessions(&model, args.threads)?;
     let mut stats = Stats { load: start.elapsed().as_secs_f64(), ..Stats::default() };
     let mut out = std::io::stdout().lock();
-    let streams = out.is_terminal() && !args.json && options.beams == 1 && options.n_best == 1 && args.batch == 1;
+    let whole = args.batch * sessions.len();
+    let streams = out.is_terminal() && !args.json && options.beams == 1 && options.n_best == 1 && whole == 1;
     let mut texts = Vec::new();
     loop {
-        let line = lines.next_line()?;
-        let ended = line.is_none();
-        texts.extend(line);
-        if texts.len() == args.batch || (ended && !texts.is_empty()) {
+        // A bad line ends the work only after the lines before it are answered.
+        let line = lines.next_line();
+        let ended = !matches!(line, Ok(Some(_)));
+        if let Ok(Some(line)) = &line {
+            texts.push(line.clone());
+        }
+        if texts.len() == whole || (ended && !texts.is_empty()) {
             let begin = Instant::now();
             if streams {
-                stream(&mut session, &texts[0], &options, &mut out, &mut stats, begin)?;
+                stream(&mut sessions[0], &texts[0], &options, &mut out, &mut stats, begin)?;
             } else {
-                batch(&mut session, &texts, &options, args.json, &mut out, &mut stats)?;
+                for results in generate(&mut sessions, &texts, args.batch, &options) {
+                    for (input_ids, outputs) in results? {
+                        stats.count(&outputs);
+                        print(&mut out, &input_ids, &outputs, args.json, options.n_best)?;
+                    }
+                }
+                out.flush()?;
             }
             stats.seconds += begin.elapsed().as_secs_f64();
             texts.clear();
         }
         if ended {
+            line?;
             break;
         }
     }
@@ -53,16 +64,12 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
 fn options(args: &GenerateArgs, model: &Model) -> GenerateOptions {
     let mut options = GenerateOptions::from_defaults(model.generation_defaults());
     options.beams = args.beams.unwrap_or(options.beams);
-    let sampling = args.temperature.is_some_and(|temperature| temperature > 0.0)
-        || args.top_k.is_some()
-        || args.top_p.is_some()
-        || args.min_p.is_some();
-    if sampling {
-        options.temperature = args.temperature.unwrap_or(1.0);
-        if args.beams.is_none() {
-            // The checkpoint's beams do not stand in the way of sampling.
-            options.beams = 1;
-        }
+    // A filter of candidates alone asks for sampling, too.
+    let filtered = args.top_k.is_some() || args.top_p.is_some() || args.min_p.is_some();
+    options.temperature = args.temperature.unwrap_or(if filtered { 1.0 } else { 0.0 });
+    if options.temperature != 0.0 && args.beams.is_none() {
+        // The checkpoint's beams do not stand in the way of sampling.
+        options.beams = 1;
     }
     let (default_alpha, hugging_face) = match options.length_penalty {
         LengthPenalty::T5 { alpha } => (alpha, false),
@@ -121,38 +128,62 @@ fn stream(
     Ok(())
 }
 
-fn batch(
-    session: &mut Session,
+/// A text's input ids with its outputs.
+type Answer = (Vec<u32>, Vec<Output>);
+
+/// Answers texts in order, groups of `batch` side by side in a session, sessions side by side in threads.
+fn generate(
+    sessions: &mut [Session],
     texts: &[String],
+    batch: usize,
     options: &GenerateOptions,
-    json: bool,
+) -> Vec<t5_runtime::Result<Vec<Answer>>> {
+    let answer = |session: &mut Session, texts: &[String]| {
+        let tokenizer = session.model().tokenizer()?;
+        let ids: Vec<Vec<u32>> = texts.iter().map(|text| tokenizer.encode(text)).collect();
+        let sources: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+        let outputs = session.generate_batch_ids(&sources, options)?;
+        Ok(ids.into_iter().zip(outputs).collect())
+    };
+    if let [session] = sessions {
+        return texts.chunks(batch).map(|texts| answer(session, texts)).collect();
+    }
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = sessions
+            .iter_mut()
+            .zip(texts.chunks(batch))
+            .map(|(session, texts)| scope.spawn(|| answer(session, texts)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
+}
+
+fn print(
     out: &mut impl Write,
-    stats: &mut Stats,
-) -> anyhow::Result<()> {
-    let tokenizer = session.model().tokenizer()?;
-    let ids = texts.iter().map(|text| tokenizer.encode(text)).collect::<Vec<_>>();
-    let sources: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-    let results = session.generate_batch_ids(&sources, options)?;
-    for (outputs, input_ids) in results.iter().zip(&ids) {
-        stats.count(outputs);
-        if json {
-            let mut object = outputs.first().map_or_else(|| json!({}), as_json);
-            object["input_ids"] = json!(input_ids);
-            object["n_best"] = outputs.iter().map(as_json).collect();
-            writeln!(out, "{object}")?;
+    input_ids: &[u32],
+    outputs: &[Output],
+    json: bool,
+    n_best: usize,
+) -> std::io::Result<()> {
+    if json {
+        let mut object = outputs.first().map_or_else(|| json!({}), as_json);
+        object["input_ids"] = json!(input_ids);
+        object["n_best"] = outputs.iter().map(as_json).collect();
+        return writeln!(out, "{object}");
+    }
+    for output in outputs {
+        // One line in, one line out: byte-level models can generate line breaks.
+        let text = output.text.replace(['\r', '\n'], " ");
+        if n_best > 1 {
+            writeln!(out, "{:.6}\t{text}", output.score)?;
         } else {
-            for output in outputs {
-                // One line in, one line out: byte-level models can generate line breaks.
-                let text = output.text.replace(['\r', '\n'], " ");
-                if options.n_best > 1 {
-                    writeln!(out, "{:.6}\t{text}", output.score)?;
-                } else {
-                    writeln!(out, "{text}")?;
-                }
-            }
+            writeln!(out, "{text}")?;
         }
     }
-    Ok(out.flush()?)
+    Ok(())
 }
 
 fn as_json(output: &Output) -> serde_json::Value {

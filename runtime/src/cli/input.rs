@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use t5_runtime::checkpoint::Checkpoint;
 #[cfg(feature = "hub")]
 use t5_runtime::hub;
-use t5_runtime::{Model, ModelOptions};
+use t5_runtime::{Model, ModelOptions, Session};
 
 use super::args::{InputArgs, ModelArgs};
 use super::usage;
@@ -24,6 +24,14 @@ pub fn open_model(args: &ModelArgs) -> anyhow::Result<Model> {
         eprintln!("t5: instruction set: {}", model.kernels().isa().name());
     }
     Ok(model)
+}
+
+/// A working space for each thread.
+pub fn sessions(model: &Model, threads: usize) -> anyhow::Result<Vec<Session>> {
+    if !(1..=1024).contains(&threads) {
+        return Err(usage(format!("--threads: expected 1 to 1024, found {threads}")));
+    }
+    Ok((0..threads).map(|_| model.session()).collect())
 }
 
 /// Opens a checkpoint by path or hub name.

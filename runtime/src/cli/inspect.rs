@@ -42,7 +42,7 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
             "parameters": values,
             "bytes": bytes,
             "tokenizer": tokenizer,
-            "generation": format!("{:?}", checkpoint.generation),
+            "generation": checkpoint.generation.to_json(),
             "tensors": tensors,
             "notes": checkpoint.notes,
         });
@@ -56,7 +56,11 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
         }
     }
     writeln!(out, "tokenizer: {tokenizer}")?;
-    writeln!(out, "generation: {:?}", checkpoint.generation)?;
+    if let serde_json::Value::Object(generation) = checkpoint.generation.to_json() {
+        for (key, value) in generation {
+            writeln!(out, "generation: {key}: {value}")?;
+        }
+    }
     writeln!(out, "parameters: {values}, {:.1} MB", bytes as f64 / 1e6)?;
     for (name, (count, values, bytes)) in types {
         writeln!(out, "  {name}: {count} tensors, {values} values, {:.1} MB", bytes as f64 / 1e6)?;

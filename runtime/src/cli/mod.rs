@@ -61,7 +61,8 @@ pub fn run(mut arguments: Vec<OsString>) -> anyhow::Result<()> {
 
 /// The part of the argument parser's message that says what is wrong, on one line.
 fn shorten(message: &str) -> String {
-    let wrong = message.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let after = |line: &str| ["Usage:", "For more", "  tip:"].iter().any(|start| line.starts_with(start));
+    let wrong = message.lines().take_while(|line| !after(line));
     let line = wrong.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     line.strip_prefix("error: ").unwrap_or(&line).to_owned()
 }

@@ -62,7 +62,7 @@ pub(crate) struct BeamSearch {
 impl BeamSearch {
     pub fn new(plan: &Plan) -> BeamSearch {
         let beams = plan.options.beams;
-        let pool = |count| (0..count).map(|_| Hypothesis::with_capacity(plan.max_new)).collect::<Vec<_>>();
+        let pool = |count| (0..count).map(|_| Hypothesis::with_capacity(plan.reserve())).collect::<Vec<_>>();
         let keep = beams * (1 + plan.eos.len()).max(2);
         BeamSearch {
             beams,
@@ -73,7 +73,7 @@ impl BeamSearch {
             finished_len: 0,
             candidates: Vec::with_capacity(keep + 1),
             parents: Vec::with_capacity(beams),
-            history: Vec::with_capacity(1 + plan.prefix.len() + plan.max_new),
+            history: Vec::with_capacity(1 + plan.prefix.len() + plan.reserve()),
             step: 0,
             done: false,
         }

@@ -1,6 +1,10 @@
-//! From a source to text: options, searches, and the loop that runs any number of documents side by side.
+//! From a source to text.
+//!
+//! `options` says what may be asked; `single` and `beam` choose tokens, with `processors` and `sample`; `decoding` runs
+//! the searches of any number of documents in lock step; [`Generation`] hands out the text of one as it comes.
 
 mod beam;
+mod decoding;
 mod options;
 mod processors;
 mod sample;
@@ -8,13 +12,8 @@ mod single;
 
 pub use options::{DEFAULT_MAX_NEW_TOKENS, EarlyStopping, GenerateOptions, LengthPenalty};
 
-use std::sync::atomic::Ordering;
+use decoding::{Decoding, Search, find_stop};
 
-use beam::{BeamSearch, Hypothesis};
-pub(crate) use options::Plan;
-use single::SingleSearch;
-
-use crate::decoder::Query;
 use crate::error::Result;
 use crate::session::Session;
 use crate::tokenizer::TextStream;
@@ -58,198 +57,41 @@ pub struct Output {
     pub finish: Finish,
 }
 
-enum Search {
-    Single(SingleSearch),
-    Beam(BeamSearch),
-}
-
-impl Search {
-    fn new(plan: &Plan) -> Search {
-        if plan.options.beams > 1 {
-            Search::Beam(BeamSearch::new(plan))
-        } else {
-            Search::Single(SingleSearch::new(plan))
-        }
-    }
-
-    fn rows(&self) -> usize {
-        match self {
-            Search::Single(search) => search.rows(),
-            Search::Beam(search) => search.rows(),
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        match self {
-            Search::Single(search) => search.is_done(),
-            Search::Beam(search) => search.is_done(),
-        }
-    }
-}
-
-struct Document {
-    search: Search,
-    /// First of its sequences in the decoder.
-    first: usize,
-    /// Tokens in its cache: start, prefix and all but the newest generated one.
-    position: usize,
-    cancelled: bool,
-}
-
-/// Documents being decoded in lock step. Each step runs the live rows of all of them through the decoder at
-/// once; rows do not influence each other, so a result does not depend on what ran beside it.
-pub(crate) struct Decoding {
-    plan: Plan,
-    documents: Vec<Document>,
-    started: bool,
-    queries: Vec<Query>,
-    wanted: Vec<usize>,
-}
-
-impl Decoding {
-    /// Encodes the sources and prepares the caches.
-    pub fn begin(session: &mut Session, sources: &[&[u32]], options: &GenerateOptions) -> Result<Decoding> {
-        let plan = Plan::new(session.model.weights(), options)?;
-        for source in sources {
-            session.model.weights().check_ids("source", source)?;
-        }
-        let sequences = plan.sequences();
-        session.encode_sources(sources, sequences, 1 + plan.prefix.len() + plan.max_new)?;
-        let documents = (0..sources.len())
-            .map(|index| Document {
-                search: Search::new(&plan),
-                first: index * sequences,
-                position: 0,
-                cancelled: false,
-            })
-            .collect();
-        Ok(Decoding {
-            documents,
-            started: false,
-            queries: Vec::with_capacity(sources.len() * sequences.max(1 + plan.prefix.len())),
-            wanted: Vec::with_capacity(sources.len() * sequences),
-            plan,
-        })
-    }
-
-    /// Generates one token for every live sequence. False when all documents are done.
-    pub fn step(&mut self, session: &mut Session) -> Result<bool> {
-        if let Some(cancel) = &self.plan.options.cancel
-            && cancel.load(Ordering::Relaxed)
-        {
-            self.documents.iter_mut().filter(|document| !document.search.is_done()).for_each(|d| d.cancelled = true);
-        }
-        self.queries.clear();
-        self.wanted.clear();
-        for document in self.documents.iter_mut().filter(|document| !document.is_done()) {
-            if !self.started {
-                let start = std::iter::once(self.plan.start).chain(self.plan.prefix.iter().copied());
-                for (position, token) in start.enumerate() {
-                    self.queries.push(Query { token, sequence: document.first, position });
-                }
-                self.wanted.push(self.queries.len() - 1);
-                document.position = self.plan.prefix.len() + 1;
-            } else {
-                let mut push = |row: usize, token: u32| {
-                    self.wanted.push(self.queries.len());
-                    let sequence = document.first + row;
-                    self.queries.push(Query { token, sequence, position: document.position });
-                };
-                match &document.search {
-                    Search::Single(search) => search.tokens().enumerate().for_each(|(row, token)| push(row, token)),
-                    Search::Beam(search) => search.tokens().enumerate().for_each(|(row, token)| push(row, token)),
-                }
-                document.position += 1;
-            }
-        }
-        if self.queries.is_empty() {
-            return Ok(false);
-        }
-        session.decode(&self.queries, &self.wanted)?;
-        self.started = true;
-        let kernels = session.model.weights().kernels;
-        let vocab = session.model.config().vocab_size;
-        let mut row = 0;
-        for document in self.documents.iter_mut().filter(|document| !document.is_done()) {
-            let rows = document.search.rows();
-            let logits = &mut session.logits[row * vocab..(row + rows) * vocab];
-            row += rows;
-            let parents = match &mut document.search {
-                Search::Single(search) => {
-                    search.advance(kernels, &self.plan, logits);
-                    search.parents()
-                }
-                Search::Beam(search) => {
-                    search.advance(kernels, &self.plan, logits);
-                    search.parents()
-                }
-            };
-            let identity = parents.iter().enumerate().all(|(row, &parent)| row == parent);
-            if !identity {
-                session.decoder.reorder(document.first, parents, document.position);
-            }
-        }
-        Ok(self.documents.iter().any(|document| !document.is_done()))
-    }
-
-    /// The results of every document, best first, at most `n_best` each.
-    pub fn results(&self, session: &Session) -> Vec<Vec<Output>> {
-        self.documents
-            .iter()
-            .map(|document| {
-                let results: Vec<&Hypothesis> = match &document.search {
-                    Search::Single(search) => search.results(),
-                    Search::Beam(search) => search.results().iter().collect(),
-                };
-                let output = |hypothesis: &Hypothesis| self.output(session, document, hypothesis);
-                results.into_iter().take(self.plan.options.n_best).map(output).collect()
-            })
-            .collect()
-    }
-
-    fn output(&self, session: &Session, document: &Document, hypothesis: &Hypothesis) -> Output {
-        let ended = hypothesis.ids.last().is_some_and(|last| self.plan.eos.contains(last));
-        let mut finish = match (ended, document.cancelled) {
-            (true, _) => Finish::EndOfSequence,
-            (false, true) => Finish::Cancelled,
-            (false, false) => Finish::Length,
-        };
-        let mut text = String::new();
-        if let Ok(tokenizer) = session.model.tokenizer() {
-            let ids: Vec<u32> = self.plan.prefix.iter().chain(&hypothesis.ids).copied().collect();
-            text = tokenizer.decode(&ids, true);
-            if let Some(end) = find_stop(&text, &self.plan.options.stop) {
-                text.truncate(end);
-                finish = Finish::Stop;
-            }
-        }
-        Output {
-            text,
-            ids: hypothesis.ids.clone(),
-            logprobs: hypothesis.logprobs.clone(),
-            score: hypothesis.score,
-            finish,
-        }
-    }
-}
-
-impl Document {
-    fn is_done(&self) -> bool {
-        self.cancelled || self.search.is_done()
-    }
-}
-
-/// Where the first of the stop strings begins.
-fn find_stop(text: &str, stop: &[String]) -> Option<usize> {
-    stop.iter().filter_map(|stop| text.find(stop.as_str())).min()
-}
-
 /// How many bytes at the end of `text` could still become a stop string and are held back.
 fn held_back(text: &str, stop: &[String]) -> usize {
     let begins = |stop: &String| {
         (1..stop.len().min(text.len() + 1)).rev().find(|&n| stop.is_char_boundary(n) && text.ends_with(&stop[..n]))
     };
     stop.iter().filter_map(begins).max().unwrap_or(0)
+}
+
+impl Session {
+    /// Generates text for `text`. The result is an iterator of pieces; see [`Generation`].
+    pub fn generate(&mut self, text: &str, options: &GenerateOptions) -> Result<Generation<'_>> {
+        let ids = self.model.tokenizer()?.encode(text);
+        Generation::begin(self, &ids, options)
+    }
+
+    /// As [`Session::generate`], from ids (which should end with `</s>`).
+    pub fn generate_ids(&mut self, source: &[u32], options: &GenerateOptions) -> Result<Generation<'_>> {
+        Generation::begin(self, source, options)
+    }
+
+    /// Generates for several sources side by side; for each its results, best first. A result does not depend on
+    /// what else is in the batch.
+    pub fn generate_batch_ids(&mut self, sources: &[&[u32]], options: &GenerateOptions) -> Result<Vec<Vec<Output>>> {
+        let mut decoding = Decoding::begin(self, sources, options)?;
+        while decoding.step(self)? {}
+        Ok(decoding.results(self))
+    }
+
+    /// As [`Session::generate_batch_ids`], from texts.
+    pub fn generate_batch(&mut self, texts: &[&str], options: &GenerateOptions) -> Result<Vec<Vec<Output>>> {
+        let tokenizer = self.model.tokenizer()?;
+        let ids = texts.iter().map(|text| tokenizer.encode(text)).collect::<Vec<_>>();
+        let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+        self.generate_batch_ids(&ids, options)
+    }
 }
 
 /// A generation under way: an iterator of pieces of text.
@@ -314,6 +156,15 @@ impl<'s> Generation<'s> {
             }
             self.advance();
         }
+    }
+
+    /// Generates one more token without asking for its text; false when there is none. For callers that want
+    /// control between tokens and the results at the end.
+    pub fn step(&mut self) -> bool {
+        if !self.done {
+            self.advance();
+        }
+        !self.done
     }
 
     /// One step of the decoder.

@@ -5,10 +5,13 @@ use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
 use crate::generation::GenerationDefaults;
-use crate::model::Weights;
+use crate::model::Model;
 
 /// New tokens where neither the caller nor the checkpoint sets a limit.
 pub const DEFAULT_MAX_NEW_TOKENS: usize = 256;
+
+/// The highest limit of new tokens.
+pub const MAX_NEW_TOKENS: usize = 1 << 20;
 
 /// How beams of different length are compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -189,8 +192,10 @@ impl GenerateOptions {
         if !penalty.is_finite() {
             return wrong("length_penalty", format!("expected a finite number, found {penalty}"));
         }
-        if self.max_new_tokens == Some(0) {
-            return wrong("max_new_tokens", "expected at least 1, found 0".to_owned());
+        if let Some(max) = self.max_new_tokens
+            && !(1..=MAX_NEW_TOKENS).contains(&max)
+        {
+            return wrong("max_new_tokens", format!("expected 1 to {MAX_NEW_TOKENS}, found {max}"));
         }
         if self.allowed.as_ref().is_some_and(Vec::is_empty) {
             return wrong("allowed", "expected at least one token".to_owned());
@@ -211,13 +216,14 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub fn new(weights: &Weights, options: &GenerateOptions) -> Result<Plan> {
+    pub fn new(model: &Model, options: &GenerateOptions) -> Result<Plan> {
         options.validate()?;
-        let config = &weights.config;
+        let shared = &model.weights().shared;
+        let config = &shared.config;
         let prefix = if !options.prefix_ids.is_empty() {
             options.prefix_ids.clone()
         } else if !options.prefix.is_empty() {
-            let tokenizer = weights.tokenizer.as_ref().ok_or_else(|| Error::Option {
+            let tokenizer = model.tokenizer().map_err(|_| Error::Option {
                 option: "prefix",
                 what: "expected a model with a tokenizer, found one without".to_owned(),
             })?;
@@ -225,17 +231,17 @@ impl Plan {
         } else {
             Vec::new()
         };
-        weights.check_ids("prefix", &prefix)?;
-        weights.check_ids("suppress", &options.suppress)?;
-        weights.check_ids("allowed", options.allowed.as_deref().unwrap_or_default())?;
-        if !options.stop.is_empty() && weights.tokenizer.is_none() {
+        shared.check_ids("prefix", &prefix)?;
+        shared.check_ids("suppress", &options.suppress)?;
+        shared.check_ids("allowed", options.allowed.as_deref().unwrap_or_default())?;
+        if !options.stop.is_empty() && model.tokenizer().is_err() {
             return Err(Error::Option { option: "stop", what: "expected a model with a tokenizer".to_owned() });
         }
-        let eos = match weights.generation.eos_token_ids.as_slice() {
+        let eos = match model.generation_defaults().eos_token_ids.as_slice() {
             [] => vec![config.eos_token_id],
             ids => ids.to_vec(),
         };
-        weights.check_ids("eos_token_id", &eos)?;
+        shared.check_ids("eos_token_id", &eos)?;
         let mut forbidden = Vec::new();
         if options.allowed.is_some() || !options.suppress.is_empty() {
             forbidden = vec![options.allowed.is_some(); config.vocab_size];
@@ -247,13 +253,19 @@ impl Plan {
                 return Err(Error::Option { option: "suppress", what: "no token is left to generate".to_owned() });
             }
         }
-        let defaults = &weights.generation;
+        let defaults = model.generation_defaults();
         let max_new = options
             .max_new_tokens
             .or(defaults.max_new_tokens)
-            .or(defaults.max_length.map(|length| length.saturating_sub(1).max(1)))
-            .unwrap_or(DEFAULT_MAX_NEW_TOKENS);
+            .or(defaults.max_length.map(|length| length.saturating_sub(1)))
+            .unwrap_or(DEFAULT_MAX_NEW_TOKENS)
+            .clamp(1, MAX_NEW_TOKENS);
         Ok(Plan { max_new, prefix, start: config.decoder_start_token_id, eos, forbidden, options: options.clone() })
+    }
+
+    /// Tokens to reserve memory for at the start: limits are often far above what is generated.
+    pub fn reserve(&self) -> usize {
+        self.max_new.min(1024)
     }
 
     /// Sequences that run side by side for one document.

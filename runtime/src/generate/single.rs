@@ -13,10 +13,18 @@ pub(crate) struct SingleSearch {
     live: Vec<usize>,
     /// Rows of the former step that the live sequences continue.
     parents: Vec<usize>,
-    history: Vec<u32>,
-    sampler: Sampler,
+    chooser: Chooser,
     step: usize,
     started: bool,
+}
+
+/// What choosing a token needs, kept between tokens.
+#[derive(Default)]
+struct Chooser {
+    history: Vec<u32>,
+    sampler: Sampler,
+    /// A row as it was before processors changed it.
+    unprocessed: Vec<f32>,
 }
 
 struct Sequence {
@@ -29,8 +37,8 @@ impl SingleSearch {
         let count = plan.sequences();
         let sequence = |index: usize| Sequence {
             hypothesis: Hypothesis {
-                ids: Vec::with_capacity(plan.max_new),
-                logprobs: Vec::with_capacity(plan.max_new),
+                ids: Vec::with_capacity(plan.reserve()),
+                logprobs: Vec::with_capacity(plan.reserve()),
                 score: 0.0,
             },
             random: Random::new(plan.options.seed, index as u64),
@@ -39,8 +47,10 @@ impl SingleSearch {
             sequences: (0..count).map(sequence).collect(),
             live: (0..count).collect(),
             parents: Vec::with_capacity(count),
-            history: Vec::with_capacity(1 + plan.prefix.len() + plan.max_new),
-            sampler: Sampler::default(),
+            chooser: Chooser {
+                history: Vec::with_capacity(1 + plan.prefix.len() + plan.reserve()),
+                ..Chooser::default()
+            },
             step: 0,
             started: false,
         }
@@ -75,15 +85,8 @@ impl SingleSearch {
             let sequence = &mut self.sequences[index];
             let row = if self.started { place } else { 0 };
             let logits = &mut logits[row * vocab..(row + 1) * vocab];
-            let (token, logprob) = choose(
-                kernels,
-                plan,
-                &sequence.hypothesis.ids,
-                logits,
-                &mut self.history,
-                &mut self.sampler,
-                &mut sequence.random,
-            );
+            let (token, logprob) =
+                self.chooser.choose(kernels, plan, &sequence.hypothesis.ids, logits, &mut sequence.random);
             sequence.hypothesis.ids.push(token);
             sequence.hypothesis.logprobs.push(logprob);
             sequence.hypothesis.score += logprob;
@@ -115,39 +118,37 @@ impl SingleSearch {
     }
 }
 
-/// Chooses or draws a token; its log-probability is the model's own, before any processor.
-fn choose(
-    kernels: Kernels,
-    plan: &Plan,
-    ids: &[u32],
-    logits: &mut [f32],
-    history: &mut Vec<u32>,
-    sampler: &mut Sampler,
-    random: &mut Random,
-) -> (u32, f32) {
-    let log_sum = kernels.log_sum_exp(logits);
-    let mut saved = None;
-    if plan.has_processors() {
-        history.clear();
-        history.push(plan.start);
-        history.extend(&plan.prefix);
-        history.extend(ids);
-        // Several first draws share a row: the processors' changes are the same for all of them, but the
-        // log-probability must come from the row as it was.
-        if plan.options.repetition_penalty != 1.0 || plan.sequences() > 1 {
-            saved = Some(logits.to_vec());
+impl Chooser {
+    /// Chooses or draws a token; its log-probability is the model's own, before any processor.
+    fn choose(
+        &mut self,
+        kernels: Kernels,
+        plan: &Plan,
+        ids: &[u32],
+        logits: &mut [f32],
+        random: &mut Random,
+    ) -> (u32, f32) {
+        let log_sum = kernels.log_sum_exp(logits);
+        let processes = plan.has_processors();
+        if processes {
+            self.history.clear();
+            self.history.push(plan.start);
+            self.history.extend(&plan.prefix);
+            self.history.extend(ids);
+            // The first draws of several sequences share a row, so it must be given back as it was.
+            self.unprocessed.clear();
+            self.unprocessed.extend_from_slice(logits);
+            processors::process(plan, &self.history, ids.len(), logits);
         }
-        processors::process(plan, history, ids.len(), logits);
+        let token = if plan.options.samples() {
+            self.sampler.draw(kernels, &plan.options, logits, random)
+        } else {
+            // All NaN only if the weights are: any token is as wrong as another.
+            kernels.argmax(logits).unwrap_or(0) as u32
+        };
+        if processes {
+            logits.copy_from_slice(&self.unprocessed);
+        }
+        (token, logits[token as usize] - log_sum)
     }
-    let token = if plan.options.samples() {
-        sampler.draw(kernels, &plan.options, logits, random)
-    } else {
-        // All NaN only if the weights are: any token is as wrong as another.
-        kernels.argmax(logits).unwrap_or(0) as u32
-    };
-    let logit = saved.as_ref().map_or(logits[token as usize], |saved| saved[token as usize]);
-    if let Some(saved) = saved {
-        logits.copy_from_slice(&saved);
-    }
-    (token, logit - log_sum)
 }

@@ -4,13 +4,19 @@
 //! left before anything is allocated from it.
 
 mod cursor;
+mod describe;
+pub mod keys;
 mod reader;
 mod split;
 mod value;
+mod vocabulary;
 mod writer;
 
+pub use describe::metadata;
+pub(crate) use describe::{read_config, read_generation};
 pub use reader::File;
 pub use value::{Array, Value, ValueType};
+pub(crate) use vocabulary::read as read_vocabulary;
 pub use writer::{TensorInfo, Writer};
 
 use crate::tensor::DType;

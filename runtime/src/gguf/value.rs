@@ -178,7 +178,7 @@ impl std::fmt::Display for Value {
                 write!(f, "\"{}…\"", value.chars().take(60).collect::<String>().escape_debug())
             }
             Value::String(value) => write!(f, "\"{}\"", value.escape_debug()),
-            Value::Array(array) => write!(f, "an array of {} {} values", array.len, array.element.name()),
+            Value::Array(array) => f.write_str(&array.describe()),
             Value::U64(value) => write!(f, "{value}"),
             Value::I64(value) => write!(f, "{value}"),
             Value::F64(value) => write!(f, "{value}"),
@@ -258,6 +258,11 @@ impl Array {
     /// The type of the elements.
     pub fn element(&self) -> ValueType {
         self.element
+    }
+
+    /// What it is, for messages.
+    pub fn describe(&self) -> String {
+        format!("an array of {} {} values", self.len, self.element.name())
     }
 
     /// The elements, if they are strings.

@@ -3,6 +3,8 @@
 //! There is no 1/sqrt(d_kv) in T5: the factor is part of the initial scale of the query matrix.
 
 use super::Kernels;
+use super::rows::{axpy_in, dot_in, softmax_in};
+use super::simd::Simd;
 use crate::position::BiasRow;
 
 /// Keys and values of successive positions. Position `p` of head `h` begins at
@@ -34,8 +36,9 @@ impl Heads {
 
 /// `out = softmax(q K^T + bias) V` per head, for one query `q` `[heads * width]`. On return `scores` holds the
 /// attention weights, `[heads, len]`.
-pub fn attend(
-    kernels: Kernels,
+#[inline(always)]
+fn attend_in<V: Simd>(
+    v: V,
     heads: Heads,
     q: &[f32],
     cache: KeyValues<'_>,
@@ -53,7 +56,7 @@ pub fn attend(
         let keys = &cache.keys[start(position)..][..heads.inner()];
         for head in 0..heads.count {
             let range = head * width..(head + 1) * width;
-            let mut score = kernels.dot(&q[range.clone()], &keys[range]);
+            let mut score = dot_in(v, &q[range.clone()], &keys[range]);
             if let Some(bias) = bias {
                 score += bias.values[head * bias.head_stride + bias.offset + position];
             }
@@ -61,14 +64,25 @@ pub fn attend(
         }
     }
     for head in 0..heads.count {
-        kernels.softmax(&mut scores[head * len..(head + 1) * len]);
+        softmax_in(v, &mut scores[head * len..(head + 1) * len]);
     }
     out[..heads.inner()].fill(0.0);
     for position in 0..len {
         let values = &cache.values[start(position)..][..heads.inner()];
         for head in 0..heads.count {
             let range = head * width..(head + 1) * width;
-            kernels.axpy(scores[head * len + position], &values[range.clone()], &mut out[range]);
+            axpy_in(v, scores[head * len + position], &values[range.clone()], &mut out[range]);
         }
     }
 }
+
+super::dispatch!(
+    pub(super) fn attend(
+        heads: Heads,
+        q: &[f32],
+        cache: KeyValues<'_>,
+        bias: Option<BiasRow<'_>>,
+        scores: &mut [f32],
+        out: &mut [f32]
+    ) = attend_in
+);

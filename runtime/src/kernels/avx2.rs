@@ -37,6 +37,36 @@ pub(crate) unsafe fn sum_8(x: __m256) -> f32 {
     }
 }
 
+/// The largest of 8 lanes.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+pub(crate) unsafe fn largest_8(x: __m256i) -> i32 {
+    // SAFETY: the caller has AVX2; no memory is touched.
+    unsafe {
+        let x = _mm_max_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+        let x = _mm_max_epi32(x, _mm_shuffle_epi32::<0b01_00_11_10>(x));
+        let x = _mm_max_epi32(x, _mm_shuffle_epi32::<0b10_11_00_01>(x));
+        _mm_cvtsi128_si32(x)
+    }
+}
+
+/// Wrapping sum over 8 lanes.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+pub(crate) unsafe fn sum_8_i32(x: __m256i) -> i32 {
+    // SAFETY: the caller has AVX2; no memory is touched.
+    unsafe {
+        let x = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+        let x = _mm_add_epi32(x, _mm_shuffle_epi32::<0b01_00_11_10>(x));
+        let x = _mm_add_epi32(x, _mm_shuffle_epi32::<0b10_11_00_01>(x));
+        _mm_cvtsi128_si32(x)
+    }
+}
+
 type F = [__m256; 2];
 type I = [__m256i; 2];
 
@@ -50,7 +80,8 @@ impl Simd for Avx2 {
     type A = __m256i;
 
     const FLIP: u8 = 0;
-    const TILE: (usize, usize) = (3, 1);
+    const ROWS_Q8: usize = 3;
+    const ROWS_F32: usize = 6;
 
     #[inline(always)]
     fn splat(self, x: f32) -> F {
@@ -118,8 +149,9 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn load_bf16(self, x: &[u16; LANES]) -> F {
         unsafe {
-            let widen = |x: __m128i| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(x)));
-            [widen(_mm_loadu_si128(x.as_ptr().cast())), widen(_mm_loadu_si128(x[8..].as_ptr().cast()))]
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(x[8..].as_ptr().cast()));
+            self.of_bits([_mm256_slli_epi32::<16>(low), _mm256_slli_epi32::<16>(high)])
         }
     }
 
@@ -164,16 +196,18 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn from_bits(self, a: I) -> F {
+    fn of_bits(self, a: I) -> F {
         unsafe { [_mm256_castsi256_ps(a[0]), _mm256_castsi256_ps(a[1])] }
     }
 
     #[inline(always)]
-    fn store_i32(self, a: I, out: &mut [i32; LANES]) {
-        unsafe {
-            _mm256_storeu_si256(out.as_mut_ptr().cast(), a[0]);
-            _mm256_storeu_si256(out[8..].as_mut_ptr().cast(), a[1]);
-        }
+    fn largest_i32(self, a: I) -> i32 {
+        unsafe { largest_8(_mm256_max_epi32(a[0], a[1])) }
+    }
+
+    #[inline(always)]
+    fn sum_i32(self, a: I) -> i32 {
+        unsafe { sum_8_i32(_mm256_add_epi32(a[0], a[1])) }
     }
 
     #[inline(always)]
@@ -209,11 +243,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn dot(self, sums: I, (magnitude, weights): Self::W, activations: __m256i) -> I {
         unsafe {
-            let dot = |sum: __m256i, magnitude: __m256i, weights: __m256i| {
-                let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(activations, weights));
-                _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-            };
-            [dot(sums[0], magnitude[0], weights[0]), dot(sums[1], magnitude[1], weights[1])]
+            let low = _mm256_maddubs_epi16(magnitude[0], _mm256_sign_epi8(activations, weights[0]));
+            let high = _mm256_maddubs_epi16(magnitude[1], _mm256_sign_epi8(activations, weights[1]));
+            let ones = _mm256_set1_epi16(1);
+            self.add_i32(sums, [_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones)])
         }
     }
 }

@@ -36,7 +36,8 @@ impl Simd for Avx512 {
     type A = __m512i;
 
     const FLIP: u8 = 0x80;
-    const TILE: (usize, usize) = (6, 2);
+    const ROWS_Q8: usize = 8;
+    const ROWS_F32: usize = 12;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -140,13 +141,22 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn from_bits(self, a: __m512i) -> __m512 {
+    fn of_bits(self, a: __m512i) -> __m512 {
         unsafe { _mm512_castsi512_ps(a) }
     }
 
     #[inline(always)]
-    fn store_i32(self, a: __m512i, out: &mut [i32; LANES]) {
-        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), a) }
+    fn largest_i32(self, a: __m512i) -> i32 {
+        unsafe {
+            super::avx2::largest_8(_mm256_max_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64::<1>(a)))
+        }
+    }
+
+    #[inline(always)]
+    fn sum_i32(self, a: __m512i) -> i32 {
+        unsafe {
+            super::avx2::sum_8_i32(_mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64::<1>(a)))
+        }
     }
 
     #[inline(always)]

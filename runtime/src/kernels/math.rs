@@ -21,7 +21,7 @@ pub(crate) fn exp<V: Simd>(v: V, x: V::F) -> V::F {
     }
     let e = v.add(v.add(v.mul(v.mul(r, r), q), r), v.splat(1.0));
     // Times 2^n by adding n to the exponent, which stays in range between the two limits.
-    let e = v.from_bits(v.add_i32(v.bits(e), v.shift_left::<23>(v.bits(shifted))));
+    let e = v.of_bits(v.add_i32(v.bits(e), v.shift_left::<23>(v.bits(shifted))));
     let e = v.select_less(x, v.splat(-87.33), v.splat(0.0), e);
     v.select_less(v.splat(88.722_8), x, v.splat(f32::INFINITY), e)
 }

@@ -1,7 +1,9 @@
 //! A weight matrix in the form its products read, whatever type it has in the file.
 
 use super::activations::{self, Activations, BLOCK};
-use super::packed::{BF16, F16, F32, Plain, Q8};
+use super::memory::Table;
+use super::packed::{BF16, F16, F32, Pair, Q8};
+use super::product::Tiling;
 use super::simd::LANES;
 use super::{Isa, Kernels, product};
 use crate::block;
@@ -12,11 +14,12 @@ use crate::tensor::{DType, Tensor};
 #[derive(Default)]
 pub struct Workspace {
     activations: Activations,
-    /// 16 rows as they are decoded, and interleaved.
-    rows: Vec<f32>,
-    group: Plain<F32>,
-    /// Results of one group, `[m, 16]`.
-    columns: Vec<f32>,
+    /// Rows of x laid out by tiles.
+    x: Vec<f32>,
+    /// A row as it is decoded, `[k]`.
+    row: Vec<f32>,
+    /// 16 rows of weights widened to f32, `[k, 16]`, or two such groups.
+    wide: Vec<[F32; LANES]>,
 }
 
 /// A weight matrix `[n, k]`, possibly several stacked by rows, made ready for `y = x W^T`.
@@ -30,9 +33,9 @@ pub struct Matrix {
 
 enum Storage {
     Q8(Q8),
-    F32(Plain<F32>),
-    F16(Plain<F16>),
-    BF16(Plain<BF16>),
+    F32(Table<Pair<F32>>),
+    F16(Table<Pair<F16>>),
+    BF16(Table<Pair<BF16>>),
     /// Decoded anew for every product, 16 rows at a time.
     Encoded(Vec<Tensor>),
 }
@@ -99,15 +102,32 @@ impl Matrix {
         if k == 0 {
             return y.fill(0.0);
         }
+        let Workspace { activations, x: tiles, row, wide } = workspace;
         match &self.storage {
             Storage::Q8(w) => {
-                activations::quantize(kernels, x, &mut workspace.activations);
-                product::q8(kernels, w, &workspace.activations, k / BLOCK, y, n);
+                activations::quantize(kernels, x, k, activations);
+                product::q8(kernels, w, activations, k / BLOCK, y, n);
             }
-            Storage::F32(w) => product::plain_f32(kernels, w, x, k, y, n),
-            Storage::F16(w) => product::plain_f16(kernels, w, x, k, y, n),
-            Storage::BF16(w) => product::plain_bf16(kernels, w, x, k, y, n),
-            Storage::Encoded(parts) => multiply_encoded(kernels, parts, x, m, y, workspace),
+            Storage::F32(w) => product::plain_f32(kernels, w, tiled(kernels, x, m, tiles), k, y, n, wide),
+            Storage::F16(w) => product::plain_f16(kernels, w, tiled(kernels, x, m, tiles), k, y, n, wide),
+            Storage::BF16(w) => product::plain_bf16(kernels, w, tiled(kernels, x, m, tiles), k, y, n, wide),
+            Storage::Encoded(parts) => {
+                row.resize(k, 0.0);
+                wide.resize(wide.len().max(k), Default::default());
+                let x = tiled(kernels, x, m, tiles);
+                let mut rows = parts.iter().flat_map(|part| {
+                    (0..part.rows()).map(move |row| part.row_data(row)).zip(std::iter::repeat(part.dtype))
+                });
+                for column in (0..n).step_by(LANES) {
+                    for (lane, (data, dtype)) in rows.by_ref().take(LANES).enumerate() {
+                        block::decode(dtype, data, row);
+                        for (wide, &value) in wide.iter_mut().zip(row.iter()) {
+                            wide[lane] = F32::from(value);
+                        }
+                    }
+                    product::panel(kernels, &wide[..k], x, y, n, column);
+                }
+            }
         }
     }
 
@@ -123,25 +143,11 @@ impl Matrix {
     }
 }
 
-/// Decodes 16 rows at a time into the layout of packed f32 weights and multiplies with those.
-fn multiply_encoded(kernels: Kernels, parts: &[Tensor], x: &[f32], m: usize, y: &mut [f32], workspace: &mut Workspace) {
-    let k = x.len() / m.max(1);
-    let n = y.len() / m.max(1);
-    workspace.rows.resize(k, 0.0);
-    workspace.group.resize(k, Default::default());
-    workspace.columns.resize(m * LANES, 0.0);
-    let mut rows = parts.iter().flat_map(|part| (0..part.rows()).map(move |row| (part, row)));
-    for column in (0..n).step_by(LANES) {
-        let lanes = LANES.min(n - column);
-        for (lane, (part, row)) in rows.by_ref().take(lanes).enumerate() {
-            block::decode(part.dtype, part.row_data(row), &mut workspace.rows);
-            for (group, &value) in workspace.group.iter_mut().zip(&workspace.rows) {
-                group[lane] = F32::from(value);
-            }
-        }
-        product::plain_f32(kernels, &workspace.group, x, k, &mut workspace.columns, LANES);
-        for (y, columns) in y.chunks_exact_mut(n).zip(workspace.columns.chunks_exact(LANES)) {
-            y[column..column + lanes].copy_from_slice(&columns[..lanes]);
-        }
+/// `x` laid out by tiles for products of plain weights. A single row is that already.
+fn tiled<'a>(kernels: Kernels, x: &'a [f32], m: usize, buffer: &'a mut Vec<f32>) -> &'a [f32] {
+    if m <= 1 {
+        return x;
     }
+    product::tile_rows(x, x.len() / m, Tiling::new(m, product::rows_f32(kernels)), buffer);
+    buffer
 }

@@ -11,8 +11,10 @@ pub mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub mod limits;
 mod math;
 mod matrix;
+mod memory;
 mod packed;
 mod product;
 mod rows;
@@ -188,7 +190,7 @@ impl Kernels {
         rows::axpy(*self, factor, x, out);
     }
 
-    /// Attention of one query; see [`attention::attend`].
+    /// Attention of one query; see [`attention`].
     pub fn attend(
         &self,
         heads: Heads,

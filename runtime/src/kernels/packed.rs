@@ -3,6 +3,7 @@
 
 use super::Kernels;
 use super::activations::BLOCK;
+use super::memory::{Table, Zeroable};
 use super::simd::{LANES, Simd, WeightStep, f16_to_f32};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
@@ -15,11 +16,14 @@ pub(crate) const STEPS: usize = BLOCK / 4;
 #[derive(Clone, Copy)]
 pub(crate) struct WeightBlock(pub(crate) [WeightStep; STEPS]);
 
-/// Q8_0 weights, `[groups, blocks]`; the last group is filled up with rows of zeros.
+// SAFETY: 512 bytes, aligned to 64.
+unsafe impl Zeroable for WeightBlock {}
+
+/// Q8_0 weights, `[groups, blocks]`; the last group is filled up with rows of scale zero.
 pub(crate) struct Q8 {
-    pub(crate) weights: Vec<WeightBlock>,
+    pub(crate) weights: Table<WeightBlock>,
     /// IEEE half precision, `[groups, blocks, 16]`.
-    pub(crate) scales: Vec<[u16; LANES]>,
+    pub(crate) scales: Table<[u16; LANES]>,
 }
 
 /// Rows of the parts one after the other.
@@ -35,8 +39,8 @@ impl Q8 {
     pub(crate) fn pack(parts: &[&Tensor], n: usize, k: usize, flip: u8) -> Result<Q8> {
         let (groups, blocks) = (n.div_ceil(LANES), k / BLOCK);
         let block_bytes = DType::Q8_0.block_bytes();
-        let mut weights = vec![WeightBlock([[flip; 64]; STEPS]); groups * blocks];
-        let mut scales = vec![[0; LANES]; groups * blocks];
+        let mut weights = Table::<WeightBlock>::zeroed(groups * blocks);
+        let mut scales = Table::<[u16; LANES]>::zeroed(groups * blocks);
         for (i, (part, row)) in rows(parts).enumerate() {
             let (group, lane) = (i / LANES, i % LANES);
             let source = part.row_data(row).chunks_exact(block_bytes);
@@ -63,8 +67,15 @@ pub(crate) trait Element: Copy {
     fn load<V: Simd>(v: V, x: &[Self; LANES]) -> V::F;
 }
 
-/// Weights of a plain number type, `[groups, k, 16]`; the last group is filled up with rows of zeros.
-pub(crate) type Plain<E> = Vec<[E; LANES]>;
+/// One value of each of two groups of rows. A matrix is `[pairs of groups][k]`; the last pair is filled up with
+/// zeros. Two groups lie side by side because a single row of activations needs two independent chains of additions
+/// to keep up with memory, and memory is fastest read in order.
+#[repr(C, align(32))]
+#[derive(Clone, Copy)]
+pub(crate) struct Pair<E>(pub(crate) [[E; LANES]; 2]);
+
+// SAFETY: numbers without padding: 64 bytes or more.
+unsafe impl<E: Zeroable> Zeroable for Pair<E> {}
 
 macro_rules! element {
     ($name:ident, $inner:ty, $load:ident) => {
@@ -80,6 +91,9 @@ macro_rules! element {
             }
         }
 
+        // SAFETY: a number.
+        unsafe impl Zeroable for $name {}
+
         impl From<$inner> for $name {
             fn from(value: $inner) -> $name {
                 $name(value)
@@ -88,13 +102,13 @@ macro_rules! element {
 
         impl $name {
             /// Interleaves rows of `k` values.
-            pub(crate) fn pack(parts: &[&Tensor], n: usize, k: usize) -> Plain<$name> {
-                let mut packed = vec![[$name::default(); LANES]; n.div_ceil(LANES) * k];
+            pub(crate) fn pack(parts: &[&Tensor], n: usize, k: usize) -> Table<Pair<$name>> {
+                let mut packed = Table::<Pair<$name>>::zeroed(n.div_ceil(2 * LANES) * k);
                 for (i, (part, row)) in rows(parts).enumerate() {
-                    let (group, lane) = (i / LANES, i % LANES);
+                    let (pair, half, lane) = (i / (2 * LANES), i / LANES % 2, i % LANES);
                     let source = part.row_data(row).as_chunks::<{ size_of::<$inner>() }>().0;
-                    for (target, bytes) in packed[group * k..(group + 1) * k].iter_mut().zip(source) {
-                        target[lane] = $name(<$inner>::from_le_bytes(*bytes));
+                    for (target, bytes) in packed[pair * k..(pair + 1) * k].iter_mut().zip(source) {
+                        target.0[half][lane] = $name(<$inner>::from_le_bytes(*bytes));
                     }
                 }
                 packed
@@ -106,6 +120,15 @@ macro_rules! element {
 element!(F32, f32, load);
 element!(F16, u16, load_f16);
 element!(BF16, u16, load_bf16);
+
+impl F32 {
+    /// The numbers themselves.
+    #[inline(always)]
+    pub(crate) fn values(x: &mut [F32; LANES]) -> &mut [f32; LANES] {
+        // SAFETY: the wrapper is transparent.
+        unsafe { &mut *std::ptr::from_mut(x).cast() }
+    }
+}
 
 fn flip_of<V: Simd>(_: V) -> u8 {
     V::FLIP

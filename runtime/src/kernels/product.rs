@@ -1,172 +1,350 @@
 //! Products `y[m, n] = x[m, k] W^T`, generic over the instruction set. This is where the time goes.
 //!
 //! Each value of y is the sum over k in order: block after block for Q8_0 (the block's exact integer sum, as f32,
-//! times the product of both scales), value after value for plain types. A register tile of several rows of x and
-//! groups of 16 rows of W only re-uses what is loaded; it never changes that order, so a row's result does not
-//! depend on the rows beside it.
+//! times the product of both scales), value after value for plain types. A register tile of several rows of x
+//! only re-uses what is loaded; it never changes that order, so a row's result does not depend on the rows beside
+//! it.
+//!
+//! ```text
+//! for rows of x that fit the second-level cache
+//!     for each group of 16 rows of W            one panel, [k, 16]: stays in the first-level cache
+//!         for each tile of up to M rows of x    16 M sums in registers
+//!             for j in 0..k                     one vector of W meets M broadcast values of x
+//! ```
+//!
+//! One group at a time and many rows, rather than a squarer tile, because AVX-512 multiplies by a value broadcast
+//! from memory at no cost, while a broadcast into a register takes a slot of the multipliers (measured on Zen 4:
+//! 100 against 73 % of the peak). For the same reason x is laid out by tiles: rows a power of two apart would fall
+//! into the same cache sets.
+//!
+//! Hot loops here and in the other generic kernels call no closures: a closure that the compiler does not inline is
+//! compiled without the instruction set, and every operation in it becomes a function call.
 
 use super::Kernels;
-use super::activations::Activations;
-use super::packed::{BF16, Element, F16, F32, Q8, STEPS};
+use super::activations::{Activations, BLOCK};
+use super::packed::{BF16, Element, F16, F32, Pair, Q8, STEPS, WeightBlock};
 use super::simd::{LANES, Simd};
 
-/// Where a tile writes: rows of `n` values, of which the last group may cover fewer than 16.
-struct Output<'a> {
-    y: &'a mut [f32],
-    n: usize,
+/// How `m` rows are cut into tiles: all of `size` rows, the last one perhaps smaller.
+#[derive(Clone, Copy)]
+pub(crate) struct Tiling {
+    m: usize,
+    pub(crate) size: usize,
 }
 
-impl Output<'_> {
-    #[inline(always)]
-    fn store<V: Simd>(&mut self, v: V, row: usize, group: usize, value: V::F) {
-        let column = group * LANES;
-        let row = &mut self.y[row * self.n..(row + 1) * self.n][column..];
-        match row.first_chunk_mut::<LANES>() {
-            Some(out) => v.store(value, out),
-            None => {
-                let mut lanes = [0.0; LANES];
-                v.store(value, &mut lanes);
-                row.copy_from_slice(&lanes[..row.len()]);
-            }
+impl Tiling {
+    /// Tiles of nearly equal size, at most `most` rows each.
+    pub(crate) fn new(m: usize, most: usize) -> Tiling {
+        Tiling { m, size: m.div_ceil(m.div_ceil(most).max(1)) }
+    }
+
+    /// First row and number of rows of every tile that begins in `rows`.
+    pub(crate) fn tiles(self, rows: std::ops::Range<usize>) -> impl Iterator<Item = (usize, usize)> {
+        rows.step_by(self.size.max(1)).map(move |row| (row, self.size.min(self.m - row)))
+    }
+
+    /// The tiles of `m` of the rows, from the first of a tile on.
+    fn part(self, m: usize) -> Tiling {
+        Tiling { m, ..self }
+    }
+
+    /// Rows, a whole number of tiles, whose `row_bytes` each stay in the second-level cache beside the weights.
+    fn rows_in_cache(self, row_bytes: usize) -> usize {
+        const CACHE: usize = 384 << 10;
+        (CACHE / row_bytes.max(1) / self.size.max(1)).max(1) * self.size.max(1)
+    }
+}
+
+/// Writes one group's vector into a row of y; the last group may cover fewer than 16 columns.
+#[inline(always)]
+fn store<V: Simd>(v: V, value: V::F, row: &mut [f32], column: usize) {
+    let out = &mut row[column..];
+    match out.first_chunk_mut::<LANES>() {
+        Some(out) => v.store(value, out),
+        None => {
+            let mut lanes = [0.0; LANES];
+            v.store(value, &mut lanes);
+            out.copy_from_slice(&lanes[..out.len()]);
         }
     }
 }
 
-/// Splits `0..count` into runs of `size` and a remainder, at most 8.
-#[inline(always)]
-fn runs(count: usize, size: usize, mut f: impl FnMut(usize, usize)) {
-    let mut start = 0;
-    while start < count {
-        let length = size.min(count - start);
-        f(start, length);
-        start += length;
-    }
-}
-
-/// Calls `$f::<…, M, G>` for the run-time tile size.
-macro_rules! tile {
-    ($rows:expr, $groups:expr, $f:ident [$($infer:tt)*] ($($arg:expr),*)) => {
-        match ($rows, $groups) {
-            (1, 1) => $f::<$($infer,)* 1, 1>($($arg),*),
-            (2, 1) => $f::<$($infer,)* 2, 1>($($arg),*),
-            (3, 1) => $f::<$($infer,)* 3, 1>($($arg),*),
-            (4, 1) => $f::<$($infer,)* 4, 1>($($arg),*),
-            (5, 1) => $f::<$($infer,)* 5, 1>($($arg),*),
-            (6, 1) => $f::<$($infer,)* 6, 1>($($arg),*),
-            (1, 2) => $f::<$($infer,)* 1, 2>($($arg),*),
-            (2, 2) => $f::<$($infer,)* 2, 2>($($arg),*),
-            (3, 2) => $f::<$($infer,)* 3, 2>($($arg),*),
-            (4, 2) => $f::<$($infer,)* 4, 2>($($arg),*),
-            (5, 2) => $f::<$($infer,)* 5, 2>($($arg),*),
-            (6, 2) => $f::<$($infer,)* 6, 2>($($arg),*),
-            _ => unreachable!("tiles are at most 6 x 2"),
+/// Calls `$f::<…, M>` with the run-time number of rows as `M`.
+macro_rules! with_rows {
+    ($rows:expr, $f:ident[$($infer:tt)*]($($arg:expr),*)) => {
+        match $rows {
+            1 => $f::<$($infer,)* 1>($($arg),*),
+            2 => $f::<$($infer,)* 2>($($arg),*),
+            3 => $f::<$($infer,)* 3>($($arg),*),
+            4 => $f::<$($infer,)* 4>($($arg),*),
+            5 => $f::<$($infer,)* 5>($($arg),*),
+            6 => $f::<$($infer,)* 6>($($arg),*),
+            7 => $f::<$($infer,)* 7>($($arg),*),
+            8 => $f::<$($infer,)* 8>($($arg),*),
+            9 => $f::<$($infer,)* 9>($($arg),*),
+            10 => $f::<$($infer,)* 10>($($arg),*),
+            11 => $f::<$($infer,)* 11>($($arg),*),
+            12 => $f::<$($infer,)* 12>($($arg),*),
+            _ => unreachable!("tiles have at most 12 rows"),
         }
     };
 }
 
 #[inline(always)]
 fn q8_in<V: Simd>(v: V, w: &Q8, a: &Activations, blocks: usize, y: &mut [f32], n: usize) {
-    let m = a.scales.len() / blocks.max(1);
-    let (rows, groups) = V::TILE;
-    let mut out = Output { y, n };
-    runs(n.div_ceil(LANES), groups, |group, groups| {
-        runs(m, rows, |row, rows| {
-            tile!(rows, groups, q8_tile[_](v, w, a, blocks, row, group, &mut out));
-        });
-    });
+    let tiling = Tiling::new(a.scales.len() / blocks, V::ROWS_Q8);
+    let at_once = tiling.rows_in_cache(blocks * BLOCK);
+    let mut first = 0;
+    while first < tiling.m {
+        let end = tiling.m.min(first + at_once);
+        let panels = w.weights.chunks_exact(blocks).zip(w.scales.chunks_exact(blocks));
+        for (group, (weights, scales)) in panels.enumerate() {
+            for (row, rows) in tiling.tiles(first..end) {
+                with_rows!(rows, q8_tile[_](v, weights, scales, a, row, &mut y[row * n..], n, group * LANES));
+            }
+        }
+        first = end;
+    }
 }
 
 #[inline(always)]
-fn q8_tile<V: Simd, const M: usize, const G: usize>(
+#[allow(clippy::too_many_arguments)]
+fn q8_tile<V: Simd, const M: usize>(
     v: V,
-    w: &Q8,
+    weights: &[WeightBlock],
+    weight_scales: &[[u16; LANES]],
     a: &Activations,
-    blocks: usize,
     row: usize,
-    group: usize,
-    out: &mut Output,
+    y: &mut [f32],
+    n: usize,
+    column: usize,
 ) {
-    let weights: [_; G] = std::array::from_fn(|g| &w.weights[(group + g) * blocks..(group + g + 1) * blocks]);
-    let weight_scales: [_; G] = std::array::from_fn(|g| &w.scales[(group + g) * blocks..(group + g + 1) * blocks]);
-    let values: [_; M] = std::array::from_fn(|i| &a.values[(row + i) * blocks..(row + i + 1) * blocks]);
-    let scales: [_; M] = std::array::from_fn(|i| &a.scales[(row + i) * blocks..(row + i + 1) * blocks]);
-    let starts: [_; M] = std::array::from_fn(|i| &a.starts[(row + i) * blocks..(row + i + 1) * blocks]);
+    let blocks = weights.len();
+    let range = row * blocks..(row + M) * blocks;
+    let values = a.values[range.clone()].as_chunks::<M>().0;
+    let scales = a.scales[range.clone()].as_chunks::<M>().0;
+    let starts = a.starts[range].as_chunks::<M>().0;
 
-    let mut y = [[v.splat(0.0); G]; M];
-    for b in 0..blocks {
-        let mut sums: [[V::I; G]; M] = std::array::from_fn(|i| [v.splat_i32(starts[i][b]); G]);
-        for step in 0..STEPS {
-            let w: [_; G] = std::array::from_fn(|g| v.weights(&weights[g][b].0[step]));
+    let mut out = [v.splat(0.0); M];
+    let activations = values.iter().zip(scales).zip(starts);
+    for ((weights, weight_scales), ((values, scales), starts)) in weights.iter().zip(weight_scales).zip(activations) {
+        let mut sums = [v.splat_i32(0); M];
+        if V::FLIP != 0 {
             for i in 0..M {
-                let a = v.activations(values[i][b][4 * step..].first_chunk().expect("4 of 32 values"));
-                for g in 0..G {
-                    sums[i][g] = v.dot(sums[i][g], w[g], a);
+                sums[i] = v.splat_i32(starts[i]);
+            }
+        }
+        for step in 0..STEPS {
+            let w = v.weights(&weights.0[step]);
+            for i in 0..M {
+                sums[i] = v.dot(sums[i], w, v.activations(&values[i].as_chunks().0[step]));
+            }
+        }
+        let d = v.load_f16(weight_scales);
+        for i in 0..M {
+            out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[i]))));
+        }
+    }
+    for i in 0..M {
+        store(v, out[i], &mut y[i * n..(i + 1) * n], column);
+    }
+}
+
+/// `x` is laid out by tiles, `[tiles][k][rows of the tile]`; `wide` is scratch.
+#[inline(always)]
+fn plain_in<V: Simd, E: Element>(
+    v: V,
+    w: &[Pair<E>],
+    x: &[f32],
+    k: usize,
+    y: &mut [f32],
+    n: usize,
+    wide: &mut Vec<[F32; LANES]>,
+) {
+    let m = x.len() / k;
+    let tiling = Tiling::new(m, V::ROWS_F32);
+    if m <= tiling.size {
+        // Weights are met once: as they are, in the order in which they lie.
+        for (pair, panel) in w.chunks_exact(k).enumerate() {
+            match m {
+                0 => {}
+                1 => pair_tile::<_, _, 1>(v, panel, x, y, n, pair),
+                2 => pair_tile::<_, _, 2>(v, panel, x, y, n, pair),
+                _ => {
+                    for half in 0..2.min((n - 2 * pair * LANES).div_ceil(LANES)) {
+                        with_rows!(m, half_tile[_ _](v, panel, half, x, y, n, pair));
+                    }
                 }
             }
         }
-        let d: [_; G] = std::array::from_fn(|g| v.load_f16(&weight_scales[g][b]));
-        for i in 0..M {
-            let scale = v.splat(scales[i][b]);
-            for g in 0..G {
-                y[i][g] = v.add(y[i][g], v.mul(v.to_f32(sums[i][g]), v.mul(d[g], scale)));
+        return;
+    }
+    // Weights are read for several tiles: widened once, each group by itself.
+    if wide.len() < 2 * k {
+        wide.resize(2 * k, Default::default());
+    }
+    // The scratch may have grown for wider matrices.
+    let (first, second) = wide[..2 * k].split_at_mut(k);
+    let at_once = tiling.rows_in_cache(k * size_of::<f32>());
+    let mut row = 0;
+    while row < m {
+        let rows = at_once.min(m - row);
+        let (x, y) = (&x[row * k..(row + rows) * k], &mut y[row * n..(row + rows) * n]);
+        for (pair, panel) in w.chunks_exact(k).enumerate() {
+            for ((first, second), pair) in first.iter_mut().zip(second.iter_mut()).zip(panel) {
+                v.store(E::load(v, &pair.0[0]), F32::values(first));
+                v.store(E::load(v, &pair.0[1]), F32::values(second));
+            }
+            tiles_by_panel(v, first, x, tiling.part(rows), y, n, 2 * pair * LANES);
+            if (2 * pair + 1) * LANES < n {
+                tiles_by_panel(v, second, x, tiling.part(rows), y, n, (2 * pair + 1) * LANES);
             }
         }
-    }
-    for (i, y) in y.into_iter().enumerate() {
-        for (g, y) in y.into_iter().enumerate() {
-            out.store(v, row + i, group + g, y);
-        }
+        row += rows;
     }
 }
 
+/// A pair of groups at once: two chains of additions for each row, which is what one row needs to keep up with
+/// memory.
 #[inline(always)]
-fn plain_in<V: Simd, E: Element>(v: V, w: &[[E; LANES]], x: &[f32], k: usize, y: &mut [f32], n: usize) {
-    let m = y.len() / n.max(1);
-    let (rows, groups) = V::TILE;
-    let mut out = Output { y, n };
-    runs(n.div_ceil(LANES), groups, |group, groups| {
-        runs(m, rows, |row, rows| {
-            tile!(rows, groups, plain_tile[_ _] (v, w, x, k, row, group, &mut out));
-        });
-    });
-}
-
-#[inline(always)]
-fn plain_tile<V: Simd, E: Element, const M: usize, const G: usize>(
+fn pair_tile<V: Simd, E: Element, const M: usize>(
     v: V,
-    w: &[[E; LANES]],
+    w: &[Pair<E>],
     x: &[f32],
-    k: usize,
-    row: usize,
-    group: usize,
-    out: &mut Output,
+    y: &mut [f32],
+    n: usize,
+    pair: usize,
 ) {
-    let w: [_; G] = std::array::from_fn(|g| &w[(group + g) * k..(group + g + 1) * k]);
-    let x: [_; M] = std::array::from_fn(|i| &x[(row + i) * k..(row + i + 1) * k]);
-    let mut y = [[v.splat(0.0); G]; M];
-    for j in 0..k {
-        let w: [_; G] = std::array::from_fn(|g| E::load(v, &w[g][j]));
+    let mut out = [[v.splat(0.0); 2]; M];
+    for (w, x) in w.iter().zip(x.as_chunks::<M>().0) {
+        let w = [E::load(v, &w.0[0]), E::load(v, &w.0[1])];
         for i in 0..M {
-            let x = v.splat(x[i][j]);
-            for g in 0..G {
-                y[i][g] = v.add(y[i][g], v.mul(x, w[g]));
-            }
+            let x = v.splat(x[i]);
+            out[i][0] = v.add(out[i][0], v.mul(x, w[0]));
+            out[i][1] = v.add(out[i][1], v.mul(x, w[1]));
         }
     }
-    for (i, y) in y.into_iter().enumerate() {
-        for (g, y) in y.into_iter().enumerate() {
-            out.store(v, row + i, group + g, y);
+    for i in 0..M {
+        let y = &mut y[i * n..(i + 1) * n];
+        store(v, out[i][0], y, 2 * pair * LANES);
+        if (2 * pair + 1) * LANES < n {
+            store(v, out[i][1], y, (2 * pair + 1) * LANES);
         }
     }
 }
 
+/// One group of a pair.
+#[inline(always)]
+fn half_tile<V: Simd, E: Element, const M: usize>(
+    v: V,
+    w: &[Pair<E>],
+    half: usize,
+    x: &[f32],
+    y: &mut [f32],
+    n: usize,
+    pair: usize,
+) {
+    let mut out = [v.splat(0.0); M];
+    for (w, x) in w.iter().zip(x.as_chunks::<M>().0) {
+        let w = E::load(v, &w.0[half]);
+        for i in 0..M {
+            out[i] = v.add(out[i], v.mul(v.splat(x[i]), w));
+        }
+    }
+    for i in 0..M {
+        store(v, out[i], &mut y[i * n..(i + 1) * n], (2 * pair + half) * LANES);
+    }
+}
+
+/// One group of 16 rows of weights, `[k]`, for the columns of y from `column` on.
+#[inline(always)]
+fn panel_in<V: Simd>(v: V, panel: &[[F32; LANES]], x: &[f32], y: &mut [f32], n: usize, column: usize) {
+    let tiling = Tiling::new(x.len() / panel.len(), V::ROWS_F32);
+    tiles_by_panel(v, panel, x, tiling, y, n, column);
+}
+
+#[inline(always)]
+fn tiles_by_panel<V: Simd>(
+    v: V,
+    panel: &[[F32; LANES]],
+    x: &[f32],
+    tiling: Tiling,
+    y: &mut [f32],
+    n: usize,
+    column: usize,
+) {
+    let k = panel.len();
+    for (row, rows) in tiling.tiles(0..tiling.m) {
+        let (x, y) = (&x[row * k..(row + rows) * k], &mut y[row * n..]);
+        with_rows!(rows, plain_tile[_](v, panel, x, y, n, column));
+    }
+}
+
+#[inline(always)]
+fn plain_tile<V: Simd, const M: usize>(v: V, w: &[[F32; LANES]], x: &[f32], y: &mut [f32], n: usize, column: usize) {
+    let mut out = [v.splat(0.0); M];
+    for (w, x) in w.iter().zip(x.as_chunks::<M>().0) {
+        let w = F32::load(v, w);
+        for i in 0..M {
+            out[i] = v.add(out[i], v.mul(v.splat(x[i]), w));
+        }
+    }
+    for i in 0..M {
+        store(v, out[i], &mut y[i * n..(i + 1) * n], column);
+    }
+}
+
+/// Lays rows out by tiles: `[tiles][k][rows of the tile]`.
+pub(crate) fn tile_rows(x: &[f32], k: usize, tiling: Tiling, out: &mut Vec<f32>) {
+    out.resize(x.len(), 0.0);
+    for (row, rows) in tiling.tiles(0..tiling.m) {
+        let range = row * k..(row + rows) * k;
+        let (x, out) = (&x[range.clone()], &mut out[range]);
+        for (i, x) in x.chunks_exact(k).enumerate() {
+            for (out, &x) in out[i..].iter_mut().step_by(rows).zip(x) {
+                *out = x;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn rows_f32_of<V: Simd>(_: V) -> usize {
+    V::ROWS_F32
+}
+
+super::dispatch!(pub(super) fn rows_f32() -> usize = rows_f32_of);
 super::dispatch!(pub(super) fn q8(w: &Q8, a: &Activations, blocks: usize, y: &mut [f32], n: usize) = q8_in);
 super::dispatch!(
-    pub(super) fn plain_f32(w: &[[F32; LANES]], x: &[f32], k: usize, y: &mut [f32], n: usize) = plain_in
+    pub(super) fn panel(panel: &[[F32; LANES]], x: &[f32], y: &mut [f32], n: usize, column: usize) = panel_in
 );
 super::dispatch!(
-    pub(super) fn plain_f16(w: &[[F16; LANES]], x: &[f32], k: usize, y: &mut [f32], n: usize) = plain_in
+    pub(super) fn plain_f32(
+        w: &[Pair<F32>],
+        x: &[f32],
+        k: usize,
+        y: &mut [f32],
+        n: usize,
+        wide: &mut Vec<[F32; LANES]>
+    ) = plain_in
 );
 super::dispatch!(
-    pub(super) fn plain_bf16(w: &[[BF16; LANES]], x: &[f32], k: usize, y: &mut [f32], n: usize) = plain_in
+    pub(super) fn plain_f16(
+        w: &[Pair<F16>],
+        x: &[f32],
+        k: usize,
+        y: &mut [f32],
+        n: usize,
+        wide: &mut Vec<[F32; LANES]>
+    ) = plain_in
+);
+super::dispatch!(
+    pub(super) fn plain_bf16(
+        w: &[Pair<BF16>],
+        x: &[f32],
+        k: usize,
+        y: &mut [f32],
+        n: usize,
+        wide: &mut Vec<[F32; LANES]>
+    ) = plain_in
 );

@@ -16,52 +16,57 @@ fn filled(x: &[f32], fill: f32) -> [f32; LANES] {
     lanes
 }
 
-/// Folds `x` into sixteen lanes.
-#[inline(always)]
-fn fold<V: Simd>(v: V, x: &[f32], start: V::F, fill: f32, f: impl Fn(V::F, V::F) -> V::F) -> V::F {
-    let (body, tail) = x.as_chunks::<LANES>();
-    let mut lanes = start;
-    for x in body {
-        lanes = f(lanes, v.load(x));
-    }
-    if !tail.is_empty() {
-        lanes = f(lanes, v.load(&filled(tail, fill)));
-    }
-    lanes
+// The three loops over vectors are macros, not functions that take a closure: see the note in product.rs.
+
+/// Folds `x` into sixteen lanes: `$lanes = $f` for each vector `$value` of `x`, the last one filled up.
+macro_rules! fold {
+    ($v:ident, $x:expr, $fill:expr, |$lanes:ident, $value:ident| $f:expr) => {{
+        let (body, tail) = $x.as_chunks::<LANES>();
+        for x in body {
+            let $value = $v.load(x);
+            $lanes = $f;
+        }
+        if !tail.is_empty() {
+            let $value = $v.load(&filled(tail, $fill));
+            $lanes = $f;
+        }
+    }};
 }
 
 /// `x[i] = f(x[i])`.
-#[inline(always)]
-fn update<V: Simd>(v: V, x: &mut [f32], mut f: impl FnMut(V::F) -> V::F) {
-    let (body, tail) = x.as_chunks_mut::<LANES>();
-    for x in body {
-        let y = f(v.load(x));
-        v.store(y, x);
-    }
-    if !tail.is_empty() {
-        let mut lanes = filled(tail, 0.0);
-        let y = f(v.load(&lanes));
-        v.store(y, &mut lanes);
-        tail.copy_from_slice(&lanes[..tail.len()]);
-    }
+macro_rules! update {
+    ($v:ident, $x:expr, $fill:expr, |$value:ident| $f:expr) => {{
+        let (body, tail) = $x.as_chunks_mut::<LANES>();
+        for x in body {
+            let $value = $v.load(x);
+            $v.store($f, x);
+        }
+        if !tail.is_empty() {
+            let mut lanes = filled(tail, $fill);
+            let $value = $v.load(&lanes);
+            $v.store($f, &mut lanes);
+            tail.copy_from_slice(&lanes[..tail.len()]);
+        }
+    }};
 }
 
 /// `out[i] = f(out[i], x[i])`.
-#[inline(always)]
-fn combine<V: Simd>(v: V, out: &mut [f32], x: &[f32], f: impl Fn(V::F, V::F) -> V::F) {
-    assert_eq!(out.len(), x.len(), "two vectors of one length");
-    let (out_body, out_tail) = out.as_chunks_mut::<LANES>();
-    let (x_body, x_tail) = x.as_chunks::<LANES>();
-    for (out, x) in out_body.iter_mut().zip(x_body) {
-        let y = f(v.load(out), v.load(x));
-        v.store(y, out);
-    }
-    if !out_tail.is_empty() {
-        let mut lanes = filled(out_tail, 0.0);
-        let y = f(v.load(&lanes), v.load(&filled(x_tail, 0.0)));
-        v.store(y, &mut lanes);
-        out_tail.copy_from_slice(&lanes[..out_tail.len()]);
-    }
+macro_rules! combine {
+    ($v:ident, $out:expr, $x:expr, |$a:pat_param, $b:ident| $f:expr) => {{
+        assert_eq!($out.len(), $x.len(), "two vectors of one length");
+        let (out_body, out_tail) = $out.as_chunks_mut::<LANES>();
+        let (x_body, x_tail) = $x.as_chunks::<LANES>();
+        for (out, x) in out_body.iter_mut().zip(x_body) {
+            let ($a, $b) = ($v.load(out), $v.load(x));
+            $v.store($f, out);
+        }
+        if !out_tail.is_empty() {
+            let mut lanes = filled(out_tail, 0.0);
+            let ($a, $b) = ($v.load(&lanes), $v.load(&filled(x_tail, 0.0)));
+            $v.store($f, &mut lanes);
+            out_tail.copy_from_slice(&lanes[..out_tail.len()]);
+        }
+    }};
 }
 
 #[inline(always)]
@@ -86,25 +91,25 @@ fn rms_norm_in<V: Simd>(v: V, x: &[f32], weight: &[f32], eps: f32, out: &mut [f3
     for (x, out) in x.chunks_exact(d).zip(out.chunks_exact_mut(d)) {
         let scale = v.splat(1.0 / (dot_in(v, x, x) / d as f32 + eps).sqrt());
         out.copy_from_slice(weight);
-        combine(v, out, x, |w, x| v.mul(v.mul(x, scale), w));
+        combine!(v, out, x, |w, x| v.mul(v.mul(x, scale), w));
     }
 }
 
 #[inline(always)]
 fn add_in<V: Simd>(v: V, x: &mut [f32], y: &[f32]) {
-    combine(v, x, y, |x, y| v.add(x, y));
+    combine!(v, x, y, |x, y| v.add(x, y));
 }
 
 #[inline(always)]
 fn scale_in<V: Simd>(v: V, x: &mut [f32], factor: f32) {
     let factor = v.splat(factor);
-    update(v, x, |x| v.mul(x, factor));
+    update!(v, x, 0.0, |x| v.mul(x, factor));
 }
 
 #[inline(always)]
-fn axpy_in<V: Simd>(v: V, factor: f32, x: &[f32], out: &mut [f32]) {
+pub(crate) fn axpy_in<V: Simd>(v: V, factor: f32, x: &[f32], out: &mut [f32]) {
     let factor = v.splat(factor);
-    combine(v, out, x, |out, x| v.add(out, v.mul(factor, x)));
+    combine!(v, out, x, |out, x| v.add(out, v.mul(factor, x)));
 }
 
 #[inline(always)]
@@ -120,9 +125,9 @@ fn act<V: Simd>(v: V, activation: Activation, x: V::F) -> V::F {
 #[inline(always)]
 fn activate_in<V: Simd>(v: V, activation: Activation, x: &[f32], out: &mut [f32]) {
     match activation {
-        Activation::Relu => combine(v, out, x, |_, x| act(v, Activation::Relu, x)),
-        Activation::Silu => combine(v, out, x, |_, x| act(v, Activation::Silu, x)),
-        Activation::GeluNew => combine(v, out, x, |_, x| act(v, Activation::GeluNew, x)),
+        Activation::Relu => combine!(v, out, x, |_, x| act(v, Activation::Relu, x)),
+        Activation::Silu => combine!(v, out, x, |_, x| act(v, Activation::Silu, x)),
+        Activation::GeluNew => combine!(v, out, x, |_, x| act(v, Activation::GeluNew, x)),
     }
 }
 
@@ -132,16 +137,17 @@ fn activate_gated_in<V: Simd>(v: V, activation: Activation, x: &[f32], f: usize,
     for (x, out) in x.chunks_exact(2 * f).zip(out.chunks_exact_mut(f)) {
         let (gate, linear) = x.split_at(f);
         activate_in(v, activation, gate, out);
-        combine(v, out, linear, |out, x| v.mul(out, x));
+        combine!(v, out, linear, |out, x| v.mul(out, x));
     }
 }
 
 /// The largest value, -infinity where there is none; NaN is passed over.
 #[inline(always)]
 pub(crate) fn max_in<V: Simd>(v: V, x: &[f32]) -> f32 {
-    let lanes = fold(v, x, v.splat(f32::NEG_INFINITY), f32::NEG_INFINITY, |max, x| v.max(x, max));
+    let mut max = v.splat(f32::NEG_INFINITY);
+    fold!(v, x, f32::NEG_INFINITY, |max, x| v.max(x, max));
     let mut all = [0.0; LANES];
-    v.store(lanes, &mut all);
+    v.store(max, &mut all);
     all.into_iter().fold(f32::NEG_INFINITY, |max, x| if x > max { x } else { max })
 }
 
@@ -150,19 +156,11 @@ pub(crate) fn max_in<V: Simd>(v: V, x: &[f32]) -> f32 {
 fn exponentials_in<V: Simd>(v: V, x: &mut [f32], max: f32) -> f32 {
     let max = v.splat(max);
     let mut sum = v.splat(0.0);
-    let (body, tail) = x.as_chunks_mut::<LANES>();
-    for x in body {
-        let e = math::exp(v, v.sub(v.load(x), max));
+    update!(v, x, f32::NEG_INFINITY, |x| {
+        let e = math::exp(v, v.sub(x, max));
         sum = v.add(sum, e);
-        v.store(e, x);
-    }
-    if !tail.is_empty() {
-        let mut lanes = filled(tail, f32::NEG_INFINITY);
-        let e = math::exp(v, v.sub(v.load(&lanes), max));
-        sum = v.add(sum, e);
-        v.store(e, &mut lanes);
-        tail.copy_from_slice(&lanes[..tail.len()]);
-    }
+        e
+    });
     v.sum(sum)
 }
 
@@ -177,7 +175,8 @@ pub(crate) fn softmax_in<V: Simd>(v: V, scores: &mut [f32]) {
 fn log_sum_exp_in<V: Simd>(v: V, x: &[f32]) -> f32 {
     let max = max_in(v, x);
     let shift = v.splat(max);
-    let sum = fold(v, x, v.splat(0.0), f32::NEG_INFINITY, |sum, x| v.add(sum, math::exp(v, v.sub(x, shift))));
+    let mut sum = v.splat(0.0);
+    fold!(v, x, f32::NEG_INFINITY, |sum, x| v.add(sum, math::exp(v, v.sub(x, shift))));
     max + math::ln(v.sum(sum))
 }
 

@@ -18,7 +18,8 @@ impl Simd for Scalar {
     type A = [i8; 4];
 
     const FLIP: u8 = 0;
-    const TILE: (usize, usize) = (2, 1);
+    const ROWS_Q8: usize = 2;
+    const ROWS_F32: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -116,13 +117,18 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn from_bits(self, a: Self::I) -> Self::F {
+    fn of_bits(self, a: Self::I) -> Self::F {
         a.map(|a| f32::from_bits(a as u32))
     }
 
     #[inline(always)]
-    fn store_i32(self, a: Self::I, out: &mut [i32; LANES]) {
-        *out = a;
+    fn largest_i32(self, a: Self::I) -> i32 {
+        a.into_iter().fold(i32::MIN, i32::max)
+    }
+
+    #[inline(always)]
+    fn sum_i32(self, a: Self::I) -> i32 {
+        a.into_iter().fold(0, i32::wrapping_add)
     }
 
     #[inline(always)]

@@ -25,8 +25,10 @@ pub(crate) trait Simd: Copy {
     /// Packed int8 weights are stored xor this value: 0x80 where the instruction set multiplies unsigned weights
     /// with signed activations (the sums then start from [`Simd::start`]'s correction), 0 elsewhere.
     const FLIP: u8;
-    /// Rows of activations that a register tile of products holds, and groups of 16 weight rows beside them.
-    const TILE: (usize, usize);
+    /// Rows of activations that meet a group of 16 weight rows at once in int8 products, at most 12.
+    const ROWS_Q8: usize;
+    /// The same for f32 arithmetic, at most 12.
+    const ROWS_F32: usize;
 
     fn splat(self, x: f32) -> Self::F;
     fn load(self, x: &[f32; LANES]) -> Self::F;
@@ -54,8 +56,10 @@ pub(crate) trait Simd: Copy {
     fn to_f32(self, a: Self::I) -> Self::F;
     /// The bits of `a`, unchanged.
     fn bits(self, a: Self::F) -> Self::I;
-    fn from_bits(self, a: Self::I) -> Self::F;
-    fn store_i32(self, a: Self::I, out: &mut [i32; LANES]);
+    fn of_bits(self, a: Self::I) -> Self::F;
+    fn largest_i32(self, a: Self::I) -> i32;
+    /// Sum over the lanes, wrapping.
+    fn sum_i32(self, a: Self::I) -> i32;
     /// The low byte of each lane.
     fn store_i8(self, a: Self::I, out: &mut [i8; LANES]);
 

@@ -235,6 +235,24 @@ fn product(kernels: Kernels, parts: &[&Tensor], x: &[f32], m: usize) -> Vec<f32>
     y
 }
 
+/// Scratch that has grown for a wide matrix serves a narrow one.
+#[test]
+fn workspaces_are_used_again() {
+    let mut random = Random(11);
+    for dtype in TYPES {
+        for kernels in Kernels::available() {
+            let mut workspace = Workspace::default();
+            for (n, k, m) in [(40, 256, 33), (40, 64, 33), (33, 96, 50), (16, 32, 1), (64, 32, 40)] {
+                let w = tensor(&mut random, dtype, n, k);
+                let x: Vec<f32> = (0..m * k).map(|_| random.value()).collect();
+                let mut y = vec![f32::NAN; m * n];
+                Matrix::new(kernels, &[&w]).unwrap().multiply(kernels, &x, m, &mut y, &mut workspace);
+                assert_eq!(y, product(kernels, &[&w], &x, m), "{dtype} {n} x {k}, {m} rows");
+            }
+        }
+    }
+}
+
 const TYPES: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0];
 
 #[test]

@@ -17,7 +17,7 @@ pub(super) struct Matcher {
     /// From a pattern's text to its index.
     trie: Trie,
     /// The bytes that a pattern starts with.
-    starts: [bool; 256],
+    starts: Box<[bool; 256]>,
 }
 
 /// A part of a text.
@@ -33,7 +33,7 @@ impl Matcher {
     /// A matcher for `patterns`; empty ones never match, of equal ones the last counts.
     pub(super) fn new(patterns: Vec<Pattern>) -> Matcher {
         let trie = Trie::new(patterns.iter().enumerate().map(|(index, p)| (p.text.as_bytes(), index as u32)));
-        let mut starts = [false; 256];
+        let mut starts = Box::new([false; 256]);
         patterns.iter().filter_map(|p| p.text.bytes().next()).for_each(|byte| starts[byte as usize] = true);
         Matcher { patterns, trie, starts }
     }

@@ -5,6 +5,12 @@
 //! through `added` (tokens cut out), `normalizer` (the crate's reader of SentencePiece's character map, then white
 //! space), `segmenter` (the most probable pieces, found in a `trie`); ByT5's goes through `bytes`. Ids come back
 //! through `stream`.
+//!
+//! Where this departs from the crate: a text that ends with `</s>` gets no second one; decoding stops at `</s>`, gives
+//! `<unk>` for ids outside of the vocabulary and turns byte pieces into characters whatever the file's decoder is; a
+//! byte piece is never produced by text that spells its name, `<0x41>`. Where the crate departs from SentencePiece,
+//! this follows the crate: the character map is applied to whole grapheme clusters, and draws between segmentations
+//! (`....`) go to the earlier one.
 
 mod added;
 mod bytes;
@@ -17,6 +23,7 @@ mod trie;
 mod unigram;
 mod vocabulary;
 
+pub(crate) use normalizer::check as check_charsmap;
 pub use stream::TextStream;
 pub use vocabulary::{AddedToken, ByteVocabulary, Piece, PieceKind, UnigramVocabulary, Vocabulary, Whitespace};
 
@@ -38,7 +45,7 @@ enum Inner {
 }
 
 impl Tokenizer {
-    /// Checks a vocabulary and builds the tables: about 5 ms for T5's 32,100 pieces. `file` is the name used in
+    /// Checks a vocabulary and builds the tables: some milliseconds for T5's 32,100 pieces. `file` is the name used in
     /// messages.
     ///
     /// Fails if an id is out of range, a score is not a number, the character map is damaged, or byte fallback is on
@@ -161,7 +168,7 @@ fn failure(file: &str, what: impl Into<String>) -> Error {
 }
 
 /// The n of `<extra_id_n>`.
-fn sentinel_number(piece: &str) -> Option<usize> {
+pub(crate) fn sentinel_number(piece: &str) -> Option<usize> {
     let digits = piece.strip_prefix("<extra_id_")?.strip_suffix('>')?;
     let canonical = digits == "0" || (!digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit()));
     if canonical { digits.parse().ok() } else { None }

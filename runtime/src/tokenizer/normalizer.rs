@@ -93,13 +93,16 @@ impl Charsmap {
 ///
 /// Each unit that a search can stand on must lead to units inside of the array, whatever the next byte, and to
 /// replacements inside of the rest.
-fn check(bytes: &[u8]) -> Result<(), String> {
+pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
     let size = bytes.first_chunk().map(|size| u32::from_le_bytes(*size) as usize).ok_or("it has no size field")?;
     let (units, strings) = bytes[4..].split_at_checked(size).ok_or("it is shorter than its size field says")?;
     if size % 4 != 0 {
         return Err(format!("the size {size} is not a multiple of 4"));
     }
     let strings = std::str::from_utf8(strings).map_err(|_| "its replacements are not UTF-8")?;
+    if !strings.ends_with('\0') {
+        return Err("its replacements do not end in NUL".into());
+    }
     let units: Vec<u32> = units.chunks_exact(4).map(|unit| u32::from_le_bytes(unit.try_into().unwrap())).collect();
     if units.is_empty() {
         return Err("it has no unit".into());

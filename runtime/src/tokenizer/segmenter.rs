@@ -29,27 +29,24 @@ pub(super) struct Segmenter {
 #[derive(Clone, Copy)]
 struct Best {
     score: f64,
-    /// Where its last piece starts; [`UNREACHED`] before any path came here.
-    start: usize,
+    /// The length of its last piece in bytes; 0 before any path came here.
+    len: u32,
     id: u32,
 }
 
-const UNREACHED: usize = usize::MAX;
-
-/// The buffers of [`Segmenter::segment`].
+/// The buffer of [`Segmenter::segment`].
 #[derive(Default)]
 pub(super) struct Scratch {
     best: Vec<Best>,
-    path: Vec<(usize, usize, u32)>,
 }
 
 impl Segmenter {
     /// Appends the ids of `text` to `ids`. Linear in its length times the longest piece.
     pub(super) fn segment(&self, text: &str, scratch: &mut Scratch, ids: &mut Vec<u32>) {
         let bytes = text.as_bytes();
-        let Scratch { best, path } = scratch;
+        let best = &mut scratch.best;
         best.clear();
-        best.resize(bytes.len() + 1, Best { score: 0.0, start: UNREACHED, id: 0 });
+        best.resize(bytes.len() + 1, Best { score: 0.0, len: 0, id: 0 });
         let unknown_score = f64::from(self.min_score) - UNKNOWN_PENALTY;
 
         let mut start = 0;
@@ -57,8 +54,8 @@ impl Segmenter {
             let score_here = best[start].score;
             let mut offer = |end: usize, score: f64, id: u32| {
                 let target = &mut best[end];
-                if target.start == UNREACHED || score > target.score {
-                    *target = Best { score, start, id };
+                if target.len == 0 || score > target.score {
+                    *target = Best { score, len: (end - start) as u32, id };
                 }
             };
             let char_end = start + utf8_len(bytes[start]);
@@ -78,32 +75,31 @@ impl Segmenter {
             start = char_end;
         }
 
-        // Back from the end; runs of unknown pieces become one.
-        path.clear();
+        // Back from the end. A run of unknown characters becomes one piece when the run is over.
+        let first = ids.len();
         let mut end = bytes.len();
+        let mut run_end = end;
         while end > 0 {
-            let Best { start, id, .. } = best[end];
-            match path.last_mut() {
-                Some(last) if id == self.unk_id && last.2 == self.unk_id => last.0 = start,
-                _ => path.push((start, end, id)),
+            let Best { len, id, .. } = best[end];
+            let start = end - len as usize;
+            if id != self.unk_id {
+                ids.push(id);
+                run_end = start;
+            } else if start == 0 || best[start].id != self.unk_id {
+                self.push_unknown(&bytes[start..run_end], ids);
+                run_end = start;
             }
             end = start;
         }
-        for &(start, end, id) in path.iter().rev() {
-            if id == self.unk_id {
-                self.push_unknown(&bytes[start..end], ids);
-            } else {
-                ids.push(id);
-            }
-        }
+        ids[first..].reverse();
     }
 
-    /// Appends the ids of a run of characters without a piece.
+    /// Appends the ids of a run of characters without a piece, the last one first.
     fn push_unknown(&self, run: &[u8], ids: &mut Vec<u32>) {
         // Text that became "<unk>" by normalisation is a candidate of its own; it is not spelled.
         match &self.byte_ids {
             Some(byte_ids) if self.trie.get(run) != Some(self.unk_id) => {
-                ids.extend(run.iter().map(|&byte| byte_ids[byte as usize]))
+                ids.extend(run.iter().rev().map(|&byte| byte_ids[byte as usize]))
             }
             _ => ids.push(self.unk_id),
         }

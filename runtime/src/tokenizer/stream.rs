@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::Inner;
 use super::unigram::Role;
 
-/// Turns ids that come one by one into pieces of text whose concatenation is [`Tokenizer::decode`](super::Tokenizer::decode) of all ids.
-/// A piece never ends inside a UTF-8 character.
+/// Turns ids that come one by one into pieces of text whose concatenation is
+/// [`Tokenizer::decode`](super::Tokenizer::decode) of all ids. A piece never ends inside a UTF-8 character.
 pub struct TextStream {
     inner: Arc<Inner>,
     skip_special: bool,

@@ -2,7 +2,9 @@
 //!
 //! Nodes are numbered level by level, so the children of a node are neighbours and one index per node finds them:
 //! 9 bytes a node, no allocation per node, and building is one sort and one pass. The `tokenizers` crate keeps a hash
-//! map in every node; with 250,000 pieces that is what takes a second and 200 MB.
+//! map in every node. Measured by `benches/tokenizer.rs` on 2026-11-23 (a busy AMD EPYC, time on the processor), building
+//! everything, here and there: 7 ms and 2.4 MB against 38 ms and 26 MB for T5's 32,100 pieces, 58 ms and 14 MB against
+//! 0.9 s and 254 MB for 250,000.
 
 /// Marks a node at which no key ends.
 const NONE: u32 = u32::MAX;
@@ -21,14 +23,20 @@ impl Trie {
     /// Builds the trie of `keys`, whose lengths add up to less than 2^32. Empty keys are left out; of equal keys the
     /// last one counts.
     pub(super) fn new<'a>(keys: impl Iterator<Item = (&'a [u8], u32)>) -> Trie {
-        // Sorting compares the first 16 bytes as one number: they decide nearly always and need no memory look-up.
-        let mut sorted: Vec<(u128, u32, &[u8], u32)> = keys
-            .filter(|(key, _)| !key.is_empty())
-            .enumerate()
-            .map(|(order, (key, value))| (prefix(key), order as u32, key, value))
-            .collect();
-        sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.2.cmp(b.2)).then_with(|| b.1.cmp(&a.1)));
-        sorted.dedup_by(|later, earlier| later.2 == earlier.2);
+        let keys: Vec<(&[u8], u32)> = keys.filter(|(key, _)| !key.is_empty()).collect();
+        let mut sorted: Vec<Entry> = (0..).zip(&keys).map(|(index, (key, _))| Entry::new(key, index)).collect();
+        let rest = |entry: &Entry| &keys[entry.index as usize].0[16.min(entry.len as usize)..];
+        sorted.sort_unstable_by(|a, b| {
+            let beyond = || rest(a).cmp(rest(b)).then(a.len.cmp(&b.len)).then(b.index.cmp(&a.index));
+            u128::from_be_bytes(a.prefix).cmp(&u128::from_be_bytes(b.prefix)).then_with(beyond)
+        });
+        sorted.dedup_by(|later, first| {
+            (later.prefix, later.len) == (first.prefix, first.len) && rest(later) == rest(first)
+        });
+        let byte_at = |entry: &Entry, depth: usize| match depth {
+            0..16 => entry.prefix[depth],
+            _ => keys[entry.index as usize].0[depth],
+        };
 
         let mut trie = Trie { first_child: Vec::new(), label: vec![0], value: Vec::new() };
         // The keys below each node of the current level, as a range of `sorted`.
@@ -38,15 +46,16 @@ impl Trie {
             let mut next_level = Vec::new();
             for (mut low, high) in level {
                 trie.first_child.push(trie.label.len() as u32);
-                let ends_here = low < high && sorted[low].2.len() == depth;
-                trie.value.push(if ends_here { sorted[low].3 } else { NONE });
+                let ends_here = low < high && sorted[low].len as usize == depth;
+                trie.value.push(if ends_here { keys[sorted[low].index as usize].1 } else { NONE });
                 low += usize::from(ends_here);
                 while low < high {
-                    let byte = sorted[low].2[depth];
-                    let count = sorted[low..high].iter().take_while(|key| key.2[depth] == byte).count();
+                    let byte = byte_at(&sorted[low], depth);
+                    let same = sorted[low..high].iter().take_while(|&entry| byte_at(entry, depth) == byte);
+                    let next = low + same.count();
                     trie.label.push(byte);
-                    next_level.push((low, low + count));
-                    low += count;
+                    next_level.push((low, next));
+                    low = next;
                 }
             }
             level = next_level;
@@ -103,12 +112,20 @@ impl Trie {
     }
 }
 
-/// The first 16 bytes of `key` as a number that orders as they do.
-fn prefix(key: &[u8]) -> u128 {
-    let mut bytes = [0; 16];
-    let len = key.len().min(16);
-    bytes[..len].copy_from_slice(&key[..len]);
-    u128::from_be_bytes(bytes)
+/// A key while the trie is built. Keys are scattered over memory, but their first 16 bytes decide nearly always.
+struct Entry {
+    prefix: [u8; 16],
+    len: u32,
+    index: u32,
+}
+
+impl Entry {
+    fn new(key: &[u8], index: u32) -> Entry {
+        let mut prefix = [0; 16];
+        let len = key.len().min(16);
+        prefix[..len].copy_from_slice(&key[..len]);
+        Entry { prefix, len: key.len() as u32, index }
+    }
 }
 
 #[cfg(test)]

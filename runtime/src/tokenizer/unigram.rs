@@ -232,8 +232,11 @@ impl UnigramTokenizer {
                 prefix = true;
             }
         } else {
-            let has_mark = text.starts_with([' ', SPACE_MARK]);
-            if dummy_prefix && !text.is_empty() && (!has_mark || self.whitespace == Whitespace::Verbatim) {
+            let wants_prefix = match self.whitespace {
+                Whitespace::Verbatim => true,
+                _ => !text.is_empty() && !text.starts_with([' ', SPACE_MARK]),
+            };
+            if dummy_prefix && wants_prefix {
                 marked.push(SPACE_MARK);
             }
             for (index, part) in text.split(' ').enumerate() {

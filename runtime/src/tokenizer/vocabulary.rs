@@ -81,7 +81,7 @@ pub enum PieceKind {
     UserDefined = 4,
     /// Never produced.
     Unused = 5,
-    /// One byte of a character that has no piece, `<0xE2>`.
+    /// One byte of a character that has no piece, `<0xE2>`. Text that spells this name does not produce it.
     Byte = 6,
 }
 

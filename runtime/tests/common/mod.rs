@@ -1,6 +1,8 @@
 //! What several tests share.
 #![allow(dead_code)] // Each test crate uses a part.
 
+pub mod tiny;
+
 use std::path::PathBuf;
 
 /// A path below the folder of shared data, or `None`, saying why, where it is absent.

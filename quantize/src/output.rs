@@ -1,0 +1,198 @@
+//! Files that appear whole or not at all.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use t5_runtime::{Error, Result};
+
+const SUFFIX: &str = ".partial";
+
+/// A file that is written beside its target, as `TARGET.PID.partial`, and takes the target's place when it is
+/// complete and on the disk. Whatever happens before (an error, a kill, a full disk) leaves the target as it was.
+///
+/// Dropping it removes what was written. What a killed process could not remove is removed by the next one that
+/// writes the same target; a lock tells files of the living from those of the dead.
+#[derive(Debug)]
+pub struct OutputFile {
+    /// The target as the caller named it, for messages.
+    shown: PathBuf,
+    target: PathBuf,
+    partial: PathBuf,
+    file: File,
+    committed: bool,
+}
+
+impl OutputFile {
+    /// Starts a file that is to replace `target`, or to become it.
+    ///
+    /// # Errors
+    /// Where `target` is something other than a file, or its folder cannot be written.
+    pub fn create(target: &Path) -> Result<OutputFile> {
+        let shown = target.to_owned();
+        // A link stays a link: what it points to is replaced.
+        let target = std::fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
+        let wrong = |kind, what: &str| Error::io(&shown)(std::io::Error::new(kind, what));
+        if target.exists() && !target.is_file() {
+            return Err(wrong(std::io::ErrorKind::InvalidInput, "expected a file to write, found something else"));
+        }
+        let Some(name) = target.file_name() else {
+            return Err(wrong(std::io::ErrorKind::InvalidInput, "expected the name of a file to write"));
+        };
+        let folder = folder_of(&target);
+        remove_stale(folder, name);
+        let mut attempt = 0;
+        let (partial, file) = loop {
+            // A process may well write the same target twice at once.
+            let number = if attempt == 0 { String::new() } else { format!("-{attempt}") };
+            attempt += 1;
+            let mut partial_name = name.to_owned();
+            partial_name.push(format!(".{}{number}{SUFFIX}", std::process::id()));
+            let partial = folder.join(partial_name);
+            let file = match OpenOptions::new().write(true).create_new(true).open(&partial) {
+                Ok(file) => file,
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && attempt < 100 => continue,
+                Err(error) => return Err(Error::io(&shown)(error)),
+            };
+            // Some network file systems have no locks; then nobody finds ours free, either.
+            let _ = file.lock();
+            // Another process may have taken it for a stale one between its creation and its lock.
+            if partial.exists() {
+                break (partial, file);
+            }
+        };
+        Ok(OutputFile { shown, target, partial, file, committed: false })
+    }
+
+    /// Puts the file in the target's place, after its bytes are on the disk.
+    ///
+    /// # Errors
+    /// Where the system refuses; then the target is as it was.
+    pub fn commit(mut self) -> Result<()> {
+        self.file.sync_all().map_err(Error::io(&self.shown))?;
+        std::fs::rename(&self.partial, &self.target).map_err(Error::io(&self.shown))?;
+        self.committed = true;
+        // The new name is on the disk once the folder is. Only Unix can ask for that, and has to.
+        #[cfg(unix)]
+        File::open(folder_of(&self.target)).and_then(|folder| folder.sync_all()).map_err(Error::io(&self.shown))?;
+        Ok(())
+    }
+}
+
+impl Write for OutputFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for OutputFile {
+    fn drop(&mut self) {
+        if !self.committed {
+            // Nothing can be done about a failure here; the next writer of the target tries again.
+            let _ = std::fs::remove_file(&self.partial);
+        }
+    }
+}
+
+fn folder_of(target: &Path) -> &Path {
+    match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Removes the partial files of `name` whose writers are gone.
+fn remove_stale(folder: &Path, name: &std::ffi::OsStr) {
+    let prefix = format!("{}.", name.to_string_lossy());
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let found = entry.file_name();
+        let found = found.to_string_lossy();
+        let pid = found.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(SUFFIX));
+        if !pid.is_some_and(|pid| pid.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')) {
+            continue;
+        }
+        let Ok(file) = OpenOptions::new().write(true).open(entry.path()) else { continue };
+        match file.try_lock() {
+            // The lock is ours until `file` is closed, after the removal.
+            Ok(()) => drop(std::fs::remove_file(entry.path())),
+            Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_target_changes_only_on_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("model.gguf");
+        let mut file = OutputFile::create(&target).unwrap();
+        file.write_all(b"first").unwrap();
+        assert_eq!(names(folder.path()), [format!("model.gguf.{}.partial", std::process::id())]);
+        let other = OutputFile::create(&target).unwrap();
+        assert_eq!(names(folder.path()).len(), 2);
+        drop(other);
+        file.commit().unwrap();
+        assert_eq!(names(folder.path()), ["model.gguf"]);
+
+        let mut file = OutputFile::create(&target).unwrap();
+        file.write_all(b"second").unwrap();
+        drop(file);
+        assert_eq!(names(folder.path()), ["model.gguf"]);
+        assert_eq!(std::fs::read(&target).unwrap(), b"first");
+    }
+
+    #[test]
+    fn files_of_dead_writers_are_removed_and_those_of_living_ones_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("model.gguf");
+        for name in ["model.gguf.1.partial", "model.gguf.x.partial", "other.gguf.1.partial", "model.gguf.2.partial"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let living = File::open(folder.path().join("model.gguf.2.partial")).unwrap();
+        living.lock().unwrap();
+        OutputFile::create(&target).unwrap().commit().unwrap();
+        assert_eq!(
+            names(folder.path()),
+            ["model.gguf", "model.gguf.2.partial", "model.gguf.x.partial", "other.gguf.1.partial"]
+        );
+    }
+
+    #[test]
+    fn only_files_are_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = OutputFile::create(folder.path()).unwrap_err().to_string();
+        assert!(error.ends_with("expected a file to write, found something else"), "{error}");
+        let error = OutputFile::create(&folder.path().join("no/model.gguf")).unwrap_err().to_string();
+        assert!(error.contains("no/model.gguf: "), "{error}");
+        assert_eq!(names(folder.path()), Vec::<String>::new());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("real")).unwrap();
+        let (real, link) = (folder.path().join("real/model.gguf"), folder.path().join("link.gguf"));
+        std::fs::write(&real, "old").unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let mut file = OutputFile::create(&link).unwrap();
+        file.write_all(b"new").unwrap();
+        file.commit().unwrap();
+        assert_eq!(std::fs::read(&real).unwrap(), b"new");
+        assert!(link.is_symlink());
+    }
+}

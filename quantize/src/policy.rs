@@ -1,0 +1,294 @@
+//! Which type each tensor gets: the default of its role, the user's exceptions, and what its width allows.
+
+use t5_runtime::block;
+use t5_runtime::config::T5Config;
+use t5_runtime::schema::{self, Role, TensorSpec};
+use t5_runtime::tensor::DType;
+use t5_runtime::{Error, Result};
+
+/// The types that a whole file may be asked for.
+pub const FILE_TYPES: [DType; 5] = [DType::Q8_0, DType::F16, DType::F32, DType::Q4_0, DType::Q4_K];
+
+/// The type of a role in a file of type `base`, before the width of its rows is looked at.
+///
+/// * Norms and bias tables are always F32: they are a few thousand numbers, and some readers expect nothing else.
+/// * In four-bit files the embedding and the head stay Q8_0, as every other program keeps them wider: each of
+///   their rows serves one token alone, and no sum averages its errors.
+pub fn default_type(base: DType, role: Role) -> DType {
+    match role {
+        role if is_always_f32(role) => DType::F32,
+        Role::TokenEmbedding | Role::OutputHead if matches!(base, DType::Q4_0 | DType::Q4_K) => DType::Q8_0,
+        _ => base,
+    }
+}
+
+/// Norms and bias tables.
+pub fn is_always_f32(role: Role) -> bool {
+    role.is_norm() || role == Role::RelativeBias
+}
+
+/// The type nearest to `dtype` whose blocks fill rows of `columns` values: F16 where blocks of 32 do not, Q8_0 where
+/// only blocks of 256 do not.
+///
+/// llama.cpp goes from Q4_K to Q5_0 there, which we read and do not write: Q8_0 costs half as much again for a few
+/// matrices (in flan-t5-small the 384 wide `o`, a tenth of the weights outside embedding and head) and loses less.
+pub fn fitting(dtype: DType, columns: usize) -> DType {
+    if columns.is_multiple_of(dtype.block_len()) {
+        return dtype;
+    }
+    match dtype {
+        DType::Q4_K => fitting(DType::Q8_0, columns),
+        _ => DType::F16,
+    }
+}
+
+/// An exception: tensors whose names match a pattern get another type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// `*` stands for any characters, `?` for one. Matched against the Hugging Face name, the GGUF name and the
+    /// role (`wo`, `cross_q`, `token_embedding` …, see [`role_pattern`]) of each tensor, as a whole.
+    pub pattern: String,
+    pub dtype: DType,
+}
+
+impl Keep {
+    /// Parses `PATTERN=TYPE`.
+    pub fn parse(text: &str) -> Result<Keep> {
+        let wrong = |what: String| Error::Option { option: "--keep", what };
+        let (pattern, dtype) = text
+            .rsplit_once('=')
+            .filter(|(pattern, _)| !pattern.is_empty())
+            .ok_or_else(|| wrong(format!("expected PATTERN=TYPE, found {text}")))?;
+        let writable = DType::from_name(dtype).filter(|dtype| block::WRITABLE.contains(dtype));
+        let dtype = writable.ok_or_else(|| {
+            let names: Vec<_> = block::WRITABLE.iter().map(|dtype| dtype.name()).collect();
+            wrong(format!("expected one of {} after '=', found {dtype}", names.join(", ")))
+        })?;
+        Ok(Keep { pattern: pattern.to_owned(), dtype })
+    }
+
+    fn matches(&self, spec: &TensorSpec) -> bool {
+        [&spec.hf_name, &spec.gguf_name, role_pattern(spec.id.role)].iter().any(|name| glob(&self.pattern, name))
+    }
+}
+
+/// What [`Keep`] patterns call a role.
+pub fn role_pattern(role: Role) -> &'static str {
+    match role {
+        Role::TokenEmbedding => "token_embedding",
+        Role::OutputHead => "output_head",
+        Role::RelativeBias => "relative_bias",
+        Role::AttentionNorm => "attention_norm",
+        Role::CrossAttentionNorm => "cross_attention_norm",
+        Role::FeedForwardNorm => "feed_forward_norm",
+        Role::FinalNorm => "final_norm",
+        Role::SelfQ => "self_q",
+        Role::SelfK => "self_k",
+        Role::SelfV => "self_v",
+        Role::SelfO => "self_o",
+        Role::CrossQ => "cross_q",
+        Role::CrossK => "cross_k",
+        Role::CrossV => "cross_v",
+        Role::CrossO => "cross_o",
+        Role::Wi => "wi",
+        Role::Wi0 => "wi_0",
+        Role::Wi1 => "wi_1",
+        Role::Wo => "wo",
+    }
+}
+
+/// How a checkpoint is to be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// One of [`FILE_TYPES`].
+    pub base: DType,
+    /// Exceptions; where several match a tensor, the last one counts.
+    pub keep: Vec<Keep>,
+}
+
+impl Policy {
+    /// The default policy of a file type.
+    pub fn new(base: DType) -> Policy {
+        Policy { base, keep: Vec::new() }
+    }
+
+    /// The tensors of a model in file order, each with its type.
+    ///
+    /// # Errors
+    /// Where the base is not a file type, or an exception matches no tensor that may have a type of its own.
+    pub fn plan(&self, config: &T5Config) -> Result<Vec<(TensorSpec, DType)>> {
+        if !FILE_TYPES.contains(&self.base) {
+            let names: Vec<_> = FILE_TYPES.iter().map(|dtype| dtype.name()).collect();
+            let what = format!("expected one of {}, found {}", names.join(", "), self.base);
+            return Err(Error::Option { option: "--type", what });
+        }
+        let specs = schema::tensors(config);
+        for keep in &self.keep {
+            let matched: Vec<_> = specs.iter().filter(|spec| keep.matches(spec)).collect();
+            let what = if matched.is_empty() {
+                "expected a pattern that matches a tensor or a role, found none for"
+            } else if matched.iter().all(|spec| is_always_f32(spec.id.role)) {
+                "expected a pattern that matches a matrix, since norms and bias tables are always f32, found"
+            } else {
+                continue;
+            };
+            return Err(Error::Option { option: "--keep", what: format!("{what} {}", keep.pattern) });
+        }
+        let typed = |spec: TensorSpec| {
+            let columns = spec.shape.last().copied().unwrap_or(1);
+            let chosen = match self.keep.iter().rev().find(|keep| keep.matches(&spec)) {
+                Some(keep) if !is_always_f32(spec.id.role) => keep.dtype,
+                _ => default_type(self.base, spec.id.role),
+            };
+            (spec, fitting(chosen, columns))
+        };
+        Ok(specs.into_iter().map(typed).collect())
+    }
+}
+
+/// Whether `pattern` describes all of `name`. `*` is any characters, `?` any one.
+fn glob(pattern: &str, name: &str) -> bool {
+    let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
+    let (mut p, mut n) = (0, 0);
+    // Where to go on after the last star, should what follows it not fit here: one byte later.
+    let mut retry = None;
+    while n < name.len() {
+        if pattern.get(p) == Some(&b'*') {
+            retry = Some((p, n + 1));
+            p += 1;
+        } else if pattern.get(p).is_some_and(|byte| *byte == b'?' || *byte == name[n]) {
+            p += 1;
+            n += 1;
+        } else if let Some((star, next)) = retry {
+            p = star;
+            n = next;
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &str) -> T5Config {
+        T5Config::from_json("config.json", json).unwrap()
+    }
+
+    /// flan-t5-small, two blocks of it: rows of 384 (six heads of 64), 512 and 1024.
+    fn flan() -> T5Config {
+        config(
+            r#"{"vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 2, "num_heads": 6,
+            "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false}"#,
+        )
+    }
+
+    fn planned(policy: &Policy, config: &T5Config) -> Vec<(String, DType)> {
+        policy.plan(config).unwrap().into_iter().map(|(spec, dtype)| (spec.hf_name, dtype)).collect()
+    }
+
+    #[test]
+    fn widths_decide_after_roles() {
+        for (dtype, columns, expected) in [
+            (DType::Q8_0, 512, DType::Q8_0),
+            (DType::Q8_0, 33, DType::F16),
+            (DType::Q4_0, 48, DType::F16),
+            (DType::Q4_K, 512, DType::Q4_K),
+            (DType::Q4_K, 384, DType::Q8_0),
+            (DType::Q4_K, 40, DType::F16),
+            (DType::F32, 7, DType::F32),
+            (DType::BF16, 7, DType::BF16),
+        ] {
+            assert_eq!(fitting(dtype, columns), expected, "{dtype} in rows of {columns}");
+        }
+    }
+
+    #[test]
+    fn each_role_has_its_type() {
+        for base in FILE_TYPES {
+            for (spec, dtype) in Policy::new(base).plan(&flan()).unwrap() {
+                let expected = match (base, spec.id.role) {
+                    (_, role) if is_always_f32(role) => DType::F32,
+                    (DType::Q4_0 | DType::Q4_K, Role::TokenEmbedding | Role::OutputHead) => DType::Q8_0,
+                    // 384 wide.
+                    (DType::Q4_K, Role::SelfO | Role::CrossO) => DType::Q8_0,
+                    _ => base,
+                };
+                assert_eq!(dtype, expected, "{} in {base}", spec.hf_name);
+            }
+        }
+    }
+
+    #[test]
+    fn exceptions_match_names_of_both_kinds_and_roles() {
+        let keep = |pattern: &str| Keep { pattern: pattern.to_owned(), dtype: DType::F16 };
+        let config = flan();
+        for (pattern, count) in [
+            ("wo", 4),
+            ("*.wo.weight", 4),
+            ("*ffn_down.weight", 4),
+            ("decoder.*.wo.weight", 2),
+            ("dec.blk.1.ffn_down.weight", 1),
+            ("cross_?", 8),
+            ("token_embd.weight", 1),
+            ("output_head", 1),
+            ("wi_?", 8),
+            ("*", 2 * (7 + 11) + 2),
+        ] {
+            let policy = Policy { base: DType::Q8_0, keep: vec![keep(pattern)] };
+            let found = planned(&policy, &config).iter().filter(|(_, dtype)| *dtype == DType::F16).count();
+            assert_eq!(found, count, "{pattern}");
+        }
+        // The last one counts.
+        let policy = Policy { base: DType::Q8_0, keep: vec![keep("*"), Keep::parse("wo=q4_0").unwrap()] };
+        for (name, dtype) in planned(&policy, &config) {
+            assert_eq!(dtype == DType::Q4_0, name.contains(".wo."), "{name}");
+            assert_ne!(dtype, DType::Q8_0, "{name}");
+        }
+    }
+
+    #[test]
+    fn faulty_exceptions_are_refused() {
+        for (text, expected) in [
+            ("wo", "--keep: expected PATTERN=TYPE, found wo"),
+            ("=f16", "--keep: expected PATTERN=TYPE, found =f16"),
+            ("wo=int8", "--keep: expected one of f32, f16, bf16, q8_0, q4_0, q4_k after '=', found int8"),
+        ] {
+            assert_eq!(Keep::parse(text).unwrap_err().to_string(), expected);
+        }
+        for (text, expected) in [
+            ("wx=f16", "--keep: expected a pattern that matches a tensor or a role, found none for wx"),
+            (
+                "*norm*=f16",
+                "--keep: expected a pattern that matches a matrix, since norms and bias tables are always f32, found *norm*",
+            ),
+        ] {
+            let policy = Policy { base: DType::Q8_0, keep: vec![Keep::parse(text).unwrap()] };
+            assert_eq!(policy.plan(&flan()).unwrap_err().to_string(), expected);
+        }
+        let error = Policy::new(DType::Q6_K).plan(&flan()).unwrap_err().to_string();
+        assert_eq!(error, "--type: expected one of q8_0, f16, f32, q4_0, q4_k, found q6_k");
+    }
+
+    #[test]
+    fn globs() {
+        for (pattern, name, expected) in [
+            ("", "", true),
+            ("", "a", false),
+            ("*", "", true),
+            ("**", "abc", true),
+            ("a*c", "abbc", true),
+            ("a*c", "abcb", false),
+            ("*ab", "aaab", true),
+            ("*a*b*", "xaxbx", true),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("?", "", false),
+            ("abc", "abcd", false),
+        ] {
+            assert_eq!(glob(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The command as its users see it.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::{FAMILIES, checkpoint, names, write_checkpoint};
+use safetensors::tensor::Dtype;
+use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::tensor::DType;
+
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_t5-quantize"));
+    command.current_dir(folder).args(arguments);
+    for variable in ["HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    command(folder, arguments).output().unwrap()
+}
+
+/// Runs it, expects success and gives what it printed.
+fn succeeds(folder: &Path, arguments: &[&str]) -> String {
+    let output = run(folder, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs it, expects one line on stderr, nothing on stdout and the exit code, and gives the line.
+fn fails(folder: &Path, arguments: &[&str], code: i32) -> String {
+    let output = run(folder, arguments);
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    let mut lines = message.lines().filter(|line| !line.starts_with("note: "));
+    let line = lines.next().unwrap_or_default().to_owned();
+    assert_eq!(lines.next(), None, "{arguments:?}");
+    line.strip_prefix("t5-quantize: ").unwrap().to_owned()
+}
+
+#[test]
+fn a_folder_becomes_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    checkpoint(folder.path(), FAMILIES[1].1);
+    let table = succeeds(folder.path(), &["model", "model.gguf", "--report", "report.json"]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[0].starts_with("role                  tensors  type"), "{table}");
+    assert!(lines.iter().any(|line| line.starts_with("feed-forward wo             5  q8_0 ")), "{table}");
+    assert!(lines.iter().any(|line| line.starts_with("relative bias               2  f32 ")), "{table}");
+    assert!(lines.last().unwrap().starts_with("all "), "{table}");
+
+    let report: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("report.json")).unwrap()).unwrap();
+    assert_eq!(report["input"], "model");
+    assert_eq!(report["output"], "model.gguf");
+    assert_eq!((&report["type"], &report["keep"]), (&"q8_0".into(), &serde_json::json!([])));
+    let tensors = report["tensors"].as_array().unwrap();
+    assert_eq!(tensors.len(), 2 * 9 + 3 * 14 + 4 + 2);
+    let wo =
+        tensors.iter().find(|tensor| tensor["name"] == "encoder.block.0.layer.1.DenseReluDense.wo.weight").unwrap();
+    assert_eq!(wo["gguf_name"], "enc.blk.0.ffn_down.weight");
+    assert_eq!((&wo["from"], &wo["to"], &wo["role"]), (&"f32".into(), &"q8_0".into(), &"wo".into()));
+    assert_eq!(wo["shape"], serde_json::json!([64, 96]));
+    assert_eq!((&wo["bytes_before"], &wo["bytes_after"]), (&(64 * 96 * 4).into(), &(64 * 3 * 34).into()));
+    // Values from -1 to 1: steps of 1/127, so errors of half a step and the rounding of the scale to half precision.
+    let (max, rms) = (wo["max_error"].as_f64().unwrap(), wo["rms_error"].as_f64().unwrap());
+    assert!(max > 0.003 && max < 0.5 / 127.0 + 127.0 / 127.0 / 2048.0, "{max}");
+    assert!(rms > 0.0015 && rms < max, "{rms}");
+    let roles = report["roles"].as_array().unwrap();
+    let sum: u64 = roles.iter().map(|role| role["bytes_after"].as_u64().unwrap()).sum();
+    assert_eq!(Some(sum), report["bytes_after"].as_u64());
+    assert_eq!(names(folder.path()), ["model", "model.gguf", "report.json"]);
+
+    // The same input, the same bytes; and a file may replace its own source.
+    let first = std::fs::read(folder.path().join("model.gguf")).unwrap();
+    succeeds(folder.path(), &["model", "again.gguf", "--type", "q8_0"]);
+    assert!(std::fs::read(folder.path().join("again.gguf")).unwrap() == first);
+    succeeds(folder.path(), &["again.gguf", "again.gguf", "--type", "Q8_0"]);
+    assert!(std::fs::read(folder.path().join("again.gguf")).unwrap() == first);
+}
+
+#[test]
+fn types_and_exceptions() {
+    let folder = tempfile::tempdir().unwrap();
+    checkpoint(folder.path(), FAMILIES[1].1);
+    succeeds(
+        folder.path(),
+        &["model", "m.gguf", "--type", "f16", "--keep", "wo=f32", "--keep", "dec.*.ffn_down.weight=q8_0"],
+    );
+    let checkpoint = Checkpoint::open(&folder.path().join("m.gguf")).unwrap();
+    for (spec, tensor) in checkpoint.tensors() {
+        let expected = match spec.gguf_name.as_str() {
+            name if name.starts_with("dec.") && name.ends_with("ffn_down.weight") => DType::Q8_0,
+            name if name.ends_with("ffn_down.weight") || name.contains("norm") || name.contains("rel_b") => DType::F32,
+            _ => DType::F16,
+        };
+        assert_eq!(tensor.dtype, expected, "{}", spec.gguf_name);
+    }
+}
+
+#[test]
+fn usage_errors_are_one_line_and_exit_with_2() {
+    let folder = tempfile::tempdir().unwrap();
+    checkpoint(folder.path(), FAMILIES[0].1);
+    for (arguments, expected) in [
+        (&[][..], "the following required arguments were not provided: <IN> <OUT>; see --help"),
+        (&["model"], "the following required arguments were not provided: <OUT>; see --help"),
+        (
+            &["model", "m.gguf", "--type", "q6_k"],
+            "invalid value 'q6_k' for '--type <TYPE>': expected one of q8_0, f16, f32, q4_0, q4_k; see --help",
+        ),
+        (
+            &["model", "m.gguf", "--keep", "wo"],
+            "invalid value 'wo' for '--keep <PATTERN=TYPE>': --keep: expected PATTERN=TYPE, found wo; see --help",
+        ),
+        (
+            &["model", "m.gguf", "--keep", "wx=f16"],
+            "--keep: expected a pattern that matches a tensor or a role, found none for wx",
+        ),
+        (&["model", "m.gguf", "--fast"], "unexpected argument '--fast' found; see --help"),
+        (&["model", "m.gguf", "x"], "unexpected argument 'x' found; see --help"),
+        (&["model", "m.gguf", "--report", "m.gguf"], "--report: expected another file than OUT, found m.gguf"),
+    ] {
+        assert_eq!(fails(folder.path(), arguments, 2), expected, "{arguments:?}");
+        assert_eq!(names(folder.path()), ["model"], "{arguments:?}");
+    }
+    assert!(succeeds(folder.path(), &["--help"]).contains("--keep <PATTERN=TYPE>"));
+}
+
+#[test]
+fn failures_name_the_file_and_leave_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    checkpoint(path, FAMILIES[0].1);
+    write_checkpoint(&path.join("nan"), FAMILIES[0].1, Dtype::F32, |name, values| {
+        if name == "decoder.block.1.layer.1.EncDecAttention.v.weight" {
+            values[32 * 5 + 7] = f32::NAN;
+        }
+    });
+    write_checkpoint(&path.join("large"), FAMILIES[0].1, Dtype::F32, |name, values| {
+        if name == "shared.weight" {
+            values[32 * 63 + 31] = 1e9;
+        }
+    });
+    std::fs::write(path.join("text.txt"), "hello").unwrap();
+    std::fs::write(path.join("old.gguf"), "old").unwrap();
+    std::fs::create_dir(path.join("folder.gguf")).unwrap();
+    let before = names(path);
+    for (arguments, expected) in [
+        (&["none", "old.gguf"][..], "none: "),
+        (&["text.txt", "old.gguf"], "text.txt: not a model: expected "),
+        (&["folder.gguf", "old.gguf"], "folder.gguf: not a model: expected config.json"),
+        (
+            &["nan", "old.gguf"],
+            "nan/model.safetensors: tensor decoder.block.1.layer.1.EncDecAttention.v.weight: row 5, column 7: \
+             expected a finite number, found NaN",
+        ),
+        (
+            &["large", "old.gguf"],
+            "large/model.safetensors: tensor shared.weight: row 63, column 31: \
+             expected a number that q8_0 can hold, found 1000000000",
+        ),
+        (
+            &["large", "old.gguf", "--type", "f16"],
+            "large/model.safetensors: tensor shared.weight: row 63, column 31: \
+             expected a number that f16 can hold, found 1000000000",
+        ),
+        (&["model", "folder.gguf"], "folder.gguf: expected a file to write, found something else"),
+        (&["model", "none/m.gguf"], "none/m.gguf: "),
+        (&["model", "old.gguf", "--report", "none/r.json"], "none/r.json: "),
+    ] {
+        let message = fails(path, arguments, 1);
+        assert!(message.starts_with(expected), "{arguments:?}: {message}");
+        assert_eq!(names(path), before, "{arguments:?}");
+        assert_eq!(std::fs::read(path.join("old.gguf")).unwrap(), b"old", "{arguments:?}");
+    }
+    // What F16 and Q8_0 cannot hold, F32 can.
+    succeeds(path, &["large", "old.gguf", "--keep", "token_embedding=f32"]);
+}
+
+#[test]
+fn a_name_on_the_hub_is_a_checkpoint_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let commit = "1111111111111111111111111111111111111111";
+    let repository = path.join("home/hub/models--ann--tiny");
+    write_checkpoint(&repository.join("snapshots").join(commit), FAMILIES[0].1, Dtype::F16, |_, _| {});
+    std::fs::create_dir_all(repository.join("refs")).unwrap();
+    std::fs::write(repository.join("refs/main"), commit).unwrap();
+    let output = command(path, &["hf:ann/tiny", "m.gguf", "--type", "f16"])
+        .env("HF_HOME", path.join("home"))
+        .env("HF_HUB_OFFLINE", "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(Checkpoint::open(&path.join("m.gguf")).unwrap().config.d_model, 32);
+
+    let output = command(path, &["hf:ann/other", "n.gguf"])
+        .env("HF_HOME", path.join("home"))
+        .env("HF_HUB_OFFLINE", "1")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.starts_with("t5-quantize: hf:ann/other: not in the cache "), "{message}");
+}

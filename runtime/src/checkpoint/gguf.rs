@@ -1,0 +1,50 @@
+//! GGUF files: llama.cpp's dialect, which holds everything, and candle's, which holds tensors only.
+
+use std::path::Path;
+
+use super::assemble::{Dialect, Stored, assemble};
+use super::{Checkpoint, folder};
+use crate::error::{Error, Result};
+use crate::gguf::{self, File, keys};
+use crate::storage::Bytes;
+
+/// Opens a file of either dialect; llama.cpp's names its architecture, candle's has no metadata.
+pub(super) fn open(path: &Path) -> Result<Checkpoint> {
+    let file = File::open(path)?;
+    if file.value(keys::ARCHITECTURE).is_some() {
+        return read(file);
+    }
+    let name = file.name().to_owned();
+    folder::with_companions(path.parent().unwrap_or(Path::new("")), &name, &name, stored(file))
+}
+
+/// Reads a file in memory, of llama.cpp's dialect.
+pub(super) fn from_memory(name: &str, bytes: Bytes) -> Result<Checkpoint> {
+    let file = File::parse(name, bytes)?;
+    let count = file.split_count()?;
+    if count > 1 {
+        return Err(Error::format(name, format!("expected a whole model, found one part of {count}")));
+    }
+    read(file)
+}
+
+fn read(file: File) -> Result<Checkpoint> {
+    let mut notes = Vec::new();
+    let mut config = gguf::read_config(&file)?;
+    let generation = gguf::read_generation(&file)?;
+    let has_model_type = file.value(keys::MODEL_TYPE).is_some();
+    let is_later_table = |name: &str| name.ends_with(".attn_rel_b.weight") && !name.contains(".blk.0.");
+    let bias_per_block = file.tensors().iter().any(|tensor| is_later_table(&tensor.name));
+    let vocabulary = gguf::read_vocabulary(&file, &config, bias_per_block, &mut notes)?;
+    let name = file.name().to_owned();
+    let tensors = assemble(&name, Dialect::LlamaCpp, &mut config, stored(file), &mut notes)?;
+    if config.relative_bias_per_block && !has_model_type {
+        config.model_type = "umt5".to_owned();
+    }
+    Ok(Checkpoint { file: name, config, vocabulary, generation, notes, tensors })
+}
+
+fn stored(file: File) -> Stored {
+    let tensors = file.into_tensors().into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+    Stored { tensors, ..Stored::default() }
+}

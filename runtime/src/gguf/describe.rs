@@ -1,0 +1,297 @@
+//! Configuration and generation defaults as key-values, both ways (gguf-t5 sections 2, 7.1 and 9).
+
+use super::keys;
+use super::reader::File;
+use super::value::{Array, Value};
+use super::vocabulary;
+use crate::config::{FeedForward, T5Config};
+use crate::error::{Error, Result};
+use crate::generation::GenerationDefaults;
+use crate::tensor::DType;
+use crate::tokenizer::Vocabulary;
+
+/// All key-values of a model's file, in the order in which llama.cpp's converter writes them, then our own.
+/// `name` is for people; `file_type` is the type of most tensors. `dropout_rate` and `initializer_factor`, which only
+/// training uses, are not stored.
+///
+/// # Errors
+/// [`Error::Tokenizer`] where the vocabulary has more pieces than the embedding has rows.
+pub fn metadata(
+    name: Option<&str>,
+    config: &T5Config,
+    vocabulary: Option<&Vocabulary>,
+    generation: &GenerationDefaults,
+    file_type: DType,
+) -> Result<Vec<(String, Value)>> {
+    let architecture = if config.is_encoder_only() { keys::T5_ENCODER } else { keys::T5 };
+    let mut values: Vec<(String, Value)> = Vec::new();
+    let mut put = |key: &str, value: Value| values.push((key.to_owned(), value));
+    let text = |text: &str| Value::String(text.to_owned());
+
+    put(keys::ARCHITECTURE, text(architecture));
+    put(keys::TYPE, text("model"));
+    if let Some(name) = name {
+        put(keys::NAME, text(name));
+    }
+    let mut put_model = |key: &str, value: Value| put(&keys::of(architecture, key), value);
+    put_model(keys::CONTEXT_LENGTH, Value::U32(512));
+    put_model(keys::EMBEDDING_LENGTH, Value::count(config.d_model));
+    put_model(keys::FEED_FORWARD_LENGTH, Value::count(config.d_ff));
+    put_model(keys::BLOCK_COUNT, Value::count(config.num_layers));
+    if !config.is_encoder_only() {
+        put_model(keys::DECODER_BLOCK_COUNT, Value::count(config.num_decoder_layers));
+    }
+    put_model(keys::HEAD_COUNT, Value::count(config.num_heads));
+    put_model(keys::KEY_LENGTH, Value::count(config.d_kv));
+    put_model(keys::VALUE_LENGTH, Value::count(config.d_kv));
+    put_model(keys::LAYER_NORM_EPSILON, Value::F32(config.layer_norm_epsilon));
+    put_model(keys::RMS_EPSILON, Value::F32(config.layer_norm_epsilon));
+    put_model(keys::BUCKETS, Value::count(config.relative_attention_num_buckets));
+    if !config.is_encoder_only() {
+        put_model(keys::DECODER_START, Value::U32(config.decoder_start_token_id));
+        put_model(keys::LOGIT_SCALE, Value::F32(config.logits_scale()));
+    }
+    put(keys::FILE_TYPE, Value::U32(file_type_code(file_type)));
+    if let Some(vocabulary) = vocabulary {
+        vocabulary::append(vocabulary, config, &mut put)?;
+    }
+    put(keys::EOS_ID, Value::U32(config.eos_token_id));
+    put(keys::PAD_ID, Value::U32(config.pad_token_id));
+    put(keys::QUANTIZATION_VERSION, Value::U32(2));
+
+    put(keys::MODEL_TYPE, text(&config.model_type));
+    put(keys::TIE_WORD_EMBEDDINGS, Value::Bool(config.tie_word_embeddings));
+    put(keys::FEED_FORWARD_PROJ, text(&config.feed_forward.name()));
+    put(keys::MAX_DISTANCE, Value::count(config.relative_attention_max_distance));
+    append_generation(generation, &mut put);
+    Ok(values)
+}
+
+/// llama.cpp's number for "mostly this type".
+fn file_type_code(dtype: DType) -> u32 {
+    match dtype {
+        DType::F32 => 0,
+        DType::F16 => 1,
+        DType::Q4_0 => 2,
+        DType::Q4_1 => 3,
+        DType::Q8_0 => 7,
+        DType::Q5_0 => 8,
+        DType::Q5_1 => 9,
+        DType::Q4_K => 14,
+        DType::Q5_K => 16,
+        DType::Q6_K => 18,
+        DType::BF16 => 32,
+    }
+}
+
+fn append_generation(generation: &GenerationDefaults, put: &mut impl FnMut(&str, Value)) {
+    let GenerationDefaults {
+        max_new_tokens,
+        max_length,
+        min_length,
+        num_beams,
+        length_penalty,
+        early_stopping,
+        no_repeat_ngram_size,
+        repetition_penalty,
+        eos_token_ids,
+        suppress_tokens,
+        task_prefixes,
+    } = generation;
+    let entries = [
+        (keys::MAX_NEW_TOKENS, max_new_tokens.map(Value::count)),
+        (keys::MAX_LENGTH, max_length.map(Value::count)),
+        (keys::MIN_LENGTH, min_length.map(Value::count)),
+        (keys::NUM_BEAMS, num_beams.map(Value::count)),
+        (keys::LENGTH_PENALTY, length_penalty.map(Value::F32)),
+        (keys::EARLY_STOPPING, early_stopping.map(Value::Bool)),
+        (keys::NO_REPEAT_NGRAM_SIZE, no_repeat_ngram_size.map(Value::count)),
+        (keys::REPETITION_PENALTY, repetition_penalty.map(Value::F32)),
+    ];
+    for (key, value) in entries {
+        if let Some(value) = value {
+            put(key, value);
+        }
+    }
+    for (key, ids) in [(keys::EOS_TOKEN_IDS, eos_token_ids), (keys::SUPPRESS_TOKENS, suppress_tokens)] {
+        if !ids.is_empty() {
+            put(key, Value::Array(Array::of_u32(ids.iter().copied())));
+        }
+    }
+    if !task_prefixes.is_empty() {
+        put(keys::TASK_PREFIXES, Value::Array(Array::of_strings(task_prefixes)));
+    }
+}
+
+/// The configuration that a file in llama.cpp's dialect describes. The tie and the bias per block are guesses that
+/// the tensors correct.
+pub(crate) fn read_config(file: &File) -> Result<T5Config> {
+    let architecture = file
+        .string(keys::ARCHITECTURE)?
+        .ok_or_else(|| file.error(keys::ARCHITECTURE, "expected t5 or t5encoder, found nothing"))?;
+    if !matches!(architecture, keys::T5 | keys::T5_ENCODER) {
+        return Err(file.error(keys::ARCHITECTURE, format!("expected t5 or t5encoder, found {architecture}")));
+    }
+    let encoder_only = architecture == keys::T5_ENCODER;
+    let size = |key: &str| file.usize(&keys::of(architecture, key));
+    let required = |key: &str| {
+        size(key)?.ok_or_else(|| file.error(&keys::of(architecture, key), "expected a whole number, found nothing"))
+    };
+    let embedding = tensor_shape(file, "token_embd.weight")?;
+    let (d_model, num_heads, num_layers) =
+        (required(keys::EMBEDDING_LENGTH)?, required(keys::HEAD_COUNT)?, required(keys::BLOCK_COUNT)?);
+    let d_kv = match size(keys::KEY_LENGTH)? {
+        Some(d_kv) => d_kv,
+        // As llama.cpp does; not all T5 models have heads × d_kv = d_model.
+        None if num_heads > 0 && d_model.is_multiple_of(num_heads) => d_model / num_heads,
+        None => required(keys::KEY_LENGTH)?,
+    };
+    for (key, expected) in [(keys::VALUE_LENGTH, d_kv), (keys::HEAD_COUNT_KV, num_heads)] {
+        if let Some(found) = size(key)?
+            && found != expected
+        {
+            return Err(file.error(&keys::of(architecture, key), format!("expected {expected}, found {found}")));
+        }
+    }
+    let vocab_size = embedding[0];
+    let id = |key: &str, default: u32| {
+        let id = file.u32(key)?.unwrap_or(default);
+        if (id as usize) < vocab_size {
+            Ok(id)
+        } else {
+            Err(file.error(key, format!("expected an id below {vocab_size}, found {id}")))
+        }
+    };
+    let pad_token_id = id(keys::PAD_ID, 0)?;
+    let rms_epsilon = keys::of(architecture, keys::RMS_EPSILON);
+    let model_type = file.string(keys::MODEL_TYPE)?;
+    let config = T5Config {
+        model_type: model_type.unwrap_or("t5").to_owned(),
+        vocab_size,
+        d_model,
+        d_kv,
+        d_ff: required(keys::FEED_FORWARD_LENGTH)?,
+        num_layers,
+        num_decoder_layers: match (encoder_only, size(keys::DECODER_BLOCK_COUNT)?) {
+            (true, _) => 0,
+            (false, blocks) => blocks.unwrap_or(num_layers),
+        },
+        num_heads,
+        relative_attention_num_buckets: required(keys::BUCKETS)?,
+        relative_attention_max_distance: file.usize(keys::MAX_DISTANCE)?.unwrap_or(128),
+        relative_bias_per_block: false,
+        layer_norm_epsilon: file
+            .float(&rms_epsilon)?
+            .ok_or_else(|| file.error(&rms_epsilon, "expected a finite number, found nothing"))?,
+        feed_forward: feed_forward(file)?,
+        tie_word_embeddings: !has_tensor(file, "output.weight"),
+        scale_decoder_outputs: scale_decoder_outputs(file, architecture, d_model)?,
+        pad_token_id,
+        eos_token_id: id(keys::EOS_ID, 1)?,
+        decoder_start_token_id: id(&keys::of(architecture, keys::DECODER_START), pad_token_id)?,
+        // Not stored: for training only.
+        dropout_rate: 0.1,
+        initializer_factor: 1.0,
+    };
+    if !matches!(config.model_type.as_str(), "t5" | "mt5" | "umt5" | "byt5") {
+        return Err(file.error(keys::MODEL_TYPE, format!("expected t5, mt5 or umt5, found {}", config.model_type)));
+    }
+    config.validate(file.name()).map_err(|error| in_gguf_terms(error, architecture))?;
+    Ok(config)
+}
+
+/// Without a key of ours: gated GELU where there is a gate, else ReLU.
+fn feed_forward(file: &File) -> Result<FeedForward> {
+    let name = match file.string(keys::FEED_FORWARD_PROJ)? {
+        Some(name) => name,
+        None if has_tensor(file, "enc.blk.0.ffn_gate.weight") => "gated-gelu",
+        None => "relu",
+    };
+    FeedForward::from_name(name).ok_or_else(|| {
+        let what = format!("expected relu, gated-gelu, gated-silu or the like, found {name}");
+        file.error(keys::FEED_FORWARD_PROJ, what)
+    })
+}
+
+/// Section 7.1: the scale that is stored, else d_model^-0.5 for a tied head, by our flag or by the missing tensor.
+fn scale_decoder_outputs(file: &File, architecture: &str, d_model: usize) -> Result<bool> {
+    let key = keys::of(architecture, keys::LOGIT_SCALE);
+    let Some(scale) = file.float(&key)? else {
+        return Ok(file.boolean(keys::TIE_WORD_EMBEDDINGS)?.unwrap_or(!has_tensor(file, "output.weight")));
+    };
+    let scaled = (d_model as f32).powf(-0.5);
+    let near = |expected: f32| (scale / expected - 1.0).abs() < 1e-4;
+    match (near(scaled), near(1.0)) {
+        (true, _) => Ok(true),
+        (false, true) => Ok(false),
+        (false, false) => Err(file.error(&key, format!("expected 1 or d_model^-0.5 = {scaled}, found {scale}"))),
+    }
+}
+
+fn has_tensor(file: &File, name: &str) -> bool {
+    file.tensors().iter().any(|tensor| tensor.name == name)
+}
+
+/// The shape of a matrix that must be there.
+fn tensor_shape<'a>(file: &'a File, name: &str) -> Result<&'a [usize]> {
+    let tensor = file
+        .tensors()
+        .iter()
+        .find(|tensor| tensor.name == name)
+        .ok_or_else(|| Error::tensor(file.name(), name, "expected a matrix [vocabulary, d_model], found none"))?;
+    if tensor.shape.len() != 2 {
+        let what = format!("expected a matrix [vocabulary, d_model], found shape {:?}", tensor.shape);
+        return Err(Error::tensor(file.name(), name, what));
+    }
+    Ok(&tensor.shape)
+}
+
+/// Puts the file's key where a message of [`T5Config::validate`] has config.json's.
+fn in_gguf_terms(error: Error, architecture: &str) -> Error {
+    let Error::Config { file, key, what } = error else { return error };
+    let key = match key.as_str() {
+        "d_model" => keys::of(architecture, keys::EMBEDDING_LENGTH),
+        "d_kv" => keys::of(architecture, keys::KEY_LENGTH),
+        "d_ff" => keys::of(architecture, keys::FEED_FORWARD_LENGTH),
+        "num_heads" => keys::of(architecture, keys::HEAD_COUNT),
+        "num_heads * d_kv" => {
+            format!("{} * {}", keys::of(architecture, keys::HEAD_COUNT), keys::of(architecture, keys::KEY_LENGTH))
+        }
+        "num_layers" => keys::of(architecture, keys::BLOCK_COUNT),
+        "num_decoder_layers" => keys::of(architecture, keys::DECODER_BLOCK_COUNT),
+        "relative_attention_num_buckets" => keys::of(architecture, keys::BUCKETS),
+        "relative_attention_max_distance" => keys::MAX_DISTANCE.to_owned(),
+        "layer_norm_epsilon" => keys::of(architecture, keys::RMS_EPSILON),
+        _ => key,
+    };
+    Error::Config { file, key, what }
+}
+
+/// The generation defaults, by our own keys.
+pub(crate) fn read_generation(file: &File) -> Result<GenerationDefaults> {
+    let ids = |key: &str| -> Result<Vec<u32>> {
+        let Some(array) = file.array(key)? else { return Ok(Vec::new()) };
+        array.integers().ok_or_else(|| file.error(key, format!("expected token ids, found {}", array.describe())))
+    };
+    let task_prefixes = match file.array(keys::TASK_PREFIXES)? {
+        None => Vec::new(),
+        Some(array) => array
+            .strings()
+            .ok_or_else(|| file.error(keys::TASK_PREFIXES, format!("expected strings, found {}", array.describe())))?
+            .map(str::to_owned)
+            .collect(),
+    };
+    Ok(GenerationDefaults {
+        max_new_tokens: file.usize(keys::MAX_NEW_TOKENS)?,
+        max_length: file.usize(keys::MAX_LENGTH)?,
+        min_length: file.usize(keys::MIN_LENGTH)?,
+        num_beams: file.usize(keys::NUM_BEAMS)?,
+        length_penalty: file.float(keys::LENGTH_PENALTY)?,
+        early_stopping: file.boolean(keys::EARLY_STOPPING)?,
+        no_repeat_ngram_size: file.usize(keys::NO_REPEAT_NGRAM_SIZE)?,
+        repetition_penalty: file.float(keys::REPETITION_PENALTY)?,
+        eos_token_ids: ids(keys::EOS_TOKEN_IDS)?,
+        suppress_tokens: ids(keys::SUPPRESS_TOKENS)?,
+        task_prefixes,
+    })
+}

@@ -1,0 +1,125 @@
+//! The name of every key, once, for reader and writer.
+//!
+//! Keys of the model start with its architecture, [`T5`] or [`T5_ENCODER`]; [`of`] puts them together. Keys of our own,
+//! for what llama.cpp's format leaves out, start with `pocket_t5.`; a file without them is read by the rules that
+//! gguf-t5 gives for each.
+
+/// Architecture of an encoder-decoder model.
+pub const T5: &str = "t5";
+/// Architecture of an encoder.
+pub const T5_ENCODER: &str = "t5encoder";
+
+/// Which keys describe the model: [`T5`] or [`T5_ENCODER`].
+pub const ARCHITECTURE: &str = "general.architecture";
+/// Always `model`.
+pub const TYPE: &str = "general.type";
+/// A name for people.
+pub const NAME: &str = "general.name";
+/// The number of the commonest tensor type; information only.
+pub const FILE_TYPE: &str = "general.file_type";
+/// Always 2: the generation of GGML's block formats.
+pub const QUANTIZATION_VERSION: &str = "general.quantization_version";
+
+// After `t5.` or `t5encoder.`:
+
+/// Not a limit for T5; llama.cpp requires it.
+pub const CONTEXT_LENGTH: &str = "context_length";
+/// `d_model`.
+pub const EMBEDDING_LENGTH: &str = "embedding_length";
+/// `d_ff`.
+pub const FEED_FORWARD_LENGTH: &str = "feed_forward_length";
+/// `num_layers`: blocks of the encoder.
+pub const BLOCK_COUNT: &str = "block_count";
+/// `num_decoder_layers`; absent in files from before 2025-09, whose stacks are equally deep.
+pub const DECODER_BLOCK_COUNT: &str = "decoder_block_count";
+/// `num_heads`.
+pub const HEAD_COUNT: &str = "attention.head_count";
+/// Grouped heads, which T5 does not have: refused unless equal to [`HEAD_COUNT`].
+pub const HEAD_COUNT_KV: &str = "attention.head_count_kv";
+/// `d_kv`.
+pub const KEY_LENGTH: &str = "attention.key_length";
+/// `d_kv` again.
+pub const VALUE_LENGTH: &str = "attention.value_length";
+/// `layer_norm_epsilon`, a second time; llama.cpp's converter writes both.
+pub const LAYER_NORM_EPSILON: &str = "attention.layer_norm_epsilon";
+/// `layer_norm_epsilon`.
+pub const RMS_EPSILON: &str = "attention.layer_norm_rms_epsilon";
+/// `relative_attention_num_buckets`.
+pub const BUCKETS: &str = "attention.relative_buckets_count";
+/// The id that starts a target.
+pub const DECODER_START: &str = "decoder_start_token_id";
+/// What the decoder's output is multiplied with before the head: d_model^-0.5 or 1. llama.cpp knows the key but not
+/// for T5.
+pub const LOGIT_SCALE: &str = "logit_scale";
+
+/// `t5` for a Unigram vocabulary, [`BYTES`] for bytes.
+pub const TOKENIZER_MODEL: &str = "tokenizer.ggml.model";
+/// [`TOKENIZER_MODEL`] of ByT5, which llama.cpp cannot run and shall refuse.
+pub const BYTES: &str = "pocket_t5.bytes";
+/// Always `default`.
+pub const TOKENIZER_PRE: &str = "tokenizer.ggml.pre";
+/// The pieces by id, one for every row of the embedding.
+pub const TOKENS: &str = "tokenizer.ggml.tokens";
+/// The logarithms of their probabilities.
+pub const SCORES: &str = "tokenizer.ggml.scores";
+/// Their kinds, by SentencePiece's numbers.
+pub const TOKEN_TYPES: &str = "tokenizer.ggml.token_type";
+/// SentencePiece's `add_dummy_prefix`.
+pub const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
+/// SentencePiece's `remove_extra_whitespaces`.
+pub const REMOVE_EXTRA_WHITESPACES: &str = "tokenizer.ggml.remove_extra_whitespaces";
+/// The normaliser's table (gguf-t5 section 3.1).
+pub const CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
+/// `</s>`.
+pub const EOS_ID: &str = "tokenizer.ggml.eos_token_id";
+/// `<pad>`.
+pub const PAD_ID: &str = "tokenizer.ggml.padding_token_id";
+/// `<unk>`.
+pub const UNK_ID: &str = "tokenizer.ggml.unknown_token_id";
+/// Always false.
+pub const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+/// Always true.
+pub const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
+
+/// `model_type` of config.json: t5, mt5, umt5.
+pub const MODEL_TYPE: &str = "pocket_t5.model_type";
+/// Whether the embedding is the output matrix, too.
+pub const TIE_WORD_EMBEDDINGS: &str = "pocket_t5.tie_word_embeddings";
+/// `feed_forward_proj` in Hugging Face's spelling.
+pub const FEED_FORWARD_PROJ: &str = "pocket_t5.feed_forward_proj";
+/// `relative_attention_max_distance`; 128 where absent.
+pub const MAX_DISTANCE: &str = "pocket_t5.relative_attention_max_distance";
+/// How many sentinels `<extra_id_n>` there are.
+pub const EXTRA_IDS: &str = "pocket_t5.extra_ids";
+/// Byte vocabularies: the id of byte 0.
+pub const TOKENIZER_OFFSET: &str = "pocket_t5.tokenizer.offset";
+/// [`crate::tokenizer::Whitespace::code`].
+pub const WHITESPACE: &str = "pocket_t5.tokenizer.whitespace";
+/// [`crate::tokenizer::UnigramVocabulary::legacy`].
+pub const LEGACY: &str = "pocket_t5.tokenizer.legacy";
+/// [`crate::tokenizer::UnigramVocabulary::split_words`].
+pub const SPLIT_WORDS: &str = "pocket_t5.tokenizer.split_words";
+/// [`crate::tokenizer::UnigramVocabulary::byte_fallback`].
+pub const BYTE_FALLBACK: &str = "pocket_t5.tokenizer.byte_fallback";
+/// The ids of tokens that are cut out of a text before it is segmented.
+pub const ADDED_IDS: &str = "pocket_t5.tokenizer.added_ids";
+/// [`crate::tokenizer::AddedToken::flags`] of each of [`ADDED_IDS`].
+pub const ADDED_FLAGS: &str = "pocket_t5.tokenizer.added_flags";
+/// Text prefixes of the tasks that the model knows.
+pub const TASK_PREFIXES: &str = "pocket_t5.task_prefixes";
+// Defaults of generation_config.json.
+pub const MAX_NEW_TOKENS: &str = "pocket_t5.generation.max_new_tokens";
+pub const MAX_LENGTH: &str = "pocket_t5.generation.max_length";
+pub const MIN_LENGTH: &str = "pocket_t5.generation.min_length";
+pub const NUM_BEAMS: &str = "pocket_t5.generation.num_beams";
+pub const LENGTH_PENALTY: &str = "pocket_t5.generation.length_penalty";
+pub const EARLY_STOPPING: &str = "pocket_t5.generation.early_stopping";
+pub const NO_REPEAT_NGRAM_SIZE: &str = "pocket_t5.generation.no_repeat_ngram_size";
+pub const REPETITION_PENALTY: &str = "pocket_t5.generation.repetition_penalty";
+pub const EOS_TOKEN_IDS: &str = "pocket_t5.generation.eos_token_ids";
+pub const SUPPRESS_TOKENS: &str = "pocket_t5.generation.suppress_tokens";
+
+/// A key of the model: `t5.block_count`.
+pub fn of(architecture: &str, key: &str) -> String {
+    format!("{architecture}.{key}")
+}

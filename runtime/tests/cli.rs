@@ -1,0 +1,336 @@
+//! The `t5` command as other programs see it: what it prints, where, and with which exit code.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families").join(name)
+}
+
+fn model() -> String {
+    fixture("unigram").display().to_string()
+}
+
+fn t5(arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_t5"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that fails early does not read its input.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+/// Standard output of a call that must succeed.
+#[track_caller]
+fn succeed(arguments: &[&str], input: &[u8]) -> String {
+    let output = t5(arguments, input);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The one line on standard error of a call that must fail with an exit code and print nothing else.
+#[track_caller]
+fn fail(code: i32, arguments: &[&str], input: &[u8]) -> String {
+    let output = t5(arguments, input);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    assert!(output.stdout.is_empty());
+    errors
+}
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Texts with the reference's answers.
+fn golden_texts() -> Vec<Value> {
+    let text = std::fs::read_to_string(fixture("unigram").join("golden.jsonl")).unwrap();
+    json_lines(&text).into_iter().filter(|value| value["kind"] == "text").collect()
+}
+
+#[test]
+fn one_line_in_one_line_out() {
+    let model = model();
+    let goldens = golden_texts();
+    assert!(goldens.len() >= 3);
+    let input: String = goldens.iter().map(|golden| format!("{}\n", golden["text"].as_str().unwrap())).collect();
+    for (batch, threads) in [("1", "1"), ("2", "1"), ("16", "1"), ("1", "3"), ("2", "2"), ("1", "16")] {
+        let output = succeed(
+            &[
+                "generate",
+                "--model",
+                &model,
+                "--input",
+                "-",
+                "--max-new-tokens",
+                "24",
+                "--batch",
+                batch,
+                "--threads",
+                threads,
+            ],
+            input.as_bytes(),
+        );
+        let lines: Vec<&str> = output.lines().collect();
+        let expected: Vec<&str> = goldens.iter().map(|golden| golden["output"].as_str().unwrap()).collect();
+        assert_eq!(lines, expected);
+    }
+}
+
+#[test]
+fn text_alone_is_short_for_generate() {
+    let model = model();
+    let golden = &golden_texts()[0];
+    let text = golden["text"].as_str().unwrap();
+    let short = succeed(&[text, "--model", &model, "--max-new-tokens", "24"], b"");
+    assert_eq!(short.trim_end_matches('\n'), golden["output"].as_str().unwrap());
+    assert_eq!(succeed(&["--model", &model, "--max-new-tokens", "24", text], b""), short);
+}
+
+#[test]
+fn json_says_everything() {
+    let model = model();
+    let golden = &golden_texts()[0];
+    let text = golden["text"].as_str().unwrap();
+    let output = succeed(&["generate", "-m", &model, "--json", "--max-new-tokens", "24", text], b"");
+    let object = &json_lines(&output)[0];
+    assert_eq!(object["text"], golden["output"]);
+    assert_eq!(object["ids"], golden["ids"]);
+    assert_eq!(object["finish"], "eos");
+    assert_eq!(object["logprobs"].as_array().unwrap().len(), golden["ids"].as_array().unwrap().len());
+    assert!(object["score"].as_f64().unwrap() < 0.0);
+    assert_eq!(object["input_ids"].as_array().unwrap().last().unwrap(), 1);
+    assert_eq!(object["n_best"].as_array().unwrap().len(), 1);
+
+    let output = succeed(
+        &[
+            "generate",
+            "-m",
+            &model,
+            "--json",
+            "--beams",
+            "4",
+            "--n-best",
+            "3",
+            "--penalty",
+            "hf",
+            "--length-penalty",
+            "1.0",
+            "--max-new-tokens",
+            "24",
+            text,
+        ],
+        b"",
+    );
+    let object = &json_lines(&output)[0];
+    let scores: Vec<f64> =
+        object["n_best"].as_array().unwrap().iter().map(|result| result["score"].as_f64().unwrap()).collect();
+    assert_eq!(scores.len(), 3);
+    assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+    assert_eq!(object["score"].as_f64(), Some(scores[0]));
+}
+
+#[test]
+fn sampling_repeats_with_its_seed() {
+    let model = model();
+    let draw = |seed: &str| {
+        succeed(&["generate", "-m", &model, "--temperature", "1.5", "--seed", seed, "The house on the hill"], b"")
+    };
+    assert_eq!(draw("3"), draw("3"));
+    assert!((4..20).any(|seed| draw(&seed.to_string()) != draw("3")));
+}
+
+#[test]
+fn score_matches_generation() {
+    let model = model();
+    let golden = &golden_texts()[0];
+    let text = golden["text"].as_str().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let pairs = folder.path().join("pairs.tsv");
+    std::fs::write(&pairs, format!("{text}\tleave\n{text}\tput\n")).unwrap();
+    let pairs = pairs.display().to_string();
+    let objects = json_lines(&succeed(&["score", "--model", &model, "--input", &pairs, "--json"], b""));
+    assert_eq!(objects.len(), 2);
+    for object in &objects {
+        let logprobs: Vec<f64> =
+            object["logprobs"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect();
+        assert_eq!(logprobs.len(), object["ids"].as_array().unwrap().len());
+        // Both are printed as f32.
+        assert!((logprobs.iter().sum::<f64>() - object["sum"].as_f64().unwrap()).abs() < 1e-4);
+        assert_eq!(object["ids"].as_array().unwrap().last().unwrap(), 1);
+    }
+    std::fs::write(folder.path().join("bad.tsv"), "a\tb\nno tab\n").unwrap();
+    let bad = folder.path().join("bad.tsv").display().to_string();
+    let output = t5(&["score", "--model", &model, "--input", &bad], b"");
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("bad.tsv, line 2") && errors.contains("no tab"), "{errors}");
+}
+
+#[test]
+fn tokenize_and_back() {
+    let model = model();
+    let ids = succeed(&["tokenize", "--model", &model, "The house on the hill"], b"");
+    assert_eq!(ids, "3 148 8 63 23 3 4 129 36 1\n");
+    assert_eq!(succeed(&["tokenize", "--model", &model, "--decode"], ids.as_bytes()), "The house on the hill\n");
+    assert_eq!(succeed(&["tokenize", "--model", &model, "--decode", "[3, 148, 8]"], b"").lines().count(), 1);
+    let object = &json_lines(&succeed(&["tokenize", "--model", &model, "--json", "The"], b""))[0];
+    assert_eq!(object["ids"].as_array().unwrap().len(), object["pieces"].as_array().unwrap().len());
+    assert!(fail(1, &["tokenize", "--model", &model, "--decode", "3 x"], b"").contains("\"x\""));
+}
+
+#[test]
+fn embed_gives_one_vector_a_line() {
+    let model = model();
+    let objects = json_lines(&succeed(&["embed", "--model", &model, "--json", "A", "The house"], b""));
+    assert_eq!(objects.len(), 2);
+    assert_eq!(objects[0]["embedding"].as_array().unwrap().len(), 32);
+    let plain = succeed(&["embed", "--model", &model, "A"], b"");
+    assert_eq!(plain.split_whitespace().count(), 32);
+    // Works without a decoder, by ids; this fixture has no vocabulary, and says so.
+    let encoder = fixture("encoder-only").display().to_string();
+    assert!(fail(1, &["embed", "--model", &encoder, "A"], b"").contains("tokenizer"));
+}
+
+#[test]
+fn inspect_describes_a_model() {
+    let model = model();
+    let object = &json_lines(&succeed(&["inspect", &model, "--json"], b""))[0];
+    assert_eq!(object["config"]["d_model"], 32);
+    assert!(object["tensors"].as_array().unwrap().len() > 20);
+    let text = succeed(&["inspect", &model], b"");
+    assert!(text.contains("d_model: 32") && text.contains("unigram"), "{text}");
+}
+
+#[test]
+fn bench_prints_its_keys() {
+    let model = model();
+    let arguments =
+        ["bench", "--model", &model, "--input-tokens", "9", "--new-tokens", "5", "--repeats", "2", "--json"];
+    let object = &json_lines(&succeed(&arguments, b""))[0];
+    for key in ["ms_per_token", "encoder_ms", "tokens_per_s", "load_ms"] {
+        for value in ["median", "min", "max"] {
+            assert!(object[key][value].is_number(), "{key}.{value}: {object}");
+        }
+    }
+    for key in ["peak_rss_mb", "weights_gb_per_s", "threads"] {
+        assert!(object[key].is_number(), "{key}: {object}");
+    }
+    assert!(object["isa"].is_string());
+    for (beams, threads) in [("1", "1"), ("3", "2")] {
+        succeed(
+            &[
+                "bench",
+                "--model",
+                &model,
+                "--batch",
+                "3",
+                "--beams",
+                beams,
+                "--new-tokens",
+                "1",
+                "--repeats",
+                "1",
+                "--threads",
+                threads,
+            ],
+            b"",
+        );
+    }
+    // An encoder alone has no tokens to count.
+    let encoder = fixture("encoder-only").display().to_string();
+    let object = &json_lines(&succeed(&["bench", "--model", &encoder, "--json", "--repeats", "1"], b""))[0];
+    assert!(object["encoder_ms"]["median"].is_number() && object["ms_per_token"].is_null());
+}
+
+#[test]
+fn instruction_sets_agree() {
+    let model = model();
+    let run = |isa: &str| {
+        let output = t5(&["generate", "-m", &model, "--isa", isa, "--json", "The house on the hill"], b"");
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    };
+    let scalar = run("scalar").unwrap();
+    for isa in ["avx2", "avx512", "neon", "dotprod", "i8mm"] {
+        // Where the machine has it: equal to the last bit of every log-probability.
+        if let Some(output) = run(isa) {
+            assert_eq!(output, scalar, "{isa}");
+        }
+    }
+    assert!(fail(1, &["generate", "-m", &model, "--isa", "abacus", "A"], b"").contains("abacus"));
+}
+
+#[test]
+fn what_cannot_be_understood_exits_with_2() {
+    let model = model();
+    let cases: &[(&[&str], &str)] = &[
+        (&["generate", "--model", &model, "--no-such-flag", "A"], "--no-such-flag"),
+        (&["generate", "--model", &model, "--beams", "many", "A"], "many"),
+        (&["generate", "--model", &model, "--beams", "0", "A"], "beams"),
+        (&["generate", "--model", &model, "--beams", "2", "--n-best", "3", "A"], "n_best"),
+        (&["generate", "--model", &model, "--temperature", "-1", "A"], "temperature"),
+        (&["generate", "--model", &model, "--batch", "0", "A"], "--batch"),
+        (&["generate", "--model", &model, "--threads", "0", "A"], "--threads"),
+        (&["generate", "A"], "--model"),
+        (&["score", "--model", &model], "--input"),
+        (&["bench", "--model", &model, "--repeats", "0"], "--repeats"),
+        (&["inspect"], "--model"),
+    ];
+    for (arguments, word) in cases {
+        let error = fail(2, arguments, b"");
+        assert!(error.contains(word), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_exits_with_1() {
+    let model = model();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("noise.gguf"), b"this is no model").unwrap();
+    std::fs::write(path("empty.gguf"), b"").unwrap();
+    std::fs::create_dir(path("folder")).unwrap();
+    for name in ["missing.gguf", "noise.gguf", "empty.gguf", "folder"] {
+        let error = fail(1, &["generate", "--model", &path(name), "A"], b"");
+        assert!(error.contains(name), "{error}");
+    }
+    assert!(fail(1, &["generate", "--model", &model, "--input", &path("no.txt")], b"").contains("no.txt"));
+    assert!(fail(1, &["generate", "--model", &model, "--input", &path("folder")], b"").contains("folder"));
+    let output = t5(&["generate", "--model", &model, "--input", "-"], b"fine\n\xff\xfe\n");
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("standard input, line 2") && errors.contains("UTF-8"), "{errors}");
+    // What came before the bad line is not lost.
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1);
+}
+
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_t5"))
+        .args(["generate", "--model", &model(), "--input", "-", "--max-new-tokens", "4"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let _ = child.stdin.take().unwrap().write_all(&b"The house\n".repeat(50));
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    for command in [&["--help"][..], &["--version"], &["generate", "--help"], &["help"]] {
+        assert!(!succeed(command, b"").is_empty());
+    }
+}
