@@ -1,4 +1,4 @@
-//! Training steps of the peers' two shapes: `cargo bench -p t5-train --bench step -- [tiny|t5-small] [threads] [adamw|adafactor]`.
+//! Training steps of the peers' two shapes: `cargo bench -p t5-train --bench step -- [tiny|t5-small] [threads] [adamw|adafactor] [f32|bf16]`.
 //!
 //! As the peers are measured: random ids, no padding, dropout 0.1, tokens of encoder and decoder a second, the
 //! median of the steps after two warm-up ones. Beside it: whether the loss fell, so that the work was real.
@@ -9,6 +9,7 @@ use t5_runtime::config::{FeedForward, T5Config};
 use t5_train::batches::Batch;
 use t5_train::config::Config;
 use t5_train::init::Scheme;
+use t5_train::kernels::Precision;
 use t5_train::model::{LossOptions, Model};
 use t5_train::ops::Sequences;
 use t5_train::ops::dropout::{Plan, mix};
@@ -19,6 +20,7 @@ fn main() {
     let argument = |index: usize, default: &str| arguments.get(index).map_or(default.to_owned(), String::clone);
     let (name, threads) = (argument(0, "tiny"), argument(1, "1").parse().expect("a number of threads"));
     let kind = if argument(2, "adamw") == "adafactor" { Kind::Adafactor } else { Kind::AdamW };
+    let precision = if argument(3, "f32") == "bf16" { Precision::Bf16 } else { Precision::F32 };
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("threads");
 
     // d_model, d_ff, layers, heads, vocabulary; rows, encoder and decoder length.
@@ -62,7 +64,7 @@ fn main() {
         dec_len: target,
     };
 
-    let model = Model::new(&config, Scheme::T5x, 1).expect("a model");
+    let model = Model::new(&config, Scheme::T5x, 1).and_then(|model| model.with_precision(precision)).expect("a model");
     let mut options = Config::parse("base", "", &[]).expect("the base").optimizer;
     options.kind = kind;
     let mut optimizer = Optimizer::new(&options, model.specs());
@@ -92,7 +94,7 @@ fn main() {
     let tokens = (rows * (source + target)) as f64;
     let (whole, fastest, slowest) = median(&mut steps);
     println!(
-        "{name} {kind:?} {threads} threads: {:.0} tok/s ({:.0}-{:.0}), forward and backward {:.0} ms, update {:.1} ms, \
+        "{name} {precision:?} {kind:?} {threads} threads: {:.0} tok/s ({:.0}-{:.0}), forward and backward {:.0} ms, update {:.1} ms, \
          peak memory {:.0} MB, loss {:.3} -> {:.3}",
         tokens / whole,
         tokens / slowest,

@@ -9,6 +9,7 @@ use toml::{Table, Value};
 
 use crate::data::DataConfig;
 use crate::init::Scheme;
+use crate::kernels::Precision;
 use crate::vocabulary::VocabularyConfig;
 use crate::{Error, Result, optimizer, schedule};
 
@@ -43,6 +44,8 @@ pub struct Run {
     pub accumulate: usize,
     /// 0 takes every processor.
     pub threads: usize,
+    /// Of the products with parameters; parameters and everything else are f32.
+    pub precision: Precision,
 }
 
 /// The model.

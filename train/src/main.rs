@@ -114,7 +114,7 @@ fn run(arguments: &ConfigArguments) -> Result<()> {
     let config = arguments.load()?;
     let pipeline = Pipeline::load(&config)?;
     eprint!("{}", data::inspect(&pipeline.tasks, &pipeline.vocabulary, 0)?);
-    let model = pipeline::model(&config, &pipeline.vocabulary)?;
+    let model = pipeline::model(&config, &pipeline.vocabulary)?.with_precision(config.run.precision)?;
     eprintln!("model: {} parameters in {} tensors", model.parameters(), model.vars().len());
     let extra = pipeline::model_files(&config, model.config(), &pipeline.vocabulary)?;
     let parts = Parts {

@@ -10,6 +10,7 @@ use t5_runtime::position::Buckets;
 use t5_runtime::schema::{self, Role, Stack, TensorId, TensorSpec};
 
 use crate::init::{self, Scheme};
+use crate::kernels::Precision;
 use crate::ops::attention::{Attention, Kind, PositionBias};
 use crate::ops::cross_entropy::{self, CrossEntropy, Statistics};
 use crate::ops::dropout::{Place, Plan};
@@ -38,6 +39,7 @@ pub struct Model {
     index: HashMap<TensorId, usize>,
     vars: Arc<Vec<Var>>,
     gradients: Arc<Gradients>,
+    precision: Precision,
 }
 
 impl Model {
@@ -82,7 +84,27 @@ impl Model {
         }
         let gradients = Gradients::new(specs.iter().map(|spec| spec.shape.iter().product()));
         let index = specs.iter().enumerate().map(|(i, spec)| (spec.id, i)).collect();
-        Ok(Model { config: config.clone(), specs, index, vars: Arc::new(vars), gradients: Arc::new(gradients) })
+        Ok(Model {
+            config: config.clone(),
+            specs,
+            index,
+            vars: Arc::new(vars),
+            gradients: Arc::new(gradients),
+            precision: Precision::F32,
+        })
+    }
+
+    /// The same model with products of another precision while training.
+    ///
+    /// # Errors
+    /// Where this machine has no such products.
+    pub fn with_precision(mut self, precision: Precision) -> Result<Model> {
+        if !precision.is_available() {
+            let what = format!("run.precision: this processor has no {precision:?} products (AVX512_BF16); take f32");
+            return Err(Error::Invalid(what));
+        }
+        self.precision = precision;
+        Ok(self)
     }
 
     /// The configuration.
@@ -193,7 +215,8 @@ impl Model {
 
     fn pass(&self, sequences: Sequences, dropout: Plan, training: bool) -> Arc<Pass> {
         let (vars, gradients) = (self.vars.clone(), self.gradients.clone());
-        Arc::new(Pass { sequences, vars, gradients, dropout, training })
+        let precision = if training { self.precision } else { Precision::F32 };
+        Arc::new(Pass { sequences, vars, gradients, dropout, training, precision })
     }
 
     /// The decoder's normalised output, `[decoder tokens, d_model]`.

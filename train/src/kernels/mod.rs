@@ -8,7 +8,7 @@
 pub mod gemm;
 pub mod math;
 
-pub use gemm::{Mat, MatMut, Product, multiply};
+pub use gemm::{Mat, MatMut, Packed, Precision, Product, multiply};
 
 /// Partial sums of a reduction.
 pub const LANES: usize = 16;

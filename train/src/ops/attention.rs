@@ -10,8 +10,8 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
 use super::feed_forward::add;
 use super::norm::{self, mask_rows};
-use super::{Dropout, Pass, Saved, Values, argument, linear, linear_input_gradient, linear_weight_gradient};
-use crate::kernels::{Mat, MatMut, Product, math, max, multiply, sum1, sum2, vectorised};
+use super::{Dropout, Pass, Saved, Values, argument};
+use crate::kernels::{Mat, MatMut, Precision, Product, math, max, multiply, sum1, sum2, vectorised};
 
 /// Which tokens attend to which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +161,7 @@ impl Attention {
                     Product::Set,
                     Mat::new(&q[q_at..], queries, dk, inner),
                     Mat::new(&k[k_at..], keys, dk, inner).t(),
+                    Precision::F32,
                 );
                 let (mask, step) = self.probability_mask(&block, head);
                 vectorised(|| {
@@ -189,6 +190,7 @@ impl Attention {
                     Product::Set,
                     Mat::new(&scores, queries, keys, keys),
                     Mat::new(&v[k_at..], keys, dk, inner),
+                    Precision::F32,
                 );
             }
         }
@@ -219,8 +221,20 @@ impl Attention {
                 let k_head = Mat::new(&k[k_at..], keys, dk, inner);
                 let v_head = Mat::new(&v[k_at..], keys, dk, inner);
                 let d_head = Mat::new(&d_context[q_at..], queries, dk, inner);
-                multiply(MatMut::new(&mut scores, queries, keys, keys), Product::Set, q_head, k_head.t());
-                multiply(MatMut::new(&mut d_scores, queries, keys, keys), Product::Set, d_head, v_head.t());
+                multiply(
+                    MatMut::new(&mut scores, queries, keys, keys),
+                    Product::Set,
+                    q_head,
+                    k_head.t(),
+                    Precision::F32,
+                );
+                multiply(
+                    MatMut::new(&mut d_scores, queries, keys, keys),
+                    Product::Set,
+                    d_head,
+                    v_head.t(),
+                    Precision::F32,
+                );
                 let (mask, step) = self.probability_mask(&block, head);
                 vectorised(|| {
                     let rows = scores.chunks_exact_mut(keys).zip(dropped.chunks_exact_mut(keys));
@@ -255,9 +269,27 @@ impl Attention {
                     }
                 });
                 let (dropped, ds) = (Mat::new(&dropped, queries, keys, keys), Mat::new(&d_scores, queries, keys, keys));
-                multiply(MatMut::new(&mut gradient.v[k_at..], keys, dk, inner), Product::Set, dropped.t(), d_head);
-                multiply(MatMut::new(&mut gradient.q[q_at..], queries, dk, inner), Product::Set, ds, k_head);
-                multiply(MatMut::new(&mut gradient.k[k_at..], keys, dk, inner), Product::Set, ds.t(), q_head);
+                multiply(
+                    MatMut::new(&mut gradient.v[k_at..], keys, dk, inner),
+                    Product::Set,
+                    dropped.t(),
+                    d_head,
+                    Precision::F32,
+                );
+                multiply(
+                    MatMut::new(&mut gradient.q[q_at..], queries, dk, inner),
+                    Product::Set,
+                    ds,
+                    k_head,
+                    Precision::F32,
+                );
+                multiply(
+                    MatMut::new(&mut gradient.k[k_at..], keys, dk, inner),
+                    Product::Set,
+                    ds.t(),
+                    q_head,
+                    Precision::F32,
+                );
             }
         }
         if let Some(bias) = &self.bias {
@@ -283,7 +315,7 @@ impl Attention {
         let keys = source.len() / d;
         let project = |input: &[f32], rows: usize, weight: usize| -> candle_core::Result<Vec<f32>> {
             let mut out = vec![0.0; rows * inner];
-            linear(input, rows, &pass.parameter(weight)?, inner, d, &mut out, inner);
+            pass.linear(rows, inner, d).forward(input, &pass.parameter(weight)?, &mut out);
             Ok(out)
         };
         let q = project(&hidden, tokens, self.q)?;
@@ -292,7 +324,7 @@ impl Attention {
         let (context, log_sums) = self.attend(&q, &k, &v, &self.bias_by_distance()?);
 
         let mut out = vec![0.0; x.len()];
-        linear(&context, tokens, &pass.parameter(self.o)?, d, inner, &mut out, d);
+        pass.linear(tokens, d, inner).forward(&context, &pass.parameter(self.o)?, &mut out);
         if !self.output_dropout.is_off() {
             mask_rows(&self.output_dropout, &mut out, d, self.output_rows());
         }
@@ -320,9 +352,10 @@ impl Attention {
         if !self.output_dropout.is_off() {
             mask_rows(&self.output_dropout, &mut dy, d, self.output_rows());
         }
-        linear_weight_gradient(&dy, d, &saved.context, tokens, d, inner, &mut pass.gradients.get(self.o));
+        let output = pass.linear(tokens, d, inner);
+        output.weight_gradient(&dy, &saved.context, &mut pass.gradients.get(self.o));
         let mut d_context = vec![0.0; tokens * inner];
-        linear_input_gradient(Product::Set, &dy, d, tokens, &pass.parameter(self.o)?, d, inner, &mut d_context);
+        output.input_gradient(Product::Set, &dy, &pass.parameter(self.o)?, &mut d_context);
 
         let gradient = match &self.bias {
             Some(bias) => {
@@ -334,21 +367,22 @@ impl Attention {
 
         let source = memory.unwrap_or(&saved.hidden);
         let keys = source.len() / d;
-        linear_weight_gradient(&gradient.q, inner, &saved.hidden, tokens, inner, d, &mut pass.gradients.get(self.q));
-        linear_weight_gradient(&gradient.k, inner, source, keys, inner, d, &mut pass.gradients.get(self.k));
-        linear_weight_gradient(&gradient.v, inner, source, keys, inner, d, &mut pass.gradients.get(self.v));
+        let (of_queries, of_keys) = (pass.linear(tokens, inner, d), pass.linear(keys, inner, d));
+        of_queries.weight_gradient(&gradient.q, &saved.hidden, &mut pass.gradients.get(self.q));
+        of_keys.weight_gradient(&gradient.k, source, &mut pass.gradients.get(self.k));
+        of_keys.weight_gradient(&gradient.v, source, &mut pass.gradients.get(self.v));
         let mut d_hidden = dy;
         let (wq, wk, wv) = (pass.parameter(self.q)?, pass.parameter(self.k)?, pass.parameter(self.v)?);
-        linear_input_gradient(Product::Set, &gradient.q, inner, tokens, &wq, inner, d, &mut d_hidden);
+        of_queries.input_gradient(Product::Set, &gradient.q, &wq, &mut d_hidden);
         let d_memory = memory.map(|memory| {
             let mut d_memory = vec![0.0; memory.len()];
-            linear_input_gradient(Product::Set, &gradient.k, inner, keys, &wk, inner, d, &mut d_memory);
-            linear_input_gradient(Product::Add, &gradient.v, inner, keys, &wv, inner, d, &mut d_memory);
+            of_keys.input_gradient(Product::Set, &gradient.k, &wk, &mut d_memory);
+            of_keys.input_gradient(Product::Add, &gradient.v, &wv, &mut d_memory);
             d_memory
         });
         if memory.is_none() {
-            linear_input_gradient(Product::Add, &gradient.k, inner, keys, &wk, inner, d, &mut d_hidden);
-            linear_input_gradient(Product::Add, &gradient.v, inner, keys, &wv, inner, d, &mut d_hidden);
+            of_keys.input_gradient(Product::Add, &gradient.k, &wk, &mut d_hidden);
+            of_keys.input_gradient(Product::Add, &gradient.v, &wv, &mut d_hidden);
         }
         let mut d_norm = pass.gradients.get(self.norm);
         norm::backward(x, &norm_weight, &saved.inverse, &d_hidden, &mut dx, &mut d_norm);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
-use super::{Pass, Saved, Values, argument, linear, linear_input_gradient, linear_weight_gradient};
-use crate::kernels::{Product, math, max, sum1, vectorised};
+use super::{Linear, Pass, Saved, Values, argument};
+use crate::kernels::{Mat, MatMut, Packed, Precision, Product, math, max, sum1, vectorised};
 
 /// Tokens whose logits are held at a time: at 8,192 rows of vocabulary they take 8 MB and stay in the cache.
 const CHUNK: usize = 256;
@@ -113,22 +113,26 @@ impl CustomOp1 for CrossEntropy {
         let mut scaled = vec![0.0; CHUNK.min(y.len() / d) * d];
         let mut dy = vec![0.0; if pass.training { y.len() } else { 0 }];
         let inverse = (1.0 / self.denominator) as f32;
+        // The head is used by every chunk, so it is packed once for each of its two products.
+        let head = Mat::new(&head, rows, d, d);
+        let forward = Packed::new(head.t(), pass.precision);
+        let backward = pass.training.then(|| Packed::new(head, pass.precision));
         for (chunk, y) in y.chunks(CHUNK * d).enumerate() {
             let (start, tokens) = (chunk * CHUNK, y.len() / d);
             let (logits, scaled) = (&mut logits[..tokens * rows], &mut scaled[..tokens * d]);
             scaled.iter_mut().zip(y).for_each(|(scaled, y)| *scaled = y * self.logits_scale);
-            linear(scaled, tokens, &head, rows, d, logits, rows);
+            forward.multiply(MatMut::new(logits, tokens, rows, rows), Product::Set, Mat::new(scaled, tokens, d, d));
             for (i, logits) in logits.chunks_exact_mut(rows).enumerate() {
                 let target = sequences.decoder_target_ids[start + i] as usize;
                 let weight = sequences.loss_weights[start + i];
                 vectorised(|| loss += self.token(logits, target, weight, pass.training, &mut statistics));
             }
-            if pass.training {
+            if let Some(backward) = &backward {
                 // The two constant factors go on the small side of each product.
                 scaled.iter_mut().for_each(|y| *y *= inverse);
-                linear_weight_gradient(logits, rows, scaled, tokens, rows, d, &mut pass.gradients.get(self.head));
+                pass.linear(tokens, rows, d).weight_gradient(logits, scaled, &mut pass.gradients.get(self.head));
                 let dy = &mut dy[start * d..(start + tokens) * d];
-                linear_input_gradient(Product::Set, logits, rows, tokens, &head, rows, d, dy);
+                backward.multiply(MatMut::new(dy, tokens, d, d), Product::Set, Mat::new(logits, tokens, rows, rows));
                 dy.iter_mut().for_each(|dy| *dy *= self.logits_scale * inverse);
             }
         }
@@ -154,6 +158,6 @@ pub fn logits(y: &Tensor, head: &Tensor, logits_scale: f32) -> candle_core::Resu
     let (tokens, rows) = (y.len() / d, head.len() / d);
     let scaled: Vec<f32> = y.iter().map(|y| y * logits_scale).collect();
     let mut out = vec![0.0; tokens * rows];
-    linear(&scaled, tokens, &head, rows, d, &mut out, rows);
+    Linear { m: tokens, n: rows, k: d, precision: Precision::F32 }.forward(&scaled, &head, &mut out);
     Ok(out)
 }

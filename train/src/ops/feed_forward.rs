@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use t5_runtime::config::{Activation, FeedForward};
 
 use super::norm::{self, mask_rows};
-use super::{Dropout, Pass, Saved, Values, argument, linear, linear_input_gradient, linear_weight_gradient};
+use super::{Dropout, Pass, Saved, Values, argument};
 use crate::kernels::{Product, math, vectorised};
 
 /// The sub-layer. `x` `[tokens, d_model]` -> the same shape.
@@ -150,16 +150,17 @@ impl CustomOp1 for FeedForwardLayer {
         let (mut hidden, mut inverse) = (vec![0.0; x.len()], vec![0.0; tokens]);
         norm::forward(x, &norm_weight, self.eps, &mut hidden, &mut inverse);
         let mut activated = vec![0.0; tokens * f];
-        linear(&hidden, tokens, &pass.parameter(self.wi)?, f, d, &mut activated, f);
+        let (wide, narrow) = (pass.linear(tokens, f, d), pass.linear(tokens, d, f));
+        wide.forward(&hidden, &pass.parameter(self.wi)?, &mut activated);
         let mut gate = Vec::new();
         if let Some(wi_linear) = self.wi_linear {
             gate = vec![0.0; tokens * f];
-            linear(&hidden, tokens, &pass.parameter(wi_linear)?, f, d, &mut gate, f);
+            wide.forward(&hidden, &pass.parameter(wi_linear)?, &mut gate);
         }
         let mut inner = vec![0.0; tokens * f];
         self.activate(&activated, &gate, &mut inner);
         let mut out = vec![0.0; x.len()];
-        linear(&inner, tokens, &pass.parameter(self.wo)?, d, f, &mut out, d);
+        narrow.forward(&inner, &pass.parameter(self.wo)?, &mut out);
         if !self.output_dropout.is_off() {
             mask_rows(&self.output_dropout, &mut out, d, self.rows());
         }
@@ -186,17 +187,18 @@ impl CustomOp1 for FeedForwardLayer {
         if !self.output_dropout.is_off() {
             mask_rows(&self.output_dropout, &mut dy, d, self.rows());
         }
-        linear_weight_gradient(&dy, d, &saved.inner, tokens, d, f, &mut pass.gradients.get(self.wo));
+        let (wide, narrow) = (pass.linear(tokens, f, d), pass.linear(tokens, d, f));
+        narrow.weight_gradient(&dy, &saved.inner, &mut pass.gradients.get(self.wo));
         let mut d_inner = vec![0.0; tokens * f];
-        linear_input_gradient(Product::Set, &dy, d, tokens, &pass.parameter(self.wo)?, d, f, &mut d_inner);
+        narrow.input_gradient(Product::Set, &dy, &pass.parameter(self.wo)?, &mut d_inner);
         let mut d_gate = vec![0.0; saved.gate.len()];
         self.activate_backward(&saved, &mut d_inner, &mut d_gate);
-        linear_weight_gradient(&d_inner, f, &saved.hidden, tokens, f, d, &mut pass.gradients.get(self.wi));
+        wide.weight_gradient(&d_inner, &saved.hidden, &mut pass.gradients.get(self.wi));
         let mut d_hidden = dy;
-        linear_input_gradient(Product::Set, &d_inner, f, tokens, &pass.parameter(self.wi)?, f, d, &mut d_hidden);
+        wide.input_gradient(Product::Set, &d_inner, &pass.parameter(self.wi)?, &mut d_hidden);
         if let Some(wi_linear) = self.wi_linear {
-            linear_weight_gradient(&d_gate, f, &saved.hidden, tokens, f, d, &mut pass.gradients.get(wi_linear));
-            linear_input_gradient(Product::Add, &d_gate, f, tokens, &pass.parameter(wi_linear)?, f, d, &mut d_hidden);
+            wide.weight_gradient(&d_gate, &saved.hidden, &mut pass.gradients.get(wi_linear));
+            wide.input_gradient(Product::Add, &d_gate, &pass.parameter(wi_linear)?, &mut d_hidden);
         }
         let mut d_norm = pass.gradients.get(self.norm);
         norm::backward(&x_values, &norm_weight, &saved.inverse, &d_hidden, &mut dx, &mut d_norm);

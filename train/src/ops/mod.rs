@@ -24,7 +24,7 @@ use candle_core::{CpuStorage, Layout, Storage, Tensor, Var};
 pub use dropout::Dropout;
 pub use sequences::{Sequences, Span};
 
-use crate::kernels::{Mat, MatMut, Product, multiply};
+use crate::kernels::{Mat, MatMut, Precision, Product, multiply};
 
 /// The gradients of all parameters, flat, in the order of the parameters.
 pub struct Gradients {
@@ -70,9 +70,15 @@ pub struct Pass {
     pub dropout: dropout::Plan,
     /// Whether a backward pass follows; otherwise nothing is saved for one.
     pub training: bool,
+    /// Of the products with parameters; attention's are f32.
+    pub precision: Precision,
 }
 
 impl Pass {
+    pub(crate) fn linear(&self, m: usize, n: usize, k: usize) -> Linear {
+        Linear { m, n, k, precision: self.precision }
+    }
+
     /// The values of parameter `index`.
     pub fn parameter(&self, index: usize) -> candle_core::Result<Values<'_>> {
         Values::new(self.vars[index].as_tensor())
@@ -143,35 +149,31 @@ impl<T> Saved<T> {
     }
 }
 
-/// `y[m, n] = x[m, k] w[n, k]^T`, written to columns of a wider `y` whose rows start `stride` apart.
-pub(crate) fn linear(x: &[f32], m: usize, w: &[f32], n: usize, k: usize, y: &mut [f32], stride: usize) {
-    multiply(MatMut::new(y, m, n, stride), Product::Set, Mat::new(x, m, k, k), Mat::new(w, n, k, k).t());
+/// The three products of a linear layer `y = x w^T`, with `w` `[n, k]` and `m` rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Linear {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub precision: Precision,
 }
 
-/// `dx[m, k] (+)= dy[m, n] w[n, k]`, where rows of `dy` start `stride` apart.
-#[allow(clippy::too_many_arguments)] // a product: two inputs, their strides and shape, one result
-pub(crate) fn linear_input_gradient(
-    product: Product,
-    dy: &[f32],
-    stride: usize,
-    m: usize,
-    w: &[f32],
-    n: usize,
-    k: usize,
-    dx: &mut [f32],
-) {
-    multiply(MatMut::new(dx, m, k, k), product, Mat::new(dy, m, n, stride), Mat::new(w, n, k, k));
-}
+impl Linear {
+    /// `y[m, n] = x[m, k] w[n, k]^T`
+    pub fn forward(self, x: &[f32], w: &[f32], y: &mut [f32]) {
+        let Linear { m, n, k, precision } = self;
+        multiply(MatMut::new(y, m, n, n), Product::Set, Mat::new(x, m, k, k), Mat::new(w, n, k, k).t(), precision);
+    }
 
-/// `dw[n, k] += dy[m, n]^T x[m, k]`, where rows of `dy` start `stride` apart.
-pub(crate) fn linear_weight_gradient(
-    dy: &[f32],
-    stride: usize,
-    x: &[f32],
-    m: usize,
-    n: usize,
-    k: usize,
-    dw: &mut [f32],
-) {
-    multiply(MatMut::new(dw, n, k, k), Product::Add, Mat::new(dy, m, n, stride).t(), Mat::new(x, m, k, k));
+    /// `dx[m, k] (+)= dy[m, n] w[n, k]`
+    pub fn input_gradient(self, product: Product, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+        let Linear { m, n, k, precision } = self;
+        multiply(MatMut::new(dx, m, k, k), product, Mat::new(dy, m, n, n), Mat::new(w, n, k, k), precision);
+    }
+
+    /// `dw[n, k] += dy[m, n]^T x[m, k]`
+    pub fn weight_gradient(self, dy: &[f32], x: &[f32], dw: &mut [f32]) {
+        let Linear { m, n, k, precision } = self;
+        multiply(MatMut::new(dw, n, k, k), Product::Add, Mat::new(dy, m, n, n).t(), Mat::new(x, m, k, k), precision);
+    }
 }

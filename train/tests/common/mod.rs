@@ -1,0 +1,111 @@
+//! A small run for tests: a made-up task in a temporary folder, and the command.
+
+#![allow(dead_code)] // Each test binary uses a part of it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// `t5-train` with arguments.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_t5-train"));
+    command.args(arguments);
+    command
+}
+
+/// Runs it and gives its output.
+pub fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().expect("t5-train starts")
+}
+
+/// Runs it and expects success.
+pub fn succeed(arguments: &[&str]) -> Output {
+    let output = run(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// Runs it and expects a failure, of which it gives the message.
+pub fn fail(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert!(!output.status.success(), "{arguments:?} succeeded");
+    String::from_utf8(output.stderr).expect("UTF-8")
+}
+
+/// A few hundred lines of a made-up language: numbers in words, and the same with digits.
+pub fn write_corpus(folder: &Path) {
+    let words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+    let lines: String = (0..400)
+        .map(|i: usize| {
+            let digits = format!("{}", 100 + i * 7919 % 900);
+            let spelled: Vec<&str> = digits.bytes().map(|digit| words[(digit - b'0') as usize]).collect();
+            format!("{}\t{digits}\n", spelled.join(" "))
+        })
+        .collect();
+    std::fs::write(folder.join("numbers.tsv"), lines).expect("a file");
+}
+
+/// A configuration over the corpus; `more` is TOML that comes first, so its tables must not be closed by others.
+pub fn write_config(folder: &Path, more: &str) -> PathBuf {
+    let folder_text = folder.display();
+    let text = format!(
+        r#"
+[run]
+output = "{folder_text}/run"
+steps = 60
+threads = 1
+{more}
+
+[model]
+vocabulary = "{folder_text}/tokenizer.json"
+d_model = 32
+d_kv = 8
+d_ff = 64
+num_layers = 1
+num_decoder_layers = 1
+num_heads = 2
+
+[data]
+dir = "{folder_text}"
+inputs_length = 32
+targets_length = 32
+
+[data.batches]
+tokens = 200
+window = 4
+
+[[data.tasks]]
+name = "numbers"
+source = {{ format = "tsv", columns = ["words", "digits"] }}
+train = ["numbers.tsv"]
+hold_out = {{ field = "digits", share = 0.05 }}
+examples = {{ kind = "template", input = "number: {{words}}", target = "{{digits}}" }}
+
+[vocabulary]
+pieces = 150
+texts = 400
+
+[schedule]
+peak_rate = 0.05
+
+[checkpoint]
+every_steps = 3
+
+[log]
+every_steps = 5
+
+[evaluation]
+every_steps = 20
+"#
+    );
+    let path = folder.join("run.toml");
+    std::fs::write(&path, text).expect("a file");
+    path
+}
+
+/// A folder with corpus, configuration and vocabulary. Gives the configuration's path.
+pub fn prepare(folder: &Path, more: &str) -> String {
+    write_corpus(folder);
+    let config = write_config(folder, more).display().to_string();
+    succeed(&["vocab", &config, "-o", &folder.join("tokenizer.json").display().to_string()]);
+    config
+}
