@@ -198,6 +198,20 @@ impl Metric {
 }
 
 #[cfg(test)]
+fn fixture() -> serde_json::Value {
+    serde_json::from_str(include_str!("../../tests/data/metrics.json")).expect("the fixture is JSON")
+}
+
+/// Predictions and references of a case of the fixture.
+#[cfg(test)]
+fn corpus(case: &serde_json::Value) -> (Vec<String>, Vec<Vec<String>>) {
+    let texts = |value: &serde_json::Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(|v| v.as_str()).map(str::to_string).collect()
+    };
+    (texts(&case["predictions"]), case["references"].as_array().into_iter().flatten().map(texts).collect())
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -247,18 +261,4 @@ mod tests {
         assert_eq!((scores[1].name, scores[1].value), ("multirc-em", 50.0));
         assert!((scores[0].value - 200.0 / 3.0).abs() < 1e-9);
     }
-}
-
-#[cfg(test)]
-fn fixture() -> serde_json::Value {
-    serde_json::from_str(include_str!("../../tests/data/metrics.json")).expect("the fixture is JSON")
-}
-
-/// Predictions and references of a case of the fixture.
-#[cfg(test)]
-fn corpus(case: &serde_json::Value) -> (Vec<String>, Vec<Vec<String>>) {
-    let texts = |value: &serde_json::Value| -> Vec<String> {
-        value.as_array().into_iter().flatten().filter_map(|v| v.as_str()).map(str::to_string).collect()
-    };
-    (texts(&case["predictions"]), case["references"].as_array().into_iter().flatten().map(texts).collect())
 }

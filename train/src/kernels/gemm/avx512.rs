@@ -114,6 +114,7 @@ impl Panels {
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // a block of the result, where its operands begin, and scratch
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
     unsafe fn block(
         &self,
@@ -288,7 +289,7 @@ impl Tile {
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let a = _mm512_set1_epi32(*left.add(i * self.row_stride) as i32);
                     for (sum, b) in sums.iter_mut().zip(b) {
-                        *sum = _mm512_dpbf16_ps(*sum, std::mem::transmute(a), std::mem::transmute(b));
+                        *sum = _mm512_dpbf16_ps(*sum, bf16(a), bf16(b));
                     }
                 }
             }
@@ -437,4 +438,11 @@ fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
         v[12 + j] = _mm512_shuffle_i32x4::<0xdd>(low[1], high[1]);
     }
     v
+}
+
+/// The same bits, seen as bf16 values.
+#[inline(always)]
+fn bf16(bits: __m512i) -> __m512bh {
+    // SAFETY: both are 512 bits, and every pattern is a value of either.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(bits) }
 }
