@@ -63,7 +63,8 @@ fn killed_runs_continue_bit_by_bit() {
     let output = format!("run.output={}", killed.display());
     let arguments = [&["run", &config, "--set", &output][..], &average].concat();
     let newest = || -> u64 {
-        let names = fs::read_dir(killed.join("checkpoints")).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let names =
+            fs::read_dir(killed.join("checkpoints")).into_iter().flatten().flatten().map(|entry| entry.file_name());
         names.filter_map(|name| name.to_str()?.strip_prefix("step-")?.parse().ok()).max().unwrap_or(0)
     };
     let mut kills_by_start = Vec::new();
@@ -120,7 +121,16 @@ fn a_changed_configuration_is_refused() {
     assert!(message.contains("data.batches.tokens was 200 and is 300"), "{message}");
     assert!(result(&folder.path().join("run"), 6) == before);
     // What does not change the results may change; so may the length of a run whose schedule does not depend on it.
-    succeed(&["run", &config, "--set", "run.steps=8", "--set", "log.every_steps=1", "--set", "evaluation.every_steps=0"]);
+    succeed(&[
+        "run",
+        &config,
+        "--set",
+        "run.steps=8",
+        "--set",
+        "log.every_steps=1",
+        "--set",
+        "evaluation.every_steps=0",
+    ]);
 }
 
 #[test]
