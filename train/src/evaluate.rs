@@ -1,1 +1,121 @@
-//! Evaluation through the runtime.
+//! Evaluation through the runtime: the model's own outputs on the tasks' dev examples, and the tasks' metrics.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use t5_runtime::generate::{GenerateOptions, LengthPenalty};
+use t5_runtime::model::Model;
+
+use crate::config::Evaluation;
+use crate::metrics::Metric;
+use crate::tasks::{Examples, Task};
+use crate::trainer::{EvaluationReport, Evaluator, Sample};
+use crate::vocabulary::Vocabulary;
+use crate::{Error, Result};
+
+/// Documents decoded side by side.
+const BATCH: usize = 16;
+/// Samples of each task in a report.
+const SAMPLES: usize = 5;
+
+/// Runs models over dev examples.
+pub struct RuntimeEvaluator {
+    pub tasks: Arc<Vec<Task>>,
+    pub vocabulary: Arc<Vocabulary>,
+    pub options: Evaluation,
+    /// Examples of each task; 0: all.
+    pub examples: usize,
+}
+
+impl RuntimeEvaluator {
+    fn predictions(&self, model: &Model, inputs: &[Vec<u32>]) -> Result<Vec<String>> {
+        let options = GenerateOptions {
+            beams: self.options.beam_size,
+            length_penalty: LengthPenalty::T5 { alpha: self.options.length_penalty },
+            max_new_tokens: Some(self.options.max_tokens),
+            ..GenerateOptions::default()
+        };
+        // Documents of one length finish together. Results do not depend on what runs beside them.
+        let mut order: Vec<usize> = (0..inputs.len()).collect();
+        order.sort_by_key(|&index| inputs[index].len());
+        let outputs: Vec<Vec<(usize, String)>> = order
+            .par_chunks(BATCH)
+            .map(|indices| {
+                let sources: Vec<&[u32]> = indices.iter().map(|&index| inputs[index].as_slice()).collect();
+                let outputs = model.session().generate_batch_ids(&sources, &options)?;
+                // The training vocabulary's text keeps sentinels, as the targets do.
+                let text = |results: &[t5_runtime::generate::Output]| {
+                    self.vocabulary.decode(results.first().map_or(&[][..], |best| &best.ids))
+                };
+                indices.iter().zip(&outputs).map(|(&index, results)| Ok((index, text(results)?))).collect()
+            })
+            .collect::<Result<_>>()?;
+        let mut predictions = vec![String::new(); inputs.len()];
+        outputs.into_iter().flatten().for_each(|(index, text)| predictions[index] = text);
+        Ok(predictions)
+    }
+}
+
+impl Evaluator for RuntimeEvaluator {
+    fn evaluate(&mut self, folder: &Path) -> Result<EvaluationReport> {
+        let model = Model::open(folder)?;
+        let mut report = EvaluationReport::default();
+        for task in self.tasks.iter().filter(|task| !task.dev.is_empty() && !task.config.metrics.is_empty()) {
+            let count = if self.examples == 0 { task.dev.len() } else { self.examples.min(task.dev.len()) };
+            let mut inputs = task.dev_tokens(&self.vocabulary)?;
+            inputs.truncate(count);
+            let inputs: Vec<Vec<u32>> = inputs.into_iter().map(|example| example.inputs).collect();
+            let predictions = self.predictions(&model, &inputs)?;
+            let examples = &task.dev[..count];
+            let labels: &[String] = match &task.config.examples {
+                Examples::Glue { labels, .. } => labels,
+                _ => &[],
+            };
+            for name in &task.config.metrics {
+                for score in Metric::named(name)?.scores(&predictions, examples, labels)? {
+                    let name = format!("{}/{}", task.config.name, score.name);
+                    if score.lower_is_better {
+                        report.lower_is_better.insert(name.clone());
+                    }
+                    report.metrics.insert(name, score.value);
+                }
+            }
+            let sample = |(example, output): (&crate::tasks::TextExample, &String)| Sample {
+                task: task.config.name.clone(),
+                input: example.inputs.clone(),
+                target: example.references.first().cloned().unwrap_or_default(),
+                output: output.clone(),
+            };
+            report.samples.extend(examples.iter().zip(&predictions).take(SAMPLES).map(sample));
+        }
+        Ok(report)
+    }
+}
+
+/// Metrics and samples for people.
+pub fn table(metrics: &BTreeMap<String, f64>, samples: &[Sample]) -> String {
+    let width = metrics.keys().map(String::len).max().unwrap_or(0);
+    let mut text: String = metrics.iter().map(|(name, value)| format!("{name:width$}  {value:8.2}\n")).collect();
+    for sample in samples {
+        text += &format!(
+            "\n{}\n  input   {}\n  target  {}\n  output  {}\n",
+            sample.task, sample.input, sample.target, sample.output
+        );
+    }
+    text
+}
+
+/// Checks the metrics' names before a run spends time.
+///
+/// # Errors
+/// Where a task names a metric that there is not.
+pub fn check_metrics(tasks: &[Task]) -> Result<()> {
+    for task in tasks {
+        for name in &task.config.metrics {
+            Metric::named(name).map_err(|error| Error::Invalid(format!("task {}: {error}", task.config.name)))?;
+        }
+    }
+    Ok(())
+}

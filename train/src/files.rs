@@ -75,7 +75,7 @@ impl View for &Values<'_> {
     }
 }
 
-/// Writes named f32 tensors as one safetensors file and waits until it is on the disk.
+/// Writes named f32 tensors as one safetensors file, in one step, and waits until it is on the disk.
 ///
 /// # Errors
 /// Where the operating system refuses.
@@ -88,11 +88,19 @@ pub fn write_tensors<'a>(
     // transformers refuses a file without this entry.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let views = tensors.iter().map(|(name, values)| (name.as_str(), values));
-    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| match error {
+    // Under another name first: somebody may have the old file mapped.
+    let partial = path.with_extension("partial");
+    let written = safetensors::serialize_to_file(views, Some(metadata), &partial).map_err(|error| match error {
         safetensors::SafeTensorError::IoError(source) => Error::Io { path: path.to_owned(), source },
         error => Error::file(path, error.to_string()),
-    })?;
-    File::open(path).and_then(|file| file.sync_all()).map_err(Error::io(path))
+    });
+    let synced = written.and_then(|()| File::open(&partial).and_then(|file| file.sync_all()).map_err(Error::io(path)));
+    let renamed = synced.and_then(|()| fs::rename(&partial, path).map_err(Error::io(path)));
+    if renamed.is_err() {
+        // Gives the space back; the error that matters is the first one.
+        let _ = fs::remove_file(&partial);
+    }
+    renamed
 }
 
 /// A safetensors file of f32 tensors.

@@ -8,8 +8,8 @@ use clap::{Args, Parser, Subcommand};
 use t5_train::config::Config;
 use t5_train::export::{self, Weights};
 use t5_train::pipeline::{self, Pipeline};
-use t5_train::trainer::{Parts, Trainer};
-use t5_train::{batches::BatchSource, data, vocabulary};
+use t5_train::trainer::{Evaluator, Parts, Trainer};
+use t5_train::{batches::BatchSource, data, evaluate, vocabulary};
 
 /// Text-to-text pre-training and fine-tuning of T5 models.
 #[derive(Parser)]
@@ -25,6 +25,8 @@ enum What {
     Vocab(VocabArguments),
     /// Train, or continue a run that was interrupted
     Run(ConfigArguments),
+    /// Run a model over the dev examples and print the tasks' metrics
+    Eval(EvalArguments),
     /// Write a run's checkpoint as a Hugging Face folder
     Export(ExportArguments),
     /// Print examples as the model sees them
@@ -59,6 +61,21 @@ struct VocabArguments {
 }
 
 #[derive(Args)]
+struct EvalArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// A model folder or GGUF file; otherwise the run's best checkpoint
+    #[arg(short, long)]
+    model: Option<PathBuf>,
+    /// Examples of each task; 0: all
+    #[arg(short = 'n', long, default_value_t = 0)]
+    examples: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct ExportArguments {
     /// The run's folder
     run: PathBuf,
@@ -88,6 +105,7 @@ fn main() -> ExitCode {
     let result = match Command::parse().what {
         What::Vocab(arguments) => vocab(&arguments),
         What::Run(arguments) => run(&arguments),
+        What::Eval(arguments) => eval(&arguments),
         What::Export(arguments) => export(&arguments),
         What::InspectData(arguments) => inspect(&arguments),
     };
@@ -120,13 +138,33 @@ fn run(arguments: &ConfigArguments) -> Result<()> {
     let parts = Parts {
         source: Box::new(pipeline.batches(&config)?),
         dev: pipeline.dev_batches(config.evaluation.examples)?,
-        evaluator: None,
+        evaluator: Some(Box::new(pipeline.evaluator(&config, config.evaluation.examples))),
         model,
         extra,
     };
     let mut trainer = Trainer::open(&config, parts)?;
     trainer.run()?;
     eprintln!("done: {}", trainer.checkpoints().path(trainer.step()).display());
+    Ok(())
+}
+
+fn eval(arguments: &EvalArguments) -> Result<()> {
+    let config = arguments.config.load()?;
+    let pipeline = Pipeline::load(&config)?;
+    let exported = config.run.output.join("evaluated");
+    let model = match &arguments.model {
+        Some(model) => model.clone(),
+        None => {
+            export::export(&config.run.output, None, Weights::Best, &exported)?;
+            exported
+        }
+    };
+    let report = pipeline.evaluator(&config, arguments.examples).evaluate(&model)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", evaluate::table(&report.metrics, &report.samples));
+    }
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use t5_runtime::config::T5Config;
 
 use crate::batches::{Batch, TaskBatches};
 use crate::config::Config;
+use crate::evaluate::{self, RuntimeEvaluator};
 use crate::model::Model;
 use crate::random::derive;
 use crate::tasks::{Example, Task};
@@ -34,6 +35,7 @@ impl Pipeline {
     pub fn load(config: &Config) -> Result<Pipeline> {
         let vocabulary = Vocabulary::read(&vocabulary_path(config)?)?;
         let tasks = config.data.load(&vocabulary, derive(config.run.seed, &[stream::DATA]))?;
+        evaluate::check_metrics(&tasks)?;
         Ok(Pipeline { vocabulary: Arc::new(vocabulary), tasks: Arc::new(tasks) })
     }
 
@@ -44,6 +46,12 @@ impl Pipeline {
     pub fn batches(&self, config: &Config) -> Result<TaskBatches> {
         let seed = derive(config.run.seed, &[stream::DATA]);
         config.data.batches(self.tasks.clone(), self.vocabulary.clone(), seed)
+    }
+
+    /// What judges a model on the first `examples` dev examples of each task; 0 takes all.
+    pub fn evaluator(&self, config: &Config, examples: usize) -> RuntimeEvaluator {
+        let (tasks, vocabulary) = (self.tasks.clone(), self.vocabulary.clone());
+        RuntimeEvaluator { tasks, vocabulary, options: config.evaluation.clone(), examples }
     }
 
     /// Batches of the first `examples` dev examples of each task, in order; 0 takes all.

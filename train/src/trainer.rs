@@ -1,5 +1,6 @@
 //! The training loop: batches -> gradients -> update, with logs, evaluations and checkpoints on the way.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,10 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EvaluationReport {
     /// By TASK/METRIC.
-    pub metrics: std::collections::BTreeMap<String, f64>,
+    pub metrics: BTreeMap<String, f64>,
+    /// Those of them that are better when lower.
+    #[serde(default)]
+    pub lower_is_better: BTreeSet<String>,
     pub samples: Vec<Sample>,
 }
 
@@ -380,17 +384,15 @@ impl Trainer {
             events.scalars(self.state.step, &scalars)?;
         }
         let best_by = &self.config.evaluation.best_by;
-        let score = if best_by == "loss" {
-            -loss
-        } else {
-            let known = || report.metrics.keys().cloned().collect::<Vec<_>>().join(", ");
-            *report.metrics.get(best_by).ok_or_else(|| {
-                Error::config(
-                    "configuration",
-                    "evaluation.best_by",
-                    format!("expected loss or one of {}, found {best_by}", known()),
-                )
-            })?
+        let score = match (best_by.as_str(), report.metrics.get(best_by)) {
+            ("loss", _) => -loss,
+            (_, Some(value)) if report.lower_is_better.contains(best_by) => -value,
+            (_, Some(value)) => *value,
+            (_, None) => {
+                let known = report.metrics.keys().cloned().collect::<Vec<_>>().join(", ");
+                let what = format!("expected loss or one of {known}, found {best_by}");
+                return Err(Error::config("configuration", "evaluation.best_by", what));
+            }
         };
         let improved = self.state.best.as_ref().is_none_or(|best| score > best.score);
         if improved {

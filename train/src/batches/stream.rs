@@ -307,31 +307,98 @@ impl Source {
     }
 }
 
-/// Divides examples into groups of similar lengths whose slots, padding counted, are at most `tokens`: halves along the
-/// length that wastes more, at a place that leaves whole groups on both sides.
+/// Groups that hold so many batches' tokens or fewer are cut into batches along one length.
+const BATCHES_PER_GROUP: usize = 6;
+
+/// Divides examples into batches of similar lengths whose slots, padding counted, are at most `tokens`: halves along the
+/// length that wastes more until a group holds a few batches, which then get equal shares.
 fn divide(examples: &mut [&Example], tokens: usize, emit: &mut impl FnMut(&[&Example])) {
     let lengths: [fn(&Example) -> usize; 2] = [|e| e.inputs.len(), |e| e.targets.len()];
-    let longest = lengths.map(|len| examples.iter().map(|e| len(e)).max().unwrap_or(0));
-    let slots = examples.len() * (longest[0] + longest[1]);
-    if examples.len() <= 1 || slots <= tokens {
-        return emit(examples);
-    }
-    let waste: Vec<usize> =
-        (0..2).map(|d| examples.iter().map(|e| longest[d] - lengths[d](e)).sum::<usize>()).collect();
+    let waste = lengths.map(|len| {
+        let longest = examples.iter().map(|e| len(e)).max().unwrap_or(0);
+        examples.iter().map(|e| longest - len(e)).sum::<usize>()
+    });
     let (first, second) = if waste[0] >= waste[1] { (0, 1) } else { (1, 0) };
     examples.sort_by_key(|e| (lengths[first](e), lengths[second](e)));
-    let used: usize = examples.iter().map(|e| lengths[0](e) + lengths[1](e)).sum();
-    // Groups will have some padding: a twentieth more of them keeps most from being split once again.
-    let groups = (used + used / 20).div_ceil(tokens).max(2);
-    // The tokens of half the groups, rounded down, go to the left.
-    let wanted = used as f64 * (groups / 2) as f64 / groups as f64;
-    let mut sum = 0;
-    let mut at = 0;
-    while at + 1 < examples.len() && (sum as f64) < wanted {
-        sum += lengths[0](examples[at]) + lengths[1](examples[at]);
-        at += 1;
+    let used = |part: &[&Example]| part.iter().map(|e| e.inputs.len() + e.targets.len()).sum::<usize>();
+    let total = used(examples);
+    if total > BATCHES_PER_GROUP * tokens {
+        let (mut at, mut sum) = (0, 0);
+        while at + 1 < examples.len() && sum < total / 2 {
+            sum += used(&examples[at..=at]);
+            at += 1;
+        }
+        let (left, right) = examples.split_at_mut(at);
+        divide(left, tokens, emit);
+        divide(right, tokens, emit);
+        return;
     }
-    let (left, right) = examples.split_at_mut(at.max(1));
-    divide(left, tokens, emit);
-    divide(right, tokens, emit);
+    // The fewest equal shares that fit; one example a batch always does.
+    let fits = |part: &[&Example]| {
+        let longest = lengths.map(|len| part.iter().map(|e| len(e)).max().unwrap_or(0));
+        part.len() * (longest[0] + longest[1]) <= tokens
+    };
+    for parts in total.div_ceil(tokens).max(1)..=examples.len() {
+        let mut shares: Vec<&[&Example]> = Vec::with_capacity(parts);
+        let (mut start, mut sum) = (0, 0);
+        for end in 1..=examples.len() {
+            sum += used(&examples[end - 1..end]);
+            let part = shares.len() + 1;
+            if sum * parts >= total * part || examples.len() - end == parts - part {
+                shares.push(&examples[start..end]);
+                start = end;
+            }
+        }
+        if parts == examples.len() || shares.iter().all(|share| fits(share)) {
+            shares.into_iter().filter(|share| !share.is_empty()).for_each(|share| emit(share));
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examples(count: usize) -> Vec<Example> {
+        let mut random = Random::new(4);
+        (0..count)
+            .map(|_| {
+                // Two tasks of different shapes, as sentences and pronunciations.
+                let (enc, dec) = if random.chance(0.8) {
+                    let enc = random.between(8, 40);
+                    (enc, (enc * 2 / 3 + random.below(8)).max(2))
+                } else {
+                    (random.between(4, 9), random.between(4, 30))
+                };
+                Example { inputs: vec![5; enc], targets: vec![6; dec] }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn buckets_hold_every_example_once_and_fill_their_slots() {
+        for (count, tokens, wanted) in [(3000, 1100, 0.9), (3000, 4096, 0.88), (7, 4096, 0.0), (1, 200, 0.0)] {
+            let examples = examples(count);
+            let mut all: Vec<&Example> = examples.iter().collect();
+            let (mut seen, mut used, mut slots, mut batches) = (0, 0, 0, 0);
+            divide(&mut all, tokens, &mut |group| {
+                let rows: Vec<Vec<&Example>> = group.iter().map(|&e| vec![e]).collect();
+                let batch = Batch::of_rows(&rows, 0, 0);
+                let size = batch.encoder_ids.len() + batch.decoder_target_ids.len();
+                assert!(size <= tokens && !group.is_empty());
+                seen += group.len();
+                used += batch.tokens();
+                slots += size;
+                batches += 1;
+            });
+            assert_eq!(seen, count);
+            let fill = used as f64 / slots as f64;
+            println!("{count} examples, {tokens} slots: {fill:.3} filled, {} tokens a batch", used / batches);
+            assert!(fill >= wanted, "{count} {tokens}: {fill}");
+            if wanted > 0.0 {
+                assert!(used / batches > tokens * 7 / 10, "{count} {tokens}: {} tokens a batch", used / batches);
+            }
+        }
+    }
 }
