@@ -7,7 +7,7 @@
 use crate::attention::{CrossAttention, Scratch, SelfAttention, add_product, part};
 use crate::error::Result;
 use crate::feed_forward::FeedForward;
-use crate::kernels::{Heads, KeyValues, Matrix};
+use crate::kernels::{Alignment, Heads, KeyValues, Matrix, PackedKeyValues};
 use crate::position::PositionBias;
 use crate::schema::Stack;
 use crate::shared::{Loader, Shared};
@@ -76,8 +76,7 @@ pub(crate) struct Query {
 /// Keys and values of one document for every block, `[len, inner]` each.
 #[derive(Default)]
 struct CrossCache {
-    keys: Vec<Vec<f32>>,
-    values: Vec<Vec<f32>>,
+    packed: Vec<PackedKeyValues>,
     len: usize,
 }
 
@@ -175,15 +174,15 @@ impl DecoderState {
         let inner = shared.config.inner_dim();
         let len = states.len() / shared.config.d_model;
         let cache = &mut self.cross[document];
-        cache.keys.resize_with(weights.blocks.len(), Vec::new);
-        cache.values.resize_with(weights.blocks.len(), Vec::new);
+        cache.packed.resize_with(weights.blocks.len(), PackedKeyValues::default);
         cache.len = len;
-        for (index, block) in weights.blocks.iter().enumerate() {
-            let mut product = |matrix: &Matrix, out: &mut Vec<f32>| {
-                matrix.multiply(shared.kernels, states, len, part(out, len * inner), &mut s.workspace);
-            };
-            product(&block.cross.k, &mut cache.keys[index]);
-            product(&block.cross.v, &mut cache.values[index]);
+        let heads = Heads { count: shared.config.num_heads, width: shared.config.d_kv };
+        for (block, packed) in weights.blocks.iter().zip(&mut cache.packed) {
+            let keys = part(&mut s.wide, len * inner);
+            block.cross.k.multiply(shared.kernels, states, len, keys, &mut s.workspace);
+            let values = part(&mut s.narrow, len * inner);
+            block.cross.v.multiply(shared.kernels, states, len, values, &mut s.workspace);
+            packed.pack(heads, keys, values);
         }
     }
 
@@ -266,20 +265,18 @@ impl DecoderState {
             let q = part(&mut s.wide, rows * inner);
             block.cross.q.multiply(kernels, normed, rows, q, &mut s.workspace);
             let context = part(&mut s.narrow, rows * inner);
-            for (row, ((query, q), context)) in
-                queries.iter().zip(q.chunks_exact(inner)).zip(context.chunks_exact_mut(inner)).enumerate()
-            {
-                let source = &self.cross[self.documents[query.sequence]];
-                let (keys, values, len) = (&source.keys[index], &source.values[index], source.len);
-                let cache = KeyValues { keys, values, stride: inner, slots: None, len };
-                let scores = part(&mut s.scores, heads.count * len);
-                kernels.attend(heads, q, cache, None, scores, context);
-                if let Some(alignment) = &mut alignment {
-                    let share = 1.0 / (heads.count * weights.blocks.len()) as f32;
-                    for head in scores.chunks_exact(len) {
-                        kernels.axpy(share, head, &mut alignment[row * len..(row + 1) * len]);
-                    }
-                }
+            // Neighbouring queries of one document read its keys and values together.
+            let mut row = 0;
+            for same in queries.chunk_by(|a, b| self.documents[a.sequence] == self.documents[b.sequence]) {
+                let source = &self.cross[self.documents[same[0].sequence]];
+                let range = row * inner..(row + same.len()) * inner;
+                let alignment = alignment.as_mut().map(|alignment| Alignment {
+                    share: 1.0 / (heads.count * weights.blocks.len()) as f32,
+                    out: &mut alignment[row * source.len..(row + same.len()) * source.len],
+                });
+                let (q, context) = (&q[range.clone()], &mut context[range]);
+                kernels.attend_packed(heads, q, &source.packed[index], context, alignment, &mut s.workspace);
+                row += same.len();
             }
             add_product(kernels, &block.cross.o, context, rows, x, &mut s.delta, &mut s.workspace);
 

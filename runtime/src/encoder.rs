@@ -78,12 +78,11 @@ impl EncoderState {
             let qkv = part(&mut s.wide, rows * 3 * inner);
             block.attention.qkv.multiply(kernels, normed, rows, qkv, &mut s.workspace);
             let context = part(&mut s.narrow, rows * inner);
-            let scores = part(&mut s.scores, heads.count * longest);
             let mut row = 0;
             for ids in documents {
                 let end = row + ids.len();
                 let (qkv, context) = (&qkv[row * 3 * inner..end * 3 * inner], &mut context[row * inner..end * inner]);
-                kernels.attend_all(heads, qkv, |query| bias.row(query), scores, context);
+                kernels.attend_all(heads, qkv, bias.row(0), context, &mut s.workspace);
                 row = end;
             }
             add_product(kernels, &block.attention.o, context, rows, x, &mut s.delta, &mut s.workspace);

@@ -1,6 +1,7 @@
 //! A weight matrix in the form its products read, whatever type it has in the file.
 
 use super::activations::{self, Activations, BLOCK};
+use super::attention::{HeadScratch, PackedHead};
 use super::memory::Table;
 use super::packed::{self, Pair, Q8};
 use super::product::Tiling;
@@ -20,6 +21,16 @@ pub struct Workspace {
     row: Vec<f32>,
     /// 16 rows of weights widened to f32, `[k, 16]`, or two such groups.
     wide: Vec<[f32; LANES]>,
+    /// Keys and values of the head that attention is at.
+    head: PackedHead,
+    attention: HeadScratch,
+}
+
+impl Workspace {
+    /// What attention over a document needs.
+    pub(crate) fn attention(&mut self) -> (&mut PackedHead, &mut HeadScratch) {
+        (&mut self.head, &mut self.attention)
+    }
 }
 
 /// A weight matrix `[n, k]`, possibly several stacked by rows, made ready for `y = x W^T`.
@@ -102,7 +113,7 @@ impl Matrix {
         if k == 0 {
             return y.fill(0.0);
         }
-        let Workspace { activations, x: tiles, row, wide } = workspace;
+        let Workspace { activations, x: tiles, row, wide, .. } = workspace;
         match &self.storage {
             Storage::Q8(w) => {
                 activations::quantize(kernels, x, k, activations);

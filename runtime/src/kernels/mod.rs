@@ -6,7 +6,7 @@
 //! bit-identical results, and [`scalar`] is the specification.
 
 mod activations;
-pub mod attention;
+mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -23,7 +23,7 @@ mod simd;
 #[cfg(test)]
 mod tests;
 
-pub use attention::{Heads, KeyValues};
+pub use attention::{Alignment, Heads, KeyValues, PackedKeyValues};
 pub use matrix::{Matrix, Workspace};
 
 use crate::config::Activation;
@@ -204,21 +204,59 @@ impl Kernels {
     }
 
     /// Self-attention of a whole document: `qkv` is `[len, 3 * inner]` (query, key, value side by side), `out`
-    /// `[len, inner]`, `scores` scratch that holds at least `[heads, len]`. `bias` gives a query's row.
-    pub fn attend_all<'b>(
-        &self,
-        heads: Heads,
-        qkv: &[f32],
-        bias: impl Fn(usize) -> BiasRow<'b>,
-        scores: &mut [f32],
-        out: &mut [f32],
-    ) {
+    /// `[len, inner]`. `bias` is the first query's; each following query's begins one value earlier.
+    pub fn attend_all(&self, heads: Heads, qkv: &[f32], bias: BiasRow<'_>, out: &mut [f32], workspace: &mut Workspace) {
         let inner = heads.count * heads.width;
         let len = qkv.len() / (3 * inner);
-        let cache = KeyValues { keys: &qkv[inner..], values: &qkv[2 * inner..], stride: 3 * inner, slots: None, len };
-        for (query, out) in out.chunks_exact_mut(inner).enumerate() {
-            let q = &qkv[query * 3 * inner..][..inner];
-            attention::attend(*self, heads, q, cache, Some(bias(query)), scores, out);
+        assert_eq!(out.len(), len * inner, "qkv is [len, 3 * inner] and out is [len, inner]");
+        let (packed, scratch) = workspace.attention();
+        for head in 0..heads.count {
+            let first = head * heads.width;
+            packed.pack(
+                &qkv[(inner + first).min(qkv.len())..],
+                &qkv[(2 * inner + first).min(qkv.len())..],
+                3 * inner,
+                len,
+                heads.width,
+            );
+            let mut rows = attention::HeadRows {
+                q: &qkv[first.min(qkv.len())..],
+                q_stride: 3 * inner,
+                count: len,
+                width: heads.width,
+                out: &mut out[first.min(len * inner)..],
+                out_stride: inner,
+            };
+            let bias = (&bias.values[head * bias.head_stride..][..bias.head_stride], bias.offset);
+            attention::attend_head(*self, &mut rows, packed, Some(bias), None, scratch);
+        }
+    }
+
+    /// Cross-attention of queries `[queries, inner]` over one source; `out` is `[queries, inner]`. A query's result
+    /// does not depend on the queries beside it.
+    pub fn attend_packed(
+        &self,
+        heads: Heads,
+        q: &[f32],
+        source: &PackedKeyValues,
+        out: &mut [f32],
+        mut alignment: Option<Alignment<'_>>,
+        workspace: &mut Workspace,
+    ) {
+        let inner = heads.count * heads.width;
+        assert!(q.len() == out.len() && q.len().is_multiple_of(inner), "q and out are [queries, inner]");
+        let (_, scratch) = workspace.attention();
+        for (head, packed) in source.heads().iter().enumerate() {
+            let first = (head * heads.width).min(q.len());
+            let mut rows = attention::HeadRows {
+                q: &q[first..],
+                q_stride: inner,
+                count: q.len() / inner,
+                width: heads.width,
+                out: &mut out[first..],
+                out_stride: inner,
+            };
+            attention::attend_head(*self, &mut rows, packed, None, alignment.as_mut(), scratch);
         }
     }
 

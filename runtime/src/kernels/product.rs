@@ -90,6 +90,8 @@ macro_rules! with_rows {
     };
 }
 
+pub(crate) use with_rows;
+
 #[inline(always)]
 fn q8_in<V: Simd>(v: V, w: &Q8, a: &Activations, blocks: usize, y: &mut [f32], n: usize) {
     let tiling = Tiling::new(a.scales.len() / blocks, V::ROWS_Q8);

@@ -389,3 +389,123 @@ fn bad_weights_are_refused() {
     short.shape = vec![5, 32];
     assert!(Matrix::new(kernels, &[&short]).err().unwrap().to_string().contains("expected 640 bytes, found 512"));
 }
+
+/// Attention in f64: the result `[queries, inner]` and the weights `[queries, heads, len]`.
+fn attention_in_f64(
+    heads: Heads,
+    q: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    bias: impl Fn(usize, usize, usize) -> f32,
+) -> (Vec<f64>, Vec<f64>) {
+    let inner = heads.count * heads.width;
+    let (count, len) = (q.len() / inner, keys.len() / inner);
+    let mut out = vec![0.0; count * inner];
+    let mut all_weights = Vec::new();
+    for query in 0..count {
+        for head in 0..heads.count {
+            let at = |row: usize| row * inner + head * heads.width..row * inner + (head + 1) * heads.width;
+            let score = |p: usize| {
+                let products = q[at(query)].iter().zip(&keys[at(p)]).map(|(&q, &k)| f64::from(q) * f64::from(k));
+                products.sum::<f64>() + f64::from(bias(query, head, p))
+            };
+            let exponentials: Vec<f64> = (0..len).map(|p| score(p).exp()).collect();
+            let sum: f64 = exponentials.iter().sum();
+            for (p, e) in exponentials.iter().enumerate() {
+                for (out, &value) in out[at(query)].iter_mut().zip(&values[at(p)]) {
+                    *out += e / sum * f64::from(value);
+                }
+                all_weights.push(e / sum);
+            }
+        }
+    }
+    (out, all_weights)
+}
+
+#[test]
+fn attention() {
+    let mut random = Random(10);
+    for (count, width) in [(1, 64), (2, 64), (3, 16), (2, 20), (4, 5)] {
+        let heads = Heads { count, width };
+        let inner = count * width;
+        for len in [1, 2, 15, 16, 17, 40, 100] {
+            // Scores of a few units, as in a model.
+            let qkv: Vec<f32> = random.values(len * 3 * inner).iter().map(|x| x * 1.5).collect();
+            let column = |i: usize| -> Vec<f32> {
+                qkv.chunks_exact(3 * inner).flat_map(|row| row[i * inner..(i + 1) * inner].to_vec()).collect()
+            };
+            let (q, keys, values) = (column(0), column(1), column(2));
+            let table = random.values(count * (2 * len + 3));
+            let bias = BiasRow { values: &table, head_stride: 2 * len + 3, offset: len + 2 };
+            let bias_at = |query: usize, head: usize, p: usize| table[head * (2 * len + 3) + len + 2 - query + p];
+            let name = format!("attention of {count} x {width} over {len}");
+
+            let all = |kernels: Kernels| {
+                let mut out = vec![f32::NAN; len * inner];
+                kernels.attend_all(heads, &qkv, bias, &mut out, &mut Workspace::default());
+                out
+            };
+            same_everywhere(&name, all);
+            let (truth, _) = attention_in_f64(heads, &q, &keys, &values, bias_at);
+            assert_close(&name, &all(scalar()), truth, 1e-4);
+
+            let mut source = PackedKeyValues::default();
+            source.pack(heads, &keys, &values);
+            let (truth, weights) = attention_in_f64(heads, &q, &keys, &values, |_, _, _| 0.0);
+            let across = |kernels: Kernels, queries: std::ops::Range<usize>| {
+                let mut out = vec![f32::NAN; queries.len() * inner];
+                let mut weights = vec![0.0; queries.len() * len];
+                let alignment = Alignment { share: 1.0 / count as f32, out: &mut weights };
+                let q = &q[queries.start * inner..queries.end * inner];
+                kernels.attend_packed(heads, q, &source, &mut out, Some(alignment), &mut Workspace::default());
+                (out, weights)
+            };
+            same_everywhere(&name, |kernels| {
+                let (out, weights) = across(kernels, 0..len);
+                [out, weights].concat()
+            });
+            let (out, found) = across(scalar(), 0..len);
+            assert_close(&name, &out, truth.iter().copied(), 1e-4);
+            let mean = (0..len * len).map(|i| {
+                let (query, p) = (i / len, i % len);
+                (0..count).map(|head| weights[(query * count + head) * len + p]).sum::<f64>() / count as f64
+            });
+            assert_close(&name, &found, mean, 1e-5);
+
+            for kernels in Kernels::available() {
+                let whole = across(kernels, 0..len);
+                for query in [0, len / 2, len - 1] {
+                    let alone = across(kernels, query..query + 1);
+                    assert_eq!(bits(&alone.0), bits(&whole.0[query * inner..(query + 1) * inner]), "{name}");
+                    assert_eq!(bits(&alone.1), bits(&whole.1[query * len..(query + 1) * len]), "{name}");
+                }
+            }
+
+            // The growing cache, of which every position holds two rows and the query sees the second.
+            let slots: Vec<u32> = (0..len).map(|p| (p % 2) as u32).collect();
+            let spread = |rows: &[f32]| -> Vec<f32> {
+                let mut out = vec![f32::NAN; 2 * rows.len()];
+                for (p, row) in rows.chunks_exact(inner).enumerate() {
+                    out[(2 * p + p % 2) * inner..][..inner].copy_from_slice(row);
+                }
+                out
+            };
+            let (cache_keys, cache_values) = (spread(&keys), spread(&values));
+            let query = len - 1;
+            let step = |kernels: Kernels| {
+                let cache =
+                    KeyValues { keys: &cache_keys, values: &cache_values, stride: 2 * inner, slots: Some(&slots), len };
+                let bias = BiasRow { offset: bias.offset - query, ..bias };
+                let mut out = vec![f32::NAN; inner];
+                let mut scores = vec![f32::NAN; count * len];
+                let q = &q[query * inner..];
+                kernels.attend(heads, q, cache, Some(bias), &mut scores, &mut out);
+                [out, scores].concat()
+            };
+            same_everywhere(&name, step);
+            let (truth, weights) =
+                attention_in_f64(heads, &q[query * inner..], &keys, &values, |_, head, p| bias_at(query, head, p));
+            assert_close(&name, &step(scalar()), truth.into_iter().chain(weights), 1e-4);
+        }
+    }
+}
