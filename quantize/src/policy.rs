@@ -12,11 +12,17 @@ pub const FILE_TYPES: [DType; 5] = [DType::Q8_0, DType::F16, DType::F32, DType::
 /// The type of a role in a file of type `base`, before the width of its rows is looked at.
 ///
 /// * Norms and bias tables are always F32: they are a few thousand numbers, and some readers expect nothing else.
+/// * In Q8_0 files a head of its own stays F16: it is where int8 costs most. Measured on 2026-11-23 on a fine-tuned
+///   flan-t5-small, 694 teacher-forced tokens (356 of them with the transformers library's answers): all in Q8_0, 96.9 %
+///   and 95.6 % of the tokens agree with F32 and the mean log-probability of the reference moves by -0.020; with the
+///   head in F16 99.2 % and 98.5 %, and -0.007; with `wo` in F16 instead 97.2 % and 95.9 %, and -0.017; with both
+///   99.4 % and 98.5 %, and -0.008. So `wo`, where larger models lose most, stays Q8_0 (`--keep wo=f16` keeps it).
 /// * In four-bit files the embedding and the head stay Q8_0, as every other program keeps them wider: each of
 ///   their rows serves one token alone, and no sum averages its errors.
 pub fn default_type(base: DType, role: Role) -> DType {
     match role {
         role if is_always_f32(role) => DType::F32,
+        Role::OutputHead if base == DType::Q8_0 => DType::F16,
         Role::TokenEmbedding | Role::OutputHead if matches!(base, DType::Q4_0 | DType::Q4_K) => DType::Q8_0,
         _ => base,
     }
@@ -211,6 +217,7 @@ mod tests {
             for (spec, dtype) in Policy::new(base).plan(&flan()).unwrap() {
                 let expected = match (base, spec.id.role) {
                     (_, role) if is_always_f32(role) => DType::F32,
+                    (DType::Q8_0, Role::OutputHead) => DType::F16,
                     (DType::Q4_0 | DType::Q4_K, Role::TokenEmbedding | Role::OutputHead) => DType::Q8_0,
                     // 384 wide.
                     (DType::Q4_K, Role::SelfO | Role::CrossO) => DType::Q8_0,
@@ -237,7 +244,9 @@ mod tests {
             ("wi_?", 8),
             ("*", 2 * (7 + 11) + 2),
         ] {
-            let policy = Policy { base: DType::Q8_0, keep: vec![keep(pattern)] };
+            // The head would be F16 anyway.
+            let policy =
+                Policy { base: DType::Q8_0, keep: vec![Keep::parse("output_head=q8_0").unwrap(), keep(pattern)] };
             let found = planned(&policy, &config).iter().filter(|(_, dtype)| *dtype == DType::F16).count();
             assert_eq!(found, count, "{pattern}");
         }
