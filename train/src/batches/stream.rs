@@ -350,7 +350,7 @@ fn divide(examples: &mut [&Example], tokens: usize, emit: &mut impl FnMut(&[&Exa
             }
         }
         if parts == examples.len() || shares.iter().all(|share| fits(share)) {
-            shares.into_iter().filter(|share| !share.is_empty()).for_each(&mut emit);
+            shares.into_iter().filter(|share| !share.is_empty()).for_each(emit);
             return;
         }
     }
