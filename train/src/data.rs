@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Result,
     batches::{BatchConfig, TaskBatches},
-    mixture::{Mixing, probabilities},
+    mixture::{Mixing, Rates, probabilities},
     tasks::{self, Limits, Task, TaskConfig, TooLong},
     vocabulary::{self, Vocabulary, VocabularyConfig},
 };
@@ -63,6 +63,12 @@ impl DataConfig {
             if self.tasks[..i].iter().any(|other| other.name == task.name) {
                 return invalid(format!("tasks: expected different names, found {} twice", task.name));
             }
+            if self.mixture.rates == Rates::Fixed && task.rate.is_none() && !task.train.is_empty() {
+                return invalid(format!("task {}: rate: expected one, as the mixture's rates are fixed", task.name));
+            }
+            if task.rate.is_some_and(|rate| !rate.is_finite() || rate < 0.0) {
+                return invalid(format!("task {}: rate: expected 0 or more, found {:?}", task.name, task.rate));
+            }
             if task.train.is_empty() && task.dev.is_empty() {
                 return invalid(format!("task {}: expected files to train or to evaluate on, found none", task.name));
             }
@@ -100,7 +106,8 @@ impl DataConfig {
         TaskBatches::new(tasks, vocabulary, &self.mixture, self.batches.clone(), seed)
     }
 
-    /// Trains a vocabulary on texts of the tasks, each task with its share of the mixture.
+    /// Trains a vocabulary on texts of the tasks, each task with its share of the mixture: counted in characters, or a
+    /// task of whole paragraphs would leave few pieces to the tasks of short sentences.
     ///
     /// # Errors
     /// Where a task's files cannot be read or there is not enough text.
@@ -109,14 +116,16 @@ impl DataConfig {
         // Sizes in records would need a first pass over the files: a task without a rate takes its limit's share.
         let mut texts: Vec<Vec<String>> = Vec::new();
         for task in &self.tasks {
-            texts.push(tasks::training_texts(task, &self.dir, config.texts, seed)?);
+            // More texts than this have no influence, unless they are shorter than words.
+            texts.push(tasks::training_texts(task, &self.dir, config.characters / 10, seed)?);
         }
         let sizes: Vec<f64> =
             self.tasks.iter().zip(&texts).map(|(task, t)| task.rate.unwrap_or(t.len() as f64)).collect();
         let shares = probabilities(&sizes, &self.mixture)?;
         let chosen = texts.iter().zip(&shares).flat_map(|(texts, share)| {
             // Evenly over what was read, more than once where a small task has a large share.
-            let wanted = (share * config.texts as f64) as usize;
+            let characters = texts.iter().map(|text| text.chars().count()).sum::<usize>().max(1);
+            let wanted = (share * config.characters as f64 / characters as f64 * texts.len() as f64).ceil() as usize;
             (0..if texts.is_empty() { 0 } else { wanted }).map(move |i| {
                 let place = if wanted <= texts.len() { i * texts.len() / wanted } else { i % texts.len() };
                 texts[place].as_str()
@@ -127,32 +136,30 @@ impl DataConfig {
 }
 
 /// Examples as the model sees them: for each task its numbers and `count` examples, ids with pieces and the texts.
-///
-/// # Errors
-/// Where the tokenizer fails.
-pub fn inspect(tasks: &[Task], vocabulary: &Vocabulary, count: usize) -> Result<String> {
+pub fn inspect(tasks: &[Task], vocabulary: &Vocabulary, count: usize) -> String {
     use std::fmt::Write;
     let mut out = String::new();
     for task in tasks {
         let report = &task.report;
         let _ = writeln!(
             out,
-            "== {} · {} records, {} training examples ({} truncated, {} too long, {} filtered, {} unused), {} for \
-             evaluation",
+            "== {} · {} records, {} training examples ({} truncated, {} divided, {} too long, {} filtered, \
+             {} unused), {} for evaluation",
             task.config.name,
             report.records,
             report.examples,
             report.truncated,
+            report.divided,
             report.dropped,
             report.filtered,
             report.unused,
             report.dev_examples
         );
         for n in 0..if task.is_empty() { 0 } else { count as u64 } {
-            let example = task.draw(n, vocabulary)?;
+            let example = task.draw(n, vocabulary);
             for (name, ids) in [("inputs", &example.inputs), ("targets", &example.targets)] {
                 let pieces: Vec<String> = ids.iter().map(|&id| format!("{id}:{}", vocabulary.piece(id))).collect();
-                let _ = writeln!(out, "{name:8}{}", vocabulary.decode(ids)?);
+                let _ = writeln!(out, "{name:8}{}", vocabulary.decode(ids));
                 let _ = writeln!(out, "{:8}{} ids: {}", "", ids.len(), pieces.join(" "));
             }
             out.push('\n');
@@ -161,5 +168,5 @@ pub fn inspect(tasks: &[Task], vocabulary: &Vocabulary, count: usize) -> Result<
             let _ = writeln!(out, "evaluation: {:?} -> {:?}\n", example.inputs, example.references);
         }
     }
-    Ok(out)
+    out
 }

@@ -5,7 +5,7 @@
 //! `nmt_nfkc` normalisation, rare characters left out of the alphabet, T5's special tokens and sentinels in their places.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
 };
 
@@ -47,8 +47,8 @@ pub struct VocabularyConfig {
     pub required_characters: String,
     /// Words that are one piece each, such as the symbols of a task's targets.
     pub whole_words: Vec<String>,
-    /// Texts sampled from the mixture's tasks, by their rates.
-    pub texts: usize,
+    /// Characters of text sampled from the mixture's tasks, by their rates.
+    pub characters: usize,
 }
 
 impl Default for VocabularyConfig {
@@ -60,7 +60,7 @@ impl Default for VocabularyConfig {
             max_piece_length: 16,
             required_characters: (' '..='~').collect(),
             whole_words: Vec::new(),
-            texts: 500_000,
+            characters: 30_000_000,
         }
     }
 }
@@ -136,10 +136,30 @@ pub fn train<'a>(texts: impl Iterator<Item = &'a str>, config: &VocabularyConfig
             *sum = sum.saturating_add(count);
         }
     }
+    // Candidates are substrings that are followed by different characters, and a frequent word that is no part of longer
+    // ones is followed by nothing: a copy with a mark behind it, which counts as zero words, makes it one. The mark has
+    // to count as something, or its logarithm would not.
+    let mark = |&(c, count): &(&char, &u64)| (!c.is_alphanumeric() && *c != SPACE, *count);
+    let mark = alphabet.iter().max_by_key(mark).map_or('.', |(c, _)| *c);
+    let copies = runs.iter().filter(|(_, count)| **count > 1).map(|(run, _)| (format!("{run}{mark}"), 0));
     // In a fixed order: the trainer's sums depend on it.
-    let sentences: Vec<(String, u32)> = runs.into_iter().map(|(run, count)| (run.to_string(), count)).collect();
+    let sentences: Vec<(String, u32)> = runs
+        .iter()
+        .map(|(run, &count)| (run.to_string(), count))
+        .chain([(mark.to_string(), 1)])
+        .chain(copies)
+        .collect();
     trainer.do_train(sentences, &mut model).map_err(failed)?;
     let mut pieces: Vec<(String, f64)> = model.iter().cloned().collect();
+    // Characters that no piece needed are put back with scores a little above the lowest, each a step higher, in the
+    // order of a hash table: all get the lowest, so that the same text gives the same vocabulary.
+    let lowest = pieces[3..].iter().map(|(_, score)| *score).fold(0.0, f64::min);
+    let highest = lowest + 1e-4 * (alphabet.len() + 1) as f64;
+    for (piece, score) in &mut pieces[3..] {
+        if piece.chars().nth(1).is_none() && *score <= highest {
+            *score = lowest;
+        }
+    }
     for (word, count) in whole {
         // Its own frequency, and in any case better than the best way to spell it in other pieces.
         let frequency = (f64::from(count.max(1)) / total.max(1) as f64).ln();
@@ -147,10 +167,12 @@ pub fn train<'a>(texts: impl Iterator<Item = &'a str>, config: &VocabularyConfig
         pieces.retain(|(piece, _)| *piece != word);
         pieces.push((word, frequency.max(spelled + 1.0).min(0.0)));
     }
-    // They take the places of the least likely pieces that are no single characters.
-    pieces[3..].sort_by(|(_, a), (_, b)| b.total_cmp(a));
-    while let Some(at) =
-        pieces.iter().rposition(|(piece, _)| piece.chars().nth(1).is_some()).filter(|_| pieces.len() > config.pieces)
+    // They take the places of the least likely other pieces that are no single characters.
+    let by_score = |(a, x): &(String, f64), (b, y): &(String, f64)| y.total_cmp(x).then_with(|| a.cmp(b));
+    pieces[3..].sort_by(by_score);
+    let whole: HashSet<String> = config.whole_words.iter().map(|word| format!("{SPACE}{word}")).collect();
+    let removable = |piece: &String| piece.chars().nth(1).is_some() && !whole.contains(piece);
+    while let Some(at) = pieces.iter().rposition(|(piece, _)| removable(piece)).filter(|_| pieces.len() > config.pieces)
     {
         pieces.remove(at);
     }
@@ -235,7 +257,7 @@ fn normalizer() -> Result<NormalizerWrapper> {
 /// The trained pieces and the sentinels as a tokenizer in T5's layout.
 fn assemble(mut pieces: Vec<(String, f64)>, config: &VocabularyConfig) -> Result<Tokenizer> {
     let failed = |e: tokenizers::Error| Error::Invalid(format!("vocabulary: {e}"));
-    // The trainer's order of equal scores follows a hash table: sort, so that the same text gives the same ids.
+    // Names decide between equal scores, whose order follows a hash table.
     pieces[3..].sort_by(|(a, x), (b, y)| y.total_cmp(x).then_with(|| a.cmp(b)));
     let found = pieces.len();
     if found < config.pieces {
@@ -283,4 +305,93 @@ pub fn save(tokenizer: &Tokenizer, path: &Path) -> Result<Vocabulary> {
         .map_err(|e| Error::file(path, format!("the vocabulary cannot be written as JSON: {e}")))?;
     std::fs::write(path, json).map_err(Error::io(path))?;
     Vocabulary::read(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> VocabularyConfig {
+        VocabularyConfig {
+            pieces: 80,
+            sentinels: 10,
+            whole_words: vec!["AH0".into(), "K".into(), "ZH".into()],
+            required_characters: "abcz?!~é".into(),
+            ..VocabularyConfig::default()
+        }
+    }
+
+    fn texts() -> Vec<String> {
+        let pairs = crate::testing::sentence_pairs(400);
+        let mut texts: Vec<String> = pairs.lines().map(|line| line.replace('\t', " ")).collect();
+        texts.extend((0..200).map(|_| "tom says: K AH0 K, don't!".to_string()));
+        texts
+    }
+
+    #[test]
+    fn trains_a_vocabulary_in_t5_layout() {
+        let texts = texts();
+        let config = config();
+        let tokenizer = train(texts.iter().map(String::as_str), &config).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let vocabulary = save(&tokenizer, &dir.path().join("tokenizer.json")).unwrap();
+        assert_eq!((vocabulary.size(), config.rows()), (90, 128));
+        assert_eq!((vocabulary.sentinels().first, vocabulary.sentinels().count), (89, 10));
+        assert_eq!(
+            [0, 1, 2, 89, 80].map(|id| vocabulary.piece(id)),
+            ["<pad>", "</s>", "<unk>", "<extra_id_0>", "<extra_id_9>"]
+        );
+        // Whole words are one piece, also one that the text does not have.
+        for word in ["AH0", "K", "ZH"] {
+            assert_eq!(vocabulary.encode(word).len(), 1, "{word}");
+        }
+        // Required characters are known, others are not.
+        assert!(!vocabulary.encode("z~é").contains(&2));
+        assert!(vocabulary.encode("日").contains(&2));
+        // Pieces keep to letters or to marks.
+        for id in 3..80 {
+            let piece = vocabulary.piece(id).trim_start_matches(SPACE);
+            let letters = piece.chars().filter(|c| c.is_alphanumeric()).count();
+            assert!(letters == 0 || piece.chars().all(|c| c.is_alphanumeric() || c == '\''), "{piece}");
+        }
+        assert_eq!(vocabulary.decode(&vocabulary.encode("tom sees a red house.")), "tom sees a red house.");
+        // The runtime and the reference give the same ids.
+        let odd = ["", " ", "tom  sees\tthe\u{200B}house", "ﬁve don't <extra_id_3> K?", "AH0AH0 K", "日 z"];
+        for text in texts.iter().map(String::as_str).take(50).chain(odd) {
+            let reference = tokenizer.encode_fast(text, false).unwrap().get_ids().to_vec();
+            assert_eq!(vocabulary.encode(text), reference, "{text:?}");
+        }
+        // The same text gives the same vocabulary.
+        let again = train(texts.iter().map(String::as_str), &config).unwrap();
+        assert_eq!(again.to_string(false).unwrap(), tokenizer.to_string(false).unwrap());
+    }
+
+    #[test]
+    fn too_little_text_is_an_error() {
+        let error = train(["a b"].into_iter(), &config()).unwrap_err().to_string();
+        assert!(error.contains("expected text for 80 pieces, found only"), "{error}");
+        assert!(
+            train([].into_iter(), &config()).unwrap_err().to_string().contains("expected text to train on, found none")
+        );
+        let few = VocabularyConfig { pieces: 12, ..config() };
+        let texts = texts();
+        let error = train(texts.iter().map(String::as_str), &few).unwrap_err().to_string();
+        assert!(error.contains("expected more pieces than the alphabet's"), "{error}");
+    }
+
+    #[test]
+    fn runs_divide_letters_from_marks() {
+        assert_eq!(runs_of_one_kind("▁don't."), ["▁don't", "."]);
+        assert_eq!(runs_of_one_kind("▁'It's(3.5)"), ["▁'", "It's", "(", "3", ".", "5", ")"]);
+        assert_eq!(runs_of_one_kind("▁«Où"), ["▁«", "Où"]);
+        assert_eq!(runs_of_one_kind("▁"), ["▁"]);
+    }
+
+    #[test]
+    fn the_best_spelling_is_the_most_probable_one() {
+        let pieces =
+            [("▁".to_string(), -3.0), ("▁A".to_string(), -4.0), ("A".to_string(), -2.0), ("H".to_string(), -1.5)];
+        assert_eq!(best_spelling("▁AH", &pieces), -5.5);
+        assert_eq!(best_spelling("▁A?", &pieces), -4.0 - 4.0 - 10.0);
+    }
 }

@@ -79,10 +79,11 @@ source = {{ format = "tsv", columns = ["words", "digits"] }}
 train = ["numbers.tsv"]
 hold_out = {{ field = "digits", share = 0.05 }}
 examples = {{ kind = "template", input = "number: {{words}}", target = "{{digits}}" }}
+metrics = ["exact-match"]
 
 [vocabulary]
 pieces = 150
-texts = 400
+characters = 20000
 
 [schedule]
 peak_rate = 0.05
