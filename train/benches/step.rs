@@ -21,10 +21,13 @@ fn main() {
     let (name, threads) = (argument(0, "tiny"), argument(1, "1").parse().expect("a number of threads"));
     let kind = if argument(2, "adamw") == "adafactor" { Kind::Adafactor } else { Kind::AdamW };
     let precision = if argument(3, "f32") == "bf16" { Precision::Bf16 } else { Precision::F32 };
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().expect("threads");
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+    pool.install(|| measure(&name, threads, kind, precision));
+}
 
+fn measure(name: &str, threads: usize, kind: Kind, precision: Precision) {
     // d_model, d_ff, layers, heads, vocabulary; rows, encoder and decoder length.
-    let ([d_model, d_ff, layers, heads, vocab_size], [rows, source, target]) = match name.as_str() {
+    let ([d_model, d_ff, layers, heads, vocab_size], [rows, source, target]) = match name {
         "t5-small" => ([512, 2048, 6, 8, 32128], [8, 128, 32]),
         _ => ([256, 1024, 4, 4, 8192], [32, 64, 64]),
     };
@@ -71,7 +74,11 @@ fn main() {
     let loss_options = LossOptions { label_smoothing: 0.0, z_loss: 0.0, denominator: (rows * target) as f64 };
     let rate = if kind == Kind::Adafactor { 1e-3 } else { 1e-4 };
     let (mut steps, mut passes, mut updates, mut losses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut busy_before = f64::NAN;
     for step in 0..9u64 {
+        if step == 2 {
+            busy_before = cpu_seconds();
+        }
         let started = Instant::now();
         let sequences = Sequences::new(&batch, vocab_size).expect("a batch");
         let dropout = Plan { rate: 0.1, seed: step, shared_over_length: false };
@@ -87,6 +94,7 @@ fn main() {
             updates.push(whole - passed);
         }
     }
+    let busy = (cpu_seconds() - busy_before) / steps.len() as f64;
     let median = |values: &mut Vec<f64>| {
         values.sort_by(f64::total_cmp);
         (values[values.len() / 2], values[0], values[values.len() - 1])
@@ -94,11 +102,12 @@ fn main() {
     let tokens = (rows * (source + target)) as f64;
     let (whole, fastest, slowest) = median(&mut steps);
     println!(
-        "{name} {precision:?} {kind:?} {threads} threads: {:.0} tok/s ({:.0}-{:.0}), forward and backward {:.0} ms, update {:.1} ms, \
+        "{name} {precision:?} {kind:?} {threads} threads: {:.0} tok/s ({:.0}-{:.0}), {:.0} tok per CPU second, forward and backward {:.0} ms, update {:.1} ms, \
          peak memory {:.0} MB, loss {:.3} -> {:.3}",
         tokens / whole,
         tokens / slowest,
         tokens / fastest,
+        tokens / busy,
         median(&mut passes).0 * 1e3,
         median(&mut updates).0 * 1e3,
         t5_train::trainer::peak_memory_mb().unwrap_or(f64::NAN),
@@ -106,4 +115,11 @@ fn main() {
         losses[losses.len() - 1],
     );
     assert!(losses[losses.len() - 1] < losses[0], "the loss did not fall");
+}
+
+/// Processor time of this process; the clock ticks a hundred times a second.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let ticks = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }

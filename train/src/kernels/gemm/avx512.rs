@@ -29,6 +29,9 @@ const BLOCK: usize = 192;
 /// 32-bit elements along k that are summed in registers before the output is touched.
 const DEPTH: usize = 256;
 
+/// Elements from which on packing is worth several threads.
+const LARGE: usize = 1 << 15;
+
 /// Whether the machine has what products of a precision need.
 pub fn available(precision: Precision) -> bool {
     let f32 = is_x86_feature_detected!("avx512f")
@@ -76,13 +79,17 @@ impl Panels {
         let depth = depth(precision, k);
         let mut data = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
         data.resize(n.div_ceil(PANEL) * depth * PANEL, 0);
-        if depth > 0 {
-            data.par_chunks_mut(depth * PANEL).enumerate().for_each(|(panel, out)| {
-                let first = panel * PANEL;
-                let columns = PANEL.min(n - first);
-                // SAFETY: the features were checked above; the views were checked when they were made.
-                unsafe { pack_panel(b, first, columns, precision, out) }
-            });
+        let pack = |(panel, out): (usize, &mut [u32])| {
+            let first = panel * PANEL;
+            let columns = PANEL.min(n - first);
+            // SAFETY: the features were checked above; the views were checked when they were made.
+            unsafe { pack_panel(b, first, columns, precision, out) }
+        };
+        let size = (depth * PANEL).max(1);
+        if data.len() < LARGE || rayon::current_num_threads() == 1 {
+            data.chunks_mut(size).enumerate().for_each(pack);
+        } else {
+            data.par_chunks_mut(size).enumerate().for_each(pack);
         }
         Panels { data, precision, k, n }
     }
