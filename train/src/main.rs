@@ -9,7 +9,7 @@ use t5_train::config::Config;
 use t5_train::export::{self, Weights};
 use t5_train::pipeline::{self, Pipeline};
 use t5_train::trainer::{Evaluator, Parts, Trainer};
-use t5_train::{batches::BatchSource, data, evaluate, vocabulary};
+use t5_train::{batches::BatchSource, data, evaluate, files, report, vocabulary};
 
 /// Text-to-text pre-training and fine-tuning of T5 models.
 #[derive(Parser)]
@@ -29,6 +29,8 @@ enum What {
     Eval(EvalArguments),
     /// Write a run's checkpoint as a Hugging Face folder
     Export(ExportArguments),
+    /// Write one HTML page about a run: curves, samples, configuration
+    Report(ReportArguments),
     /// Print examples as the model sees them
     InspectData(InspectArguments),
 }
@@ -43,11 +45,12 @@ struct ConfigArguments {
 }
 
 impl ConfigArguments {
-    fn load(&self) -> Result<Config> {
+    /// Runs `work` on the threads that the configuration asks for. Everything happens on threads of that pool: calling
+    /// it from outside would cost a change of threads for every small product.
+    fn with_config(&self, work: impl FnOnce(Config) -> Result<()> + Send) -> Result<()> {
         let config = Config::load(&self.config, &self.sets)?;
-        // Fails only where the pool exists already, which it does not this early.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(config.run.threads).build_global();
-        Ok(config)
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(config.run.threads).build()?;
+        pool.install(|| work(config))
     }
 }
 
@@ -93,6 +96,15 @@ struct ExportArguments {
 }
 
 #[derive(Args)]
+struct ReportArguments {
+    /// The run's folder
+    run: PathBuf,
+    /// The file to write; otherwise report.html in the run's folder
+    #[arg(short, long)]
+    output: Option<PathBuf>,
+}
+
+#[derive(Args)]
 struct InspectArguments {
     #[command(flatten)]
     config: ConfigArguments,
@@ -102,12 +114,15 @@ struct InspectArguments {
 }
 
 fn main() -> ExitCode {
-    let result = match Command::parse().what {
-        What::Vocab(arguments) => vocab(&arguments),
-        What::Run(arguments) => run(&arguments),
-        What::Eval(arguments) => eval(&arguments),
+    let arguments = Command::parse();
+    keep_candle_single_threaded();
+    let result = match arguments.what {
+        What::Vocab(arguments) => arguments.config.with_config(|config| vocab(&config, &arguments)),
+        What::Run(arguments) => arguments.with_config(|config| run(&config)),
+        What::Eval(arguments) => arguments.config.with_config(|config| eval(&config, &arguments)),
         What::Export(arguments) => export(&arguments),
-        What::InspectData(arguments) => inspect(&arguments),
+        What::Report(arguments) => report(&arguments),
+        What::InspectData(arguments) => arguments.config.with_config(|config| inspect(&config, &arguments)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -118,8 +133,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn vocab(arguments: &VocabArguments) -> Result<()> {
-    let config = arguments.config.load()?;
+/// Candle adds gradients on a pool of its own, whose threads spin while they wait, and the pool's size is read from
+/// the environment. The large work is done on our threads, so the process starts again with that pool switched off.
+fn keep_candle_single_threaded() {
+    #[cfg(unix)]
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none()
+        && let Ok(program) = std::env::current_exe()
+    {
+        use std::os::unix::process::CommandExt;
+        // Returns only where it failed; then it is merely slower.
+        let _ =
+            std::process::Command::new(program).args(std::env::args_os().skip(1)).env("CANDLE_NUM_THREADS", "1").exec();
+    }
+}
+
+fn vocab(config: &Config, arguments: &VocabArguments) -> Result<()> {
     let tokenizer = config.data.train_vocabulary(&config.vocabulary, config.run.seed)?;
     pipeline::create_parent(&arguments.output)?;
     let vocabulary = vocabulary::save(&tokenizer, &arguments.output)?;
@@ -128,29 +156,27 @@ fn vocab(arguments: &VocabArguments) -> Result<()> {
     Ok(())
 }
 
-fn run(arguments: &ConfigArguments) -> Result<()> {
-    let config = arguments.load()?;
-    let pipeline = Pipeline::load(&config)?;
-    eprint!("{}", data::inspect(&pipeline.tasks, &pipeline.vocabulary, 0)?);
-    let model = pipeline::model(&config, &pipeline.vocabulary)?.with_precision(config.run.precision)?;
+fn run(config: &Config) -> Result<()> {
+    let pipeline = Pipeline::load(config)?;
+    eprint!("{}", data::inspect(&pipeline.tasks, &pipeline.vocabulary, 0));
+    let model = pipeline::model(config, &pipeline.vocabulary)?.with_precision(config.run.precision)?;
     eprintln!("model: {} parameters in {} tensors", model.parameters(), model.vars().len());
-    let extra = pipeline::model_files(&config, model.config(), &pipeline.vocabulary)?;
+    let extra = pipeline::model_files(config, model.config(), &pipeline.vocabulary)?;
     let parts = Parts {
-        source: Box::new(pipeline.batches(&config)?),
+        source: Box::new(pipeline.batches(config)?),
         dev: pipeline.dev_batches(config.evaluation.examples)?,
-        evaluator: Some(Box::new(pipeline.evaluator(&config, config.evaluation.examples))),
+        evaluator: Some(Box::new(pipeline.evaluator(config, config.evaluation.examples))),
         model,
         extra,
     };
-    let mut trainer = Trainer::open(&config, parts)?;
+    let mut trainer = Trainer::open(config, parts)?;
     trainer.run()?;
     eprintln!("done: {}", trainer.checkpoints().path(trainer.step()).display());
     Ok(())
 }
 
-fn eval(arguments: &EvalArguments) -> Result<()> {
-    let config = arguments.config.load()?;
-    let pipeline = Pipeline::load(&config)?;
+fn eval(config: &Config, arguments: &EvalArguments) -> Result<()> {
+    let pipeline = Pipeline::load(config)?;
     let exported = config.run.output.join("evaluated");
     let model = match &arguments.model {
         Some(model) => model.clone(),
@@ -159,7 +185,7 @@ fn eval(arguments: &EvalArguments) -> Result<()> {
             exported
         }
     };
-    let report = pipeline.evaluator(&config, arguments.examples).evaluate(&model)?;
+    let report = pipeline.evaluator(config, arguments.examples).evaluate(&model)?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -179,11 +205,18 @@ fn export(arguments: &ExportArguments) -> Result<()> {
     Ok(())
 }
 
-fn inspect(arguments: &InspectArguments) -> Result<()> {
-    let config = arguments.config.load()?;
-    let pipeline = Pipeline::load(&config)?;
-    print!("{}", data::inspect(&pipeline.tasks, &pipeline.vocabulary, arguments.examples)?);
-    let mut batches = pipeline.batches(&config)?;
+fn report(arguments: &ReportArguments) -> Result<()> {
+    let page = report::html(&arguments.run)?;
+    let output = arguments.output.clone().unwrap_or_else(|| arguments.run.join("report.html"));
+    files::replace(&output, page.as_bytes())?;
+    eprintln!("{}", output.display());
+    Ok(())
+}
+
+fn inspect(config: &Config, arguments: &InspectArguments) -> Result<()> {
+    let pipeline = Pipeline::load(config)?;
+    print!("{}", data::inspect(&pipeline.tasks, &pipeline.vocabulary, arguments.examples));
+    let mut batches = pipeline.batches(config)?;
     let (mut fill, mut tokens, count) = (0.0, 0, 64);
     for _ in 0..count {
         let batch = batches.next_batch()?;

@@ -1,0 +1,187 @@
+//! From text to a model that answers: vocabulary, training, export, and the runtime.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{fail, prepare, run, succeed, write_config};
+use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::schema;
+use t5_train::batches::Batch;
+use t5_train::model::Model;
+use t5_train::ops::Sequences;
+
+#[test]
+fn fifty_steps_and_an_export_that_the_runtime_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = prepare(folder.path(), "");
+    let output = succeed(&["inspect-data", &config, "-n", "2"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("number: ") && text.contains("64 batches"), "{text}");
+
+    succeed(&["run", &config, "--set", "run.steps=50", "--set", "schedule.peak_rate=0.02"]);
+    let (run_folder, exported) = (folder.path().join("run"), folder.path().join("exported"));
+    succeed(&["export", &run_folder.display().to_string(), &exported.display().to_string(), "--step", "50"]);
+
+    // The trainer's variables are the schema's table, and its logits the runtime's.
+    let checkpoint = Checkpoint::open(&exported).unwrap();
+    let model = Model::from_checkpoint(&checkpoint).unwrap();
+    let expected: Vec<_> = schema::tensors(&checkpoint.config).into_iter().map(|spec| spec.shape).collect();
+    let found: Vec<_> = model.vars().iter().map(|var| var.as_tensor().dims().to_vec()).collect();
+    assert_eq!(found, expected);
+    assert_logits_agree(&exported, &model);
+
+    let report = succeed(&[
+        "eval",
+        &config,
+        "--model",
+        &exported.display().to_string(),
+        "-n",
+        "3",
+        "--json",
+        "--set",
+        "evaluation.beam_size=2",
+    ]);
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert!(report["metrics"].as_object().unwrap().contains_key("numbers/exact-match"), "{report}");
+    assert_eq!(report["samples"].as_array().unwrap().len(), 3);
+
+    succeed(&["report", &run_folder.display().to_string()]);
+    let page = fs::read_to_string(run_folder.join("report.html")).unwrap();
+    assert!(page.contains("exact-match") && page.contains("<svg"));
+    let events: Vec<_> = fs::read_dir(run_folder.join("events")).unwrap().collect();
+    assert_eq!(events.len(), 1);
+
+    // Averages of checkpoints have the mean of their values.
+    let averaged = folder.path().join("averaged");
+    succeed(&["export", &run_folder.display().to_string(), &averaged.display().to_string(), "--mean-of-last", "2"]);
+    let value = |folder: &Path| {
+        let model = Model::from_checkpoint(&Checkpoint::open(folder).unwrap()).unwrap();
+        model.values(0).unwrap()
+    };
+    let steps = [48, 50].map(|step| value(&run_folder.join(format!("checkpoints/step-{step:08}"))));
+    for ((mean, one), two) in value(&averaged).iter().zip(&steps[0]).zip(&steps[1]) {
+        assert!((mean - 0.5 * (one + two)).abs() <= 1e-6 * one.abs().max(1e-3));
+    }
+
+    // Fine-tuning starts from the export, with its vocabulary and sizes, in another precision of the products.
+    let from = format!("model.from={}", exported.display());
+    let output = format!("run.output={}", folder.path().join("finetuned").display());
+    let arguments = [
+        "run",
+        &config,
+        "--set",
+        &from,
+        "--set",
+        "model.vocabulary=",
+        "--set",
+        &output,
+        "--set",
+        "run.steps=5",
+        "--set",
+        "optimizer.kind=adamw",
+        "--set",
+        "schedule.peak_rate=1e-4",
+    ];
+    succeed(&arguments);
+}
+
+fn assert_logits_agree(folder: &Path, model: &Model) {
+    let source = [5, 9, 20, 33, 7, 1];
+    let target = [11, 4, 8, 60, 1];
+    let runtime = t5_runtime::model::Model::open(folder).unwrap();
+    let expected = runtime.session().logits_ids(&source, &target).unwrap();
+    let batch = Batch {
+        encoder_ids: source.to_vec(),
+        encoder_segments: vec![1; source.len()],
+        decoder_input_ids: [&[0], &target[..target.len() - 1]].concat(),
+        decoder_target_ids: target.to_vec(),
+        decoder_segments: vec![1; target.len()],
+        loss_weights: vec![1.0; target.len()],
+        rows: 1,
+        enc_len: source.len(),
+        dec_len: target.len(),
+    };
+    let found = model.logits(Sequences::new(&batch, model.config().vocab_size).unwrap()).unwrap();
+    assert_eq!(found.len(), expected.len());
+    let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);
+    assert!(worst < 1e-4, "logits differ by {worst}");
+}
+
+#[test]
+fn twenty_pairs_are_learnt_by_heart() {
+    let folder = tempfile::tempdir().unwrap();
+    let colours = ["red", "green", "blue", "black", "white"];
+    let things = ["house", "tree", "stone", "river"];
+    let pairs: String = (0..20)
+        .map(|i| {
+            format!("{} {}\t{} {}\n", colours[i % 5], things[i / 5], things[(i * 3 + 1) % 4], colours[(i * 2 + 3) % 5])
+        })
+        .collect();
+    fs::write(folder.path().join("pairs.tsv"), pairs).unwrap();
+    let config = write_config(folder.path(), "");
+    let text = fs::read_to_string(&config).unwrap();
+    // The same pairs are trained on and asked for.
+    let text = text
+        .replace("hold_out = { field = \"digits\", share = 0.05 }\n", "dev = [\"pairs.tsv\"]\n")
+        .replace("numbers.tsv", "pairs.tsv")
+        .replace("pieces = 150", "pieces = 40\nrequired_characters = \"\"");
+    fs::write(&config, text).unwrap();
+    let config = config.display().to_string();
+    succeed(&["vocab", &config, "-o", &folder.path().join("tokenizer.json").display().to_string()]);
+    let settings = [
+        "run.steps=400",
+        "model.dropout=0",
+        "evaluation.every_steps=400",
+        "checkpoint.every_steps=400",
+        "model.d_model=64",
+        "model.d_ff=128",
+        "schedule.peak_rate=0.03",
+    ];
+    let sets: Vec<&str> = settings.iter().flat_map(|set| ["--set", set]).collect();
+    succeed(&[&["run", config.as_str()][..], &sets].concat());
+    let model = folder.path().join("run/checkpoints/step-00000400").display().to_string();
+    let report = succeed(&["eval", &config, "--model", &model, "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!(report["metrics"]["numbers/exact-match"], 100.0, "{report:#}");
+}
+
+#[test]
+fn bad_input_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = prepare(folder.path(), "");
+    let set = |set: &str| fail(&["run", &config, "--set", set]);
+    assert!(set("schedule.peek_rate=1").contains("unknown key; did you mean schedule.peak_rate?"));
+    assert!(set("model.vocabulary=/nowhere/tokenizer.json").contains("/nowhere/tokenizer.json: No such file"));
+    assert!(set("model.from=/nowhere").contains("/nowhere"));
+    assert!(set("model.num_decoder_layers=0").contains("num_decoder_layers"));
+    assert!(set("model.feed_forward=tanh").contains("model.feed_forward: expected relu"));
+
+    let corpus = folder.path().join("numbers.tsv");
+    let good = fs::read(&corpus).unwrap();
+    for (contents, expected) in [
+        (&b""[..], "numbers.tsv: "),
+        (&b"one\t1\ntwo 2\n"[..], "numbers.tsv:2: "),
+        (&b"one\t1\ntwo\t\xff\n"[..], "numbers.tsv:2: "),
+    ] {
+        fs::write(&corpus, contents).unwrap();
+        let message = fail(&["run", &config]);
+        assert!(message.contains(expected), "{message}");
+    }
+    fs::remove_file(&corpus).unwrap();
+    assert!(fail(&["run", &config]).contains("numbers.tsv"));
+
+    // A vocabulary that is not the checkpoint's.
+    fs::write(&corpus, good).unwrap();
+    succeed(&["run", &config, "--set", "run.steps=3", "--set", "evaluation.every_steps=0"]);
+    let other = folder.path().join("other.json").display().to_string();
+    succeed(&["vocab", &config, "-o", &other, "--set", "vocabulary.pieces=140"]);
+    let from = format!("model.from={}", folder.path().join("run/checkpoints/step-00000003").display());
+    let (vocabulary, output) =
+        (format!("model.vocabulary={other}"), format!("run.output={}/b", folder.path().display()));
+    let message = fail(&["run", &config, "--set", &from, "--set", &vocabulary, "--set", &output]);
+    assert!(message.contains("is not the vocabulary that"), "{message}");
+    let help = run(&["--help"]);
+    assert!(help.status.success());
+}
