@@ -89,9 +89,9 @@ impl Record {
 /// How to read a TSV file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Columns {
-    /// The names of the columns in order; an empty name is passed over.
+    /// The names of the columns in order; an empty name is passed over. Without any, the first line has them.
     pub names: Vec<String>,
-    /// The first line names the columns instead.
+    /// The first line names the columns and is no record.
     pub header: bool,
 }
 
@@ -192,7 +192,9 @@ pub fn for_each_record(
             let mut names = columns.names.clone();
             for_each_line(path, |line, text| {
                 if line == 1 && columns.header {
-                    names = text.split('\t').map(|name| name.trim().to_string()).collect();
+                    if names.is_empty() {
+                        names = text.split('\t').map(|name| name.trim().to_string()).collect();
+                    }
                     return Ok(());
                 }
                 if text.is_empty() {
@@ -371,6 +373,8 @@ mod tests {
         let path = write(&dir, "b.tsv", "\u{FEFF}Quality\t#1 ID\n1\t702876\n".as_bytes());
         let rows = records(&path, Format::Tsv, &Columns { names: vec![], header: true }).unwrap();
         assert_eq!(rows[0].text("Quality").unwrap(), "1");
+        let rows = records(&path, Format::Tsv, &Columns { names: vec!["label".into()], header: true }).unwrap();
+        assert_eq!((rows.len(), rows[0].text("label").unwrap().as_ref()), (1, "1"));
     }
 
     #[test]

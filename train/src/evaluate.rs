@@ -10,7 +10,7 @@ use t5_runtime::model::Model;
 
 use crate::config::Evaluation;
 use crate::metrics::Metric;
-use crate::tasks::{Examples, Task};
+use crate::tasks::Task;
 use crate::trainer::{EvaluationReport, Evaluator, Sample};
 use crate::vocabulary::Vocabulary;
 use crate::{Error, Result};
@@ -49,7 +49,7 @@ impl RuntimeEvaluator {
                 let text = |results: &[t5_runtime::generate::Output]| {
                     self.vocabulary.decode(results.first().map_or(&[][..], |best| &best.ids))
                 };
-                indices.iter().zip(&outputs).map(|(&index, results)| Ok((index, text(results)?))).collect()
+                Ok(indices.iter().zip(&outputs).map(|(&index, results)| (index, text(results))).collect())
             })
             .collect::<Result<_>>()?;
         let mut predictions = vec![String::new(); inputs.len()];
@@ -64,17 +64,14 @@ impl Evaluator for RuntimeEvaluator {
         let mut report = EvaluationReport::default();
         for task in self.tasks.iter().filter(|task| !task.dev.is_empty() && !task.config.metrics.is_empty()) {
             let count = if self.examples == 0 { task.dev.len() } else { self.examples.min(task.dev.len()) };
-            let mut inputs = task.dev_tokens(&self.vocabulary)?;
+            let mut inputs = task.dev_tokens(&self.vocabulary);
             inputs.truncate(count);
             let inputs: Vec<Vec<u32>> = inputs.into_iter().map(|example| example.inputs).collect();
             let predictions = self.predictions(&model, &inputs)?;
             let examples = &task.dev[..count];
-            let labels: &[String] = match &task.config.examples {
-                Examples::Glue { labels, .. } => labels,
-                _ => &[],
-            };
+            let labels = task.config.examples.labels();
             for name in &task.config.metrics {
-                for score in Metric::named(name)?.scores(&predictions, examples, labels)? {
+                for score in Metric::named(name)?.scores(&predictions, examples, &labels)? {
                     let name = format!("{}/{}", task.config.name, score.name);
                     if score.lower_is_better {
                         report.lower_is_better.insert(name.clone());

@@ -62,7 +62,7 @@ impl Pipeline {
         const ROWS: usize = 32;
         let mut batches = Vec::new();
         for task in self.tasks.iter() {
-            let mut tokens = task.dev_tokens(&self.vocabulary)?;
+            let mut tokens = task.dev_tokens(&self.vocabulary);
             if examples > 0 {
                 tokens.truncate(examples);
             }
@@ -107,7 +107,7 @@ pub fn model(config: &Config, vocabulary: &Vocabulary) -> Result<Model> {
     }
     if let Some(own) = &checkpoint.vocabulary {
         let own = t5_runtime::tokenizer::Tokenizer::new(&checkpoint.file, own)?;
-        let differs = |id: u32| own.piece(id) != Some(vocabulary.piece(id).as_str());
+        let differs = |id: u32| own.piece(id) != Some(vocabulary.piece(id));
         if own.vocab_size() < pieces || (0..pieces as u32).any(differs) {
             let what = format!("is not the vocabulary that {} was trained with", config.model.from);
             return Err(Error::file(vocabulary.path(), what));

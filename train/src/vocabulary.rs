@@ -5,7 +5,7 @@ mod training;
 
 use std::path::{Path, PathBuf};
 
-use tokenizers::Tokenizer;
+use t5_runtime::tokenizer::{self, Tokenizer};
 
 pub use charsmap::nmt_nfkc;
 pub use training::{VocabularyConfig, save, train};
@@ -19,52 +19,67 @@ pub const EOS: u32 = 1;
 /// Id of what no piece covers.
 pub const UNK: u32 = 2;
 
-/// Text to ids and back while training: what the data modules need of a tokenizer.
+/// Sentinels of a SentencePiece model, which does not have them itself.
+const EXTRA_IDS: u32 = 100;
+
+/// Text to ids and back while training: the runtime's tokenizer, so that a model is trained on what it will see.
 pub struct Vocabulary {
     tokenizer: Tokenizer,
     sentinels: Sentinels,
-    size: u32,
     path: PathBuf,
 }
 
 impl Vocabulary {
-    /// Reads a `tokenizer.json`, or the one in a folder.
+    /// Reads a `tokenizer.json` or a SentencePiece model, or the one in a folder.
     ///
     /// # Errors
-    /// Where there is none, or where it is not a T5 vocabulary (pad 0, `</s>` 1, `<unk>` 2, sentinels descending from
-    /// `<extra_id_0>`).
+    /// Where there is none, or where it is not a T5 vocabulary (pad 0, `</s>` 1, `<unk>` 2).
     pub fn read(path: &Path) -> Result<Vocabulary> {
-        let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
+        let mut path = path.to_path_buf();
+        if path.is_dir() {
+            let model = path.join("spiece.model");
+            path.push("tokenizer.json");
+            if !path.exists() && model.exists() {
+                path = model;
+            }
+        }
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-        let tokenizer =
-            Tokenizer::from_bytes(&bytes).map_err(|e| Error::file(&path, format!("expected a tokenizer.json: {e}")))?;
-        Vocabulary::new(tokenizer, &path)
+        let file = path.display().to_string();
+        let arrays = if path.extension().is_some_and(|suffix| suffix == "model") {
+            tokenizer::Vocabulary::from_sentencepiece(&file, &bytes, EXTRA_IDS)?
+        } else {
+            tokenizer::Vocabulary::from_tokenizer_json(&file, &bytes)?
+        };
+        Vocabulary::new(Tokenizer::new(&file, &arrays)?, &path)
+    }
+
+    /// ByT5's vocabulary, for a model of so many embedding rows.
+    ///
+    /// # Errors
+    /// Where the rows are too few.
+    pub fn bytes(rows: u32) -> Result<Vocabulary> {
+        let path = Path::new("bytes");
+        Vocabulary::new(Tokenizer::new("bytes", &tokenizer::Vocabulary::bytes(rows))?, path)
     }
 
     /// Checks that a tokenizer has T5's special tokens. `path` is for messages.
     ///
     /// # Errors
     /// As [`Vocabulary::read`].
-    pub fn new(mut tokenizer: Tokenizer, path: &Path) -> Result<Vocabulary> {
-        for (text, id) in [("<pad>", PAD), ("</s>", EOS), ("<unk>", UNK)] {
-            let found = tokenizer.token_to_id(text);
-            if found != Some(id) {
-                let found = found.map_or("none".to_string(), |id| id.to_string());
+    pub fn new(tokenizer: Tokenizer, path: &Path) -> Result<Vocabulary> {
+        for (text, found, id) in
+            [("<pad>", tokenizer.pad_id(), PAD), ("</s>", tokenizer.eos_id(), EOS), ("<unk>", tokenizer.unk_id(), UNK)]
+        {
+            if found != id {
                 return Err(Error::file(path, format!("expected {text} to have id {id}, found {found}")));
             }
         }
-        let first = tokenizer.token_to_id("<extra_id_0>").unwrap_or(0);
+        let first = tokenizer.sentinel_id(0).unwrap_or(0);
         let mut count = 0;
-        while first > count && tokenizer.token_to_id(&format!("<extra_id_{count}>")) == Some(first - count) {
+        while first > count && tokenizer.sentinel_id(count) == Some(first - count) {
             count += 1;
         }
-        // Lengths are this crate's business: a tokenizer saved with limits would cut examples without counting them.
-        tokenizer.with_padding(None);
-        tokenizer
-            .with_truncation(None)
-            .map_err(|e| Error::file(path, format!("the tokenizer's limits cannot be lifted: {e}")))?;
-        let size = tokenizer.get_vocab_size(true) as u32;
-        Ok(Vocabulary { tokenizer, sentinels: Sentinels { first, count }, size, path: path.to_path_buf() })
+        Ok(Vocabulary { tokenizer, sentinels: Sentinels { first, count }, path: path.to_path_buf() })
     }
 
     /// Where it was read from.
@@ -74,7 +89,7 @@ impl Vocabulary {
 
     /// Number of ids, sentinels included, without padding rows.
     pub fn size(&self) -> u32 {
-        self.size
+        self.tokenizer.vocab_size() as u32
     }
 
     /// The ids that stand for removed spans; a count of 0 where the vocabulary has none.
@@ -83,27 +98,18 @@ impl Vocabulary {
     }
 
     /// The ids of a text, without an end mark.
-    ///
-    /// # Errors
-    /// Where the tokenizer fails.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        self.tokenizer
-            .encode_fast(text, false)
-            .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(|e| Error::Invalid(format!("tokenizer: {e} in {text:?}")))
+    pub fn encode(&self, text: &str) -> Vec<u32> {
+        self.tokenizer.encode_prefix(text)
     }
 
     /// The text of ids; pad and end marks are left out, sentinels are written as `<extra_id_n>`.
-    ///
-    /// # Errors
-    /// Where the tokenizer fails.
-    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+    pub fn decode(&self, ids: &[u32]) -> String {
         let ids: Vec<u32> = ids.iter().copied().filter(|&id| id != PAD && id != EOS).collect();
-        self.tokenizer.decode(&ids, false).map_err(|e| Error::Invalid(format!("tokenizer: {e}")))
+        self.tokenizer.decode(&ids, false)
     }
 
     /// The piece of an id as it is spelled in the vocabulary.
-    pub fn piece(&self, id: u32) -> String {
-        self.tokenizer.id_to_token(id).unwrap_or_else(|| format!("[{id}]"))
+    pub fn piece(&self, id: u32) -> &str {
+        self.tokenizer.piece(id).unwrap_or("<unused>")
     }
 }

@@ -245,7 +245,7 @@ impl Source {
         let mut mixture = self.mixture.clone();
         mixture.restore(&start.drawn)?;
         let mut draws = start.carried.clone();
-        let mut examples = self.examples(&draws)?;
+        let mut examples = self.examples(&draws);
         let wanted = self.config.slots() * self.config.window;
         let slots = |examples: &[Example]| examples.iter().map(|e| e.inputs.len() + e.targets.len()).sum::<usize>();
         let mut have = slots(&examples);
@@ -253,7 +253,7 @@ impl Source {
             // About as many draws as are missing, judged by the ones so far; at first by a guess.
             let mean = if examples.is_empty() { 64 } else { (have / examples.len()).max(1) };
             let more: Vec<Draw> = (0..((wanted - have) / mean).clamp(16, 1 << 16)).map(|_| mixture.draw()).collect();
-            let made = self.examples(&more)?;
+            let made = self.examples(&more);
             have += slots(&made);
             draws.extend(more);
             examples.extend(made);
@@ -272,7 +272,7 @@ impl Source {
         Ok(Window { batches, next })
     }
 
-    fn examples(&self, draws: &[Draw]) -> Result<Vec<Example>> {
+    fn examples(&self, draws: &[Draw]) -> Vec<Example> {
         draws.par_iter().map(|draw| self.tasks[draw.task].draw(draw.nth, &self.vocabulary)).collect()
     }
 
@@ -399,6 +399,171 @@ mod tests {
             if wanted > 0.0 {
                 assert!(used / batches > tokens * 7 / 10, "{count} {tokens}: {} tokens a batch", used / batches);
             }
+        }
+    }
+
+    use crate::data::DataConfig;
+
+    /// Two tasks of self-made pairs.
+    fn data(folder: &std::path::Path, batches: BatchConfig) -> DataConfig {
+        std::fs::write(folder.join("pairs.tsv"), crate::testing::sentence_pairs(400)).unwrap();
+        let mut config: DataConfig = toml::from_str(
+            r#"
+            inputs_length = 90
+            targets_length = 90
+            [[tasks]]
+            name = "reverse"
+            train = ["pairs.tsv"]
+            source = { format = "tsv", columns = ["a", "b"] }
+            examples = { kind = "template", input = "{a}", target = "{b}" }
+            [[tasks]]
+            name = "fill"
+            train = ["pairs.tsv"]
+            source = { format = "tsv", columns = ["a"] }
+            examples = { kind = "denoise", text = "{a}" }
+        "#,
+        )
+        .unwrap();
+        config.dir = folder.to_path_buf();
+        config.batches = batches;
+        config
+    }
+
+    fn source(config: &DataConfig, seed: u64) -> TaskBatches {
+        let vocabulary = Arc::new(Vocabulary::bytes(384).unwrap());
+        let tasks = Arc::new(config.load(&vocabulary, seed).unwrap());
+        config.batches(tasks, vocabulary, seed).unwrap()
+    }
+
+    fn layouts() -> [BatchConfig; 3] {
+        let pack =
+            BatchConfig { rows: 3, encoder_length: 160, decoder_length: 120, window: 4, ..BatchConfig::default() };
+        let bucket = BatchConfig { layout: Layout::Bucket, tokens: 700, window: 4, ..BatchConfig::default() };
+        [BatchConfig { packing: Packing::Sequential, ..pack.clone() }, pack, bucket]
+    }
+
+    #[test]
+    fn batches_are_the_same_on_every_run_and_resume_anywhere() {
+        let dir = tempfile::tempdir().unwrap();
+        for layout in layouts() {
+            let config = data(dir.path(), layout);
+            let mut whole = source(&config, 5);
+            let mut states = Vec::new();
+            let mut batches = Vec::new();
+            for _ in 0..40 {
+                states.push(whole.state());
+                batches.push(whole.next_batch().unwrap());
+            }
+            for at in [0, 1, 7, 23, 39] {
+                let mut resumed = source(&config, 5);
+                resumed.next_batch().unwrap();
+                resumed.restore(&states[at]).unwrap();
+                for batch in &batches[at..] {
+                    assert_eq!(resumed.next_batch().unwrap(), *batch);
+                }
+            }
+            assert_ne!(source(&config, 6).next_batch().unwrap(), batches[0]);
+            // The position belongs to these data.
+            let error = source(&config, 6).restore(&states[3]).unwrap_err().to_string();
+            assert!(error.contains("belongs to other tasks"), "{error}");
+            assert!(source(&config, 5).restore(&serde_json::json!({"window": 1})).is_err());
+        }
+    }
+
+    #[test]
+    fn no_example_is_lost_between_windows() {
+        let dir = tempfile::tempdir().unwrap();
+        for layout in layouts() {
+            let mut config = data(dir.path(), layout);
+            config.tasks.truncate(1);
+            let mut source = source(&config, 9);
+            // Whole examples in the order of their batches, over about four epochs of 400.
+            let mut counts = std::collections::HashMap::new();
+            let mut seen = 0;
+            while seen < 1600 {
+                let batch = source.next_batch().unwrap();
+                for row in batch.encoder_ids.chunks(batch.enc_len) {
+                    for example in row.split(|&id| id == 1).filter(|ids| ids.iter().any(|&id| id != 0)) {
+                        let ids: Vec<u32> = example.iter().copied().filter(|&id| id != 0).collect();
+                        *counts.entry(ids).or_insert(0) += 1;
+                        seen += 1;
+                    }
+                }
+            }
+            assert_eq!(counts.len(), 400);
+            // An epoch ends within a window: no example is more than a window ahead.
+            assert!(counts.values().all(|n| (2..=6).contains(n)), "{:?}", counts.values().max());
+        }
+    }
+
+    #[test]
+    fn batches_keep_their_shape() {
+        let dir = tempfile::tempdir().unwrap();
+        let [sequential, first_fit, bucket] = layouts();
+        for layout in [sequential, first_fit] {
+            let mut source = source(&data(dir.path(), layout), 1);
+            for _ in 0..20 {
+                let batch = source.next_batch().unwrap();
+                assert_eq!((batch.rows, batch.enc_len, batch.dec_len), (3, 160, 120));
+            }
+        }
+        let mut source = source(&data(dir.path(), bucket), 1);
+        for _ in 0..20 {
+            let batch = source.next_batch().unwrap();
+            assert!(batch.rows * (batch.enc_len + batch.dec_len) <= 700);
+            assert!(batch.encoder_segments.iter().all(|&s| s <= 1));
+        }
+    }
+
+    #[test]
+    fn knobs_that_do_not_fit_are_errors() {
+        let [_, pack, bucket] = layouts();
+        assert!(pack.check(160, 120).is_ok() && bucket.check(90, 90).is_ok());
+        let error = pack.check(161, 120).unwrap_err().to_string();
+        assert!(error.contains("expected at least the longest example's 161 and 120, found 160 and 120"), "{error}");
+        assert!(BatchConfig { tokens: 100, ..bucket.clone() }.check(90, 90).is_err());
+        assert!(BatchConfig { rows: 0, ..pack }.check(9, 9).is_err());
+        assert!(BatchConfig { window: 0, ..bucket }.check(9, 9).is_err());
+    }
+
+    #[test]
+    fn default_data_fill_nine_tenths_of_the_slots() {
+        let (Some(tatoeba), Some(tokenizer)) =
+            (crate::testing::shared("data/tatoeba"), crate::testing::shared("models/t5-tokenizer"))
+        else {
+            return;
+        };
+        let text = include_str!("../../configs/default/finetune.toml");
+        let table: toml::Table = text.parse().unwrap();
+        let mut config: DataConfig = table["data"].clone().try_into().unwrap();
+        config.dir = tatoeba.parent().unwrap().to_path_buf();
+        // What lies there unpacked; the numbers of all tasks are in the model card.
+        config.tasks.retain(|task| task.train.iter().all(|file| file.starts_with("tatoeba")));
+        assert!(config.tasks.len() >= 3);
+        config.tasks.iter_mut().for_each(|task| {
+            task.max_examples = Some(8000);
+            task.max_dev_examples = Some(10);
+        });
+        let vocabulary = Arc::new(Vocabulary::read(&tokenizer).unwrap());
+        let tasks = Arc::new(config.load(&vocabulary, 1).unwrap());
+        let pack = BatchConfig { rows: 16, encoder_length: 256, decoder_length: 192, ..config.batches.clone() };
+        let layouts = [
+            BatchConfig { layout: Layout::Pack, packing: Packing::FirstFit, ..pack.clone() },
+            BatchConfig { layout: Layout::Bucket, tokens: 1100, ..pack.clone() },
+            BatchConfig { layout: Layout::Bucket, tokens: 4096, ..pack },
+        ];
+        for layout in layouts {
+            config.batches = layout;
+            let mut source = config.batches(tasks.clone(), vocabulary.clone(), 1).unwrap();
+            let (mut used, mut slots) = (0, 0);
+            for _ in 0..64 {
+                let batch = source.next_batch().unwrap();
+                used += batch.tokens();
+                slots += batch.encoder_ids.len() + batch.decoder_target_ids.len();
+            }
+            let fill = used as f64 / slots as f64;
+            println!("{:?}, {} tokens a batch: {:.1} % filled", config.batches.layout, used / 64, 100.0 * fill);
+            assert!(fill >= 0.9, "{fill}");
         }
     }
 }

@@ -56,7 +56,7 @@ pub enum Metric {
     WordErrorRate,
     /// F1 over all answers, and the share of questions with all answers right.
     Multirc,
-    /// Whether the predicted noun means the referent.
+    /// Share of schemas in which the predicted noun means the candidate or does not, as the schema says.
     Wsc,
 }
 
@@ -190,8 +190,12 @@ impl Metric {
                 [one("multirc-f1", f1_with_invalid(&targets, &predictions)), one("multirc-em", whole)].concat()
             }
             Metric::Wsc => {
-                let right = texts.iter().zip(&targets).filter(|(text, target)| wsc_score(text, target) == 1).count();
-                one("wsc", 100.0 * right as f64 / texts.len() as f64)
+                // A schema asks whether the noun is meant: "yes" is a prediction of the noun.
+                let right = texts.iter().zip(examples).filter(|(text, example)| {
+                    let score = wsc_score(text, &example.targets);
+                    if example.group == "0" { score == 0 } else { score == 1 }
+                });
+                one("wsc", 100.0 * right.count() as f64 / texts.len() as f64)
             }
         })
     }

@@ -260,17 +260,30 @@ impl Examples {
                 if !matches!(label.as_ref(), "1" | "True" | "true") {
                     return Ok(Vec::new());
                 }
-                Ok(vec![self.one(record)?])
+                Ok(vec![TextExample { group: String::new(), ..self.one(record)? }])
             }
             // Never trained, by the paper's protocol.
             Examples::Wnli { .. } => Ok(Vec::new()),
+            Examples::SquadSpan => Ok(squad_span(record)?.into_iter().collect()),
             _ => Ok(vec![self.one(record)?]),
         }
     }
 
     /// The evaluation examples of a record, with every reference.
     pub(super) fn evaluation(&self, record: &Record) -> Formatted<Vec<TextExample>> {
-        Ok(vec![self.one(record)?])
+        match self {
+            Examples::SquadSpan => Ok(squad_span(record)?.into_iter().collect()),
+            _ => Ok(vec![self.one(record)?]),
+        }
+    }
+
+    /// The class words of the targets, by class id; none where targets are free text.
+    pub fn labels(&self) -> Vec<String> {
+        match self {
+            Examples::Glue { labels, .. } => labels.clone(),
+            Examples::Multirc => vec!["False".into(), "True".into()],
+            _ => Vec::new(),
+        }
     }
 
     fn one(&self, record: &Record) -> Formatted<TextExample> {
@@ -292,7 +305,6 @@ impl Examples {
                 let inputs = collapse_spaces(&format!("squad trivia question: {question}"));
                 Ok(TextExample { inputs, targets, references: answers, group: String::new() })
             }
-            Examples::SquadSpan => squad_span(record),
             Examples::Multirc => multirc(record),
             Examples::Record => record_task(record),
             Examples::Dpr => winograd::dpr(
@@ -304,15 +316,29 @@ impl Examples {
             Examples::Wsc => {
                 let index = text(record, "span2_index")?;
                 let index = index.parse().map_err(|_| format!("span2_index: expected a number, found {index:?}"))?;
-                winograd::wsc(&text(record, "text")?, &text(record, "span1_text")?, &text(record, "span2_text")?, index)
+                let [all, noun, pronoun] = ["text", "span1_text", "span2_text"].map(|name| text(record, name));
+                let mut example = winograd::wsc(&all?, &noun?, &pronoun?, index)?;
+                example.group = right_noun(record);
+                Ok(example)
             }
             Examples::Wnli { premise, hypothesis } => {
                 let (inputs, targets) = winograd::wnli_to_wsc(&text(record, premise)?, &text(record, hypothesis)?)
                     .ok_or("expected a pronoun in the premise, found none")?;
-                Ok(TextExample::new(inputs, targets))
+                Ok(TextExample { group: right_noun(record), ..TextExample::new(inputs, targets) })
             }
-            Examples::Denoise { .. } | Examples::Slips { .. } => Err("is not made by a formatter".into()),
+            Examples::SquadSpan | Examples::Denoise { .. } | Examples::Slips { .. } => {
+                Err("is not made by a formatter".into())
+            }
         }
+    }
+}
+
+/// Whether the noun of a schema is the right one: "1" or "0", and "" where the record does not say.
+fn right_noun(record: &Record) -> String {
+    match record.text("label").as_deref() {
+        Some("1" | "True" | "true") => "1".into(),
+        Some("0" | "False" | "false") => "0".into(),
+        _ => String::new(),
     }
 }
 
@@ -416,18 +442,19 @@ fn squad(record: &Record) -> Formatted<TextExample> {
     Ok(TextExample { inputs, targets: references[0].clone(), references, group: String::new() })
 }
 
-fn squad_span(record: &Record) -> Formatted<TextExample> {
+/// The answer's place in the context's words, or nothing where it is not in there. As in the reference, characters that
+/// are no word characters are separators, every one of them, so that two in a row make an empty word.
+fn squad_span(record: &Record) -> Formatted<Option<TextExample>> {
     let mut example = squad(record)?;
-    let words: Vec<&str> = example.inputs.split(' ').collect();
-    let context = words.iter().position(|&w| w == "context:").map_or(0, |at| at + 1);
-    let answer: Vec<&str> = example.targets.split(' ').filter(|w| !w.is_empty()).collect();
-    let start = words[context..]
-        .windows(answer.len().max(1))
-        .position(|window| window == answer)
-        .ok_or_else(|| format!("answers: expected a part of the context, found {:?}", example.targets))?;
-    example.targets = format!("start: {start} end: {}", start + answer.len().saturating_sub(1));
+    let context = pad_punctuation(&text(record, "context")?);
+    let words = |text: &str| -> Vec<String> {
+        text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').map(str::to_string).collect()
+    };
+    let (context, answer) = (words(&context), words(&example.targets));
+    let Some(start) = context.windows(answer.len()).position(|window| window == answer) else { return Ok(None) };
+    example.targets = format!("start: {start} end: {}", start + answer.len() - 1);
     example.references = vec![example.targets.clone()];
-    Ok(example)
+    Ok(Some(example))
 }
 
 fn multirc(record: &Record) -> Formatted<TextExample> {
@@ -631,7 +658,8 @@ mod tests {
         assert_eq!(example.targets, "The answer . ");
         assert_eq!(example.references, ["The answer . ", "answer"]);
         let span = Examples::SquadSpan.evaluation(&record).unwrap().remove(0);
-        assert_eq!(span.targets, "start: 3 end: 5");
+        // Words: Some context _ _ The answer _ _ _ (the marks and what pads them are empty words).
+        assert_eq!(span.targets, "start: 4 end: 8");
         let trivia = Examples::SquadTrivia.evaluation(&record).unwrap().remove(0);
         assert_eq!(trivia.inputs, "squad trivia question: A question ? ");
     }
@@ -677,5 +705,51 @@ mod tests {
         assert_eq!(examples.iter().map(|e| e.targets.as_str()).collect::<Vec<_>>(), ["A", "C"]);
         fields[3].1 = Value::List(vec![]);
         assert_eq!(Examples::Record.training(&Record::new(1, fields)).unwrap()[0].targets, "<unk>");
+    }
+
+    /// Every local benchmark file makes examples of known labels.
+    #[test]
+    fn benchmark_files() {
+        use crate::{
+            objectives::Sentinels,
+            tasks::{Limits, Task, TaskConfig, TooLong},
+            vocabulary::Vocabulary,
+        };
+        let vocabulary = Vocabulary::bytes(384).unwrap();
+        assert_eq!(vocabulary.sentinels(), Sentinels { first: 258, count: vocabulary.sentinels().count });
+        let limits = Limits { inputs_length: 4096, targets_length: 128, too_long: TooLong::Truncate };
+        let registry: toml::Table = include_str!("../../configs/benchmarks.toml").parse().unwrap();
+        let tasks: Vec<TaskConfig> = registry["data"]["tasks"].clone().try_into().unwrap();
+        // Registry name, training examples, evaluation examples, one target of the evaluation's first example.
+        let expected = [
+            ("data/glue.tar.xz", "cola", 8551, "acceptable"),
+            ("data/glue.tar.xz", "sst2", 67349, "positive"),
+            ("data/glue.tar.xz", "mrpc", 3668, "equivalent"),
+            ("data/glue.tar.xz", "stsb", 5749, "5.0"),
+            ("data/glue.tar.xz", "qnli", 0, "entailment"),
+            ("data/glue.tar.xz", "rte", 2490, "not_entailment"),
+            ("data/glue.tar.xz", "wnli", 0, "The hair"),
+            ("data/superglue.tar.xz", "cb", 250, "entailment"),
+            ("data/superglue.tar.xz", "copa", 368, "choice1"),
+            ("data/superglue.tar.xz", "wic", 4885, ""),
+            ("data/xquad.tar.xz", "squad", 0, "308"),
+            ("data/scitldr.tar.xz", "scitldr", 1992, ""),
+        ];
+        let mut folders = std::collections::HashMap::new();
+        for (archive, name, count, target) in expected {
+            let Some(folder) = folders.entry(archive).or_insert_with(|| crate::testing::unpacked(archive)).as_ref()
+            else {
+                continue;
+            };
+            let config = tasks.iter().find(|task| task.name == name).unwrap_or_else(|| panic!("no task {name}"));
+            let task = Task::load(config, folder.path(), &vocabulary, limits, 1).unwrap_or_else(|e| panic!("{e}"));
+            println!("{name}: {:?}\n  {:?}", task.report, task.dev[0]);
+            assert_eq!(task.len(), count, "{name}");
+            assert!(!task.dev.is_empty() && task.dev[0].targets.starts_with(target), "{name}: {:?}", task.dev[0]);
+            let labels = config.examples.labels();
+            if !labels.is_empty() {
+                assert!(task.dev.iter().all(|example| labels.contains(&example.targets)), "{name}");
+            }
+        }
     }
 }

@@ -1,0 +1,513 @@
+//! From files to a task's data: reading, filtering, formatting and tokenising.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+};
+
+use rayon::prelude::*;
+
+use super::{
+    Data, Example, Examples, Limits, LoadReport, Ragged, TaskConfig, Template, TextExample, TooLong, add_slips,
+    denoise, formatters, split_sentences, stream,
+};
+use crate::{
+    Error, Result,
+    corpus::{self, Columns, Record},
+    objectives::{Mode, Objective},
+    random::{Permutation, derive, hash_bytes},
+    vocabulary::Vocabulary,
+};
+
+/// The training and evaluation records of a task, after its filters and hold-out.
+pub(super) fn split_records(
+    config: &TaskConfig,
+    data_dir: &Path,
+    seed: u64,
+    report: &mut LoadReport,
+) -> Result<(Vec<Record>, Vec<Record>)> {
+    let mut dev_records = Vec::new();
+    read_records(config, data_dir, &config.dev, |_, record| {
+        dev_records.push(record);
+        Ok(())
+    })?;
+    let mut seen: HashSet<u64> = HashSet::new();
+    if let Some(field) = &config.source.unique {
+        dev_records.retain(|r| r.text(field).is_none_or(|value| seen.insert(hash_bytes(value.as_bytes()))));
+    }
+    let mut records = Vec::new();
+    let mut total = 0;
+    read_records(config, data_dir, &config.train, |path, record| {
+        total += 1;
+        let field = |name: &str| {
+            record.text(name).ok_or_else(|| Error::data(path, record.line, formatters::no_field(name, &record)))
+        };
+        if let Some(name) = &config.source.unique
+            && !seen.insert(hash_bytes(field(name)?.as_bytes()))
+        {
+            report.filtered += 1;
+        } else if let Some(hold_out) = &config.hold_out
+            && hold_out.holds(&field(&hold_out.field)?)
+        {
+            report.filtered += 1;
+            dev_records.push(record);
+        } else {
+            records.push(record);
+        }
+        Ok(())
+    })?;
+    report.records = total;
+    drop(seen);
+    if let Some(most) = config.max_examples {
+        report.filtered += choose(&mut records, most, derive(seed, &[stream::ORDER]));
+    }
+    Ok((records, dev_records))
+}
+
+/// Texts to train a vocabulary on: inputs and targets of at most `count` training examples, a seeded choice.
+///
+/// # Errors
+/// As [`Task::load`].
+pub fn training_texts(config: &TaskConfig, data_dir: &Path, count: usize, seed: u64) -> Result<Vec<String>> {
+    let seed = derive(seed, &[hash_bytes(config.name.as_bytes())]);
+    config.examples.check(&config.name)?;
+    let (mut records, _) = split_records(config, data_dir, seed, &mut LoadReport::default())?;
+    choose(&mut records, count, derive(seed, &[stream::TEXTS]));
+    let made: Result<Vec<Vec<String>>> = records
+        .par_iter()
+        .map(|record| {
+            let in_record = |what| in_record(config, record, what);
+            Ok(match &config.examples {
+                Examples::Denoise { text, .. } => vec![Template::parse(text)?.fill(record).map_err(in_record)?],
+                Examples::Slips { text, prefix, rate } => {
+                    let text = Template::parse(text)?.fill(record).map_err(in_record)?;
+                    let slipped = add_slips(&text, *rate, derive(seed, &[record.line as u64]));
+                    vec![format!("{prefix}{slipped}"), text]
+                }
+                examples => {
+                    let texts = examples.training(record).map_err(in_record)?;
+                    texts.into_iter().flat_map(|example| [example.inputs, example.targets]).collect()
+                }
+            })
+        })
+        .collect();
+    Ok(made?.concat())
+}
+
+/// Keeps at most `most` records, a seeded choice in the file's order. Returns how many were left out.
+fn choose(records: &mut Vec<Record>, most: usize, seed: u64) -> usize {
+    let len = records.len();
+    if len > most {
+        let permutation = Permutation::new(len as u64, seed);
+        let mut i = 0;
+        records.retain(|_| {
+            i += 1;
+            permutation.at(i - 1) < most as u64
+        });
+    }
+    len - records.len()
+}
+
+fn in_record(config: &TaskConfig, record: &Record, what: String) -> Error {
+    Error::Invalid(format!("task {}: record of line {}: {what}", config.name, record.line))
+}
+
+/// Reads every file of a task, after its filters. `f` gets the file and the record.
+fn read_records(
+    config: &TaskConfig,
+    data_dir: &Path,
+    files: &[PathBuf],
+    mut f: impl FnMut(&Path, Record) -> Result<()>,
+) -> Result<()> {
+    let columns = Columns { names: config.source.columns.clone(), header: config.source.header };
+    for file in files {
+        let path = data_dir.join(file);
+        corpus::for_each_record(&path, config.source.format, &columns, |record| {
+            let mut keep = |record: Record| -> Result<()> {
+                if let Some(filter) = &config.source.length {
+                    let value = record
+                        .text(&filter.field)
+                        .ok_or_else(|| Error::data(&path, record.line, formatters::no_field(&filter.field, &record)))?;
+                    if !(filter.min_chars..=filter.max_chars).contains(&value.chars().count()) {
+                        return Ok(());
+                    }
+                }
+                f(&path, record)
+            };
+            if config.source.split_sentences {
+                let text = record
+                    .text("text")
+                    .ok_or_else(|| Error::data(&path, record.line, formatters::no_field("text", &record)))?;
+                for sentence in split_sentences(&text) {
+                    let fields = vec![("text".to_string(), corpus::Value::Text(sentence.to_string()))];
+                    keep(Record::new(record.line, fields))?;
+                }
+                Ok(())
+            } else {
+                keep(record)
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// What turning records into data needs.
+pub(super) struct Source<'a> {
+    pub config: &'a TaskConfig,
+    pub vocabulary: &'a Vocabulary,
+    pub limits: Limits,
+    pub seed: u64,
+}
+
+/// What tokenising one training text gave.
+enum Fitted {
+    Kept(Example),
+    Truncated(Example),
+    Dropped,
+}
+
+impl Source<'_> {
+    pub(super) fn training_data(&self, records: &[Record], report: &mut LoadReport) -> Result<Data> {
+        match &self.config.examples {
+            Examples::Denoise { text, prefix, objective, concatenate } => {
+                self.segments(records, text, prefix, objective, *concatenate, report)
+            }
+            Examples::Slips { text, prefix, rate } => {
+                let template = Template::parse(text)?;
+                let texts: Result<Vec<Option<String>>> = records
+                    .par_iter()
+                    .map(|record| {
+                        let text = template.fill(record).map_err(|e| self.in_record(record, e))?;
+                        // Slips add tokens: a text is only used where it would fit at twice its length.
+                        let prefix_len = self.vocabulary.encode(prefix).len();
+                        let len = self.vocabulary.encode(&text).len() + 1;
+                        let fits = len <= self.limits.targets_length
+                            && prefix_len + len + len / 2 <= self.limits.inputs_length;
+                        Ok(fits.then_some(text))
+                    })
+                    .collect();
+                let texts: Vec<String> = texts?.into_iter().flatten().collect();
+                report.dropped += records.len() - texts.len();
+                Ok(Data::Slips { texts, prefix: prefix.clone(), rate: *rate })
+            }
+            examples => {
+                let made: Result<Vec<Vec<Fitted>>> = records
+                    .par_iter()
+                    .map(|record| {
+                        let texts = examples.training(record).map_err(|e| self.in_record(record, e))?;
+                        Ok(texts.iter().map(|text| self.fit(text)).collect())
+                    })
+                    .collect();
+                let (mut inputs, mut targets) = (Ragged::default(), Ragged::default());
+                for fitted in made? {
+                    report.unused += usize::from(fitted.is_empty());
+                    for fitted in fitted {
+                        let example = match fitted {
+                            Fitted::Kept(example) => example,
+                            Fitted::Truncated(example) => {
+                                report.truncated += 1;
+                                example
+                            }
+                            Fitted::Dropped => {
+                                report.dropped += 1;
+                                continue;
+                            }
+                        };
+                        inputs.push(&example.inputs);
+                        targets.push(&example.targets);
+                    }
+                }
+                Ok(Data::Pairs { inputs, targets })
+            }
+        }
+    }
+
+    fn fit(&self, text: &TextExample) -> Fitted {
+        let mut inputs = self.vocabulary.encode(&text.inputs);
+        let mut targets = self.vocabulary.encode(&text.targets);
+        let Limits { inputs_length, targets_length, too_long } = self.limits;
+        let fits = inputs.len() < inputs_length && targets.len() < targets_length;
+        if !fits && too_long == TooLong::Drop {
+            return Fitted::Dropped;
+        }
+        inputs.truncate(inputs_length.saturating_sub(1));
+        targets.truncate(targets_length.saturating_sub(1));
+        let example = Example { inputs, targets };
+        if fits { Fitted::Kept(example) } else { Fitted::Truncated(example) }
+    }
+
+    fn segments(
+        &self,
+        records: &[Record],
+        text: &str,
+        prefix: &str,
+        objective: &Objective,
+        concatenate: bool,
+        report: &mut LoadReport,
+    ) -> Result<Data> {
+        let template = Template::parse(text)?;
+        let prefix = self.vocabulary.encode(prefix);
+        let modes: [Vec<u32>; 3] = match objective {
+            Objective::Ul2 => Mode::TEXTS.map(|text| self.vocabulary.encode(text)),
+            _ => Default::default(),
+        };
+        let mode_length = modes.iter().map(Vec::len).max().unwrap_or(0).saturating_sub(1);
+        let room = self.limits.inputs_length.saturating_sub(prefix.len() + mode_length);
+        let length = objective.segment_length(room, self.limits.targets_length);
+        let mut segments = Ragged::default();
+        let mut pending: Vec<u32> = Vec::new();
+        // Chunks bound the memory that ids of single records take before they are laid end to end.
+        for chunk in records.chunks(1 << 14) {
+            let tokens: Result<Vec<Vec<u32>>> = chunk
+                .par_iter()
+                .map(|record| {
+                    let text = template.fill(record).map_err(|e| self.in_record(record, e))?;
+                    Ok(self.vocabulary.encode(&text))
+                })
+                .collect();
+            for tokens in tokens? {
+                if concatenate {
+                    pending.extend_from_slice(&tokens);
+                    let whole = pending.len() / length * length;
+                    pending[..whole].chunks(length).for_each(|segment| segments.push(segment));
+                    pending.drain(..whole);
+                } else {
+                    report.divided += usize::from(tokens.len() > length);
+                    // A single token leaves nothing to infer it from.
+                    tokens.chunks(length).filter(|s| s.len() > 1).for_each(|segment| segments.push(segment));
+                }
+            }
+        }
+        if pending.len() > 1 {
+            segments.push(&pending);
+        }
+        Ok(Data::Segments { segments, objective: objective.clone(), prefix, modes })
+    }
+
+    /// The evaluation examples, and their ids where the texts do not give them back.
+    pub(super) fn dev_examples(&self, records: &[Record]) -> Result<(Vec<TextExample>, Option<Vec<Example>>)> {
+        let most = self.config.max_dev_examples.unwrap_or(usize::MAX);
+        let seed = |i: usize| derive(self.seed, &[stream::DEV, i as u64]);
+        let mut dev = Grouped { most, ..Grouped::default() };
+        match &self.config.examples {
+            Examples::Denoise { .. } | Examples::Slips { .. } => {}
+            formatter => {
+                for record in records {
+                    let made = formatter.evaluation(record).map_err(|e| self.in_record(record, e))?;
+                    made.into_iter().for_each(|example| dev.add(example));
+                }
+                return Ok((dev.examples, None));
+            }
+        }
+        match self.training_data(records, &mut LoadReport::default())? {
+            Data::Pairs { .. } => Ok((Vec::new(), None)),
+            Data::Slips { texts, prefix, rate } => {
+                for (i, text) in texts.iter().enumerate().take(most) {
+                    dev.add(TextExample::new(format!("{prefix}{}", add_slips(text, rate, seed(i))), text.as_str()));
+                }
+                Ok((dev.examples, None))
+            }
+            Data::Segments { segments, objective, prefix, modes } => {
+                let ids: Vec<Example> = (0..segments.len().min(most))
+                    .map(|i| denoise(segments.get(i), &objective, &prefix, &modes, self.vocabulary, seed(i)))
+                    .collect();
+                let text = |example: &Example| {
+                    TextExample::new(self.vocabulary.decode(&example.inputs), self.vocabulary.decode(&example.targets))
+                };
+                Ok((ids.iter().map(text).collect(), Some(ids)))
+            }
+        }
+    }
+
+    fn in_record(&self, record: &Record, what: String) -> Error {
+        in_record(self.config, record, what)
+    }
+}
+
+/// Evaluation examples, one for each input: other targets of an input are further references.
+#[derive(Default)]
+struct Grouped {
+    examples: Vec<TextExample>,
+    places: HashMap<[String; 3], usize>,
+    most: usize,
+}
+
+impl Grouped {
+    fn add(&mut self, example: TextExample) {
+        // Members of a group are judged one by one, however alike they are.
+        let target = if example.group.is_empty() { String::new() } else { example.targets.clone() };
+        let key = [example.inputs.clone(), example.group.clone(), target];
+        if let Some(&place) = self.places.get(&key) {
+            let known = &mut self.examples[place].references;
+            for reference in example.references {
+                if !known.contains(&reference) {
+                    known.push(reference);
+                }
+            }
+        } else if self.examples.len() < self.most {
+            self.places.insert(key, self.examples.len());
+            self.examples.push(example);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::Task;
+
+    const LIMITS: Limits = Limits { inputs_length: 24, targets_length: 12, too_long: TooLong::Truncate };
+
+    fn task(text: &str) -> TaskConfig {
+        toml::from_str(text).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        files.iter().for_each(|(name, text)| std::fs::write(dir.path().join(name), text).unwrap());
+        dir
+    }
+
+    const PAIRS: &str = r#"
+        name = "pairs"
+        train = ["train.tsv"]
+        dev = ["dev.tsv"]
+        source = { format = "tsv", columns = ["en", "de"] }
+        examples = { kind = "template", input = "{en}", target = "{de}" }
+    "#;
+
+    #[test]
+    fn long_examples_are_truncated_or_dropped_and_counted() {
+        let long = "x".repeat(30);
+        let dir = folder(&[("train.tsv", &format!("a\tb\n{long}\tc\nd\t{long}\n")), ("dev.tsv", "a\tb\na\tc\na\tb\n")]);
+        let vocabulary = Vocabulary::bytes(384).unwrap();
+        let cut = Task::load(&task(PAIRS), dir.path(), &vocabulary, LIMITS, 1).unwrap();
+        assert_eq!((cut.report.records, cut.report.examples, cut.report.truncated), (3, 3, 2));
+        let example = cut.example(0, 1, &vocabulary);
+        assert_eq!((example.inputs.len(), example.inputs.last()), (24, Some(&1)));
+        let limits = Limits { too_long: TooLong::Drop, ..LIMITS };
+        let dropped = Task::load(&task(PAIRS), dir.path(), &vocabulary, limits, 1).unwrap();
+        assert_eq!((dropped.report.examples, dropped.report.dropped), (1, 2));
+        // Targets of one source are its references, each once.
+        assert_eq!(cut.dev.len(), 1);
+        assert_eq!(cut.dev[0].references, ["b", "c"]);
+    }
+
+    #[test]
+    fn bad_files_and_records_are_errors() {
+        let vocabulary = Vocabulary::bytes(384).unwrap();
+        let load = |files: &[(&str, &str)], text: &str| {
+            let dir = folder(files);
+            Task::load(&task(text), dir.path(), &vocabulary, LIMITS, 1).err().map(|e| e.to_string()).unwrap_or_default()
+        };
+        let error = load(&[("train.tsv", "a\tb\nno tab\n"), ("dev.tsv", "a\tb\n")], PAIRS);
+        assert!(error.contains("train.tsv:2: expected 2 columns"), "{error}");
+        let error = load(&[("train.tsv", "a\tb\n")], PAIRS);
+        assert!(error.contains("dev.tsv: expected a data file"), "{error}");
+        let files = [("train.tsv", "a\tb\n"), ("dev.tsv", "a\tb\n")];
+        let error = load(&files, &PAIRS.replace("{en}", "{english}"));
+        assert_eq!(error, r#"task pairs: record of line 1: expected a field "english", found ["en", "de"]"#);
+        let error = load(&files, &PAIRS.replace("{en}", "{en"));
+        assert!(error.contains("task pairs: examples:") && error.contains("expected a `}`"), "{error}");
+        let filtered =
+            PAIRS.replace("source = {", "source = { length = { field = \"en\", min_chars = 5, max_chars = 9 },");
+        assert!(load(&files, &filtered).contains("expected training examples, found none"));
+        assert!(toml::from_str::<TaskConfig>(&PAIRS.replace("train =", "trian =")).is_err());
+    }
+
+    #[test]
+    fn held_out_records_are_never_trained_on() {
+        let lines: String = (0..2000).map(|i| format!("word{i} W ER{i} D\nword{i}(2) W {i}\n")).collect();
+        let dir = folder(&[("words.dict", &lines)]);
+        let config = task(
+            r#"
+            name = "pronounce"
+            train = ["words.dict"]
+            source = { format = "cmudict" }
+            hold_out = { field = "word", share = 0.05 }
+            examples = { kind = "template", input = "{word}", target = "{pronunciations}" }
+        "#,
+        );
+        let vocabulary = Vocabulary::bytes(384).unwrap();
+        let limits = Limits { inputs_length: 40, targets_length: 40, ..LIMITS };
+        let task = Task::load(&config, dir.path(), &vocabulary, limits, 1).unwrap();
+        // Standard deviation 10 around 100 words.
+        assert!(task.dev.len().abs_diff(100) < 50, "{}", task.dev.len());
+        assert_eq!(task.len(), 2 * (2000 - task.dev.len()));
+        assert!(task.dev.iter().all(|example| example.references.len() == 2));
+        let trained: HashSet<String> =
+            (0..task.len()).map(|i| vocabulary.decode(&task.example(0, i, &vocabulary).inputs)).collect();
+        assert!(task.dev.iter().all(|example| !trained.contains(&example.inputs)));
+        // Another run's seed does not move words across.
+        let again = Task::load(&config, dir.path(), &vocabulary, limits, 2).unwrap();
+        assert_eq!(again.dev, task.dev);
+    }
+
+    #[test]
+    fn an_epoch_has_every_example_once_and_the_next_another_order() {
+        let dir = folder(&[("train.tsv", &crate::testing::sentence_pairs(300)), ("dev.tsv", "a\tb\n")]);
+        let vocabulary = Vocabulary::bytes(384).unwrap();
+        let limits = Limits { inputs_length: 90, targets_length: 90, ..LIMITS };
+        let task = Task::load(&task(PAIRS), dir.path(), &vocabulary, limits, 1).unwrap();
+        let epoch =
+            |from: u64| -> Vec<Vec<u32>> { (from..from + 300).map(|n| task.draw(n, &vocabulary).inputs).collect() };
+        let (first, second) = (epoch(0), epoch(300));
+        assert_eq!(first.iter().collect::<HashSet<_>>().len(), 300);
+        assert_eq!(first.iter().collect::<HashSet<_>>(), second.iter().collect::<HashSet<_>>());
+        assert_ne!(first, second);
+        assert_eq!(first, epoch(0));
+    }
+
+    #[test]
+    fn unlabelled_text_is_corrupted_anew_each_epoch() {
+        let dir = folder(&[("text.txt", &crate::testing::sentence_pairs(50).replace('\t', "\n"))]);
+        let vocabulary = Vocabulary::bytes(384).unwrap();
+        let limits = Limits { inputs_length: 40, targets_length: 16, ..LIMITS };
+        let text = r#"
+            name = "text"
+            train = ["text.txt"]
+            hold_out = { field = "text", share = 0.1 }
+            examples = { kind = "denoise", concatenate = true }
+        "#;
+        let joined = Task::load(&task(text), dir.path(), &vocabulary, limits, 1).unwrap();
+        let segment = Objective::T5.segment_length(40, 16);
+        for index in 0..joined.len() - 1 {
+            let example = joined.example(0, index, &vocabulary);
+            let spans = example.inputs.iter().filter(|&&id| id > 200).count();
+            assert_eq!(example.inputs.len() + example.targets.len(), segment + 2 * spans + 2);
+        }
+        assert_ne!(joined.example(0, 3, &vocabulary), joined.example(1, 3, &vocabulary));
+        let alone = Task::load(&task(&text.replace("true", "false")), dir.path(), &vocabulary, limits, 1).unwrap();
+        assert!(alone.report.divided > 0 && alone.len() > joined.len());
+        // The evaluation's ids are its own corruption, the same every time.
+        assert_eq!(alone.dev_tokens(&vocabulary), alone.dev_tokens(&vocabulary));
+        assert!(!alone.dev.is_empty() && alone.dev[0].inputs.contains("<extra_id_0>"));
+    }
+
+    #[test]
+    fn slips_train_towards_the_clean_text() {
+        let dir = folder(&[
+            ("train.tsv", "They went home early.\tx\nThey went home early.\ty\nShe's not here yet.\tx\n"),
+            ("dev.tsv", "She's not here yet.\tx\n"),
+        ]);
+        let config = task(
+            r#"
+            name = "fix"
+            train = ["train.tsv"]
+            dev = ["dev.tsv"]
+            source = { format = "tsv", columns = ["en"], unique = "en" }
+            examples = { kind = "slips", text = "{en}", prefix = "fix: ", rate = 0.1 }
+        "#,
+        );
+        let vocabulary = Vocabulary::bytes(384).unwrap();
+        let limits = Limits { inputs_length: 90, targets_length: 90, ..LIMITS };
+        let task = Task::load(&config, dir.path(), &vocabulary, limits, 1).unwrap();
+        // One sentence is a duplicate, one belongs to the evaluation.
+        assert_eq!((task.len(), task.report.filtered, task.dev.len()), (1, 2, 1));
+        let texts: HashSet<String> =
+            (0..50).map(|epoch| vocabulary.decode(&task.example(epoch, 0, &vocabulary).inputs)).collect();
+        assert!(texts.len() > 20 && texts.iter().all(|text| text.starts_with("fix: ")));
+        assert_eq!(vocabulary.decode(&task.example(7, 0, &vocabulary).targets), "They went home early.");
+        assert_eq!(task.dev[0].references, ["She's not here yet."]);
+    }
+}
