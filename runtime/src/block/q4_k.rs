@@ -4,11 +4,11 @@
 //! of the super-block's d and dmin. The squared error of a value weighs as much as the sub-block's root mean square
 //! plus the value's magnitude: large weights matter more for products than their number says.
 //!
-//! 1. For each sub-block, a grid of spans around its range gives quants; weighted least squares gives the s and m that
-//!    suit those quants best, and new quants; the best of all is kept.
-//! 2. d and dmin are chosen so that the largest s and m become 63.
-//! 3. With the rounded scales, quants are chosen again, then d and dmin by least squares over the super-block, as
-//!    long as the error falls.
+//! 1. For each sub-block, each of a grid of spans around its range gives quants, and weighted least squares the s and m
+//!    that suit those quants best; from the best of them, quants and scales are improved in turn.
+//! 2. d and dmin are chosen so that the largest s and m become 63; s and m are rounded as a pair, trying neighbours.
+//! 3. d and dmin are fitted to the rounded scales and quants by least squares over the super-block, and step 2's
+//!    rounding is done again, as long as the error falls.
 
 use super::k_quants::pack_scales;
 use super::put_half;
