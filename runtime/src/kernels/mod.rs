@@ -266,7 +266,7 @@ impl Kernels {
     }
 
     /// What packed int8 weights are xored with: see [`simd::Simd::FLIP`].
-    fn flip(self) -> u8 {
+    fn flip(self) -> [u8; 4] {
         packed::flip(self)
     }
 }
