@@ -12,6 +12,7 @@ import { T5Error } from "./errors.js";
 import type { LoadRequest } from "./protocol.js";
 import type { Alignment, GenerateOptions, Info, LoadOptions, Output, Score, Source } from "./types.js";
 
+export { cache, type StoredModel } from "./store.js";
 export { T5Error, type ErrorCode } from "./errors.js";
 export type {
   Alignment, Build, GenerateOptions, Info, LoadOptions, Output, Progress, Score, Source,

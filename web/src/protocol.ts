@@ -9,6 +9,7 @@ export interface LoadRequest {
   sha256?: string;
   build?: Build;
   endpoint?: string;
+  cache?: boolean;
 }
 
 export type Call =

@@ -8,12 +8,24 @@ import type { Source } from "./types.js";
 export interface OpenFile {
   name: string;
   size: number;
+  /** The server's version of the file, where it names one. */
+  version: string | null;
+  /** Bytes at the front that were here already. */
+  resumed: number;
+  /** The whole file. */
   chunks(): AsyncIterable<Uint8Array>;
+}
+
+/** The beginning of a file, from a transfer that broke off. */
+export interface Beginning {
+  file: Blob;
+  version: string | null;
 }
 
 export interface SourceOptions {
   endpoint?: string;
   signal?: AbortSignal;
+  have?: Beginning | undefined;
 }
 
 /** How often a transfer is taken up again without a byte more having come. */
@@ -27,6 +39,8 @@ export async function open(source: Source, options: SourceOptions): Promise<Open
     return {
       name: "model",
       size: bytes.length,
+      version: null,
+      resumed: 0,
       async *chunks() {
         yield bytes;
       },
@@ -39,8 +53,8 @@ export async function open(source: Source, options: SourceOptions): Promise<Open
   return openUrl(text, options);
 }
 
-function openBlob(blob: Blob, name: string): OpenFile {
-  return { name, size: blob.size, chunks: () => read(blob.stream()) };
+export function openBlob(blob: Blob, name: string): OpenFile {
+  return { name, size: blob.size, version: null, resumed: 0, chunks: () => read(blob.stream()) };
 }
 
 async function openPath(path: string): Promise<OpenFile> {
@@ -52,48 +66,77 @@ async function openPath(path: string): Promise<OpenFile> {
   } catch (error) {
     throw new T5Error("not-found", (error as Error).message);
   }
-  return { name: path, size, chunks: () => fs.createReadStream(file, { highWaterMark: 1 << 20 }) };
+  return { name: path, size, version: null, resumed: 0, chunks: () => fs.createReadStream(file, { highWaterMark: 1 << 20 }) };
 }
 
-async function openUrl(url: string, options: SourceOptions): Promise<OpenFile> {
-  const response = await request(url, new Headers(), options.signal);
+async function openUrl(url: string, { signal, have }: SourceOptions): Promise<OpenFile> {
+  const wanted = have && have.file.size > 0 && isStrong(have.version) ? have : undefined;
+  const headers = wanted ? rangeFrom(wanted.file.size, wanted.version) : new Headers();
+  const response = await request(url, headers, signal);
   // The name only, not what a long address asks for.
   const name = new URL(response.url || url, "http://localhost").pathname.split("/").pop() || url;
+  const version = versionOf(response);
+  if (wanted && response.status === 206) {
+    const size = Number(/^bytes \d+-\d+\/(\d+)$/.exec(response.headers.get("content-range") ?? "")?.[1] ?? 0);
+    const start = wanted.file.size;
+    if (size > start) {
+      const chunks = async function* (): AsyncGenerator<Uint8Array> {
+        yield* read(wanted.file.stream());
+        yield* transfer(url, response, start, size, version, signal);
+      };
+      return { name, size, version, resumed: start, chunks };
+    }
+    await response.body?.cancel();
+    return openUrl(url, { ...(signal && { signal }) });
+  }
   const size = Number(response.headers.get("content-length") ?? 0);
   if (size === 0 || response.headers.has("content-encoding")) {
     // The size of what will arrive is not known: it must arrive first.
     return openBlob(await response.blob(), name);
   }
-  return { name, size, chunks: () => transfer(url, response, size, options.signal) };
+  return { name, size, version, resumed: 0, chunks: () => transfer(url, response, 0, size, version, signal) };
 }
 
-/** The chunks of a response; where it breaks off, of another one that goes on from there. */
+function versionOf(response: Response): string | null {
+  return response.headers.get("etag") ?? response.headers.get("last-modified");
+}
+
+/** A weak tag does not promise the same bytes, and servers refuse it in If-Range. */
+function isStrong(version: string | null): version is string {
+  return version !== null && !version.startsWith("W/");
+}
+
+function rangeFrom(start: number, version: string | null): Headers {
+  const headers = new Headers({ range: `bytes=${start}-` });
+  if (isStrong(version)) headers.set("if-range", version);
+  return headers;
+}
+
+/** The chunks of a response from byte `start` on; where it breaks off, of another one that goes on from there. */
 async function* transfer(
   url: string,
   first: Response,
+  start: number,
   size: number,
+  version: string | null,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array> {
-  const version = first.headers.get("etag") ?? first.headers.get("last-modified");
   let response: Response | undefined = first;
-  let received = 0;
+  let received = start;
   let failures = 0;
   while (received < size) {
     throwIfAborted(signal);
     try {
       if (!response) {
         await pause(FIRST_WAIT_MS * 2 ** (failures - 1), signal);
-        const headers = new Headers({ range: `bytes=${received}-` });
-        // A weak tag does not promise the same bytes, and servers refuse it here.
-        if (version && !version.startsWith("W/")) headers.set("if-range", version);
-        response = await request(url, headers, signal);
+        response = await request(url, rangeFrom(received, version), signal);
       }
       // A server that cannot go on, or whose file has changed, sends the whole file.
       let skip = response.status === 206 ? 0 : received;
       if (response.status === 206 && !response.headers.get("content-range")?.startsWith(`bytes ${received}-`)) {
         throw new T5Error("network", `${url}: expected the file from byte ${received} on, found another part`);
       }
-      if (skip > 0 && version !== (response.headers.get("etag") ?? response.headers.get("last-modified"))) {
+      if (skip > 0 && version !== versionOf(response)) {
         throw new T5Error("network", `${url}: the file changed during the transfer`);
       }
       for await (const chunk of read(response.body)) {

@@ -15,6 +15,8 @@ export type Build = "simd128" | "relaxed";
 export interface LoadOptions {
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
+  /** Whether a model from an address is kept on the device (browsers); yes if not given. */
+  cache?: boolean;
   /** The file's SHA-256 in hexadecimal; another file is refused. */
   sha256?: string;
   /** Forces a build, for tests; the best one otherwise. */
