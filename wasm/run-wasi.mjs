@@ -8,4 +8,4 @@ process.removeAllListeners("warning"); // "WASI is an experimental feature"
 const [program, ...args] = process.argv.slice(2);
 const wasi = new WASI({ version: "preview1", args: [program, ...args], env: process.env, preopens: { "/": "/" } });
 const module = await WebAssembly.compile(await readFile(program));
-process.exitCode = wasi.start(await WebAssembly.instantiate(module, wasi.getImportObject()));
+process.exit(wasi.start(await WebAssembly.instantiate(module, wasi.getImportObject())));

@@ -19,8 +19,8 @@ pub struct Engine {
 
 /// Who has the session.
 enum Work {
-    Idle(Session),
-    Generating(Generation<Session>),
+    Idle(Box<Session>),
+    Generating(Box<Generation<Session>>),
     /// A request was refused; the next one makes a session anew.
     Lost,
 }
@@ -124,7 +124,7 @@ impl Engine {
         let size = bytes.len();
         let checkpoint = Checkpoint::from_gguf(name, bytes)?;
         let model = Model::from_checkpoint(checkpoint, &ModelOptions { isa })?;
-        let work = Work::Idle(model.session());
+        let work = Work::Idle(Box::new(model.session()));
         Ok(Engine { model, bytes: size, work })
     }
 
@@ -132,8 +132,8 @@ impl Engine {
     fn session(&mut self) -> &mut Session {
         let session = match std::mem::replace(&mut self.work, Work::Lost) {
             Work::Idle(session) => session,
-            Work::Generating(generation) => generation.into_session(),
-            Work::Lost => self.model.session(),
+            Work::Generating(generation) => Box::new(generation.into_session()),
+            Work::Lost => Box::new(self.model.session()),
         };
         self.work = Work::Idle(session);
         match &mut self.work {
@@ -151,7 +151,7 @@ impl Engine {
         let options = request::options(&self.model, options)?;
         let source = source(&self.model)?;
         if let Work::Idle(session) = std::mem::replace(&mut self.work, Work::Lost) {
-            self.work = Work::Generating(session.into_generation(&source, &options)?);
+            self.work = Work::Generating(Box::new(session.into_generation(&source, &options)?));
         }
         Ok(())
     }
@@ -160,7 +160,7 @@ impl Engine {
         match std::mem::replace(&mut self.work, Work::Lost) {
             Work::Generating(generation) => {
                 let (outputs, session) = generation.finish_with_session();
-                self.work = Work::Idle(session);
+                self.work = Work::Idle(Box::new(session));
                 Ok(request::outputs(&outputs))
             }
             other => {

@@ -80,9 +80,9 @@ fn quantize_block<V: Simd>(v: V, x: &[f32; BLOCK], values: &mut [i8; BLOCK]) -> 
 fn flipped<V: Simd>(_: V, values: &[i8; BLOCK]) -> i32 {
     let mut sum = 0;
     for step in values.as_chunks::<4>().0 {
-        for j in 0..4 {
-            if V::FLIP[j] != 0 {
-                sum += i32::from(step[j]);
+        for (&value, flip) in step.iter().zip(V::FLIP) {
+            if flip != 0 {
+                sum += i32::from(value);
             }
         }
     }
