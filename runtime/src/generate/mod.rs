@@ -12,6 +12,8 @@ mod single;
 
 pub use options::{DEFAULT_MAX_NEW_TOKENS, EarlyStopping, GenerateOptions, LengthPenalty};
 
+use std::borrow::BorrowMut;
+
 use decoding::{Decoding, Search, find_stop};
 
 use crate::error::Result;
@@ -67,13 +69,19 @@ fn held_back(text: &str, stop: &[String]) -> usize {
 
 impl Session {
     /// Generates text for `text`. The result is an iterator of pieces; see [`Generation`].
-    pub fn generate(&mut self, text: &str, options: &GenerateOptions) -> Result<Generation<'_>> {
+    pub fn generate(&mut self, text: &str, options: &GenerateOptions) -> Result<Generation<&mut Session>> {
         let ids = self.model.tokenizer()?.encode(text);
         Generation::begin(self, &ids, options)
     }
 
     /// As [`Session::generate`], from ids (which should end with `</s>`).
-    pub fn generate_ids(&mut self, source: &[u32], options: &GenerateOptions) -> Result<Generation<'_>> {
+    pub fn generate_ids(&mut self, source: &[u32], options: &GenerateOptions) -> Result<Generation<&mut Session>> {
+        Generation::begin(self, source, options)
+    }
+
+    /// As [`Session::generate_ids`], and keeps the session until [`Generation::finish_with_session`] or
+    /// [`Generation::into_session`] gives it back.
+    pub fn into_generation(self, source: &[u32], options: &GenerateOptions) -> Result<Generation<Session>> {
         Generation::begin(self, source, options)
     }
 
@@ -98,8 +106,11 @@ impl Session {
 ///
 /// Pieces come as their tokens do under greedy search and single draws; beam search (and several draws) gives
 /// the whole text at the end. A piece never ends inside a UTF-8 character.
-pub struct Generation<'s> {
-    session: &'s mut Session,
+///
+/// `S` is how it holds its session: `&mut Session` where it lives on the stack beside it, [`Session`] where it must
+/// live on its own (a browser asks for one piece per turn of its event loop).
+pub struct Generation<S: BorrowMut<Session>> {
+    session: S,
     decoding: Decoding,
     /// `None` where text can only be known at the end.
     stream: Option<TextStream>,
@@ -112,12 +123,12 @@ pub struct Generation<'s> {
     stopped: bool,
 }
 
-impl<'s> Generation<'s> {
-    pub(crate) fn begin(session: &'s mut Session, source: &[u32], options: &GenerateOptions) -> Result<Generation<'s>> {
-        let decoding = Decoding::begin(session, &[source], options)?;
+impl<S: BorrowMut<Session>> Generation<S> {
+    fn begin(mut session: S, source: &[u32], options: &GenerateOptions) -> Result<Generation<S>> {
+        let decoding = Decoding::begin(session.borrow_mut(), &[source], options)?;
         let streams = decoding.plan.sequences() == 1;
-        let stream =
-            if streams { session.model.tokenizer().ok().map(|tokenizer| tokenizer.stream(true)) } else { None };
+        let model = &session.borrow().model;
+        let stream = if streams { model.tokenizer().ok().map(|tokenizer| tokenizer.stream(true)) } else { None };
         let mut generation = Generation {
             session,
             decoding,
@@ -144,11 +155,7 @@ impl<'s> Generation<'s> {
     /// The next piece; `None` at the end. Allocates nothing in the steady state.
     pub fn next_piece(&mut self) -> Option<&str> {
         loop {
-            let end =
-                self.text.len() - if self.done { 0 } else { held_back(&self.text, &self.decoding.plan.options.stop) };
-            if self.given < end {
-                let piece = self.given..end;
-                self.given = end;
+            if let Some(piece) = self.take() {
                 return Some(&self.text[piece]);
             }
             if self.done {
@@ -156,6 +163,22 @@ impl<'s> Generation<'s> {
             }
             self.advance();
         }
+    }
+
+    /// The text that is ready and has not been handed out, without generating more: for callers that go token by
+    /// token with [`Generation::step`]. `None` where there is none yet (or any more).
+    pub fn ready_piece(&mut self) -> Option<&str> {
+        self.take().map(|piece| &self.text[piece])
+    }
+
+    fn take(&mut self) -> Option<std::ops::Range<usize>> {
+        let held_back = if self.done { 0 } else { held_back(&self.text, &self.decoding.plan.options.stop) };
+        let piece = self.given..self.text.len() - held_back;
+        if piece.is_empty() {
+            return None;
+        }
+        self.given = piece.end;
+        Some(piece)
     }
 
     /// Generates one more token without asking for its text; false when there is none. For callers that want
@@ -170,7 +193,7 @@ impl<'s> Generation<'s> {
     /// One step of the decoder.
     fn advance(&mut self) {
         // After `begin` a step cannot fail: the model has a decoder and all ids are checked.
-        let more = self.decoding.step(self.session).unwrap_or(false);
+        let more = self.decoding.step(self.session.borrow_mut()).unwrap_or(false);
         if self.stream.is_some() {
             while let Search::Single(search) = &self.decoding.documents[0].search
                 && let Some(&id) = search.first().ids.get(self.seen)
@@ -199,7 +222,7 @@ impl<'s> Generation<'s> {
         match &mut self.stream {
             Some(stream) => self.text.push_str(stream.finish()),
             None => {
-                let mut results = self.decoding.results(self.session);
+                let mut results = self.decoding.results(self.session.borrow());
                 if let Some(best) = results.first_mut().and_then(|outputs| outputs.first_mut()) {
                     self.text = std::mem::take(&mut best.text);
                 }
@@ -208,15 +231,25 @@ impl<'s> Generation<'s> {
     }
 
     /// Runs to the end and returns the results, best first.
-    pub fn finish(mut self) -> Vec<Output> {
+    pub fn finish(self) -> Vec<Output> {
+        self.finish_with_session().0
+    }
+
+    /// As [`Generation::finish`], and gives the session back.
+    pub fn finish_with_session(mut self) -> (Vec<Output>, S) {
         while !self.done {
             self.advance();
         }
-        self.decoding.results(self.session).pop().unwrap_or_default()
+        (self.decoding.results(self.session.borrow()).pop().unwrap_or_default(), self.session)
+    }
+
+    /// Ends it where it is and gives the session back.
+    pub fn into_session(self) -> S {
+        self.session
     }
 }
 
-impl Iterator for Generation<'_> {
+impl<S: BorrowMut<Session>> Iterator for Generation<S> {
     type Item = String;
 
     fn next(&mut self) -> Option<String> {

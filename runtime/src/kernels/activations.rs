@@ -14,8 +14,8 @@ pub(crate) struct Activations {
     pub(crate) values: Vec<[i8; BLOCK]>,
     /// `[tiles][blocks][rows of the tile]`: value times scale approximates the activation.
     pub(crate) scales: Vec<f32>,
-    /// As `scales`: what the integer sum of a block starts from, -128 · Σ values where weights are stored flipped
-    /// (w xor 0x80 = w + 128 as an unsigned byte), 0 elsewhere.
+    /// As `scales`: what the integer sum of a block starts from, -128 · Σ of the values whose weights are stored
+    /// flipped (w xor 0x80 = w + 128 as an unsigned byte).
     pub(crate) starts: Vec<i32>,
 }
 
@@ -63,14 +63,30 @@ fn quantize_block<V: Simd>(v: V, x: &[f32; BLOCK], values: &mut [i8; BLOCK]) -> 
     let halves = values.as_chunks_mut::<LANES>().0;
     v.store_i8(low, &mut halves[0]);
     v.store_i8(high, &mut halves[1]);
-    let start = if V::FLIP == 0 {
+    let start = if V::FLIP == [0; 4] {
         0
+    } else if V::FLIP != [0x80; 4] {
+        flipped(v, values) * -128
     } else {
         // Each of the 32 values carries the bits of the magic number.
         let sum = v.sum_i32(v.add_i32(low, high)).wrapping_sub(0x4b40_0000i32.wrapping_mul(32));
         sum.wrapping_mul(-128)
     };
     (scale, start)
+}
+
+/// The sum of the values whose weights are stored flipped.
+#[inline(always)]
+fn flipped<V: Simd>(_: V, values: &[i8; BLOCK]) -> i32 {
+    let mut sum = 0;
+    for step in values.as_chunks::<4>().0 {
+        for (&value, flip) in step.iter().zip(V::FLIP) {
+            if flip != 0 {
+                sum += i32::from(value);
+            }
+        }
+    }
+    sum
 }
 
 /// The largest magnitude, compared as integers so that NaN counts as the largest.

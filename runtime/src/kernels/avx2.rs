@@ -79,7 +79,7 @@ impl Simd for Avx2 {
     type W = ([__m256i; 2], [__m256i; 2]);
     type A = __m256i;
 
-    const FLIP: u8 = 0;
+    const FLIP: [u8; 4] = [0; 4];
     const ROWS_Q8: usize = 3;
     const ROWS_F32: usize = 6;
 

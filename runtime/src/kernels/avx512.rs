@@ -35,7 +35,7 @@ impl Simd for Avx512 {
     type W = __m512i;
     type A = __m512i;
 
-    const FLIP: u8 = 0x80;
+    const FLIP: [u8; 4] = [0x80; 4];
     const ROWS_Q8: usize = 8;
     const ROWS_F32: usize = 12;
 

@@ -20,6 +20,8 @@ mod product;
 mod rows;
 mod scalar;
 mod simd;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod simd128;
 #[cfg(test)]
 mod tests;
 
@@ -40,11 +42,15 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 (F, BW, DQ, VL) and VNNI. AVX-512 without VNNI uses [`Isa::Avx2`].
     Avx512,
+    /// WebAssembly with 128-bit vectors, where the module is compiled for them.
+    Simd128,
+    /// The same with relaxed vectors, of which only integer products that are exact everywhere are used.
+    Relaxed,
 }
 
 impl Isa {
     /// All of them, the best last.
-    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Simd128, Isa::Relaxed];
 
     /// The name used on the command line.
     pub fn name(self) -> &'static str {
@@ -52,6 +58,8 @@ impl Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Simd128 => "simd128",
+            Isa::Relaxed => "relaxed",
         }
     }
 
@@ -62,7 +70,12 @@ impl Isa {
             Isa::Avx2 => avx2::detected(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::detected(),
-            #[cfg(not(target_arch = "x86_64"))]
+            // A WebAssembly module with instructions that the engine lacks does not load at all.
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Isa::Simd128 => true,
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
+            Isa::Relaxed => true,
+            #[allow(unreachable_patterns)] // each target has its own
             _ => false,
         }
     }
@@ -83,6 +96,8 @@ macro_rules! dispatch {
             use $crate::kernels::{Isa, scalar};
             #[cfg(target_arch = "x86_64")]
             use $crate::kernels::{avx2, avx512};
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            use $crate::kernels::simd128;
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,f16c")]
@@ -106,7 +121,11 @@ macro_rules! dispatch {
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 => unsafe { run_avx512($($arg),*) },
-                #[cfg(not(target_arch = "x86_64"))]
+                #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+                Isa::Simd128 => $generic(simd128::Simd128, $($arg),*),
+                #[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
+                Isa::Relaxed => $generic(simd128::Relaxed, $($arg),*),
+                #[allow(unreachable_patterns)] // each target has its own
                 _ => unreachable!("no value of Kernels stands for an instruction set that is not there"),
             }
         }
@@ -266,7 +285,7 @@ impl Kernels {
     }
 
     /// What packed int8 weights are xored with: see [`simd::Simd::FLIP`].
-    fn flip(self) -> u8 {
+    fn flip(self) -> [u8; 4] {
         packed::flip(self)
     }
 }

@@ -32,11 +32,11 @@ fn rows<'a>(parts: &'a [&Tensor]) -> impl Iterator<Item = (&'a Tensor, usize)> {
 }
 
 impl Q8 {
-    /// Interleaves Q8_0 rows of `k` values, xoring each weight with `flip`.
+    /// Interleaves Q8_0 rows of `k` values, xoring every four weights with `flip`.
     ///
     /// # Errors
     /// If a scale is infinite or NaN.
-    pub(crate) fn pack(parts: &[&Tensor], n: usize, k: usize, flip: u8) -> Result<Q8> {
+    pub(crate) fn pack(parts: &[&Tensor], n: usize, k: usize, flip: [u8; 4]) -> Result<Q8> {
         let (groups, blocks) = (n.div_ceil(LANES), k / BLOCK);
         let block_bytes = DType::Q8_0.block_bytes();
         let mut weights = Table::<WeightBlock>::zeroed(groups * blocks);
@@ -54,7 +54,8 @@ impl Q8 {
                 }
                 scales[lane] = scale;
                 for (step, values) in weights.0.iter_mut().zip(source[2..].as_chunks::<4>().0) {
-                    step[4 * lane..4 * lane + 4].copy_from_slice(&values.map(|w| w ^ flip));
+                    step[4 * lane..4 * lane + 4]
+                        .copy_from_slice(&std::array::from_fn::<_, 4, _>(|i| values[i] ^ flip[i]));
                 }
             }
         }
@@ -125,8 +126,8 @@ pub(crate) fn pack_pairs<E: Element>(parts: &[&Tensor], n: usize, k: usize) -> T
     packed
 }
 
-fn flip_of<V: Simd>(_: V) -> u8 {
+fn flip_of<V: Simd>(_: V) -> [u8; 4] {
     V::FLIP
 }
 
-super::dispatch!(pub(super) fn flip() -> u8 = flip_of);
+super::dispatch!(pub(super) fn flip() -> [u8; 4] = flip_of);

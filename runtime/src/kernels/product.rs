@@ -131,7 +131,7 @@ fn q8_tile<V: Simd, const M: usize>(
     let activations = values.iter().zip(scales).zip(starts);
     for ((weights, weight_scales), ((values, scales), starts)) in weights.iter().zip(weight_scales).zip(activations) {
         let mut sums = [v.splat_i32(0); M];
-        if V::FLIP != 0 {
+        if V::FLIP != [0; 4] {
             for i in 0..M {
                 sums[i] = v.splat_i32(starts[i]);
             }

@@ -17,7 +17,7 @@ impl Simd for Scalar {
     type W = [[i8; 4]; LANES];
     type A = [i8; 4];
 
-    const FLIP: u8 = 0;
+    const FLIP: [u8; 4] = [0; 4];
     const ROWS_Q8: usize = 2;
     const ROWS_F32: usize = 4;
 

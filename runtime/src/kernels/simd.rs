@@ -32,9 +32,9 @@ pub(crate) trait Simd: Copy {
     /// 4 int8 activations for every lane, prepared for [`Simd::dot`].
     type A: Copy;
 
-    /// Packed int8 weights are stored xor this value: 0x80 where the instruction set multiplies unsigned weights
-    /// with signed activations (the sums then start from [`Simd::start`]'s correction), 0 elsewhere.
-    const FLIP: u8;
+    /// Every four consecutive packed int8 weights of a row are stored xor these values: 0x80 where the instruction
+    /// set needs a weight w as the unsigned byte w + 128 (sums then start from a correction), 0 elsewhere.
+    const FLIP: [u8; 4];
     /// Rows of activations that meet a group of 16 weight rows at once in int8 products, at most 12.
     const ROWS_Q8: usize;
     /// The same for f32 arithmetic, at most 12.

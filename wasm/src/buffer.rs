@@ -1,0 +1,101 @@
+//! A file on its way into the module's memory.
+
+use js_sys::Uint8Array;
+use t5_runtime::storage::Bytes;
+use wasm_bindgen::prelude::*;
+
+use crate::error::Failure;
+
+/// Memory for a file of known size. JavaScript fills it front to back; no second copy exists.
+#[wasm_bindgen]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    size: usize,
+}
+
+#[wasm_bindgen]
+impl Buffer {
+    /// Memory for `size` bytes; throws `out-of-memory` where there is not that much.
+    #[wasm_bindgen(constructor)]
+    pub fn new(size: f64) -> Result<Buffer, JsValue> {
+        Ok(Buffer::with_size(size)?)
+    }
+
+    /// Copies the next bytes in; throws if they are more than announced.
+    pub fn append(&mut self, chunk: &Uint8Array) -> Result<(), JsValue> {
+        let (filled, length) = (self.bytes.len(), chunk.length() as usize);
+        self.check(length)?;
+        self.bytes.resize(filled + length, 0);
+        chunk.copy_to(&mut self.bytes[filled..]);
+        Ok(())
+    }
+
+    /// The SHA-256 of what has arrived, as 64 hexadecimal digits.
+    pub fn sha256(&self) -> String {
+        use sha2::{Digest, Sha256};
+        Sha256::digest(&self.bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// How many bytes have arrived.
+    #[wasm_bindgen(getter)]
+    pub fn filled(&self) -> f64 {
+        self.bytes.len() as f64
+    }
+}
+
+impl Buffer {
+    fn with_size(size: f64) -> Result<Buffer, Failure> {
+        // Sizes are whole and below 2^32 (a larger one saturates and is refused by the allocator).
+        let size = size as usize;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(size).map_err(|_| {
+            Failure::new(
+                "out-of-memory",
+                format!("expected {:.0} MB of memory for the model, found less", size as f64 / 1e6),
+            )
+        })?;
+        Ok(Buffer { bytes, size })
+    }
+
+    fn check(&self, more: usize) -> Result<(), Failure> {
+        if more > self.size - self.bytes.len() {
+            let found = self.bytes.len() + more;
+            return Err(Failure::new("bad-model", format!("expected {} bytes, found at least {found}", self.size)));
+        }
+        Ok(())
+    }
+
+    /// The whole file.
+    pub(crate) fn into_bytes(self) -> Result<Bytes, Failure> {
+        if self.bytes.len() != self.size {
+            let what = format!("expected {} bytes, found {}", self.size, self.bytes.len());
+            return Err(Failure::new("bad-model", what));
+        }
+        Ok(Bytes::from_vec(self.bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_sizes_are_refused() {
+        let mut buffer = Buffer::with_size(4.0).unwrap();
+        buffer.check(4).unwrap();
+        assert_eq!(buffer.check(5).unwrap_err().message, "expected 4 bytes, found at least 5");
+        buffer.bytes.extend([1, 2, 3]);
+        assert_eq!(buffer.into_bytes().unwrap_err().message, "expected 4 bytes, found 3");
+        assert_eq!(Buffer::with_size(1e300).err().unwrap().code, "out-of-memory");
+    }
+
+    #[test]
+    fn a_full_buffer_is_the_file() {
+        let mut buffer = Buffer::with_size(3.0).unwrap();
+        buffer.bytes.extend(*b"abc");
+        // FIPS 180-2, appendix B.1.
+        let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(buffer.sha256(), sum);
+        assert_eq!(*buffer.into_bytes().unwrap(), *b"abc");
+    }
+}

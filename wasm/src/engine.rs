@@ -1,0 +1,187 @@
+//! A model and its one working space, driven one token at a time.
+
+use serde_json::json;
+use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::{Generation, Model, ModelOptions, Session};
+use wasm_bindgen::prelude::*;
+
+use crate::buffer::Buffer;
+use crate::error::Failure;
+use crate::request;
+
+/// An open model. One request runs at a time; the JavaScript side keeps the queue.
+#[wasm_bindgen]
+pub struct Engine {
+    model: Model,
+    bytes: usize,
+    work: Work,
+}
+
+/// Who has the session.
+enum Work {
+    Idle(Box<Session>),
+    Generating(Box<Generation<Session>>),
+    /// A request was refused; the next one makes a session anew.
+    Lost,
+}
+
+type JsResult<T> = Result<T, JsValue>;
+
+#[wasm_bindgen]
+impl Engine {
+    /// Opens a GGUF file and takes the buffer over. `isa` forces an instruction set.
+    pub fn open(name: &str, buffer: Buffer, isa: Option<String>) -> JsResult<Engine> {
+        Ok(Engine::try_open(name, buffer, isa)?)
+    }
+
+    /// What is loaded: configuration, vocabulary, defaults, instruction set, sizes in bytes. JSON.
+    pub fn info(&self) -> String {
+        let tokenizer = self.model.tokenizer().ok();
+        json!({
+            "file": self.model.file(),
+            "fileBytes": self.bytes,
+            "memoryBytes": memory_bytes(),
+            "isa": self.model.kernels().isa().name(),
+            "config": self.model.config().to_json(),
+            "generation": self.model.generation_defaults().to_json(),
+            "tokenizer": tokenizer.map(|tokenizer| json!({
+                "vocabSize": tokenizer.vocab_size(),
+                "padId": tokenizer.pad_id(),
+                "eosId": tokenizer.eos_id(),
+                "unkId": tokenizer.unk_id(),
+            })),
+            "notes": self.model.notes(),
+        })
+        .to_string()
+    }
+
+    /// Begins a generation from a text; one that is under way ends.
+    pub fn start(&mut self, text: &str, options: &str) -> JsResult<()> {
+        Ok(self.try_start(|model| Ok(model.tokenizer()?.encode(text)), options)?)
+    }
+
+    /// Begins a generation from ids (which should end with `</s>`).
+    #[wasm_bindgen(js_name = startIds)]
+    pub fn start_ids(&mut self, ids: &[u32], options: &str) -> JsResult<()> {
+        Ok(self.try_start(|_| Ok(ids.to_vec()), options)?)
+    }
+
+    /// Generates one token more; false when there is none.
+    pub fn step(&mut self) -> bool {
+        match &mut self.work {
+            Work::Generating(generation) => generation.step(),
+            _ => false,
+        }
+    }
+
+    /// The text that has become ready since the last call; undefined where there is none.
+    pub fn take(&mut self) -> Option<String> {
+        match &mut self.work {
+            Work::Generating(generation) => generation.ready_piece().map(str::to_owned),
+            _ => None,
+        }
+    }
+
+    /// Runs the generation to its end: the results, best first. JSON.
+    pub fn finish(&mut self) -> JsResult<String> {
+        Ok(self.try_finish()?)
+    }
+
+    /// Ends a generation where it is.
+    pub fn cancel(&mut self) {
+        self.session();
+    }
+
+    /// Log-probabilities of a target and `</s>` given a source. JSON.
+    pub fn score(&mut self, source: &str, target: &str) -> JsResult<String> {
+        Ok(self.session().score(source, target).map(|score| request::score(&score)).map_err(Failure::from)?)
+    }
+
+    /// The mean of the encoder's hidden states, `[d_model]`.
+    pub fn embed(&mut self, text: &str) -> JsResult<Vec<f32>> {
+        Ok(self.session().embed(text).map_err(Failure::from)?)
+    }
+
+    /// Which source tokens each token of a target attends to. JSON.
+    pub fn alignment(&mut self, source: &str, target: &str) -> JsResult<String> {
+        Ok(self.try_alignment(source, target)?)
+    }
+
+    /// The ids of a text, `</s>` behind them.
+    pub fn tokenize(&self, text: &str) -> JsResult<Vec<u32>> {
+        Ok(self.model.tokenizer().map_err(Failure::from)?.encode(text))
+    }
+
+    /// The text of ids, special tokens left out.
+    pub fn detokenize(&self, ids: &[u32]) -> JsResult<String> {
+        Ok(self.model.tokenizer().map_err(Failure::from)?.decode(ids, true))
+    }
+}
+
+impl Engine {
+    fn try_open(name: &str, buffer: Buffer, isa: Option<String>) -> Result<Engine, Failure> {
+        let bytes = buffer.into_bytes()?;
+        let size = bytes.len();
+        let checkpoint = Checkpoint::from_gguf(name, bytes)?;
+        let model = Model::from_checkpoint(checkpoint, &ModelOptions { isa })?;
+        let work = Work::Idle(Box::new(model.session()));
+        Ok(Engine { model, bytes: size, work })
+    }
+
+    /// The session; a generation under way ends.
+    fn session(&mut self) -> &mut Session {
+        let session = match std::mem::replace(&mut self.work, Work::Lost) {
+            Work::Idle(session) => session,
+            Work::Generating(generation) => Box::new(generation.into_session()),
+            Work::Lost => Box::new(self.model.session()),
+        };
+        self.work = Work::Idle(session);
+        match &mut self.work {
+            Work::Idle(session) => session,
+            _ => unreachable!("set in the line above"),
+        }
+    }
+
+    fn try_start(
+        &mut self,
+        source: impl Fn(&Model) -> Result<Vec<u32>, Failure>,
+        options: &str,
+    ) -> Result<(), Failure> {
+        self.session();
+        let options = request::options(&self.model, options)?;
+        let source = source(&self.model)?;
+        if let Work::Idle(session) = std::mem::replace(&mut self.work, Work::Lost) {
+            self.work = Work::Generating(Box::new(session.into_generation(&source, &options)?));
+        }
+        Ok(())
+    }
+
+    fn try_finish(&mut self) -> Result<String, Failure> {
+        match std::mem::replace(&mut self.work, Work::Lost) {
+            Work::Generating(generation) => {
+                let (outputs, session) = generation.finish_with_session();
+                self.work = Work::Idle(Box::new(session));
+                Ok(request::outputs(&outputs))
+            }
+            other => {
+                self.work = other;
+                Err(Failure::new("failed", "finish: no generation is under way"))
+            }
+        }
+    }
+
+    fn try_alignment(&mut self, source: &str, target: &str) -> Result<String, Failure> {
+        let tokenizer = self.model.tokenizer()?;
+        let (source, target) = (tokenizer.encode(source), tokenizer.encode(target));
+        let alignment = self.session().alignment_ids(&source, &target)?;
+        Ok(request::alignment(&self.model, &alignment))
+    }
+}
+
+/// The size of the module's memory, which never shrinks.
+fn memory_bytes() -> usize {
+    #[cfg(target_arch = "wasm32")]
+    return core::arch::wasm32::memory_size(0) * 65536;
+    #[cfg(not(target_arch = "wasm32"))]
+    0
+}

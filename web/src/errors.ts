@@ -1,0 +1,56 @@
+/** What went wrong, for programs. The message says it for people. */
+export type ErrorCode =
+  /** An option is unknown, out of range or contradicts another one. */
+  | "bad-option"
+  /** The file is not a model that this package can run. */
+  | "bad-model"
+  /** The model does not fit into memory. */
+  | "out-of-memory"
+  /** There is no file at the address. */
+  | "not-found"
+  /** The transfer failed, also after several attempts. */
+  | "network"
+  /** The file is not the one whose SHA-256 was given. */
+  | "checksum"
+  /** The request's signal was aborted. */
+  | "aborted"
+  /** `dispose()` was called. */
+  | "disposed"
+  /** The browser lacks something that is needed. */
+  | "unsupported"
+  /** A fault of this package. */
+  | "failed";
+
+/** The only kind of error that this package throws. */
+export class T5Error extends Error {
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string) {
+    super(message);
+    this.code = code;
+    // What programs look for after they aborted something.
+    this.name = code === "aborted" ? "AbortError" : "T5Error";
+  }
+}
+
+const CODES: ReadonlySet<string> = new Set<ErrorCode>([
+  "bad-option", "bad-model", "out-of-memory", "not-found", "network", "checksum", "aborted", "disposed", "unsupported",
+  "failed",
+]);
+
+/** Anything thrown, as a `T5Error`: the module's errors carry their code, a trap is a fault. */
+export function asT5Error(error: unknown): T5Error {
+  if (error instanceof T5Error) return error;
+  const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
+  const text = typeof message === "string" ? message : String(error);
+  return new T5Error(typeof code === "string" && CODES.has(code) ? (code as ErrorCode) : "failed", text);
+}
+
+/** Throws if the signal is aborted. */
+export function throwIfAborted(signal?: AbortSignal): void {
+  if (signal?.aborted) throw aborted();
+}
+
+export function aborted(): T5Error {
+  return new T5Error("aborted", "the request was aborted");
+}

@@ -1,0 +1,203 @@
+// The worker's side: one model, requests one after the other, abort between two tokens.
+
+import { choose, load, type Module } from "./builds.js";
+import type { Engine } from "../wasm/simd128/t5_wasm.js";
+import { aborted, asT5Error, T5Error, throwIfAborted } from "./errors.js";
+import { turn } from "./platform.js";
+import type { Call, FromWorker, LoadRequest, Port, ToWorker } from "./protocol.js";
+import { open, openBlob, type OpenFile } from "./source.js";
+import { exclusively, store } from "./store.js";
+import type { Info } from "./types.js";
+
+/** Progress reports at most this often, in bytes. */
+const REPORT_EVERY = 1 << 20;
+
+/** Answers requests that come through a port, in their order. */
+export function serve(port: Port<FromWorker, ToWorker>): void {
+  const host = new Host(port);
+  const aborts = new Map<number, AbortController>();
+  let last: Promise<void> = Promise.resolve();
+  port.receive((message) => {
+    if (message.op === "abort") {
+      aborts.get(message.id)?.abort();
+      return;
+    }
+    const { id } = message;
+    const abort = new AbortController();
+    aborts.set(id, abort);
+    const answered = (answer: FromWorker): void => {
+      if (aborts.delete(id)) port.post(answer, transferable(answer));
+    };
+    const failed = (error: unknown): void => {
+      const { code, message } = asT5Error(error);
+      answered({ id, kind: "error", code, message });
+    };
+    // One that waits in the queue is dropped at once.
+    abort.signal.addEventListener("abort", () => failed(aborted()));
+    last = last.then(async () => {
+      if (abort.signal.aborted) return;
+      try {
+        answered({ id, kind: "result", result: await host.run(id, message, abort.signal) });
+      } catch (error) {
+        failed(error);
+      }
+    });
+  });
+}
+
+function transferable(answer: FromWorker): ArrayBuffer[] {
+  const result = answer.kind === "result" ? answer.result : undefined;
+  return result instanceof Float32Array ? [result.buffer as ArrayBuffer] : [];
+}
+
+class Host {
+  private engine: Engine | undefined;
+  private loaded: Pick<Info, "build" | "buildReason" | "threads" | "loadMs"> | undefined;
+
+  constructor(private readonly port: Port<FromWorker, ToWorker>) {}
+
+  async run(id: number, call: Call, signal: AbortSignal): Promise<unknown> {
+    if (call.op === "load") return this.load(id, call.request, signal);
+    const engine = this.engine;
+    if (!engine) throw new T5Error("failed", "expected a loaded model, found none");
+    switch (call.op) {
+      case "generate":
+        return this.generate(engine, id, call, signal);
+      case "score":
+        return JSON.parse(engine.score(call.source, call.target));
+      case "alignment":
+        return JSON.parse(engine.alignment(call.source, call.target));
+      case "embed":
+        return engine.embed(call.text);
+      case "tokenize":
+        return Array.from(engine.tokenize(call.text));
+      case "detokenize":
+        return engine.detokenize(Uint32Array.from(call.ids));
+      case "info":
+        return { ...(JSON.parse(engine.info()) as Info), ...this.loaded };
+    }
+  }
+
+  private async load(id: number, request: LoadRequest, signal: AbortSignal): Promise<void> {
+    const begin = performance.now();
+    const { build, reason } = choose(request.build);
+    // The module compiles while the first bytes are on their way.
+    const module = load(build);
+    const { source } = request;
+    const fetched = typeof source === "string" && request.cache !== false ? await store() : undefined;
+    const opened = fetched
+      ? exclusively(String(source), signal, () => this.fetch(id, String(source), request, module, signal))
+      : open(source, { ...request, signal }).then((file) => this.read(id, file, request.sha256, module, signal));
+    this.engine = await opened.catch((error: unknown) => {
+      throw signal.aborted ? aborted() : error;
+    });
+    this.loaded = { build, buildReason: reason, threads: 1, loadMs: performance.now() - begin };
+  }
+
+  /** From the store, or from the network and into the store. */
+  private async fetch(
+    id: number,
+    source: string,
+    request: LoadRequest,
+    module: Promise<Module>,
+    signal: AbortSignal,
+  ): Promise<Engine> {
+    const models = await store();
+    const found = await models?.find(source);
+    if (found?.complete) {
+      const file = openBlob(found.file, found.name);
+      const unchecked = found.sha256 === request.sha256?.toLowerCase() ? undefined : request.sha256;
+      try {
+        return await this.read(id, file, unchecked, module, signal);
+      } catch (error) {
+        // What cannot be used is not kept: the next attempt transfers it anew.
+        if (!signal.aborted && asT5Error(error).code !== "out-of-memory") await models?.delete(source);
+        throw error;
+      }
+    }
+    const file = await open(source, { ...request, signal, have: found });
+    const { name, size, version } = file;
+    // Without a store, or space in it, a model still runs.
+    let writer = await models?.writer({ source, name, size, version }, file.resumed).catch(() => undefined);
+    let arrived = 0;
+    const keep = async (chunk: Uint8Array): Promise<void> => {
+      const known = Math.max(0, Math.min(chunk.length, file.resumed - arrived));
+      arrived += chunk.length;
+      try {
+        await writer?.write(chunk.subarray(known));
+      } catch {
+        await writer?.stop();
+        writer = undefined;
+        await models?.delete(source);
+      }
+    };
+    try {
+      const engine = await this.read(id, file, request.sha256, module, signal, keep);
+      await writer?.finish(request.sha256?.toLowerCase() ?? null).catch(() => models?.delete(source));
+      return engine;
+    } catch (error) {
+      await writer?.stop();
+      // A broken transfer goes on next time; a file that is wrong does not.
+      if (arrived === size) await models?.delete(source);
+      throw error;
+    }
+  }
+
+  /** From a stream of bytes to an open model. */
+  private async read(
+    id: number,
+    file: OpenFile,
+    sha256: string | undefined,
+    loading: Promise<Module>,
+    signal: AbortSignal,
+    keep?: (chunk: Uint8Array) => Promise<void>,
+  ): Promise<Engine> {
+    const module = await loading;
+    throwIfAborted(signal);
+    // The whole file's memory, before anything is transferred.
+    const buffer = new module.Buffer(file.size);
+    try {
+      let reported = 0;
+      for await (const chunk of file.chunks()) {
+        throwIfAborted(signal);
+        buffer.append(chunk);
+        await keep?.(chunk);
+        if (buffer.filled - reported >= REPORT_EVERY || buffer.filled === file.size) {
+          reported = buffer.filled;
+          this.port.post({ id, kind: "progress", progress: { loaded: reported, total: file.size } });
+        }
+      }
+      const found = sha256 === undefined ? undefined : buffer.sha256();
+      if (found !== sha256?.toLowerCase()) {
+        throw new T5Error("checksum", `${file.name}: expected SHA-256 ${sha256}, found ${found}`);
+      }
+    } catch (error) {
+      buffer.free();
+      throw error;
+    }
+    // Takes the buffer over, also where it fails.
+    return module.Engine.open(file.name, buffer);
+  }
+
+  private async generate(
+    engine: Engine,
+    id: number,
+    call: Extract<Call, { op: "generate" }>,
+    signal: AbortSignal,
+  ): Promise<unknown> {
+    const options = JSON.stringify(call.options);
+    if (typeof call.source === "string") engine.start(call.source, options);
+    else engine.startIds(Uint32Array.from(call.source), options);
+    for (;;) {
+      await turn();
+      if (signal.aborted) {
+        engine.cancel();
+        throw aborted();
+      }
+      const more = engine.step();
+      const piece = engine.take();
+      if (piece !== undefined) this.port.post({ id, kind: "piece", piece });
+      if (!more) return JSON.parse(engine.finish());
+    }
+  }
+}

@@ -1,0 +1,18 @@
+/** Whether this is Node, not a browser. */
+export const inNode: boolean =
+  typeof process === "object" && typeof process?.versions?.node === "string" && typeof window === "undefined";
+
+/** Lets the messages that wait be read: a whole turn of the event loop, not only of promises. */
+export const turn: () => Promise<void> = inNode
+  ? () => new Promise((resolve) => setImmediate(resolve))
+  : (() => {
+      // A timer would wait 4 ms, as long as a token takes.
+      const { port1, port2 } = new MessageChannel();
+      const waiting: (() => void)[] = [];
+      port1.onmessage = () => waiting.shift()?.();
+      return () =>
+        new Promise<void>((resolve) => {
+          waiting.push(resolve);
+          port2.postMessage(0);
+        });
+    })();

@@ -1,0 +1,37 @@
+// What page and worker say to each other. Every request has an id; its answers carry the same.
+
+import type { ErrorCode } from "./errors.js";
+import type { Build, GenerateOptions, Progress, Source } from "./types.js";
+
+/** What the worker needs of `LoadOptions`. */
+export interface LoadRequest {
+  source: Exclude<Source, URL>;
+  sha256?: string;
+  build?: Build;
+  endpoint?: string;
+  cache?: boolean;
+}
+
+export type Call =
+  | { op: "load"; request: LoadRequest }
+  | { op: "generate"; source: string | number[]; options: Omit<GenerateOptions, "signal"> }
+  | { op: "score"; source: string; target: string }
+  | { op: "alignment"; source: string; target: string }
+  | { op: "embed"; text: string }
+  | { op: "tokenize"; text: string }
+  | { op: "detokenize"; ids: number[] }
+  | { op: "info" };
+
+export type ToWorker = ({ id: number } & Call) | { id: number; op: "abort" };
+
+export type FromWorker =
+  | { id: number; kind: "progress"; progress: Progress }
+  | { id: number; kind: "piece"; piece: string }
+  | { id: number; kind: "result"; result: unknown }
+  | { id: number; kind: "error"; code: ErrorCode; message: string };
+
+/** One end of the line between page and worker. */
+export interface Port<Send, Receive> {
+  post(message: Send, transfer?: ArrayBuffer[]): void;
+  receive(handler: (message: Receive) => void): void;
+}

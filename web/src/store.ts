@@ -1,0 +1,239 @@
+// Models kept on the device: in the origin's private file system, in the Cache API where that is absent.
+
+import { inNode } from "./platform.js";
+
+/** A model on the device. */
+export interface StoredModel {
+  /** What it was loaded from, as it was given to `T5.load`. */
+  source: string;
+  name: string;
+  /** Bytes that are here. */
+  bytes: number;
+  /** False where a transfer broke off; loading goes on from there. */
+  complete: boolean;
+}
+
+/** What is known of a stored file. */
+interface Meta {
+  source: string;
+  name: string;
+  size: number;
+  /** The server's version of the file: a transfer goes on only with the same one. */
+  version: string | null;
+  /** The SHA-256 that it was checked against. */
+  sha256: string | null;
+  complete: boolean;
+}
+
+/** A stored file, perhaps only its beginning. */
+export interface Found extends Meta {
+  file: Blob;
+}
+
+/** A file being stored. */
+export interface Writer {
+  write(chunk: Uint8Array): void | Promise<void>;
+  /** The file is whole. */
+  finish(sha256: string | null): Promise<void>;
+  /** The transfer broke off: what is there is kept where it can be used. */
+  stop(): Promise<void>;
+}
+
+interface Store {
+  find(source: string): Promise<Found | undefined>;
+  /** Goes on behind the first `at` bytes of what is stored. */
+  writer(meta: Omit<Meta, "complete" | "sha256">, at: number): Promise<Writer>;
+  list(): Promise<StoredModel[]>;
+  delete(source: string): Promise<boolean>;
+}
+
+const NAME = "pocket-t5";
+
+/** What workers can open a file with; TypeScript knows it only in programs that are all worker. */
+interface SyncAccess {
+  truncate(size: number): void;
+  write(bytes: Uint8Array, options?: { at: number }): number;
+  flush(): void;
+  close(): void;
+}
+
+function openSync(handle: FileSystemFileHandle): Promise<SyncAccess> {
+  return (handle as unknown as { createSyncAccessHandle(): Promise<SyncAccess> }).createSyncAccessHandle();
+}
+
+/** Runs `f` while no other tab does so with the same source. */
+export async function exclusively<T>(source: string, signal: AbortSignal, f: () => Promise<T>): Promise<T> {
+  if (inNode || !globalThis.navigator?.locks) return f();
+  return navigator.locks.request(`${NAME}: ${source}`, { signal }, f) as Promise<T>;
+}
+
+async function fileStore(): Promise<FileStore | undefined> {
+  try {
+    const root = await navigator.storage.getDirectory();
+    return new FileStore(await root.getDirectoryHandle(NAME, { create: true }));
+  } catch {
+    return undefined;
+  }
+}
+
+async function cacheStore(): Promise<CacheStore | undefined> {
+  try {
+    return new CacheStore(await caches.open(NAME));
+  } catch {
+    return undefined;
+  }
+}
+
+/** The store that a worker uses; none in Node, on pages without a secure context, and where the user forbids it. */
+export async function store(): Promise<Store | undefined> {
+  if (inNode) return undefined;
+  const writable = typeof FileSystemFileHandle === "function" && "createSyncAccessHandle" in FileSystemFileHandle.prototype;
+  return (writable ? await fileStore() : undefined) ?? (await cacheStore());
+}
+
+/** All stores that are there: a page cannot see which one its workers use. */
+async function stores(): Promise<Store[]> {
+  if (inNode) return [];
+  return [await fileStore(), await cacheStore()].filter((store) => store !== undefined);
+}
+
+/** File names hold no addresses: their SHA-256 does. */
+async function key(source: string): Promise<string> {
+  const sum = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(source));
+  return Array.from(new Uint8Array(sum, 0, 16), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Two files for each model: its bytes, and what is known of them. */
+class FileStore implements Store {
+  constructor(private readonly folder: FileSystemDirectoryHandle) {}
+
+  async find(source: string): Promise<Found | undefined> {
+    return this.read(await key(source));
+  }
+
+  private async read(name: string): Promise<Found | undefined> {
+    try {
+      const meta = await (await this.folder.getFileHandle(`${name}.json`)).getFile();
+      const file = await (await this.folder.getFileHandle(`${name}.gguf`)).getFile();
+      const found: Found = { ...(JSON.parse(await meta.text()) as Meta), file };
+      // What was written of a file may have been lost with the tab.
+      return found.complete && file.size !== found.size ? { ...found, complete: false } : found;
+    } catch {
+      return undefined;
+    }
+  }
+
+  async writer(meta: Omit<Meta, "complete" | "sha256">, at: number): Promise<Writer> {
+    const name = await key(meta.source);
+    await this.describe(name, { ...meta, sha256: null, complete: false });
+    const handle = await this.folder.getFileHandle(`${name}.gguf`, { create: true });
+    // Only workers have it; it writes in place, so that a broken transfer leaves what it had.
+    const access = await openSync(handle);
+    access.truncate(at);
+    let position = at;
+    const close = (): void => {
+      access.flush();
+      access.close();
+    };
+    return {
+      write: (chunk) => {
+        const written = access.write(chunk, { at: position });
+        if (written !== chunk.length) throw new Error(`stored ${written} of ${chunk.length} bytes`);
+        position += written;
+      },
+      finish: async (sha256) => {
+        close();
+        await this.describe(name, { ...meta, sha256, complete: true });
+      },
+      stop: async () => close(),
+    };
+  }
+
+  private async describe(name: string, meta: Meta): Promise<void> {
+    const handle = await this.folder.getFileHandle(`${name}.json`, { create: true });
+    const access = await openSync(handle);
+    access.truncate(0);
+    access.write(new TextEncoder().encode(JSON.stringify(meta)));
+    access.flush();
+    access.close();
+  }
+
+  async list(): Promise<StoredModel[]> {
+    const models: StoredModel[] = [];
+    for await (const name of this.folder.keys()) {
+      const found = name.endsWith(".json") ? await this.read(name.slice(0, -".json".length)) : undefined;
+      if (found) {
+        models.push({ source: found.source, name: found.name, bytes: found.file.size, complete: found.complete });
+      }
+    }
+    return models;
+  }
+
+  async delete(source: string): Promise<boolean> {
+    const name = await key(source);
+    const remove = (file: string): Promise<boolean> =>
+      this.folder.removeEntry(file).then(
+        () => true,
+        () => false,
+      );
+    // The description first: bytes without one count as nothing.
+    const known = await remove(`${name}.json`);
+    return (await remove(`${name}.gguf`)) || known;
+  }
+}
+
+/** One response for each model. Only whole files. */
+class CacheStore implements Store {
+  constructor(private readonly cache: Cache) {}
+
+  private address(source: string): string {
+    return `${location.origin}/${NAME}/${encodeURIComponent(source)}`;
+  }
+
+  async find(source: string): Promise<Found | undefined> {
+    const response = await this.cache.match(this.address(source));
+    if (!response) return undefined;
+    const meta = JSON.parse(decodeURIComponent(response.headers.get("x-meta") ?? "null")) as Meta;
+    return { ...meta, file: await response.blob() };
+  }
+
+  async writer(meta: Omit<Meta, "complete" | "sha256">): Promise<Writer> {
+    const parts: BlobPart[] = [];
+    return {
+      // The browser may keep a blob on disk; the parts are copies, since a chunk's memory may be used again.
+      write: (chunk) => void parts.push(new Blob([chunk as Uint8Array<ArrayBuffer>])),
+      finish: async (sha256) => {
+        const whole: Meta = { ...meta, sha256, complete: true };
+        const headers = { "x-meta": encodeURIComponent(JSON.stringify(whole)) };
+        await this.cache.put(this.address(meta.source), new Response(new Blob(parts), { headers }));
+      },
+      stop: async () => {},
+    };
+  }
+
+  async list(): Promise<StoredModel[]> {
+    const models: StoredModel[] = [];
+    for (const request of await this.cache.keys()) {
+      const found = await this.find(decodeURIComponent(new URL(request.url).pathname.slice(NAME.length + 2)));
+      if (found) models.push({ source: found.source, name: found.name, bytes: found.size, complete: true });
+    }
+    return models;
+  }
+
+  async delete(source: string): Promise<boolean> {
+    return this.cache.delete(this.address(source));
+  }
+}
+
+/** The models on this device. */
+export const cache = {
+  list: async (): Promise<StoredModel[]> => (await Promise.all((await stores()).map((store) => store.list()))).flat(),
+  /** Bytes of all models. */
+  size: async (): Promise<number> => (await cache.list()).reduce((sum, model) => sum + model.bytes, 0),
+  /** Deletes the model that was loaded from this source; false if there was none. */
+  delete: async (source: string): Promise<boolean> =>
+    (await Promise.all((await stores()).map((store) => store.delete(source)))).includes(true),
+  clear: async (): Promise<void> => {
+    for (const { source } of await cache.list()) await cache.delete(source);
+  },
+};

@@ -1,0 +1,108 @@
+/** Where a model comes from: an address, `hf:owner/name[/file.gguf][@revision]`, a path (Node), a file or its bytes. */
+export type Source = string | URL | Blob | ArrayBuffer | Uint8Array;
+
+/** How far loading is. */
+export interface Progress {
+  /** Bytes that have arrived, of all files. */
+  loaded: number;
+  /** Bytes of all files; 0 while unknown. */
+  total: number;
+}
+
+/** The module that runs: `simd128` everywhere, `relaxed` where the browser has relaxed vectors. */
+export type Build = "simd128" | "relaxed";
+
+export interface LoadOptions {
+  onProgress?: (progress: Progress) => void;
+  signal?: AbortSignal;
+  /** Whether a model from an address is kept on the device (browsers); yes if not given. */
+  cache?: boolean;
+  /** The file's SHA-256 in hexadecimal; another file is refused. */
+  sha256?: string;
+  /** Forces a build, for tests; the best one otherwise. */
+  build?: Build;
+  /** Where `hf:` names are looked up; `https://huggingface.co` if not given. */
+  endpoint?: string;
+}
+
+/** Options of a generation. Those left out are the model's own, else greedy search. */
+export interface GenerateOptions {
+  /** Limit of new tokens; the model's, else 256. */
+  maxNewTokens?: number;
+  minNewTokens?: number;
+  /** 1 is greedy search (or sampling). With beams the text comes whole, at the end. */
+  beams?: number;
+  /** How many results: the best of beam search, or independent draws. */
+  nBest?: number;
+  lengthPenalty?: number;
+  /** Hugging Face divides by n^p, T5's own by ((5 + n) / 6)^p. */
+  lengthPenaltyKind?: "huggingFace" | "t5";
+  earlyStopping?: boolean | "never";
+  /** 0: no sampling. */
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  minP?: number;
+  /** The same seed gives the same text, in every browser. */
+  seed?: number;
+  repetitionPenalty?: number;
+  noRepeatNgram?: number;
+  /** Text that the result begins with. */
+  prefix?: string;
+  prefixIds?: number[];
+  /** Ids never generated. */
+  suppress?: number[];
+  /** If given, only these ids (and `</s>`) are generated. */
+  allowed?: number[];
+  /** The text ends before the first of these. */
+  stop?: string[];
+  /** Ends the request between two tokens. */
+  signal?: AbortSignal;
+}
+
+/** One generated text. */
+export interface Output {
+  text: string;
+  ids: number[];
+  /** The log-probability of each id. */
+  logprobs: number[];
+  /** Their sum; of beams, over the length penalty. */
+  score: number;
+  finish: "eos" | "length" | "stop";
+}
+
+/** Log-probabilities of a target given a source. */
+export interface Score {
+  ids: number[];
+  logprobs: number[];
+  sum: number;
+}
+
+/** Which source tokens each target token looked at. */
+export interface Alignment {
+  sourceIds: number[];
+  targetIds: number[];
+  /** Pieces of text, `▁` for a space. */
+  sourcePieces: (string | null)[];
+  targetPieces: (string | null)[];
+  /** A row for each target token; each sums to 1. */
+  weights: number[][];
+}
+
+export interface Info {
+  file: string;
+  fileBytes: number;
+  /** Memory of the module, which never shrinks. */
+  memoryBytes: number;
+  build: Build;
+  /** Why this build runs. */
+  buildReason: string;
+  isa: string;
+  threads: number;
+  loadMs: number;
+  /** As in Hugging Face's config.json. */
+  config: Record<string, unknown>;
+  generation: Record<string, unknown>;
+  tokenizer: { vocabSize: number; padId: number; eosId: number; unkId: number } | null;
+  notes: string[];
+}

@@ -1,0 +1,23 @@
+// The worker's entry, in browsers and in Node.
+
+import { serve } from "./host.js";
+import { inNode } from "./platform.js";
+import type { FromWorker, ToWorker } from "./protocol.js";
+
+if (inNode) {
+  const { parentPort } = await import("node:worker_threads");
+  if (!parentPort) throw new Error("expected to run in a worker, found the main thread");
+  serve({
+    post: (message, transfer) => parentPort.postMessage(message, transfer),
+    receive: (handler) => parentPort.on("message", handler),
+  });
+} else {
+  const scope = self as unknown as {
+    postMessage(message: FromWorker, transfer: Transferable[]): void;
+    addEventListener(type: "message", handler: (event: MessageEvent<ToWorker>) => void): void;
+  };
+  serve({
+    post: (message, transfer) => scope.postMessage(message, transfer ?? []),
+    receive: (handler) => scope.addEventListener("message", (event) => handler(event.data)),
+  });
+}

@@ -1,0 +1,92 @@
+// Models for tests: checkpoints as GGUF files, made by t5-quantize, and the reference's values.
+
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const folder = `${root}/target/web-test`;
+
+/** The path of a family's model, weights stored as `dtype`. */
+export function model(family, dtype = "f32") {
+  return quantized(`${root}/tests/golden/families/${family}`, family, dtype);
+}
+
+/** The path of a checkpoint as one file, made by t5-quantize if it is not there yet. */
+export function quantized(source, name, dtype) {
+  const out = `${folder}/${name}-${dtype}.gguf`;
+  const program = binary("t5-quantize", "t5-quantize");
+  // Test files run side by side: each writes a file of its own and puts it in place whole.
+  if (!existsSync(out) || statSync(out).mtimeMs < statSync(program).mtimeMs) {
+    mkdirSync(folder, { recursive: true });
+    const own = `${out}.${process.pid}.gguf`;
+    execFileSync(program, [source, own, "--type", dtype], { stdio: ["ignore", "ignore", "inherit"] });
+    renameSync(own, out);
+  }
+  return out;
+}
+
+const built = new Set();
+
+/** A command of the workspace, built if it is not up to date. */
+export function binary(name, crate) {
+  const path = `${root}/target/debug/${name}`;
+  if (!built.has(name)) {
+    execFileSync("cargo", ["build", "--quiet", "--locked", "--package", crate, "--bin", name], { cwd: root, stdio: "inherit" });
+    built.add(name);
+  }
+  return path;
+}
+
+/** The names of all families that generate. */
+export function families() {
+  return readdirSync(`${root}/tests/golden/families`).filter((family) => family !== "encoder-only");
+}
+
+/** A path in the folder of shared data; undefined where it is absent. */
+export function shared(path) {
+  const found = `${process.env.POCKET_T5_SHARED ?? `${root}/../shared`}/${path}`;
+  return existsSync(found) ? found : undefined;
+}
+
+/** The reference values of a family: every line but the header. */
+export function golden(family) {
+  const text = readFileSync(`${root}/tests/golden/families/${family}/golden.jsonl`, "utf8");
+  return text.trim().split("\n").slice(1).map((line) => JSON.parse(line));
+}
+
+const NAMES = {
+  max_new_tokens: "maxNewTokens",
+  min_new_tokens: "minNewTokens",
+  num_beams: "beams",
+  length_penalty: "lengthPenalty",
+  alpha: "lengthPenalty",
+  early_stopping: "earlyStopping",
+  no_repeat_ngram_size: "noRepeatNgram",
+  repetition_penalty: "repetitionPenalty",
+  prefix: "prefixIds",
+  suppress_tokens: "suppress",
+  allowed_tokens: "allowed",
+};
+
+/** What the reference was run with where a case says nothing, whatever the checkpoint says. */
+const LIBRARY_DEFAULTS = {
+  beams: 1,
+  minNewTokens: 0,
+  lengthPenaltyKind: "huggingFace",
+  lengthPenalty: 1,
+  earlyStopping: false,
+  noRepeatNgram: 0,
+  repetitionPenalty: 1,
+  temperature: 0,
+  suppress: [],
+};
+
+/** The options of a reference case, under this package's names. */
+export function options(golden) {
+  const options = { ...LIBRARY_DEFAULTS, nBest: golden.num_beams ?? 1 };
+  for (const [key, value] of Object.entries(golden)) if (NAMES[key]) options[NAMES[key]] = value;
+  if ("alpha" in golden) options.lengthPenaltyKind = "t5";
+  else if ("length_penalty" in golden) options.lengthPenaltyKind = "huggingFace";
+  return options;
+}

@@ -1,0 +1,241 @@
+// What the package promises about requests: streaming, order, abort, errors.
+
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { after, before, test } from "node:test";
+import { choose } from "../dist/builds.js";
+import { T5, T5Error } from "../dist/index.js";
+import { model } from "./models.mjs";
+
+let path;
+let t5;
+before(async () => {
+  path = model("unigram");
+  t5 = await T5.load(path);
+});
+after(() => t5?.dispose());
+
+const LONG = { maxNewTokens: 400, minNewTokens: 400 };
+
+/** The error that a promise fails with. */
+async function failure(promise) {
+  const error = await promise.then(() => assert.fail("expected an error"), (error) => error);
+  assert.ok(error instanceof T5Error, String(error));
+  return error;
+}
+
+test("pieces add up to the text", async () => {
+  const generation = t5.generate("a text", { maxNewTokens: 20, minNewTokens: 20 });
+  const pieces = [];
+  for await (const piece of generation) pieces.push(piece);
+  const [best] = await generation.outputs;
+  assert.equal(pieces.join(""), best.text);
+  assert.ok(pieces.length > 3, `${pieces.length} pieces`);
+  assert.equal(best.ids.length, 20);
+  assert.equal(await t5.detokenize(best.ids), best.text);
+});
+
+test("requests run in their order", async () => {
+  const finished = [];
+  const all = [1, 2, 3, 4, 5].map((n) =>
+    t5.generate("x ".repeat(n), { maxNewTokens: 30 - 5 * n, minNewTokens: 30 - 5 * n }).outputs.then((outputs) => {
+      finished.push(n);
+      return outputs[0].ids.length;
+    }),
+  );
+  assert.deepEqual(await Promise.all(all), [25, 20, 15, 10, 5]);
+  assert.deepEqual(finished, [1, 2, 3, 4, 5]);
+});
+
+test("abort ends a generation between tokens, and the next one runs", async () => {
+  const abort = new AbortController();
+  let pieces = 0;
+  const generation = t5.generate("a text", { ...LONG, signal: abort.signal });
+  const error = await failure(
+    (async () => {
+      for await (const _ of generation) if (++pieces === 3) abort.abort();
+    })(),
+  );
+  assert.equal(error.code, "aborted");
+  assert.equal(error.name, "AbortError");
+  assert.equal((await t5.generate("a text", { maxNewTokens: 2 }).outputs).length, 1);
+});
+
+test("abort drops one that waits", async () => {
+  const abort = new AbortController();
+  const first = t5.generate("a text", LONG);
+  const second = t5.generate("another", { ...LONG, signal: abort.signal });
+  const third = t5.generate("a third", { maxNewTokens: 3 });
+  let ended = false;
+  first.outputs.then(() => (ended = true));
+  abort.abort();
+  assert.equal((await failure(second.outputs)).code, "aborted");
+  assert.equal(ended, false);
+  assert.equal((await third.outputs).length, 1);
+  assert.equal((await first.outputs)[0].ids.length, 400);
+});
+
+test("leaving the loop aborts", async () => {
+  const generation = t5.generate("a text", LONG);
+  for await (const _ of generation) break;
+  assert.equal((await failure(generation.outputs)).code, "aborted");
+});
+
+test("sampling repeats itself by seed", async () => {
+  const options = { temperature: 1, seed: 7, maxNewTokens: 12, minNewTokens: 12 };
+  const texts = await Promise.all([t5.generate("x", options).text(), t5.generate("x", options).text()]);
+  const other = await t5.generate("x", { ...options, seed: 8 }).text();
+  assert.equal(texts[0], texts[1]);
+  assert.notEqual(texts[0], other);
+});
+
+test("scores, states and alignments agree with each other", async () => {
+  const [best] = await t5.generate("a text", { maxNewTokens: 8 }).outputs;
+  const score = await t5.score("a text", "a target");
+  assert.equal(score.ids.at(-1), (await t5.info()).tokenizer.eosId);
+  assert.ok(Math.abs(score.logprobs.reduce((a, b) => a + b) - score.sum) < 1e-4);
+  assert.ok(best.score <= 0 && score.sum < 0);
+  const { config } = await t5.info();
+  const embedding = await t5.embed("a text");
+  assert.ok(embedding instanceof Float32Array);
+  assert.equal(embedding.length, config.d_model);
+  const alignment = await t5.alignment("a text", "a target");
+  assert.equal(alignment.weights.length, alignment.targetPieces.length);
+  for (const row of alignment.weights) {
+    assert.equal(row.length, alignment.sourcePieces.length);
+    assert.ok(Math.abs(row.reduce((a, b) => a + b) - 1) < 1e-4);
+  }
+});
+
+test("wrong options are refused by name", async () => {
+  for (const [options, message] of [
+    [{ beam: 2 }, /^beam: there is no option/],
+    [{ beams: 0 }, /^beams: expected 1 to 1024, found 0/],
+    [{ beams: 2, temperature: 1 }, /exclude each other/],
+    [{ suppress: [99999] }, /^suppress: expected ids below/],
+  ]) {
+    const error = await failure(t5.generate("x", options).outputs);
+    assert.equal(error.code, "bad-option");
+    assert.match(error.message, message);
+  }
+});
+
+test("info says what runs", async () => {
+  const info = await t5.info();
+  assert.deepEqual({ build: info.build, reason: info.buildReason }, choose());
+  assert.equal(info.isa, info.build);
+  assert.equal(info.fileBytes, readFileSync(path).length);
+  assert.ok(info.memoryBytes > info.fileBytes);
+});
+
+test("after dispose requests fail", async () => {
+  const other = await T5.load(path);
+  const pending = other.generate("x", LONG);
+  other.dispose();
+  assert.equal((await failure(pending.outputs)).code, "disposed");
+  assert.equal((await failure(other.info())).code, "disposed");
+});
+
+test("files and bytes are sources", async () => {
+  const bytes = readFileSync(path);
+  const expected = await t5.generate("a text", { maxNewTokens: 8 }).text();
+  for (const source of [new Uint8Array(bytes), new Blob([bytes]), new URL(`file://${path}`)]) {
+    const other = await T5.load(source);
+    assert.equal(await other.generate("a text", { maxNewTokens: 8 }).text(), expected);
+    other.dispose();
+  }
+});
+
+/** A server of one file; `answer` may do without the usual answer. */
+async function serving(answer, use) {
+  const bytes = readFileSync(path);
+  const requests = [];
+  const server = createServer((request, response) => {
+    requests.push(request);
+    if (answer?.(request, response, requests.length, bytes)) return;
+    response.writeHead(200, { "content-length": bytes.length, etag: '"1"' }).end(bytes);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  try {
+    return await use(`http://127.0.0.1:${server.address().port}`, requests, bytes);
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+}
+
+test("a download reports its progress and checks the sum", () =>
+  serving(undefined, async (url, _requests, bytes) => {
+    const progress = [];
+    const sha256 = createHash("sha256").update(bytes).digest("hex");
+    const other = await T5.load(`${url}/model.gguf`, { sha256, onProgress: (event) => progress.push(event) });
+    assert.deepEqual(progress.at(-1), { loaded: bytes.length, total: bytes.length });
+    other.dispose();
+    const error = await failure(T5.load(`${url}/model.gguf`, { sha256: "0".repeat(64) }));
+    assert.equal(error.code, "checksum");
+    assert.match(error.message, new RegExp(`expected SHA-256 0{64}, found ${sha256}`));
+  }));
+
+/** Sends a part and breaks the connection, twice; then what is asked for. */
+function breaking(ranges) {
+  return (request, response, count, bytes) => {
+    const from = ranges ? Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? "bytes=0-")[1]) : 0;
+    const head = { "content-length": bytes.length - from, etag: '"1"' };
+    if (from > 0) head["content-range"] = `bytes ${from}-${bytes.length - 1}/${bytes.length}`;
+    response.writeHead(from > 0 ? 206 : 200, head);
+    if (count > 2) response.end(bytes.subarray(from));
+    else response.write(bytes.subarray(from, from + 20_000), () => setTimeout(() => response.destroy(), 50));
+    return true;
+  };
+}
+
+for (const ranges of [true, false]) {
+  test(`a broken transfer goes on, ${ranges ? "with" : "without"} ranges`, () =>
+    serving(breaking(ranges), async (url, requests) => {
+      const other = await T5.load(`${url}/model.gguf`);
+      assert.equal(requests.length, 3);
+      assert.match(requests[2].headers.range, /^bytes=[1-9]\d*-$/);
+      assert.equal(requests[2].headers["if-range"], '"1"');
+      const expected = await t5.generate("a text", { maxNewTokens: 8 }).text();
+      assert.equal(await other.generate("a text", { maxNewTokens: 8 }).text(), expected);
+      other.dispose();
+    }));
+}
+
+test("what is no model is refused", () =>
+  serving(
+    (request, response) => {
+      if (request.url === "/missing") response.writeHead(404).end();
+      else if (request.url === "/page") response.end("<html>");
+      else return false;
+      return true;
+    },
+    async (url, _requests, bytes) => {
+      assert.equal((await failure(T5.load(`${url}/missing`))).code, "not-found");
+      assert.equal((await failure(T5.load(`${url}/page`))).code, "bad-model");
+      assert.equal((await failure(T5.load(bytes.subarray(0, 5000)))).code, "bad-model");
+      assert.equal((await failure(T5.load("no/such/file.gguf"))).code, "not-found");
+      assert.equal((await failure(T5.load("http://127.0.0.1:1/"))).code, "network");
+      assert.equal((await failure(T5.load(path, { build: "x" }))).code, "bad-option");
+    },
+  ));
+
+test("hf: names find the file", () =>
+  serving(
+    (request, response) => {
+      if (!request.url.startsWith("/api/")) return false;
+      response.end(JSON.stringify({ siblings: [{ rfilename: "a-f16.gguf" }, { rfilename: "a-Q8_0.gguf" }] }));
+      return true;
+    },
+    async (endpoint, requests) => {
+      (await T5.load("hf:owner/name", { endpoint })).dispose();
+      (await T5.load("hf:owner/name/sub/b.gguf@v1", { endpoint })).dispose();
+      assert.deepEqual(requests.map((request) => request.url), [
+        "/api/models/owner/name/revision/main",
+        "/owner/name/resolve/main/a-Q8_0.gguf",
+        "/owner/name/resolve/v1/sub/b.gguf",
+      ]);
+    },
+  ));
