@@ -104,12 +104,15 @@ pub struct Policy {
     pub base: DType,
     /// Exceptions; where several match a tensor, the last one counts.
     pub keep: Vec<Keep>,
+    /// Whether an output head that becomes int8 trades powers of two with the decoder's final norm: the same model,
+    /// and a third of the loss (README.md).
+    pub balance: bool,
 }
 
 impl Policy {
     /// The default policy of a file type.
     pub fn new(base: DType) -> Policy {
-        Policy { base, keep: Vec::new() }
+        Policy { base, keep: Vec::new(), balance: true }
     }
 
     /// The tensors of a model in file order, each with its type.
@@ -237,12 +240,12 @@ mod tests {
             ("wi_?", 8),
             ("*", 2 * (7 + 11) + 2),
         ] {
-            let policy = Policy { base: DType::Q8_0, keep: vec![keep(pattern)] };
+            let policy = Policy { keep: vec![keep(pattern)], ..Policy::new(DType::Q8_0) };
             let found = planned(&policy, &config).iter().filter(|(_, dtype)| *dtype == DType::F16).count();
             assert_eq!(found, count, "{pattern}");
         }
         // The last one counts.
-        let policy = Policy { base: DType::Q8_0, keep: vec![keep("*"), Keep::parse("wo=q4_0").unwrap()] };
+        let policy = Policy { keep: vec![keep("*"), Keep::parse("wo=q4_0").unwrap()], ..Policy::new(DType::Q8_0) };
         for (name, dtype) in planned(&policy, &config) {
             assert_eq!(dtype == DType::Q4_0, name.contains(".wo."), "{name}");
             assert_ne!(dtype, DType::Q8_0, "{name}");
@@ -265,7 +268,7 @@ mod tests {
                 "--keep: expected a pattern that matches a matrix, since norms and bias tables are always f32, found *norm*",
             ),
         ] {
-            let policy = Policy { base: DType::Q8_0, keep: vec![Keep::parse(text).unwrap()] };
+            let policy = Policy { keep: vec![Keep::parse(text).unwrap()], ..Policy::new(DType::Q8_0) };
             assert_eq!(policy.plan(&flan()).unwrap_err().to_string(), expected);
         }
         let error = Policy::new(DType::Q6_K).plan(&flan()).unwrap_err().to_string();

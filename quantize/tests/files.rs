@@ -340,7 +340,8 @@ fn refusal(base: DType, keep: &[&str], edit: impl Fn(&str, &mut Vec<f32>)) -> St
     write_checkpoint(&path, FAMILIES[7].1, Dtype::F32, edit);
     let checkpoint = Checkpoint::open(&path).unwrap();
     let keep = keep.iter().map(|keep| Keep::parse(keep).unwrap()).collect();
-    let error = quantize(&checkpoint, &Policy { base, keep }, "out.gguf", &mut Vec::new(), &mut ()).unwrap_err();
+    let error =
+        quantize(&checkpoint, &Policy { keep, ..Policy::new(base) }, "out.gguf", &mut Vec::new(), &mut ()).unwrap_err();
     error.to_string().split_once("model.safetensors: ").unwrap().1.to_owned()
 }
 
