@@ -15,6 +15,7 @@
 //! # Ok::<(), t5_runtime::Error>(())
 //! ```
 
+mod balance;
 #[cfg(feature = "cli")]
 pub mod output;
 pub mod policy;
@@ -49,7 +50,8 @@ impl Progress for () {
 /// Writes a checkpoint as one GGUF file of llama.cpp's T5 dialect, with everything that a T5 program needs: weights,
 /// configuration, vocabulary and generation defaults. `file` names the output in messages.
 ///
-/// Tensors that are stored in the type already are copied bit for bit. Memory: some rows of one tensor, beside what
+/// Tensors that are stored in the type already are copied bit for bit, and so is what they mean: only an output head
+/// that becomes int8 and the norm before it trade factors, unless [`Policy::balance`] is false. Memory: some rows of one tensor, beside what
 /// the checkpoint holds itself (of a mapped one, at most the pages of the tensor at work).
 ///
 /// # Errors
@@ -71,6 +73,7 @@ pub fn quantize(
         gguf::metadata(None, &checkpoint.config, checkpoint.vocabulary.as_ref(), &checkpoint.generation, policy.base)?;
     let mut writer = Writer::new(Path::new(file), out, &metadata, &infos)?;
     progress.start(plan.iter().map(|(spec, _)| spec.shape.iter().product::<usize>() as u64).sum());
+    let balance = if policy.balance { balance::Balance::new(checkpoint, &plan)? } else { None };
     let mut store = store::Store::new();
     let mut report = Report::default();
     for (spec, dtype) in &plan {
@@ -82,7 +85,8 @@ pub fn quantize(
                 "expected in the checkpoint, found none",
             ));
         };
-        report.tensors.push(store.tensor(tensor, spec, *dtype, &mut writer, progress)?);
+        let factors = balance.as_ref().and_then(|balance| balance.factors(spec));
+        report.tensors.push(store.tensor(tensor, spec, *dtype, factors, &mut writer, progress)?);
     }
     writer.finish()?;
     Ok(report)

@@ -32,6 +32,9 @@ struct Arguments {
     /// 'output_head=f16'. May be given several times; the last match counts.
     #[arg(long, value_name = "PATTERN=TYPE", value_parser = Keep::parse)]
     keep: Vec<Keep>,
+    /// Leave the output head and the norm before it as they are, instead of moving powers of two between them
+    #[arg(long)]
+    no_balance: bool,
     /// Write sizes and errors of every tensor and role to a JSON file
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -74,7 +77,7 @@ fn one_line(message: &str) -> String {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let policy = Policy { base: arguments.dtype, keep: arguments.keep.clone() };
+    let policy = Policy { base: arguments.dtype, keep: arguments.keep.clone(), balance: !arguments.no_balance };
     if let Some(report) = arguments.report.as_ref().filter(|report| **report == arguments.output) {
         let what = format!("expected another file than OUT, found {}", report.display());
         return Err(Error::Option { option: "--report", what });
@@ -122,6 +125,7 @@ fn describe(arguments: &Arguments, report: &Report) -> serde_json::Value {
     json["input"] = arguments.input.as_str().into();
     json["output"] = arguments.output.display().to_string().into();
     json["type"] = arguments.dtype.name().into();
+    json["balance"] = (!arguments.no_balance).into();
     let keep = arguments.keep.iter().map(|keep| format!("{}={}", keep.pattern, keep.dtype));
     json["keep"] = keep.collect::<Vec<_>>().into();
     json

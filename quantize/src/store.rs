@@ -42,12 +42,14 @@ impl Store {
         Store { pieces: (0..threads).map(|_| Piece::default()).collect() }
     }
 
-    /// Writes `tensor` as `dtype`.
+    /// Writes `tensor` as `dtype`, its columns multiplied with `factors` (powers of two) if there are any. Errors are
+    /// reported in the units of `tensor`.
     pub fn tensor<W: Write>(
         &mut self,
         tensor: &Tensor,
         spec: &TensorSpec,
         dtype: DType,
+        factors: Option<&[f32]>,
         writer: &mut Writer<W>,
         progress: &mut dyn Progress,
     ) -> Result<TensorReport> {
@@ -74,8 +76,9 @@ impl Store {
         let mut data = tensor.data.chunks(rows_per_piece * row_bytes).peekable();
         while data.peek().is_some() {
             let first = row;
-            let results =
-                run(&mut self.pieces, &mut data, |piece, data| piece.convert(tensor.dtype, data, columns, dtype));
+            let results = run(&mut self.pieces, &mut data, |piece, data| {
+                piece.convert(tensor.dtype, data, columns, dtype, factors)
+            });
             for (piece, result) in self.pieces.iter().zip(results) {
                 result.map_err(|fault| tensor.error(sentence(fault, row, columns)))?;
                 writer.append(&spec.gguf_name, &piece.bytes)?;
@@ -116,13 +119,20 @@ fn run<'a>(
 
 impl Piece {
     /// Converts whole rows of `columns` values and compares the result with them.
-    fn convert(&mut self, from: DType, data: &[u8], columns: usize, to: DType) -> Result<(), EncodeError> {
+    fn convert(
+        &mut self,
+        from: DType,
+        data: &[u8],
+        columns: usize,
+        to: DType,
+        factors: Option<&[f32]>,
+    ) -> Result<(), EncodeError> {
         let rows = data.len() / from.row_bytes(columns).expect("the tensor's size was checked");
         self.values.resize(rows * columns, 0.0);
         block::decode(from, data, &mut self.values);
         self.errors = Errors::default();
         self.bytes.resize(rows * to.row_bytes(columns).expect("the type suits the width"), 0);
-        if from == to {
+        if from == to && factors.is_none() {
             if let Some(index) = self.values.iter().position(|value| !value.is_finite()) {
                 return Err(EncodeError::NotFinite { index, value: self.values[index] });
             }
@@ -130,12 +140,30 @@ impl Piece {
             self.errors.add(&self.values, &self.values);
             return Ok(());
         }
+        if let Some(factors) = factors {
+            self.values.chunks_exact_mut(columns).for_each(|row| multiply(row, factors));
+        }
         block::encode(to, &self.values, &mut self.bytes)?;
         self.stored.resize(self.values.len(), 0.0);
         block::decode(to, &self.bytes, &mut self.stored);
+        if let Some(factors) = factors {
+            let rows = self.values.chunks_exact_mut(columns).zip(self.stored.chunks_exact_mut(columns));
+            rows.for_each(|(read, stored)| {
+                divide(read, factors);
+                divide(stored, factors);
+            });
+        }
         self.errors.add(&self.values, &self.stored);
         Ok(())
     }
+}
+
+fn multiply(row: &mut [f32], factors: &[f32]) {
+    row.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
+}
+
+fn divide(row: &mut [f32], factors: &[f32]) {
+    row.iter_mut().zip(factors).for_each(|(value, factor)| *value /= factor);
 }
 
 /// The fault with its place in the tensor; the piece began at row `row`.

@@ -86,7 +86,7 @@ fn names_shapes_and_types_of_every_family() {
                     DType::F32
                 } else if matches!(base, DType::F16 | DType::F32) {
                     base
-                } else if columns % 32 != 0 || base == DType::Q8_0 && name == "output.weight" {
+                } else if columns % 32 != 0 {
                     DType::F16
                 } else if four_bit && matches!(name, "token_embd.weight" | "output.weight")
                     || base == DType::Q4_K && columns % 256 != 0
@@ -320,10 +320,7 @@ fn published_models_have_the_sizes_of_the_specification() {
         (flan, DType::F16, 153_965_312, 0, 2 * 2 * 32 * 6),
         (flan, DType::Q8_0, 81_834_752, 0, 2 * 2 * 32 * 6),
     ] {
-        // Everyone else stores the head as the rest.
-        let head = Keep { pattern: "output_head".to_owned(), dtype: base };
-        let keep = if json == flan { vec![head] } else { Vec::new() };
-        let plan = Policy { base, keep }.plan(&config(json)).unwrap();
+        let plan = Policy::new(base).plan(&config(json)).unwrap();
         let size: usize = plan
             .iter()
             .map(|(spec, dtype)| {
@@ -343,7 +340,8 @@ fn refusal(base: DType, keep: &[&str], edit: impl Fn(&str, &mut Vec<f32>)) -> St
     write_checkpoint(&path, FAMILIES[7].1, Dtype::F32, edit);
     let checkpoint = Checkpoint::open(&path).unwrap();
     let keep = keep.iter().map(|keep| Keep::parse(keep).unwrap()).collect();
-    let error = quantize(&checkpoint, &Policy { base, keep }, "out.gguf", &mut Vec::new(), &mut ()).unwrap_err();
+    let error =
+        quantize(&checkpoint, &Policy { keep, ..Policy::new(base) }, "out.gguf", &mut Vec::new(), &mut ()).unwrap_err();
     error.to_string().split_once("model.safetensors: ").unwrap().1.to_owned()
 }
 
