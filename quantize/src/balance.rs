@@ -1,20 +1,23 @@
-//! Factors that move magnitude between the decoder's final norm and an output head of its own.
+//! Factors that move magnitude between a norm and the matrices that read its output.
 //!
-//! The head is where int8 hurts most (README.md): a few channels of the last hidden state are far larger than the
-//! others, so 32 activations or weights that share a scale are rounded by the step of the largest. The logits are
+//! A few channels of the hidden states are far larger than the others, so the 32 activations or weights that share a
+//! scale are rounded by the step of the largest. Behind a norm every product is
 //!
 //! ```text
-//! z[v] = Σ_j W[v, j] · g[j] · x[j]        x: the hidden state over its root mean square, g: the norm's weight
+//! y[i] = Σ_j W[i, j] · g[j] · x[j]        x: the hidden state over its root mean square, g: the norm's weight
 //! ```
 //!
-//! and stay what they are when W[v, j] s[j] and g[j] / s[j] are stored, for any s > 0. Errors of weights and activations
+//! and stays what it is when W[i, j] s[j] and g[j] / s[j] are stored, for any s > 0. Errors of weights and activations
 //! are balanced where a channel's weights are as large as its activations, each against the others: s[j] =
-//! sqrt(|g[j]| ξ[j] / w[j]), with w[j] the root mean square of the head's column and ξ[j] that of x[j]. ξ is known
+//! sqrt(|g[j]| ξ[j] / w[j]), with w[j] the root mean square of the matrices' column and ξ[j] that of x[j]. ξ is known
 //! only when the model runs, but what writes channel j of the hidden state is row j of each feed-forward `wo`, and the
 //! norm of those rows is near enough. (SmoothQuant, Xiao et al. 2022, section 4, with α = 1/2 and without samples.)
 //!
-//! Factors are powers of two, so that the product of the stored values is the same number, bit for bit, before the
-//! head is rounded to int8.
+//! Norms stay F32, so nothing is lost beside the rounding to blocks that follows. A tied head has no norm of its own
+//! to trade with: its matrix is the embedding, too.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use t5_runtime::Result;
 use t5_runtime::block;
@@ -22,80 +25,98 @@ use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::schema::{Role, Stack, TensorSpec};
 use t5_runtime::tensor::{DType, Tensor};
 
-/// No channel is moved further than this power of two.
-const MAX_EXPONENT: i32 = 12;
+/// No channel is moved further than this factor from the others.
+const MOST: f64 = 4096.0;
 
-/// Whether and how two tensors are stored with other magnitudes than they were read with.
+/// What the columns of tensors are multiplied with before they are stored, by canonical name.
+#[derive(Default)]
 pub(crate) struct Balance {
-    /// s[j]: the head's columns are multiplied with it.
-    head: Vec<f32>,
-    /// 1 / s[j] for the final norm.
-    norm: Vec<f32>,
+    factors: BTreeMap<String, Vec<f32>>,
 }
 
 impl Balance {
-    /// The factors for a plan; none where there is no head, or it is not rounded to blocks now.
-    pub fn new(checkpoint: &Checkpoint, plan: &[(TensorSpec, DType)]) -> Result<Option<Balance>> {
-        let tensors = |wanted: fn(&TensorSpec) -> bool| {
-            plan.iter().filter(move |(spec, _)| wanted(spec)).filter_map(|(spec, _)| checkpoint.tensor(&spec.hf_name))
-        };
-        let head_dtype = plan.iter().find(|(spec, _)| spec.id.role == Role::OutputHead).map(|(_, dtype)| *dtype);
-        let (Some(head), Some(norm), Some(dtype)) =
-            (tensors(|spec| spec.id.role == Role::OutputHead).next(), tensors(is_final_norm).next(), head_dtype)
-        else {
-            return Ok(None);
-        };
-        if head.dtype.block_len() > 1 || dtype.block_len() == 1 {
-            return Ok(None);
+    /// The factors for a plan. A norm takes part where all matrices behind it are rounded to blocks, and now.
+    pub fn new(checkpoint: &Checkpoint, plan: &[(TensorSpec, DType)]) -> Result<Balance> {
+        let mut balance = Balance::default();
+        let mut written = HashMap::new();
+        for (norm, _) in plan.iter().filter(|(spec, _)| is_norm(spec)) {
+            let behind: Vec<_> = plan.iter().filter(|(spec, _)| reads(spec, norm)).collect();
+            let mut matrices = Vec::new();
+            for (spec, dtype) in &behind {
+                let source = checkpoint.tensor(&spec.hf_name);
+                matrices.extend(source.filter(|source| source.dtype.block_len() == 1 && dtype.block_len() > 1));
+            }
+            let (Some(stack), Some(weights)) = (norm.id.stack, checkpoint.tensor(&norm.hf_name)) else { continue };
+            if matrices.is_empty() || matrices.len() < behind.len() {
+                continue;
+            }
+            let written: &Vec<f64> = match written.entry(stack) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(squares_of_written_rows(checkpoint, plan, stack)?),
+            };
+            let factors = factors(weights, &matrices, written)?;
+            let inverse = factors.iter().map(|factor| 1.0 / factor).collect();
+            balance.factors.insert(norm.hf_name.clone(), inverse);
+            balance.factors.extend(behind.iter().map(|(spec, _)| (spec.hf_name.clone(), factors.clone())));
         }
-        let mut columns = vec![0f64; head.columns()];
-        for_each_row(head, |_, row| {
-            columns.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value) * f64::from(*value));
-        })?;
-        let mut rows = vec![0f64; head.columns()];
-        for wo in tensors(|spec| spec.id.role == Role::Wo && spec.id.stack == Some(Stack::Decoder)) {
-            for_each_row(wo, |index, row| {
-                rows[index] += row.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>();
-            })?;
-        }
-        let mut weights = vec![0f64; head.columns()];
-        for_each_row(norm, |_, row| {
-            weights.iter_mut().zip(row).for_each(|(weight, value)| *weight = f64::from(*value));
-        })?;
-        let ratios = weights.iter().zip(&rows).zip(&columns).map(|((g, row), column)| g * g * row / column);
-        let exponents: Vec<Option<i32>> = ratios.map(fourth_root_exponent).collect();
-        let known: Vec<i32> = exponents.iter().copied().flatten().collect();
-        let mean = known.iter().sum::<i32>().div_euclid(known.len().max(1) as i32);
-        let factor = |exponent: i32| f32::from_bits(((127 + exponent) as u32) << 23);
-        let exponents: Vec<i32> = exponents
-            .into_iter()
-            .map(|exponent| exponent.map_or(0, |exponent| (exponent - mean).clamp(-MAX_EXPONENT, MAX_EXPONENT)))
-            .collect();
-        Ok(Some(Balance {
-            head: exponents.iter().map(|exponent| factor(*exponent)).collect(),
-            norm: exponents.iter().map(|exponent| factor(-exponent)).collect(),
-        }))
+        Ok(balance)
     }
 
-    /// What the columns of a tensor are multiplied with, if it is one of the two.
+    /// What the columns of a tensor are multiplied with, if anything.
     pub fn factors(&self, spec: &TensorSpec) -> Option<&[f32]> {
-        match spec.id.role {
-            Role::OutputHead => Some(&self.head),
-            _ if is_final_norm(spec) => Some(&self.norm),
-            _ => None,
-        }
+        self.factors.get(&spec.hf_name).map(Vec::as_slice)
     }
 }
 
-fn is_final_norm(spec: &TensorSpec) -> bool {
-    spec.id.role == Role::FinalNorm && spec.id.stack == Some(Stack::Decoder)
+fn is_norm(spec: &TensorSpec) -> bool {
+    matches!(spec.id.role, Role::AttentionNorm | Role::CrossAttentionNorm | Role::FeedForwardNorm | Role::FinalNorm)
 }
 
-/// The exponent of the power of two nearest to the fourth root of `value`, from its own exponent alone: the same on
-/// every machine. `None` where there is none: dead channels, and values that are refused later.
-fn fourth_root_exponent(value: f64) -> Option<i32> {
-    // round(log2(value) / 4) = floor((log2(value) + 2) / 4), and floor may be taken first.
-    value.is_normal().then(|| (((value.to_bits() >> 52) & 0x7ff) as i32 - 1023 + 2).div_euclid(4))
+/// Whether a matrix multiplies the output of `norm`.
+fn reads(matrix: &TensorSpec, norm: &TensorSpec) -> bool {
+    let same_block = (matrix.id.stack, matrix.id.block) == (norm.id.stack, norm.id.block);
+    match norm.id.role {
+        Role::AttentionNorm => same_block && matches!(matrix.id.role, Role::SelfQ | Role::SelfK | Role::SelfV),
+        Role::CrossAttentionNorm => same_block && matrix.id.role == Role::CrossQ,
+        Role::FeedForwardNorm => same_block && matches!(matrix.id.role, Role::Wi | Role::Wi0 | Role::Wi1),
+        Role::FinalNorm if norm.id.stack == Some(Stack::Encoder) => {
+            matches!(matrix.id.role, Role::CrossK | Role::CrossV)
+        }
+        Role::FinalNorm => matrix.id.role == Role::OutputHead,
+        _ => false,
+    }
+}
+
+/// ξ[j]² up to a factor: the sum of squares of row j of every `wo` of a stack.
+fn squares_of_written_rows(checkpoint: &Checkpoint, plan: &[(TensorSpec, DType)], stack: Stack) -> Result<Vec<f64>> {
+    let mut sums = vec![0f64; checkpoint.config.d_model];
+    for (spec, _) in plan.iter().filter(|(spec, _)| spec.id.role == Role::Wo && spec.id.stack == Some(stack)) {
+        if let Some(wo) = checkpoint.tensor(&spec.hf_name) {
+            for_each_row(wo, |index, row| sums[index] += row.iter().map(|value| square(*value)).sum::<f64>())?;
+        }
+    }
+    Ok(sums)
+}
+
+/// s for one norm and the matrices behind it. Square roots and arithmetic only: the same on every machine.
+fn factors(norm: &Tensor, matrices: &[&Tensor], written: &[f64]) -> Result<Vec<f32>> {
+    let mut columns = vec![0f64; written.len()];
+    for matrix in matrices {
+        for_each_row(matrix, |_, row| columns.iter_mut().zip(row).for_each(|(sum, value)| *sum += square(*value)))?;
+    }
+    let mut wanted = written.to_vec();
+    for_each_row(norm, |_, row| wanted.iter_mut().zip(row).for_each(|(sum, weight)| *sum *= square(*weight)))?;
+    let wanted: Vec<f64> = wanted.iter().zip(&columns).map(|(large, small)| (large / small).sqrt().sqrt()).collect();
+    let mut sorted: Vec<f64> = wanted.iter().copied().filter(|factor| factor.is_normal()).collect();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.get(sorted.len() / 2).copied().unwrap_or(1.0);
+    // Dead channels stay as they are, and so do values that are refused later.
+    let factor = |wanted: &f64| if wanted.is_normal() { (wanted / middle).clamp(1.0 / MOST, MOST) } else { 1.0 };
+    Ok(wanted.iter().map(|wanted| factor(wanted) as f32).collect())
+}
+
+fn square(value: f32) -> f64 {
+    f64::from(value) * f64::from(value)
 }
 
 /// Calls `each` with every row's number and values, and gives mapped pages back.
@@ -108,20 +129,4 @@ fn for_each_row(tensor: &Tensor, mut each: impl FnMut(usize, &[f32])) -> Result<
     }
     tensor.data.release();
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fourth_roots_are_rounded_to_powers_of_two() {
-        for (value, exponent) in [(1.0, 0), (16.0, 1), (256.0, 2), (1.0 / 16.0, -1), (3.9, 0), (4.0, 1), (63.0, 1)] {
-            assert_eq!(fourth_root_exponent(value), Some(exponent), "{value}");
-            assert_eq!((value.log2() / 4.0 + 0.5).floor() as i32, exponent, "{value}");
-        }
-        for value in [0.0, f64::NAN, f64::INFINITY] {
-            assert_eq!(fourth_root_exponent(value), None, "{value}");
-        }
-    }
 }

@@ -50,8 +50,8 @@ impl Progress for () {
 /// Writes a checkpoint as one GGUF file of llama.cpp's T5 dialect, with everything that a T5 program needs: weights,
 /// configuration, vocabulary and generation defaults. `file` names the output in messages.
 ///
-/// Tensors that are stored in the type already are copied bit for bit, and so is what they mean: only an output head
-/// that becomes int8 and the norm before it trade factors, unless [`Policy::balance`] is false. Memory: some rows of one tensor, beside what
+/// Tensors that are stored in the type already are copied bit for bit. Matrices that are rounded to blocks trade factors
+/// with the norms before them, unless [`Policy::balance`] is false. Memory: some rows of one tensor, beside what
 /// the checkpoint holds itself (of a mapped one, at most the pages of the tensor at work).
 ///
 /// # Errors
@@ -73,7 +73,7 @@ pub fn quantize(
         gguf::metadata(None, &checkpoint.config, checkpoint.vocabulary.as_ref(), &checkpoint.generation, policy.base)?;
     let mut writer = Writer::new(Path::new(file), out, &metadata, &infos)?;
     progress.start(plan.iter().map(|(spec, _)| spec.shape.iter().product::<usize>() as u64).sum());
-    let balance = if policy.balance { balance::Balance::new(checkpoint, &plan)? } else { None };
+    let balance = if policy.balance { balance::Balance::new(checkpoint, &plan)? } else { balance::Balance::default() };
     let mut store = store::Store::new();
     let mut report = Report::default();
     for (spec, dtype) in &plan {
@@ -85,7 +85,7 @@ pub fn quantize(
                 "expected in the checkpoint, found none",
             ));
         };
-        let factors = balance.as_ref().and_then(|balance| balance.factors(spec));
+        let factors = balance.factors(spec);
         report.tensors.push(store.tensor(tensor, spec, *dtype, factors, &mut writer, progress)?);
     }
     writer.finish()?;

@@ -32,7 +32,7 @@ struct Arguments {
     /// 'output_head=f16'. May be given several times; the last match counts.
     #[arg(long, value_name = "PATTERN=TYPE", value_parser = Keep::parse)]
     keep: Vec<Keep>,
-    /// Leave the output head and the norm before it as they are, instead of moving powers of two between them
+    /// Store norms and the matrices behind them as they are, instead of balancing them before they are rounded
     #[arg(long)]
     no_balance: bool,
     /// Write sizes and errors of every tensor and role to a JSON file

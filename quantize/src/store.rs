@@ -42,7 +42,7 @@ impl Store {
         Store { pieces: (0..threads).map(|_| Piece::default()).collect() }
     }
 
-    /// Writes `tensor` as `dtype`, its columns multiplied with `factors` (powers of two) if there are any. Errors are
+    /// Writes `tensor` as `dtype`, its columns multiplied with `factors` if there are any. Errors are
     /// reported in the units of `tensor`.
     pub fn tensor<W: Write>(
         &mut self,
