@@ -72,7 +72,10 @@ async function look(page, state) {
 
 inChromium("the default model loads and answers", async () => {
   const { page, close } = await visit();
+  await page.click("summary");
+  assert.equal(await page.isVisible("#save"), false);
   await look(page, "ready");
+  await page.click("summary");
   await page.fill("#limit", "24");
   await page.click("#run");
   await page.locator("#speed", { hasText: "tokens in" }).waitFor();

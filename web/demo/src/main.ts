@@ -106,8 +106,11 @@ async function generate(): Promise<void> {
 function speed(outputs: Output[], first: number | undefined, total: number): void {
   const tokens = outputs[0]?.ids.length ?? 0;
   const parts = [`${tokens} tokens in ${Math.round(total)} ms`];
-  if (first !== undefined && tokens > 1 && total > first) {
+  // Beams come whole, and a text of a few tokens is over with its first piece: neither has a rate of its own.
+  if (first !== undefined && total - first > 0.2 * total) {
     parts.push(`first after ${Math.round(first)} ms`, `then ${Math.round(((tokens - 1) * 1000) / (total - first))} tokens/s`);
+  } else if (tokens > 0) {
+    parts.push(`${Math.round((tokens * 1000) / total)} tokens/s`);
   }
   if (outputs[0]?.finish === "length") parts.push("cut off at the limit");
   element("speed").textContent = `${parts.join(", ")}.`;
