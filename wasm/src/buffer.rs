@@ -45,15 +45,13 @@ impl Buffer {
 
 impl Buffer {
     fn with_size(size: f64) -> Result<Buffer, Failure> {
-        // Sizes are whole and below 2^32 (a larger one saturates and is refused by the allocator).
-        let size = size as usize;
         let mut bytes = Vec::new();
-        bytes.try_reserve_exact(size).map_err(|_| {
-            Failure::new(
-                "out-of-memory",
-                format!("expected {:.0} MB of memory for the model, found less", size as f64 / 1e6),
-            )
+        // A size of 2^32 or more saturates, and the allocator refuses it.
+        bytes.try_reserve_exact(size as usize).map_err(|_| {
+            let expected = format!("expected {:.0} MB of memory for the model", size / 1e6);
+            Failure::new("out-of-memory", format!("{expected}, found less: at most 4295 MB can be used in a tab"))
         })?;
+        let size = size as usize;
         Ok(Buffer { bytes, size })
     }
 

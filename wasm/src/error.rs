@@ -19,8 +19,11 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let code = match &error {
-            Error::NotAModel { .. } => "not-a-model",
-            Error::Format { .. } | Error::Tensor { .. } | Error::Config { .. } | Error::Tokenizer { .. } => "bad-model",
+            Error::NotAModel { .. }
+            | Error::Format { .. }
+            | Error::Tensor { .. }
+            | Error::Config { .. }
+            | Error::Tokenizer { .. } => "bad-model",
             Error::Option { .. } => "bad-option",
             _ => "failed",
         };

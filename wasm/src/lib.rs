@@ -7,10 +7,12 @@
 mod buffer;
 mod engine;
 mod error;
+mod quantize;
 mod request;
 
 pub use buffer::Buffer;
 pub use engine::Engine;
+pub use quantize::Folder;
 
 /// Whether this module was compiled with relaxed vectors.
 #[wasm_bindgen::prelude::wasm_bindgen(js_name = buildName)]

@@ -1,7 +1,7 @@
 // Which module runs, and how it is loaded.
 
 import { T5Error } from "./errors.js";
-import { inNode } from "./platform.js";
+import { inNode, nodeModule } from "./platform.js";
 import type { Build } from "./types.js";
 
 export type Module = typeof import("../wasm/simd128/t5_wasm.js");
@@ -46,8 +46,8 @@ export async function load(build: Build): Promise<Module> {
       : await import("../wasm/simd128/t5_wasm.js");
   if (inNode) {
     // Node's fetch does not read files.
-    const { readFile } = await import("node:fs/promises");
-    const path = new URL(`../wasm/${build}/t5_wasm_bg.wasm`, import.meta.url);
+    const { readFile } = await nodeModule<typeof import("node:fs/promises")>("fs/promises");
+    const path = new URL(["../wasm", build, "t5_wasm_bg.wasm"].join("/"), import.meta.url);
     module.initSync({ module: await readFile(path) });
   } else {
     await module.default();

@@ -1,7 +1,7 @@
 // The page's side of the line: starts the worker, numbers requests, hands out answers.
 
 import { aborted, asT5Error, T5Error } from "./errors.js";
-import { inNode } from "./platform.js";
+import { inNode, nodeModule } from "./platform.js";
 import type { Call, FromWorker, ToWorker } from "./protocol.js";
 import type { Progress } from "./types.js";
 
@@ -35,7 +35,7 @@ export class Client {
     const receive = (message: FromWorker): void => client?.receive(message);
     const broken = (what: string): void => client?.close(new T5Error("failed", what));
     if (inNode) {
-      const { Worker } = await import("node:worker_threads");
+      const { Worker } = await nodeModule<typeof import("node:worker_threads")>("worker_threads");
       const worker = new Worker(new URL("./worker.js", import.meta.url));
       worker.on("message", receive);
       worker.on("error", (error) => broken(`the worker failed: ${error.message}`));
@@ -119,7 +119,9 @@ function browserWorker(): Worker {
     return new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
   } catch {
     // From another origin (a CDN) no worker may be started, but one of our own may import the script.
-    const url = new URL("./worker.js", import.meta.url).href;
+    // A package that a bundler took apart is never from another origin, so it need not see this address.
+    const here = import.meta.url;
+    const url = new URL("./worker.js", here).href;
     const script = new Blob([`import ${JSON.stringify(url)};`], { type: "text/javascript" });
     return new Worker(URL.createObjectURL(script), { type: "module" });
   }

@@ -4,7 +4,7 @@ import { choose, load, type Module } from "./builds.js";
 import type { Engine } from "../wasm/simd128/t5_wasm.js";
 import { aborted, asT5Error, T5Error, throwIfAborted } from "./errors.js";
 import { turn } from "./platform.js";
-import type { Call, FromWorker, LoadRequest, Port, ToWorker } from "./protocol.js";
+import type { Call, FromWorker, LoadRequest, Port, QuantizeRequest, ToWorker } from "./protocol.js";
 import { open, openBlob, type OpenFile } from "./source.js";
 import { exclusively, store } from "./store.js";
 import type { Info } from "./types.js";
@@ -58,6 +58,7 @@ class Host {
 
   async run(id: number, call: Call, signal: AbortSignal): Promise<unknown> {
     if (call.op === "load") return this.load(id, call.request, signal);
+    if (call.op === "quantize") return this.quantize(id, call.request, signal);
     const engine = this.engine;
     if (!engine) throw new T5Error("failed", "expected a loaded model, found none");
     switch (call.op) {
@@ -177,6 +178,29 @@ class Host {
     }
     // Takes the buffer over, also where it fails.
     return module.Engine.open(file.name, buffer);
+  }
+
+  /** A folder's files, read whole, become one file; its parts are collected where the browser keeps blobs. */
+  private async quantize(id: number, { files, name, type }: QuantizeRequest, signal: AbortSignal): Promise<Blob> {
+    const module = await load(choose().build);
+    const size = files.reduce((sum, { blob }) => sum + blob.size, 0);
+    const report = (loaded: number): void =>
+      this.port.post({ id, kind: "progress", progress: { loaded: Math.round(loaded), total: 2 * size } });
+    const folder = new module.Folder();
+    let read = 0;
+    for (const { name, blob } of files) {
+      const buffer = new module.Buffer(blob.size);
+      for await (const chunk of openBlob(blob, name).chunks()) {
+        throwIfAborted(signal);
+        buffer.append(chunk);
+        report((read += chunk.length));
+      }
+      folder.add(name, buffer);
+    }
+    const parts: BlobPart[] = [];
+    const write = (part: Uint8Array<ArrayBuffer>): void => void parts.push(new Blob([part]));
+    folder.quantize(name, type, write, (done: number) => report(size + size * done));
+    return new Blob(parts, { type: "application/octet-stream" });
   }
 
   private async generate(

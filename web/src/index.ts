@@ -8,14 +8,16 @@
  */
 
 import { Client } from "./client.js";
-import { T5Error } from "./errors.js";
+import { aborted, T5Error } from "./errors.js";
+import { absolute } from "./platform.js";
 import type { LoadRequest } from "./protocol.js";
-import type { Alignment, GenerateOptions, Info, LoadOptions, Output, Score, Source } from "./types.js";
+import type { Alignment, GenerateOptions, Info, LoadOptions, Output, QuantizeOptions, Score, Source } from "./types.js";
 
 export { cache, type StoredModel } from "./store.js";
+export { registerServiceWorker, type ServiceWorkerOptions } from "./register.js";
 export { T5Error, type ErrorCode } from "./errors.js";
 export type {
-  Alignment, Build, GenerateOptions, Info, LoadOptions, Output, Progress, Score, Source,
+  Alignment, Build, FileType, GenerateOptions, Info, LoadOptions, Output, Progress, QuantizeOptions, Score, Source,
 } from "./types.js";
 
 /** A text on its way: iterate over it for the pieces, or await the results. */
@@ -74,14 +76,45 @@ function anySignal(signals: AbortSignal[]): AbortSignal {
   return controller.signal;
 }
 
+/** What a Hugging Face folder's checkpoint consists of; other files in it are not read. */
+const CHECKPOINT =
+  /^(config\.json|generation_config\.json|tokenizer\.json|tokenizer_config\.json|spiece\.model|tokenizer\.model|sentencepiece\.model|model.*\.safetensors|model\.safetensors\.index\.json)$/;
+
+/**
+ * Turns the files of a Hugging Face folder into one GGUF file, in a worker that ends with it. The file can be loaded
+ * and saved. Aborting ends the work at once.
+ */
+export async function quantize(
+  files: Iterable<File>,
+  { type = "q8_0", name = "model.gguf", onProgress, signal }: QuantizeOptions = {},
+): Promise<File> {
+  const client = await Client.start();
+  const chosen = [...files].filter((file) => CHECKPOINT.test(file.name));
+  const request = { files: chosen.map((file) => ({ name: file.name, blob: file.slice() })), name, type };
+  const end = (): void => client.close(aborted());
+  signal?.addEventListener("abort", end);
+  try {
+    const blob = await client.request<Blob>({ op: "quantize", request }, { signal, progress: onProgress });
+    return new File([blob], name, { type: blob.type });
+  } finally {
+    signal?.removeEventListener("abort", end);
+    client.close(new T5Error("disposed", "the work is done"));
+  }
+}
+
 /** A loaded model in a worker of its own. Any number of requests may be pending; they run in their order. */
 export class T5 {
   private constructor(private readonly client: Client) {}
 
   /** Loads a model: see {@link Source} for what it may come from. */
   static async load(source: Source, { onProgress, signal, ...options }: LoadOptions = {}): Promise<T5> {
+    if (Array.isArray(source)) {
+      source = await quantize(source as File[], { ...(signal && { signal }), ...(onProgress && { onProgress }) });
+    }
     const client = await Client.start();
-    const request: LoadRequest = { source: source instanceof URL ? source.href : source, ...options };
+    const given = source as Exclude<Source, readonly File[]>;
+    const address = typeof given === "string" || given instanceof URL ? absolute(String(given)) : given;
+    const request: LoadRequest = { source: address, ...options };
     try {
       await client.request({ op: "load", request }, { signal, progress: onProgress });
     } catch (error) {

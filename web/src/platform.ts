@@ -16,3 +16,14 @@ export const turn: () => Promise<void> = inNode
           port2.postMessage(0);
         });
     })();
+
+/** One of Node's own modules, by a name that bundlers do not follow: pages never ask for it. */
+export function nodeModule<T>(name: string): Promise<T> {
+  return import(/* @vite-ignore */ /* webpackIgnore: true */ `node:${name}`) as Promise<T>;
+}
+
+/** An address as the page means it: its workers lie elsewhere. Names that are none stay as they are. */
+export function absolute(source: string): string {
+  if (inNode || source.startsWith("hf:")) return source;
+  return new URL(source, globalThis.document?.baseURI ?? location.href).href;
+}

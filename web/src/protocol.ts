@@ -5,15 +5,23 @@ import type { Build, GenerateOptions, Progress, Source } from "./types.js";
 
 /** What the worker needs of `LoadOptions`. */
 export interface LoadRequest {
-  source: Exclude<Source, URL>;
+  source: Exclude<Source, URL | readonly File[]>;
   sha256?: string;
   build?: Build;
   endpoint?: string;
   cache?: boolean;
 }
 
+export interface QuantizeRequest {
+  /** Not `File`: Node's do not cross. */
+  files: { name: string; blob: Blob }[];
+  name: string;
+  type: string;
+}
+
 export type Call =
   | { op: "load"; request: LoadRequest }
+  | { op: "quantize"; request: QuantizeRequest }
   | { op: "generate"; source: string | number[]; options: Omit<GenerateOptions, "signal"> }
   | { op: "score"; source: string; target: string }
   | { op: "alignment"; source: string; target: string }

@@ -1,7 +1,7 @@
 // From a source to a stream of bytes of known size.
 
 import { aborted, T5Error, throwIfAborted } from "./errors.js";
-import { inNode } from "./platform.js";
+import { inNode, nodeModule } from "./platform.js";
 import type { Source } from "./types.js";
 
 /** A file about to be read, front to back, once. */
@@ -58,7 +58,7 @@ export function openBlob(blob: Blob, name: string): OpenFile {
 }
 
 async function openPath(path: string): Promise<OpenFile> {
-  const fs = await import("node:fs");
+  const fs = await nodeModule<typeof import("node:fs")>("fs");
   const file = path.startsWith("file:") ? new URL(path) : path;
   let size: number;
   try {

@@ -1,10 +1,10 @@
 // Models kept on the device: in the origin's private file system, in the Cache API where that is absent.
 
-import { inNode } from "./platform.js";
+import { absolute, inNode } from "./platform.js";
 
 /** A model on the device. */
 export interface StoredModel {
-  /** What it was loaded from, as it was given to `T5.load`. */
+  /** What it was loaded from: an address, or an `hf:` name. */
   source: string;
   name: string;
   /** Bytes that are here. */
@@ -232,7 +232,7 @@ export const cache = {
   size: async (): Promise<number> => (await cache.list()).reduce((sum, model) => sum + model.bytes, 0),
   /** Deletes the model that was loaded from this source; false if there was none. */
   delete: async (source: string): Promise<boolean> =>
-    (await Promise.all((await stores()).map((store) => store.delete(source)))).includes(true),
+    (await Promise.all((await stores()).map((store) => store.delete(absolute(source))))).includes(true),
   clear: async (): Promise<void> => {
     for (const { source } of await cache.list()) await cache.delete(source);
   },

@@ -1,5 +1,8 @@
-/** Where a model comes from: an address, `hf:owner/name[/file.gguf][@revision]`, a path (Node), a file or its bytes. */
-export type Source = string | URL | Blob | ArrayBuffer | Uint8Array;
+/**
+ * Where a model comes from: an address, `hf:owner/name[/file.gguf][@revision]`, a path (Node), a file or its bytes; or
+ * the files of a Hugging Face folder, which are quantised to Q8_0 first.
+ */
+export type Source = string | URL | Blob | ArrayBuffer | Uint8Array | readonly File[];
 
 /** How far loading is. */
 export interface Progress {
@@ -23,6 +26,19 @@ export interface LoadOptions {
   build?: Build;
   /** Where `hf:` names are looked up; `https://huggingface.co` if not given. */
   endpoint?: string;
+}
+
+/** How `quantize` stores matrices; norms and bias tables are always f32. */
+export type FileType = "q8_0" | "f16" | "f32" | "q4_0" | "q4_k";
+
+export interface QuantizeOptions {
+  /** `q8_0` if not given. */
+  type?: FileType;
+  /** The new file's name; `model.gguf` if not given. */
+  name?: string;
+  /** Bytes that were read or stand for work done, of the bytes read and as much again. */
+  onProgress?: (progress: Progress) => void;
+  signal?: AbortSignal;
 }
 
 /** Options of a generation. Those left out are the model's own, else greedy search. */

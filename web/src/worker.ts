@@ -1,11 +1,11 @@
 // The worker's entry, in browsers and in Node.
 
 import { serve } from "./host.js";
-import { inNode } from "./platform.js";
+import { inNode, nodeModule } from "./platform.js";
 import type { FromWorker, ToWorker } from "./protocol.js";
 
 if (inNode) {
-  const { parentPort } = await import("node:worker_threads");
+  const { parentPort } = await nodeModule<typeof import("node:worker_threads")>("worker_threads");
   if (!parentPort) throw new Error("expected to run in a worker, found the main thread");
   serve({
     post: (message, transfer) => parentPort.postMessage(message, transfer),

@@ -5,20 +5,25 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync 
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
-const folder = `${root}/target/web-test`;
+const made = `${root}/target/web-test`;
+
+/** The folder of a family's checkpoint. */
+export function folder(family) {
+  return `${root}/tests/golden/families/${family}`;
+}
 
 /** The path of a family's model, weights stored as `dtype`. */
 export function model(family, dtype = "f32") {
-  return quantized(`${root}/tests/golden/families/${family}`, family, dtype);
+  return quantized(folder(family), family, dtype);
 }
 
 /** The path of a checkpoint as one file, made by t5-quantize if it is not there yet. */
 export function quantized(source, name, dtype) {
-  const out = `${folder}/${name}-${dtype}.gguf`;
+  const out = `${made}/${name}-${dtype}.gguf`;
   const program = binary("t5-quantize", "t5-quantize");
   // Test files run side by side: each writes a file of its own and puts it in place whole.
   if (!existsSync(out) || statSync(out).mtimeMs < statSync(program).mtimeMs) {
-    mkdirSync(folder, { recursive: true });
+    mkdirSync(made, { recursive: true });
     const own = `${out}.${process.pid}.gguf`;
     execFileSync(program, [source, own, "--type", dtype], { stdio: ["ignore", "ignore", "inherit"] });
     renameSync(own, out);

@@ -1,29 +1,22 @@
 //! Generation defaults of a Hugging Face folder: generation_config.json, or config.json in old checkpoints.
 
-use std::path::Path;
-
 use serde_json::Value;
 
+use super::files::Files;
 use crate::error::{Error, Result};
 use crate::generation::GenerationDefaults;
 
 /// Reads the defaults. Without generation_config.json they are those of config.json, as in the transformers
 /// library. Task prefixes always come from config.json's `task_specific_params`.
-pub(super) fn read(
-    folder: &Path,
-    config_path: &Path,
-    config: &str,
-    notes: &mut Vec<String>,
-) -> Result<GenerationDefaults> {
-    let config_file = config_path.display().to_string();
+pub(super) fn read(files: Files, config: &str, notes: &mut Vec<String>) -> Result<GenerationDefaults> {
+    let config_file = files.place("config.json");
     let config = object(&config_file, config)?;
-    let path = folder.join("generation_config.json");
-    let mut defaults = if path.is_file() {
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-        let file = path.display().to_string();
-        parse(&file, &object(&file, &text)?, notes)?
-    } else {
-        parse(&config_file, &config, notes)?
+    let mut defaults = match files.text("generation_config.json")? {
+        Some(text) => {
+            let file = files.place("generation_config.json");
+            parse(&file, &object(&file, &text)?, notes)?
+        }
+        None => parse(&config_file, &config, notes)?,
     };
     defaults.task_prefixes = task_prefixes(&config_file, &config)?;
     Ok(defaults)

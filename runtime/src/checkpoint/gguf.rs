@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::assemble::{Dialect, Stored, assemble};
+use super::files::Files;
 use super::{Checkpoint, folder};
 use crate::error::{Error, Result};
 use crate::gguf::{self, File, keys};
@@ -15,7 +16,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint> {
         return read(file);
     }
     let name = file.name().to_owned();
-    folder::with_companions(path.parent().unwrap_or(Path::new("")), &name, &name, stored(file))
+    folder::with_companions(Files::Disk(path.parent().unwrap_or(Path::new(""))), &name, &name, stored(file))
 }
 
 /// Reads a file in memory, of llama.cpp's dialect.

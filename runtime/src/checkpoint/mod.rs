@@ -1,6 +1,7 @@
 //! Where weights come from: a Hugging Face folder or a GGUF file of either dialect, judged by the schema.
 
 mod assemble;
+mod files;
 mod folder;
 mod generation;
 mod gguf;
@@ -42,7 +43,7 @@ impl Checkpoint {
     pub fn open(path: &Path) -> Result<Checkpoint> {
         let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
         if metadata.is_dir() {
-            return folder::open(path);
+            return folder::open(files::Files::Disk(path));
         }
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")) {
             return folder::open_safetensors(path);
@@ -62,6 +63,12 @@ impl Checkpoint {
     /// Only llama.cpp's dialect will do: candle's has its configuration and vocabulary in other files.
     pub fn from_gguf(file: &str, bytes: Bytes) -> Result<Checkpoint> {
         gguf::from_memory(file, bytes)
+    }
+
+    /// Opens the files of a Hugging Face folder that are already in memory, by their names. `folder` names them all
+    /// in messages.
+    pub fn from_files(folder: &str, files: &HashMap<String, Bytes>) -> Result<Checkpoint> {
+        folder::open(files::Files::Memory { name: folder, files })
     }
 
     /// A tensor by its canonical name.

@@ -6,6 +6,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, Metadata};
 
 use super::assemble::Stored;
+use super::files::Files;
 use crate::error::{Error, Result};
 use crate::storage::Bytes;
 use crate::tensor::{DType, Tensor};
@@ -50,14 +51,13 @@ pub(super) fn parse(file: &str, bytes: &Bytes) -> Result<Stored> {
 }
 
 /// Reads the files that `model.safetensors.index.json` names.
-pub(super) fn parse_sharded(index: &Path) -> Result<Stored> {
-    let file = index.display().to_string();
-    let text = std::fs::read(index).map_err(Error::io(index))?;
+pub(super) fn parse_sharded(files: Files, index: &str) -> Result<Stored> {
+    let file = files.place(index);
+    let text = files.required(index)?;
     // Other keys of an index (`metadata`) are of any type, so only this one is typed.
     let weight_map: BTreeMap<String, String> = serde_json::from_slice::<serde_json::Value>(&text)
         .and_then(|json| serde_json::from_value(json.get("weight_map").cloned().unwrap_or_default()))
         .map_err(|error| Error::format(&file, format!("expected a weight_map from tensor to file name: {error}")))?;
-    let folder = index.parent().unwrap_or(Path::new(""));
     let mut shards: HashMap<String, Stored> = HashMap::new();
     let mut stored = Stored::default();
     for (name, shard_name) in weight_map {
@@ -66,8 +66,8 @@ pub(super) fn parse_sharded(index: &Path) -> Result<Stored> {
             return Err(Error::tensor(&file, &name, what));
         }
         if !shards.contains_key(&shard_name) {
-            let path = folder.join(&shard_name);
-            shards.insert(shard_name.clone(), parse(&path.display().to_string(), &Bytes::map(&path)?)?);
+            let bytes = files.required(&shard_name)?;
+            shards.insert(shard_name.clone(), parse(&files.place(&shard_name), &bytes)?);
         }
         let shard = shards.get_mut(&shard_name).expect("just inserted");
         if let Some(tensor) = shard.tensors.remove(&name) {

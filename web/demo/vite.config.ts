@@ -1,0 +1,61 @@
+// The demo page as static files for any host: `npm run demo` serves it, `npm run demo:build` writes demo/dist.
+
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { defineConfig, type Plugin } from "vite";
+
+const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
+
+/** The default model, in this repository; POCKET_T5_MODEL names another file. */
+const MODEL = process.env.POCKET_T5_MODEL ?? here("../../runtime/model/pocket-t5.gguf");
+
+/** `virtual:model`: the address and checksum of the default model, which becomes one of the page's files. */
+function model(): Plugin {
+  const id = "virtual:model";
+  let building = true;
+  return {
+    name: "model",
+    configResolved(config) {
+      building = config.command === "build";
+    },
+    configureServer(server) {
+      server.middlewares.use("/model.gguf", (_request, response) => void response.end(readFileSync(MODEL)));
+    },
+    resolveId: (name) => (name === id ? `\0${id}` : undefined),
+    load(name) {
+      if (name !== `\0${id}`) return undefined;
+      if (!existsSync(MODEL)) throw new Error(`expected the default model at ${MODEL}, found no file`);
+      const source = readFileSync(MODEL);
+      const sha256 = createHash("sha256").update(source).digest("hex");
+      // The checksum in the name: a new model is another file, for every cache.
+      const fileName = `assets/pocket-t5-${sha256.slice(0, 8)}.gguf`;
+      if (building) this.emitFile({ type: "asset", fileName, source });
+      const url = building ? `./${fileName}` : "/model.gguf";
+      return `export const MODEL = ${JSON.stringify({ url, name: "Pocket T5", sha256 })};`;
+    },
+  };
+}
+
+/** `service-worker.js` from the package, and `files.json`: what it keeps for the time without a network. */
+function offline(): Plugin {
+  return {
+    name: "offline",
+    generateBundle(_options, bundle) {
+      const files = Object.keys(bundle).filter((name) => !name.endsWith(".gguf"));
+      this.emitFile({ type: "asset", fileName: "files.json", source: JSON.stringify(["./", ...files]) });
+      const source = readFileSync(here("../service-worker.js"));
+      this.emitFile({ type: "asset", fileName: "service-worker.js", source });
+    },
+  };
+}
+
+export default defineConfig({
+  root: here("."),
+  base: "./",
+  resolve: { alias: { "pocket-t5": here("../dist/index.js") } },
+  worker: { format: "es" },
+  build: { outDir: here("dist"), emptyOutDir: true, target: "es2022" },
+  server: { fs: { allow: [here("..")] } },
+  plugins: [model(), offline()],
+});

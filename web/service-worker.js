@@ -1,0 +1,57 @@
+// A service worker for pages on hosts that cannot be configured. It gives two things, each asked for in its address:
+//
+//   isolate=1    answers carry COOP and COEP, so that the page is cross-origin isolated and threads can be used
+//   files=URL    a JSON list of addresses that are kept, so that the page opens without the network
+//
+// Copy it beside the page and call `registerServiceWorker`. Models are not kept here: the package stores them itself.
+// A classic script, since not every browser runs service workers that are modules.
+
+const asked = new URL(self.location.href).searchParams;
+const isolate = asked.get("isolate") === "1";
+const files = asked.get("files");
+/** One for each place where a page lies; other caches of the origin are left alone. */
+const CACHE = `pocket-t5 page: ${self.registration.scope}`;
+
+self.addEventListener("install", (event) => event.waitUntil(install()));
+self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
+self.addEventListener("fetch", (event) => {
+  const { request } = event;
+  if (request.method !== "GET" || request.headers.has("range")) return;
+  // Chromium asks so for what only its own cache may answer.
+  if (request.cache === "only-if-cached" && request.mode !== "same-origin") return;
+  event.respondWith(answer(request));
+});
+
+async function install() {
+  if (files) {
+    const list = new URL(files, self.registration.scope);
+    const names = await (await fetch(list, { cache: "no-cache" })).json();
+    const addresses = names.map((name) => new URL(name, list).href);
+    const cache = await caches.open(CACHE);
+    await cache.addAll(addresses.map((address) => new Request(address, { cache: "no-cache" })));
+    // What an earlier version of the page kept.
+    for (const { url } of await cache.keys()) if (!addresses.includes(url)) await cache.delete(url);
+  }
+  await self.skipWaiting();
+}
+
+/** The network's answer; without the network the kept one. */
+async function answer(request) {
+  try {
+    return isolated(await fetch(request));
+  } catch (error) {
+    const kept = files ? await (await caches.open(CACHE)).match(request, { ignoreSearch: true }) : undefined;
+    if (kept) return isolated(kept);
+    throw error;
+  }
+}
+
+function isolated(response) {
+  if (!isolate || response.status === 0 || response.type === "opaqueredirect") return response;
+  const headers = new Headers(response.headers);
+  headers.set("cross-origin-opener-policy", "same-origin");
+  headers.set("cross-origin-embedder-policy", "require-corp");
+  headers.set("cross-origin-resource-policy", "cross-origin");
+  const { status, statusText } = response;
+  return new Response(response.body, { status, statusText, headers });
+}

@@ -1,0 +1,275 @@
+// The package in a real browser, without a bundler: what Node cannot show (storage, tabs, workers of pages).
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { readdirSync, readFileSync } from "node:fs";
+import { after, before, test } from "node:test";
+import { launch, missing } from "./chromium.mjs";
+import { binary, families, folder, golden, model, options, quantized, shared } from "./models.mjs";
+import { file, site } from "./site.mjs";
+
+if (missing) console.error(`skipped: ${missing}`);
+const inChromium = (name, run) => test(name, { skip: missing }, run);
+
+let browser;
+let path;
+before(async () => {
+  if (missing) return;
+  path = model("unigram", "q8_0");
+  browser = await launch();
+});
+after(() => browser?.close());
+
+/** A fresh profile on an empty page with the package as `pocket` and some helpers; `run` evaluates in a page. */
+async function open(routes = {}, { isolated = false } = {}) {
+  const server = await site({ routes: { "/model.gguf": file(path), ...routes }, isolated });
+  const context = await browser.newContext();
+  const tab = async () => {
+    const page = await context.newPage();
+    await page.goto(`${server.url}/empty.html`);
+    await page.evaluate(async () => {
+      globalThis.pocket = await import("/dist/index.js");
+      globalThis.failure = (promise) =>
+        promise.then(
+          () => "no error",
+          (error) => ({ code: error.code, message: error.message, ours: error instanceof pocket.T5Error }),
+        );
+    });
+    return page;
+  };
+  const close = async () => {
+    await context.close();
+    server.close();
+  };
+  return { server, context, tab, close };
+}
+
+inChromium("a model loads, streams, and is aborted; five requests wait their turn", async () => {
+  const { tab, close } = await open();
+  const page = await tab();
+  const found = await page.evaluate(async () => {
+    const progress = [];
+    const t5 = await pocket.T5.load("/model.gguf", { onProgress: (event) => progress.push(event) });
+    const generation = t5.generate("a text", { maxNewTokens: 20, minNewTokens: 20 });
+    const pieces = [];
+    for await (const piece of generation) pieces.push(piece);
+    const [best] = await generation.outputs;
+    const abort = new AbortController();
+    let count = 0;
+    const aborted = await failure(
+      (async () => {
+        for await (const _ of t5.generate("x", { maxNewTokens: 400, minNewTokens: 400, signal: abort.signal })) {
+          if (++count === 3) abort.abort();
+        }
+      })(),
+    );
+    const five = [1, 2, 3, 4, 5].map((n) => t5.generate("x ".repeat(n), { maxNewTokens: 4 + n, minNewTokens: 4 + n }));
+    const lengths = (await Promise.all(five.map((one) => one.outputs))).map(([best]) => best.ids.length);
+    const info = await t5.info();
+    t5.dispose();
+    return { last: progress.at(-1), pieces, text: best.text, aborted, lengths, info };
+  });
+  const size = readFileSync(path).length;
+  assert.deepEqual(found.last, { loaded: size, total: size });
+  assert.ok(found.pieces.length > 3);
+  assert.equal(found.pieces.join(""), found.text);
+  assert.equal(found.aborted.code, "aborted");
+  assert.deepEqual(found.lengths, [5, 6, 7, 8, 9]);
+  assert.equal(found.info.build, "relaxed");
+  assert.equal(found.info.isa, "relaxed");
+  await close();
+});
+
+for (const family of families()) {
+  inChromium(`${family} gives the reference's ids with relaxed vectors`, async () => {
+    const { tab, close } = await open({ "/family.gguf": file(model(family)) });
+    const page = await tab();
+    const cases = golden(family).filter((one) => ["greedy", "beam", "gnmt_beam"].includes(one.kind) && one.input_ids);
+    const requests = cases.map((one) => [one.input_ids, options(one)]);
+    const found = await page.evaluate(async (requests) => {
+      const t5 = await pocket.T5.load("/family.gguf", { build: "relaxed", cache: false });
+      const all = await Promise.all(requests.map(([ids, options]) => t5.generate(ids, options).outputs));
+      return all.map((outputs) => outputs.map((output) => output.ids));
+    }, requests);
+    assert.ok(cases.length > 10);
+    assert.deepEqual(found, cases.map((one) => one.n_best?.map((entry) => entry.ids) ?? [one.ids]));
+    await close();
+  });
+}
+
+inChromium("real weights in Q8_0 give what the native program gives, to the last bit", async (context) => {
+  const source = shared("models/flan-t5-small-titler");
+  if (!source) return context.skip("no shared folder with flan-t5-small-titler");
+  const real = quantized(source, "flan-t5-small-titler", "q8_0");
+  const lines = readFileSync(`${source}/golden.jsonl`, "utf8").trim().split("\n").slice(1, 9);
+  const texts = lines.map((line) => JSON.parse(line).text);
+  const native = texts.map((text) => {
+    const command = ["generate", "--model", real, "--json", "--max-new-tokens", "48", text];
+    const { ids, logprobs } = JSON.parse(execFileSync(binary("t5", "t5-runtime"), command, { encoding: "utf8" }));
+    return { ids, logprobs };
+  });
+  const { tab, close } = await open({ "/real.gguf": file(real) });
+  const page = await tab();
+  for (const build of ["relaxed", "simd128"]) {
+    const found = await page.evaluate(
+      async ([texts, build]) => {
+        const t5 = await pocket.T5.load("/real.gguf", { build, cache: false });
+        const all = await Promise.all(texts.map((text) => t5.generate(text, { maxNewTokens: 48 }).outputs));
+        t5.dispose();
+        return all.map(([{ ids, logprobs }]) => ({ ids, logprobs }));
+      },
+      [texts, build],
+    );
+    assert.deepEqual(found, native, build);
+  }
+  await close();
+});
+
+/** Two ways of storing: without the first, workers fall back to the second. */
+const STORES = {
+  "file system": {},
+  "Cache API": {
+    "/dist/worker.js": (_request, response) => {
+      response.setHeader("content-type", "text/javascript");
+      const worker = readFileSync(new URL("../dist/worker.js", import.meta.url), "utf8");
+      response.end(`import "/without.js";\n${worker}`);
+    },
+    "/without.js": (_request, response) => {
+      response.setHeader("content-type", "text/javascript");
+      response.end("delete FileSystemFileHandle.prototype.createSyncAccessHandle;");
+    },
+  },
+};
+
+for (const [name, routes] of Object.entries(STORES)) {
+  inChromium(`${name}: a model is kept, listed, used without the network, deleted`, async () => {
+    let online = true;
+    const serve = file(path);
+    const model = (request, response, count) => (online ? serve(request, response, count) : response.destroy());
+    const { server, tab, close } = await open({ ...routes, "/model.gguf": model });
+    const page = await tab();
+    const load = () =>
+      page.evaluate(async () => {
+        const t5 = await pocket.T5.load("/model.gguf");
+        const text = await t5.generate("a text", { maxNewTokens: 8 }).text();
+        t5.dispose();
+        return text;
+      });
+    const first = await load();
+    online = false;
+    assert.equal(await load(), first);
+    assert.equal(server.asked("/model.gguf"), 1);
+    const size = readFileSync(path).length;
+    const kept = await page.evaluate(async () => [await pocket.cache.list(), await pocket.cache.size()]);
+    assert.deepEqual(kept, [[{ source: `${server.url}/model.gguf`, name: "model.gguf", bytes: size, complete: true }], size]);
+    assert.equal(await page.evaluate(() => pocket.cache.delete("/model.gguf")), true);
+    assert.equal(await page.evaluate(() => pocket.cache.delete("/model.gguf")), false);
+    assert.deepEqual(await page.evaluate(() => pocket.cache.list()), []);
+    const error = await page.evaluate(() => failure(pocket.T5.load("/model.gguf")));
+    assert.deepEqual([error.code, error.ours], ["network", true]);
+    await close();
+  });
+
+  inChromium(`${name}: two tabs transfer a model once`, async () => {
+    const { server, tab, close } = await open(routes);
+    const pages = await Promise.all([tab(), tab()]);
+    const texts = await Promise.all(
+      pages.map((page) =>
+        page.evaluate(async () => (await pocket.T5.load("/model.gguf")).generate("x", { maxNewTokens: 5 }).text()),
+      ),
+    );
+    assert.equal(texts[0], texts[1]);
+    assert.equal(server.asked("/model.gguf"), 1);
+    await close();
+  });
+
+  inChromium(`${name}: a file that is wrong is refused and not kept`, async () => {
+    const bytes = readFileSync(path);
+    const sha256 = createHash("sha256").update(bytes).digest("hex");
+    const damaged = Buffer.from(bytes);
+    damaged[damaged.length - 100] ^= 1;
+    const { tab, close } = await open({ ...routes, "/damaged.gguf": file(damaged), "/page.gguf": file(Buffer.from("<html>")) });
+    const page = await tab();
+    const damage = await page.evaluate((sha256) => failure(pocket.T5.load("/damaged.gguf", { sha256 })), sha256);
+    assert.equal(damage.code, "checksum");
+    assert.match(damage.message, new RegExp(`^damaged.gguf: expected SHA-256 ${sha256}, found [0-9a-f]{64}$`));
+    const other = await page.evaluate(() => failure(pocket.T5.load("/page.gguf")));
+    assert.equal(other.code, "bad-model");
+    const absent = await page.evaluate(() => failure(pocket.T5.load("/absent.gguf")));
+    assert.equal(absent.code, "not-found");
+    assert.deepEqual(await page.evaluate(() => pocket.cache.list()), []);
+    // The right one passes, now and from the store.
+    for (let i = 0; i < 2; i++) {
+      await page.evaluate(async (sha256) => (await pocket.T5.load("/model.gguf", { sha256 })).dispose(), sha256);
+    }
+    await close();
+  });
+}
+
+inChromium("a transfer that was broken off goes on after a reload", async () => {
+  const whole = readFileSync(path).length;
+  const half = Math.floor(whole / 2);
+  // The first answer stops and stays open until the page gives up.
+  const serve = file(path);
+  const stalls = (request, response, count) => {
+    if (count > 1) return serve(request, response, count);
+    response.writeHead(200, { "content-length": whole, etag: '"1"' });
+    response.write(readFileSync(path).subarray(0, half));
+  };
+  const { server, tab, close } = await open({ "/model.gguf": stalls });
+  const page = await tab();
+  const error = await page.evaluate(() => {
+    const abort = new AbortController();
+    setTimeout(() => abort.abort(), 1500);
+    return failure(pocket.T5.load("/model.gguf", { signal: abort.signal }));
+  });
+  assert.equal(error.code, "aborted");
+  const [kept] = await page.evaluate(() => pocket.cache.list());
+  assert.equal(kept.complete, false);
+  assert.ok(kept.bytes > 0 && kept.bytes <= half, `${kept.bytes} bytes`);
+  await page.close();
+  const again = await tab();
+  await again.evaluate(async () => (await pocket.T5.load("/model.gguf")).dispose());
+  assert.equal(server.requests.filter((one) => one.path === "/model.gguf").at(-1).range, `bytes=${kept.bytes}-`);
+  await close();
+});
+
+inChromium("a model that cannot fit is refused before it is transferred, with its size", async () => {
+  const huge = (_request, response) => {
+    response.writeHead(200, { "content-length": 5_000_000_000 });
+    response.write("GGUF");
+  };
+  const { tab, close } = await open({ "/huge.gguf": huge });
+  const page = await tab();
+  const error = await page.evaluate(() => failure(pocket.T5.load("/huge.gguf")));
+  assert.equal(error.code, "out-of-memory");
+  assert.match(error.message, /5000 MB/);
+  await close();
+});
+
+inChromium("a folder that is dropped becomes the file that t5-quantize writes, and runs", async () => {
+  const source = folder("unigram");
+  const names = readdirSync(source);
+  const routes = Object.fromEntries(names.map((name) => [`/folder/${name}`, file(`${source}/${name}`)]));
+  const { tab, close } = await open(routes);
+  const page = await tab();
+  const found = await page.evaluate(async (names) => {
+    const get = async (name) => new File([await (await fetch(`/folder/${name}`)).arrayBuffer()], name);
+    const files = await Promise.all(names.map(get));
+    const progress = [];
+    const made = await pocket.quantize(files, { onProgress: (event) => progress.push(event) });
+    const sum = await crypto.subtle.digest("SHA-256", await made.arrayBuffer());
+    const t5 = await pocket.T5.load(files);
+    const text = await t5.generate("a text", { maxNewTokens: 8 }).text();
+    const same = await (await pocket.T5.load(made)).generate("a text", { maxNewTokens: 8 }).text();
+    const incomplete = await failure(pocket.quantize(files.filter((file) => file.name !== "config.json")));
+    return { last: progress.at(-1), sum: [...new Uint8Array(sum)], text, same, name: made.name, incomplete };
+  }, names);
+  assert.deepEqual(Buffer.from(found.sum), createHash("sha256").update(readFileSync(path)).digest());
+  assert.equal(found.last.loaded, found.last.total);
+  assert.equal(found.text, found.same);
+  assert.equal(found.name, "model.gguf");
+  assert.equal(found.incomplete.code, "bad-model");
+  await close();
+});
