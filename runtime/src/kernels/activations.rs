@@ -1,7 +1,7 @@
 //! Activations as int8: blocks of 32 values along a row, each with an f32 scale.
 
 use super::Kernels;
-use super::product::Tiling;
+use super::product::Tiles;
 use super::simd::{LANES, Simd};
 
 /// Values that share a scale, in activations as in Q8_0 weights.
@@ -29,8 +29,7 @@ fn quantize_in<V: Simd>(v: V, x: &[f32], k: usize, out: &mut Activations) {
     out.values.resize(count, [0; BLOCK]);
     out.scales.resize(count, 0.0);
     out.starts.resize(count, 0);
-    let m = x.len() / k;
-    for (first, rows) in Tiling::new(m, V::ROWS_Q8).tiles(0..m) {
+    for (first, rows) in Tiles::new(0..x.len() / k, V::ROWS_Q8) {
         for row in 0..rows {
             let x = x[(first + row) * k..(first + row + 1) * k].as_chunks::<BLOCK>().0;
             for (block, x) in x.iter().enumerate() {

@@ -10,7 +10,7 @@
 
 use super::Kernels;
 use super::math;
-use super::product::{Tiling, with_rows};
+use super::product::{Tiles, with_rows};
 use super::rows::{axpy_in, dot_in, max_in, softmax_in};
 use super::simd::{LANES, Simd};
 use crate::position::BiasRow;
@@ -178,12 +178,12 @@ fn attend_head_in<V: Simd>(
     if len == 0 {
         return;
     }
-    let tiling = Tiling::new(rows.count, V::ROWS_F32);
+    let most = V::ROWS_F32.min(rows.count);
     // An odd number of cache lines from row to row: rows a power of two apart would share few cache sets.
     let stride = (len.div_ceil(LANES) | 1) * LANES;
-    scratch.q.resize(width * tiling.size, 0.0);
-    scratch.scores.resize(stride * tiling.size, 0.0);
-    for (row, count) in tiling.tiles(0..rows.count) {
+    scratch.q.resize(width * most, 0.0);
+    scratch.scores.resize(stride * most, 0.0);
+    for (row, count) in Tiles::new(0..rows.count, V::ROWS_F32) {
         for i in 0..count {
             let q = &rows.q[(row + i) * rows.q_stride..][..width];
             for (out, &q) in scratch.q[i..].iter_mut().step_by(count).zip(q) {
@@ -191,7 +191,7 @@ fn attend_head_in<V: Simd>(
             }
         }
         let q = &scratch.q[..width * count];
-        with_rows!(count, scores[_](v, packed, q, &mut scratch.scores, stride));
+        with_rows!(count, V::ROWS_F32, scores[_](v, packed, q, &mut scratch.scores, stride));
         let mut inverse = [0.0; 12];
         for i in 0..count {
             let scores = &mut scratch.scores[i * stride..][..len.next_multiple_of(LANES)];
@@ -206,7 +206,11 @@ fn attend_head_in<V: Simd>(
             }
         }
         let out = &mut rows.out[row * rows.out_stride..];
-        with_rows!(count, mix[_](v, packed, &scratch.scores, stride, &inverse, out, rows.out_stride, width));
+        with_rows!(
+            count,
+            V::ROWS_F32,
+            mix[_](v, packed, &scratch.scores, stride, &inverse, out, rows.out_stride, width)
+        );
     }
 }
 

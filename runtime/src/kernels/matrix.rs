@@ -4,7 +4,6 @@ use super::activations::{self, Activations, BLOCK};
 use super::attention::{HeadScratch, PackedHead};
 use super::memory::Table;
 use super::packed::{self, Pair, Q8};
-use super::product::Tiling;
 use super::simd::{BF16, F16, LANES};
 use super::{Isa, Kernels, product};
 use crate::block;
@@ -159,6 +158,6 @@ fn tiled<'a>(kernels: Kernels, x: &'a [f32], m: usize, buffer: &'a mut Vec<f32>)
     if m <= 1 {
         return x;
     }
-    product::tile_rows(x, x.len() / m, Tiling::new(m, product::rows_f32(kernels)), buffer);
+    product::tile_rows(kernels, x, x.len() / m, buffer);
     buffer
 }

@@ -25,34 +25,42 @@ use super::activations::{Activations, BLOCK};
 use super::packed::{Element, Pair, Q8, STEPS, WeightBlock};
 use super::simd::{BF16, F16, LANES, Simd};
 
-/// How `m` rows are cut into tiles: all of `size` rows, the last one perhaps smaller.
-#[derive(Clone, Copy)]
-pub(crate) struct Tiling {
-    m: usize,
-    pub(crate) size: usize,
+/// The tiles of rows `start..end`, as first row and number of rows: `most` at a time, the rest by powers of two. Few
+/// sizes, because each is compiled for each kernel and instruction set.
+#[derive(Clone)]
+pub(crate) struct Tiles {
+    start: usize,
+    end: usize,
+    most: usize,
 }
 
-impl Tiling {
-    /// Tiles of nearly equal size, at most `most` rows each.
-    pub(crate) fn new(m: usize, most: usize) -> Tiling {
-        Tiling { m, size: m.div_ceil(m.div_ceil(most).max(1)) }
+impl Tiles {
+    #[inline(always)]
+    pub(crate) fn new(rows: std::ops::Range<usize>, most: usize) -> Tiles {
+        Tiles { start: rows.start, end: rows.end, most }
     }
+}
 
-    /// First row and number of rows of every tile that begins in `rows`.
-    pub(crate) fn tiles(self, rows: std::ops::Range<usize>) -> impl Iterator<Item = (usize, usize)> {
-        rows.step_by(self.size.max(1)).map(move |row| (row, self.size.min(self.m - row)))
-    }
+impl Iterator for Tiles {
+    type Item = (usize, usize);
 
-    /// The tiles of `m` of the rows, from the first of a tile on.
-    fn part(self, m: usize) -> Tiling {
-        Tiling { m, ..self }
+    #[inline(always)]
+    fn next(&mut self) -> Option<(usize, usize)> {
+        let left = self.end - self.start;
+        if left == 0 {
+            return None;
+        }
+        let rows = if left >= self.most { self.most } else { 1 << left.ilog2() };
+        self.start += rows;
+        Some((self.start - rows, rows))
     }
+}
 
-    /// Rows, a whole number of tiles, whose `row_bytes` each stay in the second-level cache beside the weights.
-    fn rows_in_cache(self, row_bytes: usize) -> usize {
-        const CACHE: usize = 384 << 10;
-        (CACHE / row_bytes.max(1) / self.size.max(1)).max(1) * self.size.max(1)
-    }
+/// Rows, a whole number of tiles, whose `row_bytes` each stay in the second-level cache beside the weights.
+#[inline(always)]
+fn rows_in_cache(row_bytes: usize, most: usize) -> usize {
+    const CACHE: usize = 384 << 10;
+    (CACHE / row_bytes.max(1) / most).max(1) * most
 }
 
 /// Writes one group's vector into a row of y; the last group may cover fewer than 16 columns.
@@ -69,40 +77,35 @@ fn store<V: Simd>(v: V, value: V::F, row: &mut [f32], column: usize) {
     }
 }
 
-/// Calls `$f::<…, M>` with the run-time number of rows as `M`.
+/// Calls `$f::<…, M>` with the run-time number of rows, at most `$most`, as `M`.
 macro_rules! with_rows {
-    ($rows:expr, $f:ident[$($infer:tt)*]($($arg:expr),*)) => {
+    ($rows:expr, $most:expr, $f:ident[$($infer:tt)*]($($arg:expr),*)) => {
         match $rows {
             1 => $f::<$($infer,)* 1>($($arg),*),
-            2 => $f::<$($infer,)* 2>($($arg),*),
-            3 => $f::<$($infer,)* 3>($($arg),*),
-            4 => $f::<$($infer,)* 4>($($arg),*),
-            5 => $f::<$($infer,)* 5>($($arg),*),
-            6 => $f::<$($infer,)* 6>($($arg),*),
-            7 => $f::<$($infer,)* 7>($($arg),*),
-            8 => $f::<$($infer,)* 8>($($arg),*),
-            9 => $f::<$($infer,)* 9>($($arg),*),
-            10 => $f::<$($infer,)* 10>($($arg),*),
-            11 => $f::<$($infer,)* 11>($($arg),*),
-            12 => $f::<$($infer,)* 12>($($arg),*),
-            _ => unreachable!("tiles have at most 12 rows"),
+            2 if $most >= 2 => $f::<$($infer,)* 2>($($arg),*),
+            3 if $most == 3 => $f::<$($infer,)* 3>($($arg),*),
+            4 if $most >= 4 => $f::<$($infer,)* 4>($($arg),*),
+            6 if $most == 6 => $f::<$($infer,)* 6>($($arg),*),
+            8 if $most >= 8 => $f::<$($infer,)* 8>($($arg),*),
+            12 if $most >= 12 => $f::<$($infer,)* 12>($($arg),*),
+            rows => unreachable!("a tile of {rows} rows"),
         }
     };
 }
-
 pub(crate) use with_rows;
 
 #[inline(always)]
 fn q8_in<V: Simd>(v: V, w: &Q8, a: &Activations, blocks: usize, y: &mut [f32], n: usize) {
-    let tiling = Tiling::new(a.scales.len() / blocks, V::ROWS_Q8);
-    let at_once = tiling.rows_in_cache(blocks * BLOCK);
+    let m = a.scales.len() / blocks;
+    let at_once = rows_in_cache(blocks * BLOCK, V::ROWS_Q8);
     let mut first = 0;
-    while first < tiling.m {
-        let end = tiling.m.min(first + at_once);
+    while first < m {
+        let end = m.min(first + at_once);
         let panels = w.weights.chunks_exact(blocks).zip(w.scales.chunks_exact(blocks));
         for (group, (weights, scales)) in panels.enumerate() {
-            for (row, rows) in tiling.tiles(first..end) {
-                with_rows!(rows, q8_tile[_](v, weights, scales, a, row, &mut y[row * n..], n, group * LANES));
+            for (row, rows) in Tiles::new(first..end, V::ROWS_Q8) {
+                let y = &mut y[row * n..];
+                with_rows!(rows, V::ROWS_Q8, q8_tile[_](v, weights, scales, a, row, y, n, group * LANES));
             }
         }
         first = end;
@@ -164,8 +167,7 @@ fn plain_in<V: Simd, E: Element>(
     wide: &mut Vec<[f32; LANES]>,
 ) {
     let m = x.len() / k;
-    let tiling = Tiling::new(m, V::ROWS_F32);
-    if m <= tiling.size {
+    if m <= V::ROWS_F32 {
         // Weights are met once: as they are, in the order in which they lie.
         for (pair, panel) in w.chunks_exact(k).enumerate() {
             match m {
@@ -174,7 +176,11 @@ fn plain_in<V: Simd, E: Element>(
                 2 => pair_tile::<_, _, 2>(v, panel, x, y, n, pair),
                 _ => {
                     for half in 0..2.min((n - 2 * pair * LANES).div_ceil(LANES)) {
-                        with_rows!(m, half_tile[_ _](v, panel, half, x, y, n, pair));
+                        for (row, rows) in Tiles::new(0..m, V::ROWS_F32) {
+                            let (x, y) = (&x[row * k..(row + rows) * k], &mut y[row * n..]);
+                            let column = (2 * pair + half) * LANES;
+                            with_rows!(rows, V::ROWS_F32, half_tile[_ _](v, panel, half, x, y, n, column));
+                        }
                     }
                 }
             }
@@ -187,7 +193,7 @@ fn plain_in<V: Simd, E: Element>(
     }
     // The scratch may have grown for wider matrices.
     let (first, second) = wide[..2 * k].split_at_mut(k);
-    let at_once = tiling.rows_in_cache(k * size_of::<f32>());
+    let at_once = rows_in_cache(k * size_of::<f32>(), V::ROWS_F32);
     let mut row = 0;
     while row < m {
         let rows = at_once.min(m - row);
@@ -197,9 +203,9 @@ fn plain_in<V: Simd, E: Element>(
                 v.store(E::load(v, &pair.0[0]), first);
                 v.store(E::load(v, &pair.0[1]), second);
             }
-            tiles_by_panel(v, first, x, tiling.part(rows), y, n, 2 * pair * LANES);
+            panel_in(v, first, x, y, n, 2 * pair * LANES);
             if (2 * pair + 1) * LANES < n {
-                tiles_by_panel(v, second, x, tiling.part(rows), y, n, (2 * pair + 1) * LANES);
+                panel_in(v, second, x, y, n, (2 * pair + 1) * LANES);
             }
         }
         row += rows;
@@ -244,7 +250,7 @@ fn half_tile<V: Simd, E: Element, const M: usize>(
     x: &[f32],
     y: &mut [f32],
     n: usize,
-    pair: usize,
+    column: usize,
 ) {
     let mut out = [v.splat(0.0); M];
     for (w, x) in w.iter().zip(x.as_chunks::<M>().0) {
@@ -254,31 +260,17 @@ fn half_tile<V: Simd, E: Element, const M: usize>(
         }
     }
     for i in 0..M {
-        store(v, out[i], &mut y[i * n..(i + 1) * n], (2 * pair + half) * LANES);
+        store(v, out[i], &mut y[i * n..(i + 1) * n], column);
     }
 }
 
 /// One group of 16 rows of weights, `[k]`, for the columns of y from `column` on.
 #[inline(always)]
 fn panel_in<V: Simd>(v: V, panel: &[[f32; LANES]], x: &[f32], y: &mut [f32], n: usize, column: usize) {
-    let tiling = Tiling::new(x.len() / panel.len(), V::ROWS_F32);
-    tiles_by_panel(v, panel, x, tiling, y, n, column);
-}
-
-#[inline(always)]
-fn tiles_by_panel<V: Simd>(
-    v: V,
-    panel: &[[f32; LANES]],
-    x: &[f32],
-    tiling: Tiling,
-    y: &mut [f32],
-    n: usize,
-    column: usize,
-) {
     let k = panel.len();
-    for (row, rows) in tiling.tiles(0..tiling.m) {
+    for (row, rows) in Tiles::new(0..x.len() / k, V::ROWS_F32) {
         let (x, y) = (&x[row * k..(row + rows) * k], &mut y[row * n..]);
-        with_rows!(rows, plain_tile[_](v, panel, x, y, n, column));
+        with_rows!(rows, V::ROWS_F32, plain_tile[_](v, panel, x, y, n, column));
     }
 }
 
@@ -297,9 +289,10 @@ fn plain_tile<V: Simd, const M: usize>(v: V, w: &[[f32; LANES]], x: &[f32], y: &
 }
 
 /// Lays rows out by tiles: `[tiles][k][rows of the tile]`.
-pub(crate) fn tile_rows(x: &[f32], k: usize, tiling: Tiling, out: &mut Vec<f32>) {
+#[inline(always)]
+fn tile_rows_in<V: Simd>(_: V, x: &[f32], k: usize, out: &mut Vec<f32>) {
     out.resize(x.len(), 0.0);
-    for (row, rows) in tiling.tiles(0..tiling.m) {
+    for (row, rows) in Tiles::new(0..x.len() / k, V::ROWS_F32) {
         let range = row * k..(row + rows) * k;
         let (x, out) = (&x[range.clone()], &mut out[range]);
         for (i, x) in x.chunks_exact(k).enumerate() {
@@ -310,12 +303,7 @@ pub(crate) fn tile_rows(x: &[f32], k: usize, tiling: Tiling, out: &mut Vec<f32>)
     }
 }
 
-#[inline(always)]
-fn rows_f32_of<V: Simd>(_: V) -> usize {
-    V::ROWS_F32
-}
-
-super::dispatch!(pub(super) fn rows_f32() -> usize = rows_f32_of);
+super::dispatch!(pub(super) fn tile_rows(x: &[f32], k: usize, out: &mut Vec<f32>) = tile_rows_in);
 super::dispatch!(pub(super) fn q8(w: &Q8, a: &Activations, blocks: usize, y: &mut [f32], n: usize) = q8_in);
 super::dispatch!(
     pub(super) fn panel(panel: &[[f32; LANES]], x: &[f32], y: &mut [f32], n: usize, column: usize) = panel_in

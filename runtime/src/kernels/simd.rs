@@ -35,9 +35,9 @@ pub(crate) trait Simd: Copy {
     /// Every four consecutive packed int8 weights of a row are stored xor these values: 0x80 where the instruction
     /// set needs a weight w as the unsigned byte w + 128 (sums then start from a correction), 0 elsewhere.
     const FLIP: [u8; 4];
-    /// Rows of activations that meet a group of 16 weight rows at once in int8 products, at most 12.
+    /// Rows of activations that meet a group of 16 weight rows at once in int8 products: 1, 2, 3, 4, 6, 8 or 12.
     const ROWS_Q8: usize;
-    /// The same for f32 arithmetic, at most 12.
+    /// The same for f32 arithmetic.
     const ROWS_F32: usize;
 
     fn splat(self, x: f32) -> Self::F;
