@@ -1,8 +1,9 @@
 //! A weight matrix in the form its products read, whatever type it has in the file.
 
-use super::activations::{self, Activations, BLOCK};
+use super::activations::{self, Activations, BLOCK, Start};
 use super::attention::{HeadScratch, PackedHead};
 use super::memory::Table;
+use super::nibbles::{self, Q4, Q4K};
 use super::packed::{self, Pair, Q8};
 use super::simd::{BF16, F16, LANES};
 use super::{Isa, Kernels, product};
@@ -43,6 +44,8 @@ pub struct Matrix {
 
 enum Storage {
     Q8(Q8),
+    Q4(Q4),
+    Q4K(Q4K),
     F32(Table<Pair<f32>>),
     F16(Table<Pair<F16>>),
     BF16(Table<Pair<BF16>>),
@@ -53,11 +56,11 @@ enum Storage {
 impl Matrix {
     /// Prepares one matrix, or several of equal width stacked by rows (`q`, `k`, `v` in one product).
     ///
-    /// Weights of type Q8_0, F32, F16 and BF16 are copied into the layout that products read, and the file's pages
+    /// Weights of type Q8_0, Q4_0, Q4_K, F32, F16 and BF16 are copied into the layout that products read, and the file's pages
     /// released; other types, and parts of different types, stay as they are.
     ///
     /// # Errors
-    /// Where widths differ, a tensor's size does not match its shape, or a Q8_0 scale is not finite.
+    /// Where widths differ, a tensor's size does not match its shape, or the scale of a block is not finite.
     pub fn new(kernels: Kernels, parts: &[&Tensor]) -> Result<Matrix> {
         let k = parts[0].columns();
         for part in parts {
@@ -71,6 +74,8 @@ impl Matrix {
         let storage = match dtype {
             _ if parts.iter().any(|part| part.dtype != dtype) => None,
             DType::Q8_0 => Some(Storage::Q8(Q8::pack(parts, n, k, kernels.flip())?)),
+            DType::Q4_0 => Some(Storage::Q4(Q4::pack(parts, n, k)?)),
+            DType::Q4_K => Some(Storage::Q4K(Q4K::pack(parts, n, k)?)),
             DType::F32 => Some(Storage::F32(packed::pack_pairs(parts, n, k))),
             DType::F16 => Some(Storage::F16(packed::pack_pairs(parts, n, k))),
             DType::BF16 => Some(Storage::BF16(packed::pack_pairs(parts, n, k))),
@@ -100,7 +105,7 @@ impl Matrix {
 
     /// `y[m, n] = x[m, k] W^T`.
     ///
-    /// Q8_0 weights meet activations quantised to int8 in blocks of 32, with exact integer sums; other types are
+    /// Q8_0, Q4_0 and Q4_K weights meet activations quantised to int8 in blocks of 32, with exact integer sums; other types are
     /// widened to f32. A row's result depends neither on the other rows nor on the instruction set.
     ///
     /// # Panics
@@ -115,8 +120,16 @@ impl Matrix {
         let Workspace { activations, x: tiles, row, wide, .. } = workspace;
         match &self.storage {
             Storage::Q8(w) => {
-                activations::quantize(kernels, x, k, activations);
+                activations::quantize(kernels, x, k, Start::Flipped, activations);
                 product::q8(kernels, w, activations, k / BLOCK, y, n);
+            }
+            Storage::Q4(w) => {
+                activations::quantize(kernels, x, k, Start::Nibbles, activations);
+                nibbles::q4(kernels, w, activations, k / BLOCK, y, n);
+            }
+            Storage::Q4K(w) => {
+                activations::quantize(kernels, x, k, Start::Sum, activations);
+                nibbles::q4_k(kernels, w, activations, k / BLOCK, y, n);
             }
             Storage::F32(w) => product::plain_f32(kernels, w, tiled(kernels, x, m, tiles), k, y, n, wide),
             Storage::F16(w) => product::plain_f16(kernels, w, tiled(kernels, x, m, tiles), k, y, n, wide),
@@ -145,6 +158,8 @@ impl Matrix {
     pub fn bytes(&self) -> usize {
         match &self.storage {
             Storage::Q8(w) => size_of_val(&w.weights[..]) + size_of_val(&w.scales[..]),
+            Storage::Q4(w) => w.bytes(),
+            Storage::Q4K(w) => w.bytes(),
             Storage::F32(w) => size_of_val(&w[..]),
             Storage::F16(w) => size_of_val(&w[..]),
             Storage::BF16(w) => size_of_val(&w[..]),

@@ -15,6 +15,7 @@ pub mod limits;
 mod math;
 mod matrix;
 mod memory;
+mod nibbles;
 mod packed;
 mod product;
 mod rows;

@@ -58,14 +58,14 @@ impl Iterator for Tiles {
 
 /// Rows, a whole number of tiles, whose `row_bytes` each stay in the second-level cache beside the weights.
 #[inline(always)]
-fn rows_in_cache(row_bytes: usize, most: usize) -> usize {
+pub(crate) fn rows_in_cache(row_bytes: usize, most: usize) -> usize {
     const CACHE: usize = 384 << 10;
     (CACHE / row_bytes.max(1) / most).max(1) * most
 }
 
 /// Writes one group's vector into a row of y; the last group may cover fewer than 16 columns.
 #[inline(always)]
-fn store<V: Simd>(v: V, value: V::F, row: &mut [f32], column: usize) {
+pub(crate) fn store<V: Simd>(v: V, value: V::F, row: &mut [f32], column: usize) {
     let out = &mut row[column..];
     match out.first_chunk_mut::<LANES>() {
         Some(out) => v.store(value, out),

@@ -55,6 +55,8 @@ pub(crate) trait Simd: Copy {
     fn load_f16(self, x: &[F16; LANES]) -> Self::F;
     /// Widens bfloat16, exactly.
     fn load_bf16(self, x: &[BF16; LANES]) -> Self::F;
+    /// Widens bytes, exactly.
+    fn load_u8(self, x: &[u8; LANES]) -> Self::F;
     /// Sum over the lanes: lane i + lane i+8, then i+4, i+2, i+1.
     fn sum(self, x: Self::F) -> f32;
 
@@ -78,6 +80,14 @@ pub(crate) trait Simd: Copy {
     /// `sums[lane] += weights[lane, ..4] · activations[..4]`, exactly, for activations in [-127, 127] and any
     /// int8 weight.
     fn dot(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I;
+
+    /// The low nibbles and the high nibbles of packed weights, as numbers from 0 to 15.
+    fn nibbles(self, x: &WeightStep) -> [Self::W; 2];
+    /// As [`Simd::dot`] for what [`Simd::nibbles`] gives, whatever [`Simd::FLIP`] is.
+    #[inline(always)]
+    fn dot_nibbles(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I {
+        self.dot(sums, weights, activations)
+    }
 }
 
 /// The sum of [`Simd::sum`], in scalar form.
