@@ -15,6 +15,8 @@ pub mod limits;
 mod math;
 mod matrix;
 mod memory;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod nibbles;
 mod packed;
 mod product;
@@ -43,6 +45,10 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 (F, BW, DQ, VL) and VNNI. AVX-512 without VNNI uses [`Isa::Avx2`].
     Avx512,
+    /// AArch64 with NEON, which all have.
+    Neon,
+    /// The same with the dot product instruction of ARMv8.2.
+    Dotprod,
     /// WebAssembly with 128-bit vectors, where the module is compiled for them.
     Simd128,
     /// The same with relaxed vectors, of which only integer products that are exact everywhere are used.
@@ -51,7 +57,8 @@ pub enum Isa {
 
 impl Isa {
     /// All of them, the best last.
-    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Simd128, Isa::Relaxed];
+    pub const ALL: [Isa; 7] =
+        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::Dotprod, Isa::Simd128, Isa::Relaxed];
 
     /// The name used on the command line.
     pub fn name(self) -> &'static str {
@@ -59,6 +66,8 @@ impl Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
+            Isa::Dotprod => "dotprod",
             Isa::Simd128 => "simd128",
             Isa::Relaxed => "relaxed",
         }
@@ -71,6 +80,10 @@ impl Isa {
             Isa::Avx2 => avx2::detected(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::detected(),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => true,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Dotprod => neon::detected(),
             // A WebAssembly module with instructions that the engine lacks does not load at all.
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Isa::Simd128 => true,
@@ -97,6 +110,8 @@ macro_rules! dispatch {
             use $crate::kernels::{Isa, scalar};
             #[cfg(target_arch = "x86_64")]
             use $crate::kernels::{avx2, avx512};
+            #[cfg(target_arch = "aarch64")]
+            use $crate::kernels::neon;
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             use $crate::kernels::simd128;
 
@@ -114,6 +129,13 @@ macro_rules! dispatch {
                 $generic(unsafe { avx2::Avx2::assume() }, $($arg),*)
             }
 
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon,dotprod")]
+            fn run_dotprod($($arg: $type),*) $(-> $result)? {
+                // SAFETY: this function is only called where the feature was detected.
+                $generic(unsafe { neon::Dotprod::assume() }, $($arg),*)
+            }
+
             match kernels.isa() {
                 Isa::Scalar => $generic(scalar::Scalar, $($arg),*),
                 // SAFETY: a `Kernels` of this instruction set is only made after its features were detected.
@@ -122,6 +144,11 @@ macro_rules! dispatch {
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 => unsafe { run_avx512($($arg),*) },
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => $generic(neon::Neon, $($arg),*),
+                // SAFETY: as above.
+                #[cfg(target_arch = "aarch64")]
+                Isa::Dotprod => unsafe { run_dotprod($($arg),*) },
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
                 Isa::Simd128 => $generic(simd128::Simd128, $($arg),*),
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
