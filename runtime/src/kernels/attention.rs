@@ -10,7 +10,7 @@
 
 use super::Kernels;
 use super::math;
-use super::product::{Tiles, with_rows};
+use super::product::{Columns, Tiles, with_rows};
 use super::rows::{axpy_in, dot_in, max_in, softmax_in};
 use super::simd::{LANES, Simd};
 use crate::position::BiasRow;
@@ -131,6 +131,11 @@ impl PackedKeyValues {
         }
     }
 
+    /// Positions.
+    pub(crate) fn len(&self) -> usize {
+        self.heads.first().map_or(0, |head| head.len)
+    }
+
     /// The parts of each head.
     pub(crate) fn heads(&self) -> &[PackedHead] {
         &self.heads
@@ -143,14 +148,13 @@ pub struct Alignment<'a> {
     pub out: &'a mut [f32],
 }
 
-/// Queries and results of one head: row `i` begins at `i * stride`.
+/// Queries and results of one head: query `i` begins at `i * q_stride`, results are the head's columns of all.
 pub(crate) struct HeadRows<'a> {
     pub q: &'a [f32],
     pub q_stride: usize,
     pub count: usize,
     pub width: usize,
-    pub out: &'a mut [f32],
-    pub out_stride: usize,
+    pub out: Columns<'a>,
 }
 
 /// Scratch of [`attend_head`].
@@ -205,12 +209,7 @@ fn attend_head_in<V: Simd>(
                 axpy_in(v, alignment.share * inverse[i], &scores[..len], out);
             }
         }
-        let out = &mut rows.out[row * rows.out_stride..];
-        with_rows!(
-            count,
-            V::ROWS_F32,
-            mix[_](v, packed, &scratch.scores, stride, &inverse, out, rows.out_stride, width)
-        );
+        with_rows!(count, V::ROWS_F32, mix[_](v, packed, &scratch.scores, stride, &inverse, row, &mut rows.out));
     }
 }
 
@@ -285,16 +284,14 @@ fn exponentials<V: Simd>(v: V, scores: &mut [f32]) -> f32 {
 
 /// `out[i] = inverse[i] Σ weights[i, p] values[p]`, summed over positions in order.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 fn mix<V: Simd, const M: usize>(
     v: V,
     packed: &PackedHead,
     weights: &[f32],
     stride: usize,
     inverse: &[f32; 12],
-    out: &mut [f32],
-    out_stride: usize,
-    width: usize,
+    row: usize,
+    out: &mut Columns<'_>,
 ) {
     let len = packed.len;
     let mut rows = [&weights[..0]; M];
@@ -310,16 +307,7 @@ fn mix<V: Simd, const M: usize>(
             }
         }
         for i in 0..M {
-            let sum = v.mul(sums[i], v.splat(inverse[i]));
-            let out = &mut out[i * out_stride + group * LANES..][..LANES.min(width - group * LANES)];
-            match out.first_chunk_mut::<LANES>() {
-                Some(out) => v.store(sum, out),
-                None => {
-                    let mut lanes = [0.0; LANES];
-                    v.store(sum, &mut lanes);
-                    out.copy_from_slice(&lanes[..out.len()]);
-                }
-            }
+            out.store(v, v.mul(sums[i], v.splat(inverse[i])), row + i, out.first() + group * LANES);
         }
     }
 }

@@ -27,6 +27,7 @@ mod simd;
 mod simd128;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 pub use attention::{Alignment, Heads, KeyValues, PackedKeyValues};
 pub use matrix::{Matrix, Workspace};
@@ -34,6 +35,7 @@ pub use matrix::{Matrix, Workspace};
 use crate::config::Activation;
 use crate::error::{Error, Result};
 use crate::position::BiasRow;
+use product::Columns;
 
 /// An instruction set that kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,27 +258,30 @@ impl Kernels {
         let inner = heads.count * heads.width;
         let len = qkv.len() / (3 * inner);
         assert_eq!(out.len(), len * inner, "qkv is [len, 3 * inner] and out is [len, inner]");
-        let (packed, scratch) = workspace.attention();
-        for head in 0..heads.count {
-            let first = head * heads.width;
-            packed.pack(
-                &qkv[(inner + first).min(qkv.len())..],
-                &qkv[(2 * inner + first).min(qkv.len())..],
-                3 * inner,
-                len,
-                heads.width,
-            );
-            let mut rows = attention::HeadRows {
-                q: &qkv[first.min(qkv.len())..],
-                q_stride: 3 * inner,
-                count: len,
-                width: heads.width,
-                out: &mut out[first.min(len * inner)..],
-                out_stride: inner,
-            };
-            let bias = (&bias.values[head * bias.head_stride..][..bias.head_stride], bias.offset);
-            attention::attend_head(*self, &mut rows, packed, Some(bias), None, scratch);
+        if len == 0 {
+            return;
         }
+        let (threads, scratch) = workspace.shared();
+        let parts = threads.parts(heads.count, 2 * len * len * inner);
+        let columns = Columns::new(out, inner);
+        threads.run(parts, &|thread, part| {
+            let own = &mut *matrix::own(scratch, thread);
+            for head in threads::share(heads.count, part, parts) {
+                let first = head * heads.width;
+                let (keys, values) = (&qkv[inner + first..], &qkv[2 * inner + first..]);
+                own.head.pack(keys, values, 3 * inner, len, heads.width);
+                let mut rows = attention::HeadRows {
+                    q: &qkv[first..],
+                    q_stride: 3 * inner,
+                    count: len,
+                    width: heads.width,
+                    // SAFETY: each head is in one share, and heads have no column in common.
+                    out: unsafe { columns.part(first..first + heads.width) },
+                };
+                let bias = (&bias.values[head * bias.head_stride..][..bias.head_stride], bias.offset);
+                attention::attend_head(*self, &mut rows, &own.head, Some(bias), None, &mut own.attention);
+            }
+        });
     }
 
     /// Cross-attention of queries `[queries, inner]` over one source; `out` is `[queries, inner]`. A query's result
@@ -292,19 +297,37 @@ impl Kernels {
     ) {
         let inner = heads.count * heads.width;
         assert!(q.len() == out.len() && q.len().is_multiple_of(inner), "q and out are [queries, inner]");
-        let (_, scratch) = workspace.attention();
-        for (head, packed) in source.heads().iter().enumerate() {
-            let first = (head * heads.width).min(q.len());
+        if q.is_empty() {
+            return;
+        }
+        let count = q.len() / inner;
+        let (threads, scratch) = workspace.shared();
+        let parts = match alignment {
+            // Heads add to one result in order.
+            Some(_) => 1,
+            None => threads.parts(heads.count, 2 * count * source.len() * inner),
+        };
+        let columns = Columns::new(out, inner);
+        let head = |head: usize, own: &mut matrix::Own, alignment: Option<&mut Alignment<'_>>| {
+            let first = head * heads.width;
             let mut rows = attention::HeadRows {
                 q: &q[first..],
                 q_stride: inner,
-                count: q.len() / inner,
+                count,
                 width: heads.width,
-                out: &mut out[first..],
-                out_stride: inner,
+                // SAFETY: each head is in one share, and heads have no column in common.
+                out: unsafe { columns.part(first..first + heads.width) },
             };
-            attention::attend_head(*self, &mut rows, packed, None, alignment.as_mut(), scratch);
+            attention::attend_head(*self, &mut rows, &source.heads()[head], None, alignment, &mut own.attention);
+        };
+        if parts == 1 {
+            let own = &mut *matrix::own(scratch, 0);
+            return (0..heads.count).for_each(|index| head(index, own, alignment.as_mut()));
         }
+        threads.run(parts, &|thread, part| {
+            let own = &mut *matrix::own(scratch, thread);
+            threads::share(heads.count, part, parts).for_each(|index| head(index, own, None));
+        });
     }
 
     /// Index of the largest value, the lowest one on ties; `None` where all are NaN or there are none.

@@ -14,7 +14,7 @@ use super::Kernels;
 use super::activations::{Activations, BLOCK};
 use super::memory::{Table, Zeroable};
 use super::packed::rows;
-use super::product::{Tiles, rows_in_cache, store, with_rows};
+use super::product::{Columns, Tiles, rows_in_cache, with_rows};
 use super::simd::{F16, LANES, Simd, WeightStep, f16_to_f32};
 use crate::block;
 use crate::error::Result;
@@ -176,17 +176,17 @@ fn tile_of<const M: usize>(
 
 /// Activations start from -8 Σ a.
 #[inline(always)]
-fn q4_in<V: Simd>(v: V, w: &Q4, a: &Activations, blocks: usize, y: &mut [f32], n: usize) {
+fn q4_in<V: Simd>(v: V, w: &Q4, a: &Activations, blocks: usize, y: &mut Columns<'_>) {
     let m = a.scales.len() / blocks;
     let at_once = rows_in_cache(blocks * BLOCK, V::ROWS_Q8);
     let mut first = 0;
     while first < m {
         let end = m.min(first + at_once);
-        let panels = w.weights.chunks_exact(blocks).zip(w.scales.chunks_exact(blocks));
-        for (group, (weights, scales)) in panels.enumerate() {
+        for group in y.groups() {
+            let weights = &w.weights[group * blocks..(group + 1) * blocks];
+            let scales = &w.scales[group * blocks..(group + 1) * blocks];
             for (row, rows) in Tiles::new(first..end, V::ROWS_Q8) {
-                let y = &mut y[row * n..];
-                with_rows!(rows, V::ROWS_Q8, q4_tile[_](v, weights, scales, a, row, y, n, group * LANES));
+                with_rows!(rows, V::ROWS_Q8, q4_tile[_](v, weights, scales, a, row, y, group * LANES));
             }
         }
         first = end;
@@ -201,8 +201,7 @@ fn q4_tile<V: Simd, const M: usize>(
     weight_scales: &[[F16; LANES]],
     a: &Activations,
     row: usize,
-    y: &mut [f32],
-    n: usize,
+    y: &mut Columns<'_>,
     column: usize,
 ) {
     let (values, scales, starts) = tile_of::<M>(a, row, weights.len());
@@ -220,23 +219,24 @@ fn q4_tile<V: Simd, const M: usize>(
         }
     }
     for i in 0..M {
-        store(v, out[i], &mut y[i * n..(i + 1) * n], column);
+        y.store(v, out[i], row + i, column);
     }
 }
 
 /// Activations start from Σ a.
 #[inline(always)]
-fn q4_k_in<V: Simd>(v: V, w: &Q4K, a: &Activations, blocks: usize, y: &mut [f32], n: usize) {
+fn q4_k_in<V: Simd>(v: V, w: &Q4K, a: &Activations, blocks: usize, y: &mut Columns<'_>) {
     let m = a.scales.len() / blocks;
     let at_once = rows_in_cache(blocks * BLOCK, V::ROWS_Q8);
     let mut first = 0;
     while first < m {
         let end = m.min(first + at_once);
-        let panels = w.weights.chunks_exact(blocks).zip(w.scales.chunks_exact(blocks / SUBS));
-        for (group, (weights, scales)) in panels.enumerate() {
+        for group in y.groups() {
+            let supers = blocks / SUBS;
+            let weights = &w.weights[group * blocks..(group + 1) * blocks];
+            let scales = &w.scales[group * supers..(group + 1) * supers];
             for (row, rows) in Tiles::new(first..end, V::ROWS_Q8) {
-                let y = &mut y[row * n..];
-                with_rows!(rows, V::ROWS_Q8, q4_k_tile[_](v, weights, scales, a, row, y, n, group * LANES));
+                with_rows!(rows, V::ROWS_Q8, q4_k_tile[_](v, weights, scales, a, row, y, group * LANES));
             }
         }
         first = end;
@@ -251,8 +251,7 @@ fn q4_k_tile<V: Simd, const M: usize>(
     weight_scales: &[SuperScales],
     a: &Activations,
     row: usize,
-    y: &mut [f32],
-    n: usize,
+    y: &mut Columns<'_>,
     column: usize,
 ) {
     let (values, scales, starts) = tile_of::<M>(a, row, weights.len());
@@ -276,9 +275,9 @@ fn q4_k_tile<V: Simd, const M: usize>(
         }
     }
     for i in 0..M {
-        store(v, out[i], &mut y[i * n..(i + 1) * n], column);
+        y.store(v, out[i], row + i, column);
     }
 }
 
-super::dispatch!(pub(super) fn q4(w: &Q4, a: &Activations, blocks: usize, y: &mut [f32], n: usize) = q4_in);
-super::dispatch!(pub(super) fn q4_k(w: &Q4K, a: &Activations, blocks: usize, y: &mut [f32], n: usize) = q4_k_in);
+super::dispatch!(pub(super) fn q4(w: &Q4, a: &Activations, blocks: usize, y: &mut Columns<'_>) = q4_in);
+super::dispatch!(pub(super) fn q4_k(w: &Q4K, a: &Activations, blocks: usize, y: &mut Columns<'_>) = q4_k_in);

@@ -398,6 +398,58 @@ fn a_row_does_not_depend_on_its_neighbours() {
 }
 
 #[test]
+fn threads_do_not_change_products() {
+    let mut random = Random(13);
+    for dtype in TYPES {
+        // The last part is no whole group.
+        let (n, k) = (1003, 512);
+        let w = tensor(&mut random, dtype, n, k);
+        for m in [1, 5, 30] {
+            let x = random.values(m * k);
+            for kernels in Kernels::available() {
+                let matrix = Matrix::new(kernels, &[&w]).unwrap();
+                let alone = product(kernels, &[&w], &x, m);
+                for threads in [2, 3, 7] {
+                    let mut workspace = Workspace::default();
+                    workspace.set_threads(threads);
+                    let mut y = vec![f32::NAN; m * n];
+                    matrix.multiply(kernels, &x, m, &mut y, &mut workspace);
+                    assert_eq!(bits(&y), bits(&alone), "{dtype}, {m} rows, {threads} threads");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_do_not_change_attention() {
+    let mut random = Random(14);
+    let heads = Heads { count: 5, width: 20 };
+    let (inner, len) = (100, 90);
+    let qkv = random.values(len * 3 * inner);
+    let table = random.values(heads.count * 2 * len);
+    let bias = BiasRow { values: &table, head_stride: 2 * len, offset: len };
+    let mut source = PackedKeyValues::default();
+    source.pack(heads, &qkv[..len * inner], &qkv[len * inner..2 * len * inner]);
+    for kernels in Kernels::available() {
+        let run = |threads: usize| {
+            let mut workspace = Workspace::default();
+            workspace.set_threads(threads);
+            let mut own = vec![f32::NAN; len * inner];
+            kernels.attend_all(heads, &qkv, bias, &mut own, &mut workspace);
+            let mut cross = vec![f32::NAN; len * inner];
+            let q = &qkv[2 * len * inner..];
+            kernels.attend_packed(heads, q, &source, &mut cross, None, &mut workspace);
+            [own, cross].concat()
+        };
+        let alone = run(1);
+        for threads in [2, 3, 7] {
+            assert_eq!(bits(&run(threads)), bits(&alone), "{threads} threads");
+        }
+    }
+}
+
+#[test]
 fn parts_stack_by_rows() {
     let mut random = Random(7);
     let k = 256;
