@@ -21,7 +21,9 @@ impl Threads {
     /// `count` threads, the caller's included; where a thread cannot be had, fewer.
     pub(crate) fn new(count: usize) -> Threads {
         #[cfg(not(target_family = "wasm"))]
-        return Threads { pool: (count > 1).then(|| pool::Pool::new(count.min(MOST))) };
+        {
+            Threads { pool: (count > 1).then(|| pool::Pool::new(count.min(MOST))) }
+        }
         #[cfg(target_family = "wasm")]
         {
             let _ = count;
@@ -31,9 +33,13 @@ impl Threads {
 
     pub(crate) fn count(&self) -> usize {
         #[cfg(not(target_family = "wasm"))]
-        return self.pool.as_ref().map_or(1, |pool| pool.count());
+        {
+            self.pool.as_ref().map_or(1, |pool| pool.count())
+        }
         #[cfg(target_family = "wasm")]
-        1
+        {
+            1
+        }
     }
 
     /// Into how many parts to cut `pieces` pieces of `work` multiplications all together.
