@@ -39,6 +39,26 @@ fn limits(case: &Case) -> GenerateOptions {
     }
 }
 
+/// However many threads share a step, and however many there are beside it.
+#[test]
+fn threads_do_not_change_results() {
+    let Some(golden) = golden() else { return };
+    let model = open();
+    let case = golden.cases.iter().max_by_key(|case| case.ids("input_ids").len()).unwrap();
+    for beams in [1, 3] {
+        let options = GenerateOptions { beams, max_new_tokens: Some(12), ..Default::default() };
+        let run = |threads: usize| {
+            let mut session = model.session();
+            session.set_threads(threads);
+            session.generate(case.text("text"), &options).unwrap().finish()
+        };
+        let alone = run(1);
+        for threads in [2, 3] {
+            assert_eq!(run(threads), alone, "{beams} beams, {threads} threads");
+        }
+    }
+}
+
 #[test]
 fn input_ids() {
     let Some(golden) = golden() else { return };

@@ -38,9 +38,11 @@ pub mod session;
 mod shared;
 pub mod storage;
 pub mod tensor;
+mod threads;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
 pub use generate::{EarlyStopping, Finish, GenerateOptions, Generation, LengthPenalty, Output};
 pub use model::{Model, ModelOptions};
 pub use session::{Alignment, Score, Session};
+pub use threads::physical_cores;

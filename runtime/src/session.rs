@@ -64,6 +64,17 @@ impl Session {
         &self.model
     }
 
+    /// Shares the work of each pass among `threads` threads, the caller's included; a new session has one. Results do
+    /// not depend on it. [`physical_cores`](crate::physical_cores) is a good choice where nothing else runs.
+    pub fn set_threads(&mut self, threads: usize) {
+        self.scratch.workspace.set_threads(threads);
+    }
+
+    /// How many threads work on a pass.
+    pub fn threads(&self) -> usize {
+        self.scratch.workspace.threads()
+    }
+
     /// The encoder's hidden states of a source, `[len, d_model]`.
     pub fn encode_ids(&mut self, source: &[u32]) -> Result<&[f32]> {
         self.run_encoder(&[source])?;

@@ -63,7 +63,9 @@ fn one_line_in_one_line_out() {
     let goldens = golden_texts();
     assert!(goldens.len() >= 3);
     let input: String = goldens.iter().map(|golden| format!("{}\n", golden["text"].as_str().unwrap())).collect();
-    for (batch, threads) in [("1", "1"), ("2", "1"), ("16", "1"), ("1", "3"), ("2", "2"), ("1", "16")] {
+    for (batch, jobs, threads) in
+        [("1", "1", "1"), ("2", "1", "2"), ("16", "1", "1"), ("1", "3", "1"), ("2", "2", "3"), ("1", "16", "1")]
+    {
         let output = succeed(
             &[
                 "generate",
@@ -75,6 +77,8 @@ fn one_line_in_one_line_out() {
                 "24",
                 "--batch",
                 batch,
+                "--jobs",
+                jobs,
                 "--threads",
                 threads,
             ],
@@ -222,11 +226,11 @@ fn bench_prints_its_keys() {
             assert!(object[key][value].is_number(), "{key}.{value}: {object}");
         }
     }
-    for key in ["peak_rss_mb", "weights_gb_per_s", "threads"] {
+    for key in ["peak_rss_mb", "weights_gb_per_s", "threads", "jobs"] {
         assert!(object[key].is_number(), "{key}: {object}");
     }
     assert!(object["isa"].is_string());
-    for (beams, threads) in [("1", "1"), ("3", "2")] {
+    for (beams, jobs) in [("1", "1"), ("3", "2")] {
         succeed(
             &[
                 "bench",
@@ -240,8 +244,8 @@ fn bench_prints_its_keys() {
                 "1",
                 "--repeats",
                 "1",
-                "--threads",
-                threads,
+                "--jobs",
+                jobs,
             ],
             b"",
         );
@@ -280,6 +284,7 @@ fn what_cannot_be_understood_exits_with_2() {
         (&["generate", "--model", &model, "--temperature", "-1", "A"], "temperature"),
         (&["generate", "--model", &model, "--batch", "0", "A"], "--batch"),
         (&["generate", "--model", &model, "--threads", "0", "A"], "--threads"),
+        (&["generate", "--model", &model, "--jobs", "0", "A"], "--jobs"),
         (&["generate", "A"], "--model"),
         (&["score", "--model", &model], "--input"),
         (&["bench", "--model", &model, "--repeats", "0"], "--repeats"),

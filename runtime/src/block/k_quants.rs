@@ -3,7 +3,7 @@
 use super::half_at;
 
 /// The eight six-bit scales and minima that Q4_K and Q5_K pack into twelve bytes.
-pub(super) fn unpack_scales(s: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
+pub(crate) fn unpack_scales(s: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
     let (mut scales, mut mins) = ([0; 8], [0; 8]);
     for j in 0..4 {
         scales[j] = s[j] & 63;

@@ -9,6 +9,8 @@ mod small;
 
 use half::slice::HalfFloatSliceExt;
 
+pub(crate) use k_quants::unpack_scales;
+
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 

@@ -128,9 +128,12 @@ pub struct GenerateArgs {
     /// Decode N inputs side by side
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub batch: usize,
-    /// Work on N groups of inputs at once, each in a thread of its own
+    /// Share each step's work among N threads; by default as many as the processor has cores
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Work on N groups of inputs at once, each with threads of its own
     #[arg(long, value_name = "N", default_value_t = 1)]
-    pub threads: usize,
+    pub jobs: usize,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -146,6 +149,9 @@ pub struct ScoreArgs {
     /// Lines SOURCE<TAB>TARGET, or standard input if it is -
     #[arg(long, short, value_name = "PAIRS.tsv")]
     pub input: PathBuf,
+    /// Share each step's work among N threads; by default as many as the processor has cores
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -157,6 +163,9 @@ pub struct EmbedArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub input: InputArgs,
+    /// Share each step's work among N threads; by default as many as the processor has cores
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
@@ -199,9 +208,12 @@ pub struct BenchArgs {
     /// Inputs decoded side by side
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub batch: usize,
-    /// Work on N groups of inputs at once, each in a thread of its own
+    /// Share each step's work among N threads; by default as many as the processor has cores
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Work on N groups of inputs at once, each with threads of its own
     #[arg(long, value_name = "N", default_value_t = 1)]
-    pub threads: usize,
+    pub jobs: usize,
     /// Beams of each input
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub beams: usize,

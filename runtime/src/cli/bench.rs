@@ -46,7 +46,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         ..GenerateOptions::default()
     };
     // The first run warms caches and grows buffers.
-    let mut sessions = sessions(&model, args.threads)?;
+    let mut sessions = sessions(&model, args.jobs, args.threads)?;
     let (mut encoder_ms, mut ms_per_token, mut tokens_per_s) = (Vec::new(), Vec::new(), Vec::new());
     for repeat in 0..=args.repeats {
         let encoder = timed(&mut sessions, |session| session.encode_ids(sources[0]).map(|_| ()))?;
@@ -87,7 +87,8 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
             "peak_rss_mb": peak_rss_mb(),
             "weights_gb_per_s": spread(&gb_per_s)["median"],
             "isa": model.kernels().isa().name(),
-            "threads": sessions.len(),
+            "threads": sessions[0].threads(),
+            "jobs": sessions.len(),
         });
         writeln!(out, "{object}")?;
         return Ok(());

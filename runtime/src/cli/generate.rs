@@ -20,7 +20,7 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let options = options(args, &model);
     options.validate().map_err(|error| usage(error.to_string()))?;
     model.tokenizer()?;
-    let mut sessions = sessions(&model, args.threads)?;
+    let mut sessions = sessions(&model, args.jobs, args.threads)?;
     let mut stats = Stats { load: start.elapsed().as_secs_f64(), ..Stats::default() };
     let mut out = std::io::stdout().lock();
     let whole = args.batch * sessions.len();

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use t5_runtime::checkpoint::Checkpoint;
 #[cfg(feature = "hub")]
 use t5_runtime::hub;
-use t5_runtime::{Model, ModelOptions, Session};
+use t5_runtime::{Model, ModelOptions, Session, physical_cores};
 
 use super::args::{InputArgs, ModelArgs};
 use super::usage;
@@ -26,12 +26,23 @@ pub fn open_model(args: &ModelArgs) -> anyhow::Result<Model> {
     Ok(model)
 }
 
-/// A working space for each thread.
-pub fn sessions(model: &Model, threads: usize) -> anyhow::Result<Vec<Session>> {
+/// A working space with `threads` threads for each of `jobs` jobs; by default the cores are shared out.
+pub fn sessions(model: &Model, jobs: usize, threads: Option<usize>) -> anyhow::Result<Vec<Session>> {
+    if !(1..=1024).contains(&jobs) {
+        return Err(usage(format!("--jobs: expected 1 to 1024, found {jobs}")));
+    }
+    (0..jobs).map(|_| session(model, Some(threads.unwrap_or_else(|| (physical_cores() / jobs).max(1))))).collect()
+}
+
+/// A working space with `threads` threads, by default as many as there are cores.
+pub fn session(model: &Model, threads: Option<usize>) -> anyhow::Result<Session> {
+    let threads = threads.unwrap_or_else(physical_cores);
     if !(1..=1024).contains(&threads) {
         return Err(usage(format!("--threads: expected 1 to 1024, found {threads}")));
     }
-    Ok((0..threads).map(|_| model.session()).collect())
+    let mut session = model.session();
+    session.set_threads(threads);
+    Ok(session)
 }
 
 /// Opens a checkpoint by path or hub name.

@@ -6,12 +6,12 @@ use anyhow::bail;
 use serde_json::json;
 
 use super::args::ScoreArgs;
-use super::input::{Lines, open_model};
+use super::input::{Lines, open_model, session};
 
 pub fn run(args: &ScoreArgs) -> anyhow::Result<()> {
     let mut lines = Lines::file(&args.input)?;
     let model = open_model(&args.model)?;
-    let mut session = model.session();
+    let mut session = session(&model, args.threads)?;
     let mut out = std::io::stdout().lock();
     while let Some(line) = lines.next_line()? {
         let Some((source, target)) = line.split_once('\t') else {

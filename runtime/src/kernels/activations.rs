@@ -1,7 +1,7 @@
 //! Activations as int8: blocks of 32 values along a row, each with an f32 scale.
 
 use super::Kernels;
-use super::product::Tiling;
+use super::product::Tiles;
 use super::simd::{LANES, Simd};
 
 /// Values that share a scale, in activations as in Q8_0 weights.
@@ -14,36 +14,46 @@ pub(crate) struct Activations {
     pub(crate) values: Vec<[i8; BLOCK]>,
     /// `[tiles][blocks][rows of the tile]`: value times scale approximates the activation.
     pub(crate) scales: Vec<f32>,
-    /// As `scales`: what the integer sum of a block starts from, -128 · Σ of the values whose weights are stored
-    /// flipped (w xor 0x80 = w + 128 as an unsigned byte).
+    /// As `scales`: what the weights' [`Start`] asks for.
     pub(crate) starts: Vec<i32>,
+}
+
+/// What a product wants to know of a block's values.
+#[derive(Clone, Copy)]
+pub(crate) enum Start {
+    /// What the integer sum of a block of int8 weights starts from: -128 Σ of the values whose weights are stored
+    /// flipped (w xor 0x80 = w + 128 as an unsigned byte).
+    Flipped,
+    /// The same for nibbles n that stand for n - 8: -8 Σ.
+    Nibbles,
+    /// Σ itself.
+    Sum,
 }
 
 /// Quantises `x`, rows of `k` values (whole blocks): scale = absmax / 127, value = x · (127 / absmax) rounded to the
 /// nearest, half to even. Blocks with an absmax under 1e-30 become zero; a NaN or infinity makes the block's scale
 /// NaN, so the product shows it.
 #[inline(always)]
-fn quantize_in<V: Simd>(v: V, x: &[f32], k: usize, out: &mut Activations) {
+fn quantize_in<V: Simd>(v: V, x: &[f32], k: usize, start: Start, out: &mut Activations) {
     let blocks = k / BLOCK;
     let count = x.len() / BLOCK;
     out.values.resize(count, [0; BLOCK]);
     out.scales.resize(count, 0.0);
     out.starts.resize(count, 0);
-    let m = x.len() / k;
-    for (first, rows) in Tiling::new(m, V::ROWS_Q8).tiles(0..m) {
+    for (first, rows) in Tiles::new(0..x.len() / k, V::ROWS_Q8) {
         for row in 0..rows {
             let x = x[(first + row) * k..(first + row + 1) * k].as_chunks::<BLOCK>().0;
             for (block, x) in x.iter().enumerate() {
                 let at = first * blocks + block * rows + row;
-                (out.scales[at], out.starts[at]) = quantize_block(v, x, &mut out.values[at]);
+                (out.scales[at], out.starts[at]) = quantize_block(v, x, start, &mut out.values[at]);
             }
         }
     }
 }
 
-/// Returns the scale and what the block's sum starts from.
+/// Returns the scale and the start.
 #[inline(always)]
-fn quantize_block<V: Simd>(v: V, x: &[f32; BLOCK], values: &mut [i8; BLOCK]) -> (f32, i32) {
+fn quantize_block<V: Simd>(v: V, x: &[f32; BLOCK], start: Start, values: &mut [i8; BLOCK]) -> (f32, i32) {
     let x = x.as_chunks::<LANES>().0;
     let (low, high) = (v.load(&x[0]), v.load(&x[1]));
     let absmax = absmax(v, low, high);
@@ -63,16 +73,20 @@ fn quantize_block<V: Simd>(v: V, x: &[f32; BLOCK], values: &mut [i8; BLOCK]) -> 
     let halves = values.as_chunks_mut::<LANES>().0;
     v.store_i8(low, &mut halves[0]);
     v.store_i8(high, &mut halves[1]);
-    let start = if V::FLIP == [0; 4] {
-        0
-    } else if V::FLIP != [0x80; 4] {
-        flipped(v, values) * -128
-    } else {
-        // Each of the 32 values carries the bits of the magic number.
-        let sum = v.sum_i32(v.add_i32(low, high)).wrapping_sub(0x4b40_0000i32.wrapping_mul(32));
-        sum.wrapping_mul(-128)
+    let start = match start {
+        Start::Flipped if V::FLIP == [0; 4] => 0,
+        Start::Flipped if V::FLIP != [0x80; 4] => flipped(v, values) * -128,
+        Start::Flipped => sum(v, low, high).wrapping_mul(-128),
+        Start::Nibbles => sum(v, low, high).wrapping_mul(-8),
+        Start::Sum => sum(v, low, high),
     };
     (scale, start)
+}
+
+/// The sum of rounded values, each of which still carries the bits of the magic number.
+#[inline(always)]
+fn sum<V: Simd>(v: V, low: V::I, high: V::I) -> i32 {
+    v.sum_i32(v.add_i32(low, high)).wrapping_sub(0x4b40_0000i32.wrapping_mul(BLOCK as i32))
 }
 
 /// The sum of the values whose weights are stored flipped.
@@ -97,4 +111,4 @@ fn absmax<V: Simd>(v: V, low: V::F, high: V::F) -> f32 {
     f32::from_bits(v.largest_i32(max) as u32)
 }
 
-super::dispatch!(pub(super) fn quantize(x: &[f32], k: usize, out: &mut Activations) = quantize_in);
+super::dispatch!(pub(super) fn quantize(x: &[f32], k: usize, start: Start, out: &mut Activations) = quantize_in);

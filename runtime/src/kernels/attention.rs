@@ -10,7 +10,7 @@
 
 use super::Kernels;
 use super::math;
-use super::product::{Tiling, with_rows};
+use super::product::{Columns, Tiles, with_rows};
 use super::rows::{axpy_in, dot_in, max_in, softmax_in};
 use super::simd::{LANES, Simd};
 use crate::position::BiasRow;
@@ -131,6 +131,11 @@ impl PackedKeyValues {
         }
     }
 
+    /// Positions.
+    pub(crate) fn len(&self) -> usize {
+        self.heads.first().map_or(0, |head| head.len)
+    }
+
     /// The parts of each head.
     pub(crate) fn heads(&self) -> &[PackedHead] {
         &self.heads
@@ -143,14 +148,13 @@ pub struct Alignment<'a> {
     pub out: &'a mut [f32],
 }
 
-/// Queries and results of one head: row `i` begins at `i * stride`.
+/// Queries and results of one head: query `i` begins at `i * q_stride`, results are the head's columns of all.
 pub(crate) struct HeadRows<'a> {
     pub q: &'a [f32],
     pub q_stride: usize,
     pub count: usize,
     pub width: usize,
-    pub out: &'a mut [f32],
-    pub out_stride: usize,
+    pub out: Columns<'a>,
 }
 
 /// Scratch of [`attend_head`].
@@ -178,12 +182,12 @@ fn attend_head_in<V: Simd>(
     if len == 0 {
         return;
     }
-    let tiling = Tiling::new(rows.count, V::ROWS_F32);
+    let most = V::ROWS_F32.min(rows.count);
     // An odd number of cache lines from row to row: rows a power of two apart would share few cache sets.
     let stride = (len.div_ceil(LANES) | 1) * LANES;
-    scratch.q.resize(width * tiling.size, 0.0);
-    scratch.scores.resize(stride * tiling.size, 0.0);
-    for (row, count) in tiling.tiles(0..rows.count) {
+    scratch.q.resize(width * most, 0.0);
+    scratch.scores.resize(stride * most, 0.0);
+    for (row, count) in Tiles::new(0..rows.count, V::ROWS_F32) {
         for i in 0..count {
             let q = &rows.q[(row + i) * rows.q_stride..][..width];
             for (out, &q) in scratch.q[i..].iter_mut().step_by(count).zip(q) {
@@ -191,7 +195,7 @@ fn attend_head_in<V: Simd>(
             }
         }
         let q = &scratch.q[..width * count];
-        with_rows!(count, scores[_](v, packed, q, &mut scratch.scores, stride));
+        with_rows!(count, V::ROWS_F32, scores[_](v, packed, q, &mut scratch.scores, stride));
         let mut inverse = [0.0; 12];
         for i in 0..count {
             let scores = &mut scratch.scores[i * stride..][..len.next_multiple_of(LANES)];
@@ -205,8 +209,7 @@ fn attend_head_in<V: Simd>(
                 axpy_in(v, alignment.share * inverse[i], &scores[..len], out);
             }
         }
-        let out = &mut rows.out[row * rows.out_stride..];
-        with_rows!(count, mix[_](v, packed, &scratch.scores, stride, &inverse, out, rows.out_stride, width));
+        with_rows!(count, V::ROWS_F32, mix[_](v, packed, &scratch.scores, stride, &inverse, row, &mut rows.out));
     }
 }
 
@@ -281,16 +284,14 @@ fn exponentials<V: Simd>(v: V, scores: &mut [f32]) -> f32 {
 
 /// `out[i] = inverse[i] Σ weights[i, p] values[p]`, summed over positions in order.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 fn mix<V: Simd, const M: usize>(
     v: V,
     packed: &PackedHead,
     weights: &[f32],
     stride: usize,
     inverse: &[f32; 12],
-    out: &mut [f32],
-    out_stride: usize,
-    width: usize,
+    row: usize,
+    out: &mut Columns<'_>,
 ) {
     let len = packed.len;
     let mut rows = [&weights[..0]; M];
@@ -306,16 +307,7 @@ fn mix<V: Simd, const M: usize>(
             }
         }
         for i in 0..M {
-            let sum = v.mul(sums[i], v.splat(inverse[i]));
-            let out = &mut out[i * out_stride + group * LANES..][..LANES.min(width - group * LANES)];
-            match out.first_chunk_mut::<LANES>() {
-                Some(out) => v.store(sum, out),
-                None => {
-                    let mut lanes = [0.0; LANES];
-                    v.store(sum, &mut lanes);
-                    out.copy_from_slice(&lanes[..out.len()]);
-                }
-            }
+            out.store(v, v.mul(sums[i], v.splat(inverse[i])), row + i, out.first() + group * LANES);
         }
     }
 }

@@ -156,6 +156,14 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn load_u8(self, x: &[u8; LANES]) -> F {
+        unsafe {
+            let bytes = _mm_loadu_si128(x.as_ptr().cast());
+            self.to_f32([_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes))])
+        }
+    }
+
+    #[inline(always)]
     fn sum(self, x: F) -> f32 {
         unsafe { sum_8(_mm256_add_ps(x[0], x[1])) }
     }
@@ -235,7 +243,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn activations(self, x: &[i8; 4]) -> __m256i {
-        unsafe { _mm256_set1_epi32(i32::from_ne_bytes(x.map(|x| x as u8))) }
+        unsafe { _mm256_set1_epi32(i32::from_ne_bytes([x[0] as u8, x[1] as u8, x[2] as u8, x[3] as u8])) }
     }
 
     /// |w| (unsigned, up to 128) times the activation with w's sign: two products are at most 2 · 128 · 127,
@@ -247,6 +255,31 @@ impl Simd for Avx2 {
             let high = _mm256_maddubs_epi16(magnitude[1], _mm256_sign_epi8(activations, weights[1]));
             let ones = _mm256_set1_epi16(1);
             self.add_i32(sums, [_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones)])
+        }
+    }
+
+    #[inline(always)]
+    fn nibbles(self, x: &WeightStep) -> [Self::W; 2] {
+        unsafe {
+            let mask = _mm256_set1_epi8(15);
+            let w = [_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x[32..].as_ptr().cast())];
+            let low = [_mm256_and_si256(w[0], mask), _mm256_and_si256(w[1], mask)];
+            let high = [
+                _mm256_and_si256(_mm256_srli_epi16::<4>(w[0]), mask),
+                _mm256_and_si256(_mm256_srli_epi16::<4>(w[1]), mask),
+            ];
+            [(low, low), (high, high)]
+        }
+    }
+
+    /// Nibbles are unsigned bytes already.
+    #[inline(always)]
+    fn dot_nibbles(self, sums: I, (nibbles, _): Self::W, activations: __m256i) -> I {
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            let low = _mm256_madd_epi16(_mm256_maddubs_epi16(nibbles[0], activations), ones);
+            let high = _mm256_madd_epi16(_mm256_maddubs_epi16(nibbles[1], activations), ones);
+            [_mm256_add_epi32(sums[0], low), _mm256_add_epi32(sums[1], high)]
         }
     }
 }

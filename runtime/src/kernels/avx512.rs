@@ -98,6 +98,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn load_u8(self, x: &[u8; LANES]) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
     fn sum(self, x: __m512) -> f32 {
         unsafe {
             let x = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x));
@@ -171,11 +176,20 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn activations(self, x: &[i8; 4]) -> __m512i {
-        unsafe { _mm512_set1_epi32(i32::from_ne_bytes(x.map(|x| x as u8))) }
+        unsafe { _mm512_set1_epi32(i32::from_ne_bytes([x[0] as u8, x[1] as u8, x[2] as u8, x[3] as u8])) }
     }
 
     #[inline(always)]
     fn dot(self, sums: __m512i, weights: __m512i, activations: __m512i) -> __m512i {
         unsafe { _mm512_dpbusd_epi32(sums, weights, activations) }
+    }
+
+    #[inline(always)]
+    fn nibbles(self, x: &WeightStep) -> [__m512i; 2] {
+        unsafe {
+            let mask = _mm512_set1_epi8(15);
+            let w = self.weights(x);
+            [_mm512_and_si512(w, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(w), mask)]
+        }
     }
 }

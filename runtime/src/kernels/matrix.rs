@@ -1,35 +1,67 @@
 //! A weight matrix in the form its products read, whatever type it has in the file.
 
-use super::activations::{self, Activations, BLOCK};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::activations::{self, Activations, BLOCK, Start};
 use super::attention::{HeadScratch, PackedHead};
 use super::memory::Table;
+use super::nibbles::{self, Q4, Q4K};
 use super::packed::{self, Pair, Q8};
-use super::product::Tiling;
+use super::product::{self, Columns};
 use super::simd::{BF16, F16, LANES};
-use super::{Isa, Kernels, product};
+use super::threads::{Threads, share};
+use super::{Isa, Kernels};
 use crate::block;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
-/// Scratch memory of products, kept between calls so that steady-state work allocates nothing.
+/// The threads of a session and their scratch memory, kept between calls so that steady-state work allocates nothing.
 #[derive(Default)]
 pub struct Workspace {
+    threads: Threads,
     activations: Activations,
     /// Rows of x laid out by tiles.
     x: Vec<f32>,
     /// A row as it is decoded, `[k]`.
     row: Vec<f32>,
+    /// What each thread has for itself.
+    own: Vec<Mutex<Own>>,
+}
+
+/// Scratch memory of one thread.
+#[derive(Default)]
+pub(crate) struct Own {
     /// 16 rows of weights widened to f32, `[k, 16]`, or two such groups.
     wide: Vec<[f32; LANES]>,
     /// Keys and values of the head that attention is at.
-    head: PackedHead,
-    attention: HeadScratch,
+    pub(crate) head: PackedHead,
+    pub(crate) attention: HeadScratch,
+}
+
+/// The scratch memory of a thread. Only that thread locks it, so this never waits.
+pub(crate) fn own(all: &[Mutex<Own>], thread: usize) -> MutexGuard<'_, Own> {
+    // A panic leaves scratch memory that the next use fills anew.
+    all[thread].lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Workspace {
-    /// What attention over a document needs.
-    pub(crate) fn attention(&mut self) -> (&mut PackedHead, &mut HeadScratch) {
-        (&mut self.head, &mut self.attention)
+    /// Work is shared by `threads` threads, the caller's included. Results do not depend on it.
+    pub fn set_threads(&mut self, threads: usize) {
+        self.threads = Threads::new(threads);
+    }
+
+    /// How many threads there are.
+    pub fn threads(&self) -> usize {
+        self.threads.count()
+    }
+
+    /// The threads, and what each has for itself.
+    pub(crate) fn shared(&mut self) -> (&mut Threads, &[Mutex<Own>]) {
+        let count = self.threads.count();
+        if self.own.len() < count {
+            self.own.resize_with(count, Mutex::default);
+        }
+        (&mut self.threads, &self.own)
     }
 }
 
@@ -44,6 +76,8 @@ pub struct Matrix {
 
 enum Storage {
     Q8(Q8),
+    Q4(Q4),
+    Q4K(Q4K),
     F32(Table<Pair<f32>>),
     F16(Table<Pair<F16>>),
     BF16(Table<Pair<BF16>>),
@@ -54,11 +88,11 @@ enum Storage {
 impl Matrix {
     /// Prepares one matrix, or several of equal width stacked by rows (`q`, `k`, `v` in one product).
     ///
-    /// Weights of type Q8_0, F32, F16 and BF16 are copied into the layout that products read, and the file's pages
+    /// Weights of type Q8_0, Q4_0, Q4_K, F32, F16 and BF16 are copied into the layout that products read, and the file's pages
     /// released; other types, and parts of different types, stay as they are.
     ///
     /// # Errors
-    /// Where widths differ, a tensor's size does not match its shape, or a Q8_0 scale is not finite.
+    /// Where widths differ, a tensor's size does not match its shape, or the scale of a block is not finite.
     pub fn new(kernels: Kernels, parts: &[&Tensor]) -> Result<Matrix> {
         let k = parts[0].columns();
         for part in parts {
@@ -72,6 +106,8 @@ impl Matrix {
         let storage = match dtype {
             _ if parts.iter().any(|part| part.dtype != dtype) => None,
             DType::Q8_0 => Some(Storage::Q8(Q8::pack(parts, n, k, kernels.flip())?)),
+            DType::Q4_0 => Some(Storage::Q4(Q4::pack(parts, n, k)?)),
+            DType::Q4_K => Some(Storage::Q4K(Q4K::pack(parts, n, k)?)),
             DType::F32 => Some(Storage::F32(packed::pack_pairs(parts, n, k))),
             DType::F16 => Some(Storage::F16(packed::pack_pairs(parts, n, k))),
             DType::BF16 => Some(Storage::BF16(packed::pack_pairs(parts, n, k))),
@@ -101,8 +137,9 @@ impl Matrix {
 
     /// `y[m, n] = x[m, k] W^T`.
     ///
-    /// Q8_0 weights meet activations quantised to int8 in blocks of 32, with exact integer sums; other types are
-    /// widened to f32. A row's result depends neither on the other rows nor on the instruction set.
+    /// Q8_0, Q4_0 and Q4_K weights meet activations quantised to int8 in blocks of 32, with exact integer sums; other
+    /// types are widened to f32. A row's result depends neither on the other rows, nor on the instruction set, nor on
+    /// the number of threads.
     ///
     /// # Panics
     /// If `x` or `y` has another length, or `kernels` is not what the matrix was prepared for.
@@ -113,16 +150,49 @@ impl Matrix {
         if k == 0 {
             return y.fill(0.0);
         }
-        let Workspace { activations, x: tiles, row, wide, .. } = workspace;
+        workspace.shared();
+        let Workspace { threads, activations, x: tiles, row, own: scratch } = workspace;
+        let scratch = &scratch[..];
+        let mut y = Columns::new(y, n);
         match &self.storage {
             Storage::Q8(w) => {
-                activations::quantize(kernels, x, k, activations);
-                product::q8(kernels, w, activations, k / BLOCK, y, n);
+                activations::quantize(kernels, x, k, Start::Flipped, activations);
+                let work = |y: &mut Columns<'_>, _| product::q8(kernels, w, activations, k / BLOCK, y);
+                divide(threads, m * k, n, LANES, &y, &work);
             }
-            Storage::F32(w) => product::plain_f32(kernels, w, tiled(kernels, x, m, tiles), k, y, n, wide),
-            Storage::F16(w) => product::plain_f16(kernels, w, tiled(kernels, x, m, tiles), k, y, n, wide),
-            Storage::BF16(w) => product::plain_bf16(kernels, w, tiled(kernels, x, m, tiles), k, y, n, wide),
+            Storage::Q4(w) => {
+                activations::quantize(kernels, x, k, Start::Nibbles, activations);
+                let work = |y: &mut Columns<'_>, _| nibbles::q4(kernels, w, activations, k / BLOCK, y);
+                divide(threads, m * k, n, LANES, &y, &work);
+            }
+            Storage::Q4K(w) => {
+                activations::quantize(kernels, x, k, Start::Sum, activations);
+                let work = |y: &mut Columns<'_>, _| nibbles::q4_k(kernels, w, activations, k / BLOCK, y);
+                divide(threads, m * k, n, LANES, &y, &work);
+            }
+            Storage::F32(w) => {
+                let x = tiled(kernels, x, m, tiles);
+                let work = |y: &mut Columns<'_>, thread| {
+                    product::plain_f32(kernels, w, x, k, y, &mut own(scratch, thread).wide);
+                };
+                divide(threads, m * k, n, 2 * LANES, &y, &work);
+            }
+            Storage::F16(w) => {
+                let x = tiled(kernels, x, m, tiles);
+                let work = |y: &mut Columns<'_>, thread| {
+                    product::plain_f16(kernels, w, x, k, y, &mut own(scratch, thread).wide);
+                };
+                divide(threads, m * k, n, 2 * LANES, &y, &work);
+            }
+            Storage::BF16(w) => {
+                let x = tiled(kernels, x, m, tiles);
+                let work = |y: &mut Columns<'_>, thread| {
+                    product::plain_bf16(kernels, w, x, k, y, &mut own(scratch, thread).wide);
+                };
+                divide(threads, m * k, n, 2 * LANES, &y, &work);
+            }
             Storage::Encoded(parts) => {
+                let wide = &mut own(scratch, 0).wide;
                 row.resize(k, 0.0);
                 wide.resize(wide.len().max(k), [0.0; LANES]);
                 let x = tiled(kernels, x, m, tiles);
@@ -136,7 +206,7 @@ impl Matrix {
                             wide[lane] = value;
                         }
                     }
-                    product::panel(kernels, &wide[..k], x, y, n, column);
+                    product::panel(kernels, &wide[..k], x, &mut y, column);
                 }
             }
         }
@@ -146,6 +216,8 @@ impl Matrix {
     pub fn bytes(&self) -> usize {
         match &self.storage {
             Storage::Q8(w) => size_of_val(&w.weights[..]) + size_of_val(&w.scales[..]),
+            Storage::Q4(w) => w.bytes(),
+            Storage::Q4K(w) => w.bytes(),
             Storage::F32(w) => size_of_val(&w[..]),
             Storage::F16(w) => size_of_val(&w[..]),
             Storage::BF16(w) => size_of_val(&w[..]),
@@ -159,6 +231,26 @@ fn tiled<'a>(kernels: Kernels, x: &'a [f32], m: usize, buffer: &'a mut Vec<f32>)
     if m <= 1 {
         return x;
     }
-    product::tile_rows(x, x.len() / m, Tiling::new(m, product::rows_f32(kernels)), buffer);
+    product::tile_rows(kernels, x, x.len() / m, buffer);
     buffer
+}
+
+/// Computes the `n` columns of a product of `each` multiplications a column, in parts of whole units of `unit` columns
+/// by all threads: `work(columns, thread)`.
+fn divide(
+    threads: &mut Threads,
+    each: usize,
+    n: usize,
+    unit: usize,
+    y: &Columns<'_>,
+    work: &(dyn Fn(&mut Columns<'_>, usize) + Sync),
+) {
+    let units = n.div_ceil(unit);
+    let parts = threads.parts(units, each.saturating_mul(n));
+    threads.run(parts, &|thread, part| {
+        let units = share(units, part, parts);
+        // SAFETY: shares have no unit in common, and the whole is not used meanwhile.
+        let mut columns = unsafe { y.part(units.start * unit..(units.end * unit).min(n)) };
+        work(&mut columns, thread);
+    });
 }

@@ -15,6 +15,9 @@ pub mod limits;
 mod math;
 mod matrix;
 mod memory;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod nibbles;
 mod packed;
 mod product;
 mod rows;
@@ -24,6 +27,7 @@ mod simd;
 mod simd128;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 pub use attention::{Alignment, Heads, KeyValues, PackedKeyValues};
 pub use matrix::{Matrix, Workspace};
@@ -31,6 +35,7 @@ pub use matrix::{Matrix, Workspace};
 use crate::config::Activation;
 use crate::error::{Error, Result};
 use crate::position::BiasRow;
+use product::Columns;
 
 /// An instruction set that kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +47,10 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 (F, BW, DQ, VL) and VNNI. AVX-512 without VNNI uses [`Isa::Avx2`].
     Avx512,
+    /// AArch64 with NEON, which all have.
+    Neon,
+    /// The same with the dot product instruction of ARMv8.2.
+    Dotprod,
     /// WebAssembly with 128-bit vectors, where the module is compiled for them.
     Simd128,
     /// The same with relaxed vectors, of which only integer products that are exact everywhere are used.
@@ -50,7 +59,8 @@ pub enum Isa {
 
 impl Isa {
     /// All of them, the best last.
-    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Simd128, Isa::Relaxed];
+    pub const ALL: [Isa; 7] =
+        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::Dotprod, Isa::Simd128, Isa::Relaxed];
 
     /// The name used on the command line.
     pub fn name(self) -> &'static str {
@@ -58,6 +68,8 @@ impl Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
+            Isa::Dotprod => "dotprod",
             Isa::Simd128 => "simd128",
             Isa::Relaxed => "relaxed",
         }
@@ -70,6 +82,10 @@ impl Isa {
             Isa::Avx2 => avx2::detected(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::detected(),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => true,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Dotprod => neon::detected(),
             // A WebAssembly module with instructions that the engine lacks does not load at all.
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Isa::Simd128 => true,
@@ -96,6 +112,8 @@ macro_rules! dispatch {
             use $crate::kernels::{Isa, scalar};
             #[cfg(target_arch = "x86_64")]
             use $crate::kernels::{avx2, avx512};
+            #[cfg(target_arch = "aarch64")]
+            use $crate::kernels::neon;
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             use $crate::kernels::simd128;
 
@@ -113,6 +131,13 @@ macro_rules! dispatch {
                 $generic(unsafe { avx2::Avx2::assume() }, $($arg),*)
             }
 
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon,dotprod")]
+            fn run_dotprod($($arg: $type),*) $(-> $result)? {
+                // SAFETY: this function is only called where the feature was detected.
+                $generic(unsafe { neon::Dotprod::assume() }, $($arg),*)
+            }
+
             match kernels.isa() {
                 Isa::Scalar => $generic(scalar::Scalar, $($arg),*),
                 // SAFETY: a `Kernels` of this instruction set is only made after its features were detected.
@@ -121,6 +146,11 @@ macro_rules! dispatch {
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 => unsafe { run_avx512($($arg),*) },
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => $generic(neon::Neon, $($arg),*),
+                // SAFETY: as above.
+                #[cfg(target_arch = "aarch64")]
+                Isa::Dotprod => unsafe { run_dotprod($($arg),*) },
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
                 Isa::Simd128 => $generic(simd128::Simd128, $($arg),*),
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
@@ -228,27 +258,30 @@ impl Kernels {
         let inner = heads.count * heads.width;
         let len = qkv.len() / (3 * inner);
         assert_eq!(out.len(), len * inner, "qkv is [len, 3 * inner] and out is [len, inner]");
-        let (packed, scratch) = workspace.attention();
-        for head in 0..heads.count {
-            let first = head * heads.width;
-            packed.pack(
-                &qkv[(inner + first).min(qkv.len())..],
-                &qkv[(2 * inner + first).min(qkv.len())..],
-                3 * inner,
-                len,
-                heads.width,
-            );
-            let mut rows = attention::HeadRows {
-                q: &qkv[first.min(qkv.len())..],
-                q_stride: 3 * inner,
-                count: len,
-                width: heads.width,
-                out: &mut out[first.min(len * inner)..],
-                out_stride: inner,
-            };
-            let bias = (&bias.values[head * bias.head_stride..][..bias.head_stride], bias.offset);
-            attention::attend_head(*self, &mut rows, packed, Some(bias), None, scratch);
+        if len == 0 {
+            return;
         }
+        let (threads, scratch) = workspace.shared();
+        let parts = threads.parts(heads.count, 2 * len * len * inner);
+        let columns = Columns::new(out, inner);
+        threads.run(parts, &|thread, part| {
+            let own = &mut *matrix::own(scratch, thread);
+            for head in threads::share(heads.count, part, parts) {
+                let first = head * heads.width;
+                let (keys, values) = (&qkv[inner + first..], &qkv[2 * inner + first..]);
+                own.head.pack(keys, values, 3 * inner, len, heads.width);
+                let mut rows = attention::HeadRows {
+                    q: &qkv[first..],
+                    q_stride: 3 * inner,
+                    count: len,
+                    width: heads.width,
+                    // SAFETY: each head is in one share, and heads have no column in common.
+                    out: unsafe { columns.part(first..first + heads.width) },
+                };
+                let bias = (&bias.values[head * bias.head_stride..][..bias.head_stride], bias.offset);
+                attention::attend_head(*self, &mut rows, &own.head, Some(bias), None, &mut own.attention);
+            }
+        });
     }
 
     /// Cross-attention of queries `[queries, inner]` over one source; `out` is `[queries, inner]`. A query's result
@@ -264,19 +297,37 @@ impl Kernels {
     ) {
         let inner = heads.count * heads.width;
         assert!(q.len() == out.len() && q.len().is_multiple_of(inner), "q and out are [queries, inner]");
-        let (_, scratch) = workspace.attention();
-        for (head, packed) in source.heads().iter().enumerate() {
-            let first = (head * heads.width).min(q.len());
+        if q.is_empty() {
+            return;
+        }
+        let count = q.len() / inner;
+        let (threads, scratch) = workspace.shared();
+        let parts = match alignment {
+            // Heads add to one result in order.
+            Some(_) => 1,
+            None => threads.parts(heads.count, 2 * count * source.len() * inner),
+        };
+        let columns = Columns::new(out, inner);
+        let head = |head: usize, own: &mut matrix::Own, alignment: Option<&mut Alignment<'_>>| {
+            let first = head * heads.width;
             let mut rows = attention::HeadRows {
                 q: &q[first..],
                 q_stride: inner,
-                count: q.len() / inner,
+                count,
                 width: heads.width,
-                out: &mut out[first..],
-                out_stride: inner,
+                // SAFETY: each head is in one share, and heads have no column in common.
+                out: unsafe { columns.part(first..first + heads.width) },
             };
-            attention::attend_head(*self, &mut rows, packed, None, alignment.as_mut(), scratch);
+            attention::attend_head(*self, &mut rows, &source.heads()[head], None, alignment, &mut own.attention);
+        };
+        if parts == 1 {
+            let own = &mut *matrix::own(scratch, 0);
+            return (0..heads.count).for_each(|index| head(index, own, alignment.as_mut()));
         }
+        threads.run(parts, &|thread, part| {
+            let own = &mut *matrix::own(scratch, thread);
+            threads::share(heads.count, part, parts).for_each(|index| head(index, own, None));
+        });
     }
 
     /// Index of the largest value, the lowest one on ties; `None` where all are NaN or there are none.

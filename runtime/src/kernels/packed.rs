@@ -27,7 +27,7 @@ pub(crate) struct Q8 {
 }
 
 /// Rows of the parts one after the other.
-fn rows<'a>(parts: &'a [&Tensor]) -> impl Iterator<Item = (&'a Tensor, usize)> {
+pub(crate) fn rows<'a>(parts: &'a [&Tensor]) -> impl Iterator<Item = (&'a Tensor, usize)> {
     parts.iter().flat_map(|&part| (0..part.rows()).map(move |row| (part, row)))
 }
 

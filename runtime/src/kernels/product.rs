@@ -20,89 +20,141 @@
 //! Hot loops here and in the other generic kernels call no closures: a closure that the compiler does not inline is
 //! compiled without the instruction set, and every operation in it becomes a function call.
 
+use std::marker::PhantomData;
+use std::ops::Range;
+
 use super::Kernels;
 use super::activations::{Activations, BLOCK};
 use super::packed::{Element, Pair, Q8, STEPS, WeightBlock};
 use super::simd::{BF16, F16, LANES, Simd};
 
-/// How `m` rows are cut into tiles: all of `size` rows, the last one perhaps smaller.
-#[derive(Clone, Copy)]
-pub(crate) struct Tiling {
-    m: usize,
-    pub(crate) size: usize,
+/// The tiles of rows `start..end`, as first row and number of rows: `most` at a time, the rest by powers of two. Few
+/// sizes, because each is compiled for each kernel and instruction set.
+#[derive(Clone)]
+pub(crate) struct Tiles {
+    start: usize,
+    end: usize,
+    most: usize,
 }
 
-impl Tiling {
-    /// Tiles of nearly equal size, at most `most` rows each.
-    pub(crate) fn new(m: usize, most: usize) -> Tiling {
-        Tiling { m, size: m.div_ceil(m.div_ceil(most).max(1)) }
-    }
-
-    /// First row and number of rows of every tile that begins in `rows`.
-    pub(crate) fn tiles(self, rows: std::ops::Range<usize>) -> impl Iterator<Item = (usize, usize)> {
-        rows.step_by(self.size.max(1)).map(move |row| (row, self.size.min(self.m - row)))
-    }
-
-    /// The tiles of `m` of the rows, from the first of a tile on.
-    fn part(self, m: usize) -> Tiling {
-        Tiling { m, ..self }
-    }
-
-    /// Rows, a whole number of tiles, whose `row_bytes` each stay in the second-level cache beside the weights.
-    fn rows_in_cache(self, row_bytes: usize) -> usize {
-        const CACHE: usize = 384 << 10;
-        (CACHE / row_bytes.max(1) / self.size.max(1)).max(1) * self.size.max(1)
+impl Tiles {
+    #[inline(always)]
+    pub(crate) fn new(rows: std::ops::Range<usize>, most: usize) -> Tiles {
+        Tiles { start: rows.start, end: rows.end, most }
     }
 }
 
-/// Writes one group's vector into a row of y; the last group may cover fewer than 16 columns.
+impl Iterator for Tiles {
+    type Item = (usize, usize);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<(usize, usize)> {
+        let left = self.end - self.start;
+        if left == 0 {
+            return None;
+        }
+        let rows = if left >= self.most { self.most } else { 1 << left.ilog2() };
+        self.start += rows;
+        Some((self.start - rows, rows))
+    }
+}
+
+/// Rows, a whole number of tiles, whose `row_bytes` each stay in the second-level cache beside the weights.
 #[inline(always)]
-fn store<V: Simd>(v: V, value: V::F, row: &mut [f32], column: usize) {
-    let out = &mut row[column..];
-    match out.first_chunk_mut::<LANES>() {
-        Some(out) => v.store(value, out),
-        None => {
-            let mut lanes = [0.0; LANES];
-            v.store(value, &mut lanes);
-            out.copy_from_slice(&lanes[..out.len()]);
+pub(crate) fn rows_in_cache(row_bytes: usize, most: usize) -> usize {
+    const CACHE: usize = 384 << 10;
+    (CACHE / row_bytes.max(1) / most).max(1) * most
+}
+
+/// Some columns of rows `[m, n]` that a kernel writes. Threads write different columns of the same rows.
+pub(crate) struct Columns<'a> {
+    start: *mut f32,
+    m: usize,
+    n: usize,
+    columns: Range<usize>,
+    of: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a value stands for the exclusive right to write its columns, as a mutable slice would if they lay together.
+unsafe impl Send for Columns<'_> {}
+// SAFETY: a shared reference gives access to nothing but `part`, whose caller vouches for what it does.
+unsafe impl Sync for Columns<'_> {}
+
+impl<'a> Columns<'a> {
+    /// All columns of `y`, rows of `n`.
+    pub(crate) fn new(y: &'a mut [f32], n: usize) -> Columns<'a> {
+        Columns { start: y.as_mut_ptr(), m: y.len() / n.max(1), n, columns: 0..n, of: PhantomData }
+    }
+
+    /// Some of these columns.
+    ///
+    /// # Safety
+    /// No two parts that are used at once may have a column in common, and the whole must not be written meanwhile.
+    #[inline(always)]
+    pub(crate) unsafe fn part(&self, columns: Range<usize>) -> Columns<'a> {
+        assert!(self.columns.start <= columns.start && columns.end <= self.columns.end, "a part of these columns");
+        Columns { start: self.start, m: self.m, n: self.n, columns, of: PhantomData }
+    }
+
+    /// The first of these columns.
+    #[inline(always)]
+    pub(crate) fn first(&self) -> usize {
+        self.columns.start
+    }
+
+    /// The groups of 16 that these columns are, if they begin with one.
+    #[inline(always)]
+    pub(crate) fn groups(&self) -> Range<usize> {
+        self.columns.start / LANES..self.columns.end.div_ceil(LANES)
+    }
+
+    /// Writes a group's vector from `column` on; the last group may cover fewer than 16 columns.
+    #[inline(always)]
+    pub(crate) fn store<V: Simd>(&mut self, v: V, value: V::F, row: usize, column: usize) {
+        assert!(row < self.m && self.columns.contains(&column), "a place among these columns");
+        let width = LANES.min(self.columns.end - column);
+        // SAFETY: the place is inside the rows, and no one else writes or reads these columns.
+        let out = unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.n + column), width) };
+        match out.first_chunk_mut::<LANES>() {
+            Some(out) => v.store(value, out),
+            None => {
+                let mut lanes = [0.0; LANES];
+                v.store(value, &mut lanes);
+                out.copy_from_slice(&lanes[..out.len()]);
+            }
         }
     }
 }
 
-/// Calls `$f::<…, M>` with the run-time number of rows as `M`.
+/// Calls `$f::<…, M>` with the run-time number of rows, at most `$most`, as `M`.
 macro_rules! with_rows {
-    ($rows:expr, $f:ident[$($infer:tt)*]($($arg:expr),*)) => {
+    ($rows:expr, $most:expr, $f:ident[$($infer:tt)*]($($arg:expr),*)) => {
         match $rows {
             1 => $f::<$($infer,)* 1>($($arg),*),
-            2 => $f::<$($infer,)* 2>($($arg),*),
-            3 => $f::<$($infer,)* 3>($($arg),*),
-            4 => $f::<$($infer,)* 4>($($arg),*),
-            5 => $f::<$($infer,)* 5>($($arg),*),
-            6 => $f::<$($infer,)* 6>($($arg),*),
-            7 => $f::<$($infer,)* 7>($($arg),*),
-            8 => $f::<$($infer,)* 8>($($arg),*),
-            9 => $f::<$($infer,)* 9>($($arg),*),
-            10 => $f::<$($infer,)* 10>($($arg),*),
-            11 => $f::<$($infer,)* 11>($($arg),*),
-            12 => $f::<$($infer,)* 12>($($arg),*),
-            _ => unreachable!("tiles have at most 12 rows"),
+            2 if $most >= 2 => $f::<$($infer,)* 2>($($arg),*),
+            3 if $most == 3 => $f::<$($infer,)* 3>($($arg),*),
+            4 if $most >= 4 => $f::<$($infer,)* 4>($($arg),*),
+            6 if $most == 6 => $f::<$($infer,)* 6>($($arg),*),
+            8 if $most >= 8 => $f::<$($infer,)* 8>($($arg),*),
+            12 if $most >= 12 => $f::<$($infer,)* 12>($($arg),*),
+            rows => unreachable!("a tile of {rows} rows"),
         }
     };
 }
-
 pub(crate) use with_rows;
 
 #[inline(always)]
-fn q8_in<V: Simd>(v: V, w: &Q8, a: &Activations, blocks: usize, y: &mut [f32], n: usize) {
-    let tiling = Tiling::new(a.scales.len() / blocks, V::ROWS_Q8);
-    let at_once = tiling.rows_in_cache(blocks * BLOCK);
+fn q8_in<V: Simd>(v: V, w: &Q8, a: &Activations, blocks: usize, y: &mut Columns<'_>) {
+    let m = a.scales.len() / blocks;
+    let at_once = rows_in_cache(blocks * BLOCK, V::ROWS_Q8);
     let mut first = 0;
-    while first < tiling.m {
-        let end = tiling.m.min(first + at_once);
-        let panels = w.weights.chunks_exact(blocks).zip(w.scales.chunks_exact(blocks));
-        for (group, (weights, scales)) in panels.enumerate() {
-            for (row, rows) in tiling.tiles(first..end) {
-                with_rows!(rows, q8_tile[_](v, weights, scales, a, row, &mut y[row * n..], n, group * LANES));
+    while first < m {
+        let end = m.min(first + at_once);
+        for group in y.groups() {
+            let range = group * blocks..(group + 1) * blocks;
+            let (weights, scales) = (&w.weights[range.clone()], &w.scales[range]);
+            for (row, rows) in Tiles::new(first..end, V::ROWS_Q8) {
+                with_rows!(rows, V::ROWS_Q8, q8_tile[_](v, weights, scales, a, row, y, group * LANES));
             }
         }
         first = end;
@@ -117,8 +169,7 @@ fn q8_tile<V: Simd, const M: usize>(
     weight_scales: &[[F16; LANES]],
     a: &Activations,
     row: usize,
-    y: &mut [f32],
-    n: usize,
+    y: &mut Columns<'_>,
     column: usize,
 ) {
     let blocks = weights.len();
@@ -148,33 +199,38 @@ fn q8_tile<V: Simd, const M: usize>(
         }
     }
     for i in 0..M {
-        store(v, out[i], &mut y[i * n..(i + 1) * n], column);
+        y.store(v, out[i], row + i, column);
     }
 }
 
-/// `x` is laid out by tiles, `[tiles][k][rows of the tile]`; `wide` is scratch.
+/// `x` is laid out by tiles, `[tiles][k][rows of the tile]`; `wide` is scratch. The columns begin with a pair of groups.
 #[inline(always)]
 fn plain_in<V: Simd, E: Element>(
     v: V,
     w: &[Pair<E>],
     x: &[f32],
     k: usize,
-    y: &mut [f32],
-    n: usize,
+    y: &mut Columns<'_>,
     wide: &mut Vec<[f32; LANES]>,
 ) {
     let m = x.len() / k;
-    let tiling = Tiling::new(m, V::ROWS_F32);
-    if m <= tiling.size {
+    let groups = y.groups();
+    let pairs = groups.start / 2..groups.end.div_ceil(2);
+    if m <= V::ROWS_F32 {
         // Weights are met once: as they are, in the order in which they lie.
-        for (pair, panel) in w.chunks_exact(k).enumerate() {
+        for pair in pairs {
+            let panel = &w[pair * k..(pair + 1) * k];
             match m {
                 0 => {}
-                1 => pair_tile::<_, _, 1>(v, panel, x, y, n, pair),
-                2 => pair_tile::<_, _, 2>(v, panel, x, y, n, pair),
+                1 => pair_tile::<_, _, 1>(v, panel, x, y, pair),
+                2 => pair_tile::<_, _, 2>(v, panel, x, y, pair),
                 _ => {
-                    for half in 0..2.min((n - 2 * pair * LANES).div_ceil(LANES)) {
-                        with_rows!(m, half_tile[_ _](v, panel, half, x, y, n, pair));
+                    for half in 0..2.min(groups.end - 2 * pair) {
+                        for (row, rows) in Tiles::new(0..m, V::ROWS_F32) {
+                            let x = &x[row * k..(row + rows) * k];
+                            let column = (2 * pair + half) * LANES;
+                            with_rows!(rows, V::ROWS_F32, half_tile[_ _](v, panel, half, x, row, y, column));
+                        }
                     }
                 }
             }
@@ -187,36 +243,29 @@ fn plain_in<V: Simd, E: Element>(
     }
     // The scratch may have grown for wider matrices.
     let (first, second) = wide[..2 * k].split_at_mut(k);
-    let at_once = tiling.rows_in_cache(k * size_of::<f32>());
+    let at_once = rows_in_cache(k * size_of::<f32>(), V::ROWS_F32);
     let mut row = 0;
     while row < m {
-        let rows = at_once.min(m - row);
-        let (x, y) = (&x[row * k..(row + rows) * k], &mut y[row * n..(row + rows) * n]);
-        for (pair, panel) in w.chunks_exact(k).enumerate() {
+        let end = m.min(row + at_once);
+        for pair in pairs.clone() {
+            let panel = &w[pair * k..(pair + 1) * k];
             for ((first, second), pair) in first.iter_mut().zip(second.iter_mut()).zip(panel) {
                 v.store(E::load(v, &pair.0[0]), first);
                 v.store(E::load(v, &pair.0[1]), second);
             }
-            tiles_by_panel(v, first, x, tiling.part(rows), y, n, 2 * pair * LANES);
-            if (2 * pair + 1) * LANES < n {
-                tiles_by_panel(v, second, x, tiling.part(rows), y, n, (2 * pair + 1) * LANES);
+            panel_rows(v, first, x, row..end, y, 2 * pair * LANES);
+            if 2 * pair + 1 < groups.end {
+                panel_rows(v, second, x, row..end, y, (2 * pair + 1) * LANES);
             }
         }
-        row += rows;
+        row = end;
     }
 }
 
 /// A pair of groups at once: two chains of additions for each row, which is what one row needs to keep up with
 /// memory.
 #[inline(always)]
-fn pair_tile<V: Simd, E: Element, const M: usize>(
-    v: V,
-    w: &[Pair<E>],
-    x: &[f32],
-    y: &mut [f32],
-    n: usize,
-    pair: usize,
-) {
+fn pair_tile<V: Simd, E: Element, const M: usize>(v: V, w: &[Pair<E>], x: &[f32], y: &mut Columns<'_>, pair: usize) {
     let mut out = [[v.splat(0.0); 2]; M];
     for (w, x) in w.iter().zip(x.as_chunks::<M>().0) {
         let w = [E::load(v, &w.0[0]), E::load(v, &w.0[1])];
@@ -226,11 +275,11 @@ fn pair_tile<V: Simd, E: Element, const M: usize>(
             out[i][1] = v.add(out[i][1], v.mul(x, w[1]));
         }
     }
+    let both = 2 * pair + 1 < y.groups().end;
     for i in 0..M {
-        let y = &mut y[i * n..(i + 1) * n];
-        store(v, out[i][0], y, 2 * pair * LANES);
-        if (2 * pair + 1) * LANES < n {
-            store(v, out[i][1], y, (2 * pair + 1) * LANES);
+        y.store(v, out[i][0], i, 2 * pair * LANES);
+        if both {
+            y.store(v, out[i][1], i, (2 * pair + 1) * LANES);
         }
     }
 }
@@ -242,9 +291,9 @@ fn half_tile<V: Simd, E: Element, const M: usize>(
     w: &[Pair<E>],
     half: usize,
     x: &[f32],
-    y: &mut [f32],
-    n: usize,
-    pair: usize,
+    row: usize,
+    y: &mut Columns<'_>,
+    column: usize,
 ) {
     let mut out = [v.splat(0.0); M];
     for (w, x) in w.iter().zip(x.as_chunks::<M>().0) {
@@ -254,36 +303,42 @@ fn half_tile<V: Simd, E: Element, const M: usize>(
         }
     }
     for i in 0..M {
-        store(v, out[i], &mut y[i * n..(i + 1) * n], (2 * pair + half) * LANES);
+        y.store(v, out[i], row + i, column);
     }
 }
 
 /// One group of 16 rows of weights, `[k]`, for the columns of y from `column` on.
 #[inline(always)]
-fn panel_in<V: Simd>(v: V, panel: &[[f32; LANES]], x: &[f32], y: &mut [f32], n: usize, column: usize) {
-    let tiling = Tiling::new(x.len() / panel.len(), V::ROWS_F32);
-    tiles_by_panel(v, panel, x, tiling, y, n, column);
+fn panel_in<V: Simd>(v: V, panel: &[[f32; LANES]], x: &[f32], y: &mut Columns<'_>, column: usize) {
+    panel_rows(v, panel, x, 0..x.len() / panel.len(), y, column);
 }
 
+/// The same for some of the rows, whole tiles.
 #[inline(always)]
-fn tiles_by_panel<V: Simd>(
+fn panel_rows<V: Simd>(
     v: V,
     panel: &[[f32; LANES]],
     x: &[f32],
-    tiling: Tiling,
-    y: &mut [f32],
-    n: usize,
+    rows: Range<usize>,
+    y: &mut Columns<'_>,
     column: usize,
 ) {
     let k = panel.len();
-    for (row, rows) in tiling.tiles(0..tiling.m) {
-        let (x, y) = (&x[row * k..(row + rows) * k], &mut y[row * n..]);
-        with_rows!(rows, plain_tile[_](v, panel, x, y, n, column));
+    for (row, rows) in Tiles::new(rows, V::ROWS_F32) {
+        let x = &x[row * k..(row + rows) * k];
+        with_rows!(rows, V::ROWS_F32, plain_tile[_](v, panel, x, row, y, column));
     }
 }
 
 #[inline(always)]
-fn plain_tile<V: Simd, const M: usize>(v: V, w: &[[f32; LANES]], x: &[f32], y: &mut [f32], n: usize, column: usize) {
+fn plain_tile<V: Simd, const M: usize>(
+    v: V,
+    w: &[[f32; LANES]],
+    x: &[f32],
+    row: usize,
+    y: &mut Columns<'_>,
+    column: usize,
+) {
     let mut out = [v.splat(0.0); M];
     for (w, x) in w.iter().zip(x.as_chunks::<M>().0) {
         let w = v.load(w);
@@ -292,14 +347,15 @@ fn plain_tile<V: Simd, const M: usize>(v: V, w: &[[f32; LANES]], x: &[f32], y: &
         }
     }
     for i in 0..M {
-        store(v, out[i], &mut y[i * n..(i + 1) * n], column);
+        y.store(v, out[i], row + i, column);
     }
 }
 
 /// Lays rows out by tiles: `[tiles][k][rows of the tile]`.
-pub(crate) fn tile_rows(x: &[f32], k: usize, tiling: Tiling, out: &mut Vec<f32>) {
+#[inline(always)]
+fn tile_rows_in<V: Simd>(_: V, x: &[f32], k: usize, out: &mut Vec<f32>) {
     out.resize(x.len(), 0.0);
-    for (row, rows) in tiling.tiles(0..tiling.m) {
+    for (row, rows) in Tiles::new(0..x.len() / k, V::ROWS_F32) {
         let range = row * k..(row + rows) * k;
         let (x, out) = (&x[range.clone()], &mut out[range]);
         for (i, x) in x.chunks_exact(k).enumerate() {
@@ -310,43 +366,17 @@ pub(crate) fn tile_rows(x: &[f32], k: usize, tiling: Tiling, out: &mut Vec<f32>)
     }
 }
 
-#[inline(always)]
-fn rows_f32_of<V: Simd>(_: V) -> usize {
-    V::ROWS_F32
-}
-
-super::dispatch!(pub(super) fn rows_f32() -> usize = rows_f32_of);
-super::dispatch!(pub(super) fn q8(w: &Q8, a: &Activations, blocks: usize, y: &mut [f32], n: usize) = q8_in);
+super::dispatch!(pub(super) fn tile_rows(x: &[f32], k: usize, out: &mut Vec<f32>) = tile_rows_in);
+super::dispatch!(pub(super) fn q8(w: &Q8, a: &Activations, blocks: usize, y: &mut Columns<'_>) = q8_in);
 super::dispatch!(
-    pub(super) fn panel(panel: &[[f32; LANES]], x: &[f32], y: &mut [f32], n: usize, column: usize) = panel_in
+    pub(super) fn panel(panel: &[[f32; LANES]], x: &[f32], y: &mut Columns<'_>, column: usize) = panel_in
 );
 super::dispatch!(
-    pub(super) fn plain_f32(
-        w: &[Pair<f32>],
-        x: &[f32],
-        k: usize,
-        y: &mut [f32],
-        n: usize,
-        wide: &mut Vec<[f32; LANES]>
-    ) = plain_in
+    pub(super) fn plain_f32(w: &[Pair<f32>], x: &[f32], k: usize, y: &mut Columns<'_>, wide: &mut Vec<[f32; LANES]>) = plain_in
 );
 super::dispatch!(
-    pub(super) fn plain_f16(
-        w: &[Pair<F16>],
-        x: &[f32],
-        k: usize,
-        y: &mut [f32],
-        n: usize,
-        wide: &mut Vec<[f32; LANES]>
-    ) = plain_in
+    pub(super) fn plain_f16(w: &[Pair<F16>], x: &[f32], k: usize, y: &mut Columns<'_>, wide: &mut Vec<[f32; LANES]>) = plain_in
 );
 super::dispatch!(
-    pub(super) fn plain_bf16(
-        w: &[Pair<BF16>],
-        x: &[f32],
-        k: usize,
-        y: &mut [f32],
-        n: usize,
-        wide: &mut Vec<[f32; LANES]>
-    ) = plain_in
+    pub(super) fn plain_bf16(w: &[Pair<BF16>], x: &[f32], k: usize, y: &mut Columns<'_>, wide: &mut Vec<[f32; LANES]>) = plain_in
 );

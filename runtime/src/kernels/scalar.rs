@@ -77,6 +77,11 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn load_u8(self, x: &[u8; LANES]) -> Self::F {
+        x.map(f32::from)
+    }
+
+    #[inline(always)]
     fn sum(self, x: Self::F) -> f32 {
         tree_sum(x)
     }
@@ -149,5 +154,11 @@ impl Simd for Scalar {
     #[inline(always)]
     fn dot(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I {
         map(sums, weights, |sum, w| sum + (0..4).map(|j| i32::from(w[j]) * i32::from(activations[j])).sum::<i32>())
+    }
+
+    #[inline(always)]
+    fn nibbles(self, x: &WeightStep) -> [Self::W; 2] {
+        let nibbles = |shift: u8| std::array::from_fn(|i| std::array::from_fn(|j| (x[4 * i + j] >> shift & 15) as i8));
+        [nibbles(0), nibbles(4)]
     }
 }

@@ -35,9 +35,9 @@ pub(crate) trait Simd: Copy {
     /// Every four consecutive packed int8 weights of a row are stored xor these values: 0x80 where the instruction
     /// set needs a weight w as the unsigned byte w + 128 (sums then start from a correction), 0 elsewhere.
     const FLIP: [u8; 4];
-    /// Rows of activations that meet a group of 16 weight rows at once in int8 products, at most 12.
+    /// Rows of activations that meet a group of 16 weight rows at once in int8 products: 1, 2, 3, 4, 6, 8 or 12.
     const ROWS_Q8: usize;
-    /// The same for f32 arithmetic, at most 12.
+    /// The same for f32 arithmetic.
     const ROWS_F32: usize;
 
     fn splat(self, x: f32) -> Self::F;
@@ -55,6 +55,8 @@ pub(crate) trait Simd: Copy {
     fn load_f16(self, x: &[F16; LANES]) -> Self::F;
     /// Widens bfloat16, exactly.
     fn load_bf16(self, x: &[BF16; LANES]) -> Self::F;
+    /// Widens bytes, exactly.
+    fn load_u8(self, x: &[u8; LANES]) -> Self::F;
     /// Sum over the lanes: lane i + lane i+8, then i+4, i+2, i+1.
     fn sum(self, x: Self::F) -> f32;
 
@@ -78,6 +80,14 @@ pub(crate) trait Simd: Copy {
     /// `sums[lane] += weights[lane, ..4] · activations[..4]`, exactly, for activations in [-127, 127] and any
     /// int8 weight.
     fn dot(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I;
+
+    /// The low nibbles and the high nibbles of packed weights, as numbers from 0 to 15.
+    fn nibbles(self, x: &WeightStep) -> [Self::W; 2];
+    /// As [`Simd::dot`] for what [`Simd::nibbles`] gives, whatever [`Simd::FLIP`] is.
+    #[inline(always)]
+    fn dot_nibbles(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I {
+        self.dot(sums, weights, activations)
+    }
 }
 
 /// The sum of [`Simd::sum`], in scalar form.

@@ -151,6 +151,19 @@ macro_rules! shared {
         }
 
         #[inline(always)]
+        fn load_u8(self, x: &[u8; LANES]) -> V {
+            // SAFETY: the array holds one vector, and loads need no alignment.
+            let bytes = unsafe { v128_load(x.as_ptr().cast()) };
+            let (low, high) = (u16x8_extend_low_u8x16(bytes), u16x8_extend_high_u8x16(bytes));
+            self.to_f32([
+                u32x4_extend_low_u16x8(low),
+                u32x4_extend_high_u16x8(low),
+                u32x4_extend_low_u16x8(high),
+                u32x4_extend_high_u16x8(high),
+            ])
+        }
+
+        #[inline(always)]
         fn sum(self, x: V) -> f32 {
             let x = f32x4_add(f32x4_add(x[0], x[2]), f32x4_add(x[1], x[3]));
             let x = f32x4_add(x, i32x4_shuffle::<2, 3, 0, 1>(x, x));
@@ -243,6 +256,16 @@ impl Simd for Simd128 {
         (pairs, std::array::from_fn(|i| i16x8_shr(pairs[i], 8)))
     }
 
+    /// Nibbles are not flipped: the even one of a pair is an unsigned byte as it is.
+    #[inline(always)]
+    fn nibbles(self, x: &WeightStep) -> [(V, V); 2] {
+        let mask = u8x16_splat(15);
+        let (all, _) = self.weights(x);
+        let low: V = std::array::from_fn(|i| v128_and(all[i], mask));
+        let high: V = std::array::from_fn(|i| u8x16_shr(all[i], 4));
+        [(low, std::array::from_fn(|i| i16x8_shr(low[i], 8))), (high, std::array::from_fn(|i| i16x8_shr(high[i], 8)))]
+    }
+
     #[inline(always)]
     fn activations(self, x: &[i8; 4]) -> (v128, v128) {
         let all = i32x4_splat(i32::from_le_bytes(x.map(|x| x as u8)));
@@ -276,6 +299,13 @@ impl Simd for Relaxed {
     fn weights(self, x: &WeightStep) -> V {
         // SAFETY: sixteen times four bytes.
         unsafe { load(x.as_chunks::<4>().0.as_array::<LANES>().expect("64 bytes")) }
+    }
+
+    #[inline(always)]
+    fn nibbles(self, x: &WeightStep) -> [V; 2] {
+        let mask = u8x16_splat(15);
+        let all = self.weights(x);
+        [std::array::from_fn(|i| v128_and(all[i], mask)), std::array::from_fn(|i| u8x16_shr(all[i], 4))]
     }
 
     #[inline(always)]

@@ -216,6 +216,18 @@ fn tensor(random: &mut Random, dtype: DType, n: usize, k: usize) -> Tensor {
                     _ => random.bits() as u8,
                 }));
             }
+            DType::Q4_0 | DType::Q4_K => {
+                data.extend(half::f16::from_f32(random.value() * 0.1).to_le_bytes());
+                if dtype == DType::Q4_K {
+                    data.extend(half::f16::from_f32(random.value() * 0.1).to_le_bytes());
+                }
+                let rest = dtype.block_bytes() - if dtype == DType::Q4_K { 4 } else { 2 };
+                data.extend((0..rest).map(|_| match random.bits() % 16 {
+                    0..3 => 0x00,
+                    3..6 => 0xff,
+                    _ => random.bits() as u8,
+                }));
+            }
             _ => unimplemented!("{dtype}"),
         }
     }
@@ -235,6 +247,11 @@ fn product(kernels: Kernels, parts: &[&Tensor], x: &[f32], m: usize) -> Vec<f32>
     y
 }
 
+/// `k`, or the next width that whole blocks fill.
+fn width(dtype: DType, k: usize) -> usize {
+    k.next_multiple_of(dtype.block_len())
+}
+
 /// Scratch that has grown for a wide matrix serves a narrow one.
 #[test]
 fn workspaces_are_used_again() {
@@ -243,6 +260,7 @@ fn workspaces_are_used_again() {
         for kernels in Kernels::available() {
             let mut workspace = Workspace::default();
             for (n, k, m) in [(40, 256, 33), (40, 64, 33), (33, 96, 50), (16, 32, 1), (64, 32, 40)] {
+                let k = width(dtype, k);
                 let w = tensor(&mut random, dtype, n, k);
                 let x: Vec<f32> = (0..m * k).map(|_| random.value()).collect();
                 let mut y = vec![f32::NAN; m * n];
@@ -253,13 +271,14 @@ fn workspaces_are_used_again() {
     }
 }
 
-const TYPES: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0];
+const TYPES: [DType; 6] = [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_K];
 
 #[test]
 fn products() {
     let mut random = Random(4);
     for dtype in TYPES {
         for (n, k) in [(1, 32), (5, 64), (15, 32), (16, 96), (17, 64), (33, 160), (64, 512), (100, 384)] {
+            let k = width(dtype, k);
             let w = tensor(&mut random, dtype, n, k);
             for m in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33, 128] {
                 let x = random.values(m * k);
@@ -277,6 +296,11 @@ fn products() {
                         let bound: f64 = match dtype {
                             // Each activation is off by at most half a step of 1/127.
                             DType::Q8_0 => pairs.map(|(_, w)| w.abs() * 0.5 / 127.0).sum::<f64>() + 1e-5,
+                            // The same; and sums of blocks, of weights under 100, are rounded four times each.
+                            DType::Q4_0 | DType::Q4_K => {
+                                let roundings = (4 + k / 32) as f64 * 6e-8;
+                                pairs.map(|(_, w)| w.abs() * 0.5 / 127.0).sum::<f64>() + roundings * (100 * k) as f64
+                            }
                             // k roundings of sums under k.
                             _ => (k * k) as f64 * 6e-8,
                         };
@@ -315,10 +339,52 @@ fn q8_product_is_as_specified() {
 }
 
 #[test]
+fn four_bit_products_are_as_specified() {
+    let mut random = Random(12);
+    let (n, k) = (5, 512);
+    for dtype in [DType::Q4_0, DType::Q4_K] {
+        let w = tensor(&mut random, dtype, n, k);
+        let x: Vec<f32> = random.values(k).iter().map(|x| x * 3.0).collect();
+        let mut expected = Vec::new();
+        for row in 0..n {
+            let half = |bytes: &[u8]| half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
+            let mut y = 0f32;
+            for (index, x) in x.chunks(32).enumerate() {
+                let absmax = x.iter().fold(0f32, |max, x| max.max(x.abs()));
+                let s = absmax * (1.0 / 127.0);
+                let values: Vec<i32> = x.iter().map(|x| (x * (127.0 / absmax)).round_ties_even() as i32).collect();
+                let dot = |nibble: &dyn Fn(usize) -> u8| {
+                    values.iter().enumerate().map(|(i, a)| a * i32::from(nibble(i))).sum::<i32>()
+                };
+                let total: i32 = values.iter().sum();
+                if dtype == DType::Q4_0 {
+                    let block = &w.row_data(row)[18 * index..][..18];
+                    let sum = dot(&|i| block[2 + i % 16] >> (i / 16 * 4) & 15) - 8 * total;
+                    y += sum as f32 * (half(block) * s);
+                } else {
+                    let block = &w.row_data(row)[144 * (index / 8)..][..144];
+                    let sub = index % 8;
+                    let (scales, mins) = crate::block::unpack_scales(block[4..16].try_into().unwrap());
+                    let sum = dot(&|i| block[16 + sub / 2 * 32 + i] >> (sub % 2 * 4) & 15);
+                    let (scale, min) = (half(block) * f32::from(scales[sub]), half(&block[2..]) * f32::from(mins[sub]));
+                    y += sum as f32 * (scale * s) - min * (total as f32 * s);
+                }
+            }
+            expected.push(y);
+        }
+        same_everywhere("specification", |kernels| {
+            let y = product(kernels, &[&w], &x, 1);
+            assert_eq!(bits(&y), bits(&expected), "{dtype}");
+            y
+        });
+    }
+}
+
+#[test]
 fn a_row_does_not_depend_on_its_neighbours() {
     let mut random = Random(6);
     for dtype in TYPES {
-        let (n, k, m) = (50, 128, 13);
+        let (n, k, m) = (50, width(dtype, 128), 13);
         let w = tensor(&mut random, dtype, n, k);
         let x = random.values(m * k);
         for kernels in Kernels::available() {
@@ -332,10 +398,64 @@ fn a_row_does_not_depend_on_its_neighbours() {
 }
 
 #[test]
+fn threads_do_not_change_products() {
+    let mut random = Random(13);
+    for dtype in TYPES {
+        // The last part is no whole group.
+        let (n, k) = (1003, 512);
+        let w = tensor(&mut random, dtype, n, k);
+        for m in [1, 5, 30] {
+            let x = random.values(m * k);
+            for kernels in Kernels::available() {
+                let matrix = Matrix::new(kernels, &[&w]).unwrap();
+                let alone = product(kernels, &[&w], &x, m);
+                for threads in [2, 3, 7] {
+                    let mut workspace = Workspace::default();
+                    workspace.set_threads(threads);
+                    let mut y = vec![f32::NAN; m * n];
+                    matrix.multiply(kernels, &x, m, &mut y, &mut workspace);
+                    assert_eq!(bits(&y), bits(&alone), "{dtype}, {m} rows, {threads} threads");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_do_not_change_attention() {
+    let mut random = Random(14);
+    let heads = Heads { count: 5, width: 20 };
+    let (inner, len) = (100, 90);
+    let qkv = random.values(len * 3 * inner);
+    let table = random.values(heads.count * 2 * len);
+    let bias = BiasRow { values: &table, head_stride: 2 * len, offset: len };
+    let mut source = PackedKeyValues::default();
+    source.pack(heads, &qkv[..len * inner], &qkv[len * inner..2 * len * inner]);
+    for kernels in Kernels::available() {
+        let run = |threads: usize| {
+            let mut workspace = Workspace::default();
+            workspace.set_threads(threads);
+            let mut own = vec![f32::NAN; len * inner];
+            kernels.attend_all(heads, &qkv, bias, &mut own, &mut workspace);
+            let mut cross = vec![f32::NAN; len * inner];
+            let q = &qkv[2 * len * inner..];
+            kernels.attend_packed(heads, q, &source, &mut cross, None, &mut workspace);
+            [own, cross].concat()
+        };
+        let alone = run(1);
+        for threads in [2, 3, 7] {
+            assert_eq!(bits(&run(threads)), bits(&alone), "{threads} threads");
+        }
+    }
+}
+
+#[test]
 fn parts_stack_by_rows() {
     let mut random = Random(7);
-    let k = 64;
-    for dtypes in [[DType::Q8_0; 3], [DType::F16; 3], [DType::F32, DType::F16, DType::F32]] {
+    let k = 256;
+    for dtypes in
+        [[DType::Q8_0; 3], [DType::Q4_0; 3], [DType::Q4_K; 3], [DType::F16; 3], [DType::F32, DType::F16, DType::F32]]
+    {
         let parts: Vec<Tensor> =
             [24, 5, 40].iter().zip(dtypes).map(|(&n, dtype)| tensor(&mut random, dtype, n, k)).collect();
         let x = random.values(3 * k);
@@ -358,6 +478,7 @@ fn parts_stack_by_rows() {
 fn unusual_activations() {
     let mut random = Random(8);
     let w = tensor(&mut random, DType::Q8_0, 20, 64);
+    let nibbles = tensor(&mut random, DType::Q4_0, 20, 64);
     let mut x = random.values(6 * 64);
     x[3] = f32::NAN;
     x[64 + 5] = f32::INFINITY;
@@ -366,6 +487,7 @@ fn unusual_activations() {
     x[256..320].fill(-127.0);
     x[320] = 3.0e38;
     same_everywhere("unusual activations", |kernels| product(kernels, &[&w], &x, 6));
+    same_everywhere("unusual activations", |kernels| product(kernels, &[&nibbles], &x, 6));
     let y = product(scalar(), &[&w], &x, 6);
     assert!(y[..40].iter().all(|y| !y.is_finite()), "NaN and infinity show in the result");
     assert!(y[40..80].iter().all(|&y| y == 0.0), "zero and nearly zero");
@@ -375,12 +497,15 @@ fn unusual_activations() {
 fn bad_weights_are_refused() {
     let mut random = Random(9);
     let kernels = scalar();
-    let mut w = tensor(&mut random, DType::Q8_0, 4, 64);
-    let mut data = w.data.to_vec();
-    data[3 * 68 + 34..3 * 68 + 36].copy_from_slice(&[0x00, 0x7c]);
-    w.data = Bytes::from_vec(data);
-    let message = Matrix::new(kernels, &[&w]).err().unwrap().to_string();
-    assert!(message.contains("row 3") && message.contains("inf") && message.contains(&w.name), "{message}");
+    for (dtype, at) in [(DType::Q8_0, 34), (DType::Q4_0, 18), (DType::Q4_K, 0), (DType::Q4_K, 146)] {
+        let mut w = tensor(&mut random, dtype, 4, 2 * dtype.block_len());
+        let mut data = w.data.to_vec();
+        let at = 3 * 2 * dtype.block_bytes() + at;
+        data[at..at + 2].copy_from_slice(&[0x00, 0x7c]);
+        w.data = Bytes::from_vec(data);
+        let message = Matrix::new(kernels, &[&w]).err().unwrap().to_string();
+        assert!(message.contains("row 3") && message.contains("inf") && message.contains(&w.name), "{message}");
+    }
 
     let narrow = tensor(&mut random, DType::F32, 4, 32);
     let wide = tensor(&mut random, DType::F32, 4, 33);

@@ -1,0 +1,283 @@
+//! Four-bit weights, Q4_0 and Q4_K: packed as nibbles and multiplied as nibbles, never unpacked to a wider copy.
+//!
+//! A value of y is a sum over blocks of 32 in order. Each block adds, for its exact integer sum Σ n a of nibbles
+//! times int8 activations,
+//!
+//! ```text
+//! Q4_0: x = d (n - 8)              y += (Σ n a - 8 Σ a) (d s)
+//! Q4_K: x = (d scale) n - dmin min  y += (Σ n a) ((d scale) s) - (dmin min) ((Σ a) s)
+//! ```
+//!
+//! where s is the scale of the activations; d scale and dmin min are exact in f32.
+
+use super::Kernels;
+use super::activations::{Activations, BLOCK};
+use super::memory::{Table, Zeroable};
+use super::packed::rows;
+use super::product::{Columns, Tiles, rows_in_cache, with_rows};
+use super::simd::{F16, LANES, Simd, WeightStep, f16_to_f32};
+use crate::block;
+use crate::error::Result;
+use crate::tensor::{DType, Tensor};
+
+/// Pairs of vector steps of one block.
+const STEPS: usize = BLOCK / 8;
+
+/// One block of 32 values of 16 rows: step p holds values 4p.. in its low nibbles and 4p + 16.. in its high ones.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub(crate) struct NibbleBlock([WeightStep; STEPS]);
+
+// SAFETY: 256 bytes, aligned to 64.
+unsafe impl Zeroable for NibbleBlock {}
+
+/// What a super-block of Q4_K of 16 rows has beside its nibbles.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub(crate) struct SuperScales {
+    d: [F16; LANES],
+    dmin: [F16; LANES],
+    scales: [[u8; LANES]; SUBS],
+    mins: [[u8; LANES]; SUBS],
+}
+
+// SAFETY: 320 bytes of plain numbers without padding, aligned to 64.
+unsafe impl Zeroable for SuperScales {}
+
+/// Blocks of 32 in a super-block.
+const SUBS: usize = 8;
+
+/// Q4_0 weights, `[groups, blocks]`; the last group is filled up with rows of scale zero.
+pub(crate) struct Q4 {
+    weights: Table<NibbleBlock>,
+    /// `[groups, blocks, 16]`
+    scales: Table<[F16; LANES]>,
+}
+
+/// Q4_K weights, `[groups, blocks]`; the last group is filled up with rows of scale zero.
+pub(crate) struct Q4K {
+    weights: Table<NibbleBlock>,
+    /// `[groups, super-blocks]`
+    scales: Table<SuperScales>,
+}
+
+/// Reads a scale, which must be finite.
+fn scale(part: &Tensor, row: usize, bytes: &[u8]) -> Result<F16> {
+    let scale = u16::from_le_bytes([bytes[0], bytes[1]]);
+    if scale & 0x7c00 == 0x7c00 {
+        return Err(part.error(format!("expected a finite scale in row {row}, found {}", f16_to_f32(scale))));
+    }
+    Ok(F16(scale))
+}
+
+impl NibbleBlock {
+    /// Sets a row from 16 bytes, of which byte j holds value j in its low nibble and value j + 16 in its high one.
+    fn set(&mut self, lane: usize, bytes: &[u8; BLOCK / 2]) {
+        for (step, bytes) in self.0.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            step[4 * lane..4 * lane + 4].copy_from_slice(bytes);
+        }
+    }
+}
+
+impl Q4 {
+    /// Interleaves Q4_0 rows of `k` values.
+    ///
+    /// # Errors
+    /// If a scale is infinite or NaN.
+    pub(crate) fn pack(parts: &[&Tensor], n: usize, k: usize) -> Result<Q4> {
+        let (groups, blocks) = (n.div_ceil(LANES), k / BLOCK);
+        let mut weights = Table::<NibbleBlock>::zeroed(groups * blocks);
+        let mut scales = Table::<[F16; LANES]>::zeroed(groups * blocks);
+        for (i, (part, row)) in rows(parts).enumerate() {
+            let (group, lane) = (i / LANES, i % LANES);
+            let source = part.row_data(row).as_chunks::<{ DType::Q4_0.block_bytes() }>().0;
+            let target = group * blocks..(group + 1) * blocks;
+            for (source, (weights, scales)) in
+                source.iter().zip(weights[target.clone()].iter_mut().zip(&mut scales[target]))
+            {
+                scales[lane] = scale(part, row, source)?;
+                weights.set(lane, source[2..].try_into().expect("16 bytes follow the scale"));
+            }
+        }
+        Ok(Q4 { weights, scales })
+    }
+
+    /// Bytes that one product of a single row reads.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&self.weights[..]) + size_of_val(&self.scales[..])
+    }
+}
+
+impl Q4K {
+    /// Interleaves Q4_K rows of `k` values.
+    ///
+    /// # Errors
+    /// If a scale is infinite or NaN.
+    pub(crate) fn pack(parts: &[&Tensor], n: usize, k: usize) -> Result<Q4K> {
+        let (groups, supers) = (n.div_ceil(LANES), k / DType::Q4_K.block_len());
+        let mut weights = Table::<NibbleBlock>::zeroed(groups * supers * SUBS);
+        let mut scales = Table::<SuperScales>::zeroed(groups * supers);
+        for (i, (part, row)) in rows(parts).enumerate() {
+            let (group, lane) = (i / LANES, i % LANES);
+            let source = part.row_data(row).as_chunks::<{ DType::Q4_K.block_bytes() }>().0;
+            let weights = &mut weights[group * supers * SUBS..(group + 1) * supers * SUBS];
+            let scales = &mut scales[group * supers..(group + 1) * supers];
+            for (source, (weights, scales)) in
+                source.iter().zip(weights.as_chunks_mut::<SUBS>().0.iter_mut().zip(scales))
+            {
+                scales.d[lane] = scale(part, row, source)?;
+                scales.dmin[lane] = scale(part, row, &source[2..])?;
+                let (multiples, minima) = block::unpack_scales(source[4..16].try_into().expect("twelve bytes"));
+                for (sub, weights) in weights.iter_mut().enumerate() {
+                    scales.scales[sub][lane] = multiples[sub];
+                    scales.mins[sub][lane] = minima[sub];
+                    // Two sub-blocks share 32 bytes in the file: one has the low nibbles, one the high ones.
+                    let values: &[u8; BLOCK] = source[16 + sub / 2 * BLOCK..][..BLOCK].try_into().expect("32 bytes");
+                    let shift = 4 * (sub % 2);
+                    let nibble = |i: usize| values[i] >> shift & 15;
+                    weights.set(lane, &std::array::from_fn(|i| nibble(i) | nibble(i + 16) << 4));
+                }
+            }
+        }
+        Ok(Q4K { weights, scales })
+    }
+
+    /// Bytes that one product of a single row reads.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&self.weights[..]) + size_of_val(&self.scales[..])
+    }
+}
+
+/// `sums[i] += Σ n a` of a block for each row.
+#[inline(always)]
+fn dot_block<V: Simd, const M: usize>(v: V, sums: &mut [V::I; M], weights: &NibbleBlock, values: &[[i8; BLOCK]; M]) {
+    for step in 0..STEPS {
+        let [low, high] = v.nibbles(&weights.0[step]);
+        for i in 0..M {
+            let values = values[i].as_chunks().0;
+            sums[i] = v.dot_nibbles(sums[i], low, v.activations(&values[step]));
+            sums[i] = v.dot_nibbles(sums[i], high, v.activations(&values[step + STEPS]));
+        }
+    }
+}
+
+/// Rows of quantised activations that a tile meets: values, scales and starts, `[blocks][M]` each.
+#[inline(always)]
+#[allow(clippy::type_complexity)] // three slices
+fn tile_of<const M: usize>(
+    a: &Activations,
+    row: usize,
+    blocks: usize,
+) -> (&[[[i8; BLOCK]; M]], &[[f32; M]], &[[i32; M]]) {
+    let range = row * blocks..(row + M) * blocks;
+    let (values, scales, starts) = (&a.values[range.clone()], &a.scales[range.clone()], &a.starts[range]);
+    (values.as_chunks().0, scales.as_chunks().0, starts.as_chunks().0)
+}
+
+/// Activations start from -8 Σ a.
+#[inline(always)]
+fn q4_in<V: Simd>(v: V, w: &Q4, a: &Activations, blocks: usize, y: &mut Columns<'_>) {
+    let m = a.scales.len() / blocks;
+    let at_once = rows_in_cache(blocks * BLOCK, V::ROWS_Q8);
+    let mut first = 0;
+    while first < m {
+        let end = m.min(first + at_once);
+        for group in y.groups() {
+            let weights = &w.weights[group * blocks..(group + 1) * blocks];
+            let scales = &w.scales[group * blocks..(group + 1) * blocks];
+            for (row, rows) in Tiles::new(first..end, V::ROWS_Q8) {
+                with_rows!(rows, V::ROWS_Q8, q4_tile[_](v, weights, scales, a, row, y, group * LANES));
+            }
+        }
+        first = end;
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn q4_tile<V: Simd, const M: usize>(
+    v: V,
+    weights: &[NibbleBlock],
+    weight_scales: &[[F16; LANES]],
+    a: &Activations,
+    row: usize,
+    y: &mut Columns<'_>,
+    column: usize,
+) {
+    let (values, scales, starts) = tile_of::<M>(a, row, weights.len());
+    let mut out = [v.splat(0.0); M];
+    let activations = values.iter().zip(scales).zip(starts);
+    for ((weights, weight_scales), ((values, scales), starts)) in weights.iter().zip(weight_scales).zip(activations) {
+        let mut sums = [v.splat_i32(0); M];
+        for i in 0..M {
+            sums[i] = v.splat_i32(starts[i]);
+        }
+        dot_block(v, &mut sums, weights, values);
+        let d = v.load_f16(weight_scales);
+        for i in 0..M {
+            out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[i]))));
+        }
+    }
+    for i in 0..M {
+        y.store(v, out[i], row + i, column);
+    }
+}
+
+/// Activations start from Σ a.
+#[inline(always)]
+fn q4_k_in<V: Simd>(v: V, w: &Q4K, a: &Activations, blocks: usize, y: &mut Columns<'_>) {
+    let m = a.scales.len() / blocks;
+    let at_once = rows_in_cache(blocks * BLOCK, V::ROWS_Q8);
+    let mut first = 0;
+    while first < m {
+        let end = m.min(first + at_once);
+        for group in y.groups() {
+            let supers = blocks / SUBS;
+            let weights = &w.weights[group * blocks..(group + 1) * blocks];
+            let scales = &w.scales[group * supers..(group + 1) * supers];
+            for (row, rows) in Tiles::new(first..end, V::ROWS_Q8) {
+                with_rows!(rows, V::ROWS_Q8, q4_k_tile[_](v, weights, scales, a, row, y, group * LANES));
+            }
+        }
+        first = end;
+    }
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn q4_k_tile<V: Simd, const M: usize>(
+    v: V,
+    weights: &[NibbleBlock],
+    weight_scales: &[SuperScales],
+    a: &Activations,
+    row: usize,
+    y: &mut Columns<'_>,
+    column: usize,
+) {
+    let (values, scales, starts) = tile_of::<M>(a, row, weights.len());
+    let mut out = [v.splat(0.0); M];
+    let values = values.as_chunks::<SUBS>().0;
+    let activations = values.iter().zip(scales.as_chunks::<SUBS>().0).zip(starts.as_chunks::<SUBS>().0);
+    let weights = weights.as_chunks::<SUBS>().0;
+    for ((weights, weight_scales), ((values, scales), starts)) in weights.iter().zip(weight_scales).zip(activations) {
+        let (d, dmin) = (v.load_f16(&weight_scales.d), v.load_f16(&weight_scales.dmin));
+        for sub in 0..SUBS {
+            let mut sums = [v.splat_i32(0); M];
+            dot_block(v, &mut sums, &weights[sub], &values[sub]);
+            let scale = v.mul(d, v.load_u8(&weight_scales.scales[sub]));
+            let min = v.mul(dmin, v.load_u8(&weight_scales.mins[sub]));
+            for i in 0..M {
+                let s = v.splat(scales[sub][i]);
+                let total = v.mul(v.to_f32(v.splat_i32(starts[sub][i])), s);
+                let product = v.mul(v.to_f32(sums[i]), v.mul(scale, s));
+                out[i] = v.add(out[i], v.sub(product, v.mul(min, total)));
+            }
+        }
+    }
+    for i in 0..M {
+        y.store(v, out[i], row + i, column);
+    }
+}
+
+super::dispatch!(pub(super) fn q4(w: &Q4, a: &Activations, blocks: usize, y: &mut Columns<'_>) = q4_in);
+super::dispatch!(pub(super) fn q4_k(w: &Q4K, a: &Activations, blocks: usize, y: &mut Columns<'_>) = q4_k_in);
