@@ -140,7 +140,6 @@ async function attention(text: string, target: string, signal: AbortSignal): Pro
 }
 
 function showState(build: string, memoryBytes: number): void {
-  element("build").hidden = element("memory").hidden = false;
   element("build").textContent = build;
   element("memory").textContent = `${megabytes(memoryBytes)} of memory`;
 }
@@ -169,6 +168,7 @@ void modelPicker((loaded) => {
   running?.abort();
   model = loaded;
   run.disabled = !loaded;
+  element("build").hidden = element("memory").hidden = !loaded;
   if (!loaded) return;
   const { build, buildReason, threads } = loaded.info;
   showState(`${build}, ${threads} thread${threads === 1 ? "" : "s"}`, loaded.info.memoryBytes);
