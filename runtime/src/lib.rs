@@ -32,6 +32,8 @@ pub mod gguf;
 pub mod hub;
 pub mod kernels;
 pub mod model;
+#[cfg(feature = "default-model")]
+pub mod pocket;
 pub mod position;
 pub mod schema;
 pub mod session;

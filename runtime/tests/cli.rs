@@ -339,3 +339,14 @@ fn help_and_version_go_to_stdout() {
         assert!(!succeed(command, b"").is_empty());
     }
 }
+
+/// README's first command: no path, no download.
+#[cfg(feature = "default-model")]
+#[test]
+fn the_built_in_model_answers() {
+    let text = succeed(&["translate English to German: Where is the station?"], b"");
+    assert!(text.starts_with("Wo ist "), "{text}");
+    let about = succeed(&["inspect", "--json"], b"");
+    let about: Value = serde_json::from_str(&about).unwrap();
+    assert!(about.to_string().contains("the built-in model"), "{about}");
+}

@@ -33,7 +33,7 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct ModelArgs {
-    /// A GGUF file, a Hugging Face folder, or hf:OWNER/NAME[@REVISION]
+    /// A GGUF file, a Hugging Face folder, or hf:OWNER/NAME[@REVISION]; by default the built-in model
     #[arg(long, short, value_name = "MODEL")]
     pub model: Option<String>,
     /// Force an instruction set (scalar, avx2, avx512, ...); by default the best one is used
@@ -187,7 +187,7 @@ pub struct TokenizeArgs {
 
 #[derive(Args)]
 pub struct InspectArgs {
-    /// A GGUF file, a Hugging Face folder, or hf:OWNER/NAME[@REVISION]
+    /// A GGUF file, a Hugging Face folder, or hf:OWNER/NAME[@REVISION]; by default the built-in model
     #[arg(value_name = "MODEL")]
     pub model: Option<String>,
     /// One JSON object

@@ -45,9 +45,12 @@ pub fn session(model: &Model, threads: Option<usize>) -> anyhow::Result<Session>
     Ok(session)
 }
 
-/// Opens a checkpoint by path or hub name.
+/// Opens a checkpoint by path or hub name; without either the built-in model.
 pub fn open_checkpoint(name: Option<&str>) -> anyhow::Result<Checkpoint> {
     let Some(name) = name else {
+        #[cfg(feature = "default-model")]
+        return Ok(Checkpoint::pocket()?);
+        #[cfg(not(feature = "default-model"))]
         return Err(usage("--model: expected a GGUF file, a Hugging Face folder or hf:OWNER/NAME"));
     };
     Ok(Checkpoint::open(&local_path(name)?)?)

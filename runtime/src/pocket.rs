@@ -1,0 +1,42 @@
+//! The model that comes with the program: `runtime/model/pocket-t5.gguf`, described in the card beside it.
+
+use crate::checkpoint::Checkpoint;
+use crate::storage::Bytes;
+use crate::{Model, ModelOptions, Result};
+
+/// How messages name it.
+pub const NAME: &str = "the built-in model";
+
+/// Weights are read in place, so the file lies as a mapped one would.
+#[repr(C, align(64))]
+struct Aligned<T: ?Sized>(T);
+
+static FILE: &Aligned<[u8]> = &Aligned(*include_bytes!("../model/pocket-t5.gguf"));
+
+/// The file's bytes: GGUF, Q8_0.
+pub fn bytes() -> &'static [u8] {
+    &FILE.0
+}
+
+impl Checkpoint {
+    /// The built-in model's weights and vocabulary.
+    pub fn pocket() -> Result<Checkpoint> {
+        Checkpoint::from_gguf(NAME, Bytes::from_static(bytes()))
+    }
+}
+
+impl Model {
+    /// The built-in model: translation from English to German and French, pronunciation, corrections, filling of
+    /// gaps. Its card, `runtime/model/README.md`, lists prefixes and quality.
+    ///
+    /// ```
+    /// let model = t5_runtime::Model::pocket()?;
+    /// let mut session = model.session();
+    /// let outputs = session.generate("translate English to German: Good morning.", &Default::default())?.finish();
+    /// assert_eq!(outputs[0].text, "Guten Morgen.");
+    /// # Ok::<(), t5_runtime::Error>(())
+    /// ```
+    pub fn pocket() -> Result<Model> {
+        Model::from_checkpoint(Checkpoint::pocket()?, &ModelOptions::default())
+    }
+}

@@ -1,0 +1,66 @@
+//! The built-in model: the reference's answers from before quantisation.
+
+use t5_runtime::kernels::Kernels;
+use t5_runtime::{GenerateOptions, Model, ModelOptions};
+use t5_tests::golden::{Golden, difference};
+use t5_tests::paths;
+
+fn golden() -> Golden {
+    Golden::read(&paths::golden("pocket.jsonl"))
+}
+
+#[test]
+fn the_tokenizer_is_the_reference_s() {
+    let model = Model::pocket().unwrap();
+    for case in &golden().cases {
+        assert_eq!(model.tokenizer().unwrap().encode(case.text("text")), case.ids("input_ids"), "line {}", case.line);
+    }
+}
+
+/// The bounds that the project promises for Q8_0.
+#[test]
+fn int8_stays_near_the_reference() {
+    let model = Model::pocket().unwrap();
+    let vocab = model.config().vocab_size;
+    let mut session = model.session();
+    let (mut tokens, mut agreed, mut moved) = (0, 0, 0.0);
+    for case in &golden().cases {
+        let (source, target) = (case.ids("input_ids"), case.ids("ids"));
+        let logits = session.logits_ids(&source, &target).unwrap();
+        for (row, &token) in logits.chunks_exact(vocab).zip(&target) {
+            let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0))).unwrap().0;
+            agreed += usize::from(best == token as usize);
+        }
+        let found = session.score_ids(&source, &target).unwrap().logprobs;
+        let expected = case.floats("logprobs");
+        assert!(difference(&found, &expected) < 0.5, "line {}: {found:?}", case.line);
+        moved += found.iter().zip(&expected).map(|(a, b)| f64::from(a - b)).sum::<f64>();
+        tokens += target.len();
+    }
+    println!("{agreed} of {tokens} tokens, mean log-probability moved by {:.5}", moved / tokens as f64);
+    assert!(agreed * 100 >= tokens * 98, "{agreed} of {tokens} tokens agree");
+    assert!((moved / tokens as f64).abs() < 0.01);
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_bits() {
+    let golden = golden();
+    let run = |isa: &str| {
+        let checkpoint = t5_runtime::checkpoint::Checkpoint::pocket().unwrap();
+        let model = Model::from_checkpoint(checkpoint, &ModelOptions { isa: Some(isa.to_owned()) }).unwrap();
+        let mut session = model.session();
+        let mut found = Vec::new();
+        for case in &golden.cases {
+            for beams in [1, 4] {
+                let options = GenerateOptions { beams, max_new_tokens: Some(40), ..Default::default() };
+                let output = session.generate(case.text("text"), &options).unwrap().finish().remove(0);
+                found.push((output.ids, output.logprobs.iter().map(|value| value.to_bits()).collect::<Vec<_>>()));
+            }
+        }
+        found
+    };
+    let scalar = run("scalar");
+    for kernels in Kernels::available() {
+        assert!(run(kernels.isa().name()) == scalar, "{}", kernels.isa().name());
+    }
+}
