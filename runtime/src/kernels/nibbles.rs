@@ -218,8 +218,8 @@ fn q4_tile<V: Simd, const M: usize>(
             out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[i]))));
         }
     }
-    for i in 0..M {
-        y.store(v, out[i], row + i, column);
+    for (i, &out) in out.iter().enumerate() {
+        y.store(v, out, row + i, column);
     }
 }
 
@@ -274,8 +274,8 @@ fn q4_k_tile<V: Simd, const M: usize>(
             }
         }
     }
-    for i in 0..M {
-        y.store(v, out[i], row + i, column);
+    for (i, &out) in out.iter().enumerate() {
+        y.store(v, out, row + i, column);
     }
 }
 

@@ -198,8 +198,8 @@ fn q8_tile<V: Simd, const M: usize>(
             out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[i]))));
         }
     }
-    for i in 0..M {
-        y.store(v, out[i], row + i, column);
+    for (i, &out) in out.iter().enumerate() {
+        y.store(v, out, row + i, column);
     }
 }
 
@@ -276,10 +276,10 @@ fn pair_tile<V: Simd, E: Element, const M: usize>(v: V, w: &[Pair<E>], x: &[f32]
         }
     }
     let both = 2 * pair + 1 < y.groups().end;
-    for i in 0..M {
-        y.store(v, out[i][0], i, 2 * pair * LANES);
+    for (i, &[first, second]) in out.iter().enumerate() {
+        y.store(v, first, i, 2 * pair * LANES);
         if both {
-            y.store(v, out[i][1], i, (2 * pair + 1) * LANES);
+            y.store(v, second, i, (2 * pair + 1) * LANES);
         }
     }
 }
@@ -302,8 +302,8 @@ fn half_tile<V: Simd, E: Element, const M: usize>(
             out[i] = v.add(out[i], v.mul(v.splat(x[i]), w));
         }
     }
-    for i in 0..M {
-        y.store(v, out[i], row + i, column);
+    for (i, &out) in out.iter().enumerate() {
+        y.store(v, out, row + i, column);
     }
 }
 
@@ -346,8 +346,8 @@ fn plain_tile<V: Simd, const M: usize>(
             out[i] = v.add(out[i], v.mul(v.splat(x[i]), w));
         }
     }
-    for i in 0..M {
-        y.store(v, out[i], row + i, column);
+    for (i, &out) in out.iter().enumerate() {
+        y.store(v, out, row + i, column);
     }
 }
 
