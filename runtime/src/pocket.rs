@@ -33,7 +33,7 @@ impl Model {
     /// let model = t5_runtime::Model::pocket()?;
     /// let mut session = model.session();
     /// let outputs = session.generate("translate English to German: Good morning.", &Default::default())?.finish();
-    /// assert_eq!(outputs[0].text, "Guten Morgen.");
+    /// assert_eq!(outputs[0].text, "Guten Morgen!");
     /// # Ok::<(), t5_runtime::Error>(())
     /// ```
     pub fn pocket() -> Result<Model> {

@@ -285,10 +285,8 @@ fn what_cannot_be_understood_exits_with_2() {
         (&["generate", "--model", &model, "--batch", "0", "A"], "--batch"),
         (&["generate", "--model", &model, "--threads", "0", "A"], "--threads"),
         (&["generate", "--model", &model, "--jobs", "0", "A"], "--jobs"),
-        (&["generate", "A"], "--model"),
         (&["score", "--model", &model], "--input"),
         (&["bench", "--model", &model, "--repeats", "0"], "--repeats"),
-        (&["inspect"], "--model"),
     ];
     for (arguments, word) in cases {
         let error = fail(2, arguments, b"");

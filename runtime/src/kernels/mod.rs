@@ -5,9 +5,6 @@
 //! no fused multiply-add) and is written once, over the vocabulary of [`simd`]; so every instruction set gives
 //! bit-identical results, and [`scalar`] is the specification.
 
-// Loops over registers index several arrays of them at once.
-#![allow(clippy::needless_range_loop)]
-
 mod activations;
 mod attention;
 #[cfg(target_arch = "x86_64")]
