@@ -729,9 +729,9 @@ mod tests {
             ("data/glue.tar.xz", "qnli", 0, "entailment"),
             ("data/glue.tar.xz", "rte", 2490, "not_entailment"),
             ("data/glue.tar.xz", "wnli", 0, "The hair"),
-            ("data/superglue.tar.xz", "cb", 250, "entailment"),
-            ("data/superglue.tar.xz", "copa", 368, "choice1"),
-            ("data/superglue.tar.xz", "wic", 4885, ""),
+            ("data/superglue.tar.xz", "cb", 218, "contradiction"),
+            ("data/superglue.tar.xz", "copa", 368, "choice2"),
+            ("data/superglue.tar.xz", "wic", 4647, ""),
             ("data/xquad.tar.xz", "squad", 0, "308"),
             ("data/scitldr.tar.xz", "scitldr", 1992, ""),
         ];
