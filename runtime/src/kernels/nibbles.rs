@@ -14,7 +14,7 @@ use super::Kernels;
 use super::activations::{Activations, BLOCK};
 use super::memory::{Table, Zeroable};
 use super::packed::rows;
-use super::product::{Columns, Tiles, rows_in_cache, with_rows};
+use super::product::{Blocks, Columns, blocks_in, tile_of};
 use super::simd::{F16, LANES, Simd, WeightStep, f16_to_f32};
 use crate::block;
 use crate::error::Result;
@@ -161,123 +161,82 @@ fn dot_block<V: Simd, const M: usize>(v: V, sums: &mut [V::I; M], weights: &Nibb
     }
 }
 
-/// Rows of quantised activations that a tile meets: values, scales and starts, `[blocks][M]` each.
-#[inline(always)]
-#[allow(clippy::type_complexity)] // three slices
-fn tile_of<const M: usize>(
-    a: &Activations,
-    row: usize,
-    blocks: usize,
-) -> (&[[[i8; BLOCK]; M]], &[[f32; M]], &[[i32; M]]) {
-    let range = row * blocks..(row + M) * blocks;
-    let (values, scales, starts) = (&a.values[range.clone()], &a.scales[range.clone()], &a.starts[range]);
-    (values.as_chunks().0, scales.as_chunks().0, starts.as_chunks().0)
-}
-
 /// Activations start from -8 Σ a.
-#[inline(always)]
-fn q4_in<V: Simd>(v: V, w: &Q4, a: &Activations, blocks: usize, y: &mut Columns<'_>) {
-    let m = a.scales.len() / blocks;
-    let at_once = rows_in_cache(blocks * BLOCK, V::ROWS_Q8);
-    let mut first = 0;
-    while first < m {
-        let end = m.min(first + at_once);
-        for group in y.groups() {
-            let weights = &w.weights[group * blocks..(group + 1) * blocks];
-            let scales = &w.scales[group * blocks..(group + 1) * blocks];
-            for (row, rows) in Tiles::new(first..end, V::ROWS_Q8) {
-                with_rows!(rows, V::ROWS_Q8, q4_tile[_](v, weights, scales, a, row, y, group * LANES));
+impl Blocks for Q4 {
+    #[inline(always)]
+    fn tile<V: Simd, const M: usize>(
+        &self,
+        v: V,
+        group: usize,
+        a: &Activations,
+        blocks: usize,
+        row: usize,
+        y: &mut Columns<'_>,
+    ) {
+        let range = group * blocks..(group + 1) * blocks;
+        let (weights, weight_scales) = (&self.weights[range.clone()], &self.scales[range]);
+        let (values, scales, starts) = tile_of::<M>(a, row, blocks);
+        let mut out = [v.splat(0.0); M];
+        let activations = values.iter().zip(scales).zip(starts);
+        for ((weights, weight_scales), ((values, scales), starts)) in weights.iter().zip(weight_scales).zip(activations)
+        {
+            let mut sums = [v.splat_i32(0); M];
+            for i in 0..M {
+                sums[i] = v.splat_i32(starts[i]);
+            }
+            dot_block(v, &mut sums, weights, values);
+            let d = v.load_f16(weight_scales);
+            for i in 0..M {
+                out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[i]))));
             }
         }
-        first = end;
-    }
-}
-
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn q4_tile<V: Simd, const M: usize>(
-    v: V,
-    weights: &[NibbleBlock],
-    weight_scales: &[[F16; LANES]],
-    a: &Activations,
-    row: usize,
-    y: &mut Columns<'_>,
-    column: usize,
-) {
-    let (values, scales, starts) = tile_of::<M>(a, row, weights.len());
-    let mut out = [v.splat(0.0); M];
-    let activations = values.iter().zip(scales).zip(starts);
-    for ((weights, weight_scales), ((values, scales), starts)) in weights.iter().zip(weight_scales).zip(activations) {
-        let mut sums = [v.splat_i32(0); M];
-        for i in 0..M {
-            sums[i] = v.splat_i32(starts[i]);
+        for (i, &out) in out.iter().enumerate() {
+            y.store(v, out, row + i, group * LANES);
         }
-        dot_block(v, &mut sums, weights, values);
-        let d = v.load_f16(weight_scales);
-        for i in 0..M {
-            out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[i]))));
-        }
-    }
-    for (i, &out) in out.iter().enumerate() {
-        y.store(v, out, row + i, column);
     }
 }
 
 /// Activations start from Σ a.
-#[inline(always)]
-fn q4_k_in<V: Simd>(v: V, w: &Q4K, a: &Activations, blocks: usize, y: &mut Columns<'_>) {
-    let m = a.scales.len() / blocks;
-    let at_once = rows_in_cache(blocks * BLOCK, V::ROWS_Q8);
-    let mut first = 0;
-    while first < m {
-        let end = m.min(first + at_once);
-        for group in y.groups() {
-            let supers = blocks / SUBS;
-            let weights = &w.weights[group * blocks..(group + 1) * blocks];
-            let scales = &w.scales[group * supers..(group + 1) * supers];
-            for (row, rows) in Tiles::new(first..end, V::ROWS_Q8) {
-                with_rows!(rows, V::ROWS_Q8, q4_k_tile[_](v, weights, scales, a, row, y, group * LANES));
+impl Blocks for Q4K {
+    #[inline(always)]
+    fn tile<V: Simd, const M: usize>(
+        &self,
+        v: V,
+        group: usize,
+        a: &Activations,
+        blocks: usize,
+        row: usize,
+        y: &mut Columns<'_>,
+    ) {
+        let supers = blocks / SUBS;
+        let weights = &self.weights[group * blocks..(group + 1) * blocks];
+        let weight_scales = &self.scales[group * supers..(group + 1) * supers];
+        let (values, scales, starts) = tile_of::<M>(a, row, blocks);
+        let mut out = [v.splat(0.0); M];
+        let values = values.as_chunks::<SUBS>().0;
+        let activations = values.iter().zip(scales.as_chunks::<SUBS>().0).zip(starts.as_chunks::<SUBS>().0);
+        let weights = weights.as_chunks::<SUBS>().0;
+        for ((weights, weight_scales), ((values, scales), starts)) in weights.iter().zip(weight_scales).zip(activations)
+        {
+            let (d, dmin) = (v.load_f16(&weight_scales.d), v.load_f16(&weight_scales.dmin));
+            for sub in 0..SUBS {
+                let mut sums = [v.splat_i32(0); M];
+                dot_block(v, &mut sums, &weights[sub], &values[sub]);
+                let scale = v.mul(d, v.load_u8(&weight_scales.scales[sub]));
+                let min = v.mul(dmin, v.load_u8(&weight_scales.mins[sub]));
+                for i in 0..M {
+                    let s = v.splat(scales[sub][i]);
+                    let total = v.mul(v.to_f32(v.splat_i32(starts[sub][i])), s);
+                    let product = v.mul(v.to_f32(sums[i]), v.mul(scale, s));
+                    out[i] = v.add(out[i], v.sub(product, v.mul(min, total)));
+                }
             }
         }
-        first = end;
+        for (i, &out) in out.iter().enumerate() {
+            y.store(v, out, row + i, group * LANES);
+        }
     }
 }
 
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn q4_k_tile<V: Simd, const M: usize>(
-    v: V,
-    weights: &[NibbleBlock],
-    weight_scales: &[SuperScales],
-    a: &Activations,
-    row: usize,
-    y: &mut Columns<'_>,
-    column: usize,
-) {
-    let (values, scales, starts) = tile_of::<M>(a, row, weights.len());
-    let mut out = [v.splat(0.0); M];
-    let values = values.as_chunks::<SUBS>().0;
-    let activations = values.iter().zip(scales.as_chunks::<SUBS>().0).zip(starts.as_chunks::<SUBS>().0);
-    let weights = weights.as_chunks::<SUBS>().0;
-    for ((weights, weight_scales), ((values, scales), starts)) in weights.iter().zip(weight_scales).zip(activations) {
-        let (d, dmin) = (v.load_f16(&weight_scales.d), v.load_f16(&weight_scales.dmin));
-        for sub in 0..SUBS {
-            let mut sums = [v.splat_i32(0); M];
-            dot_block(v, &mut sums, &weights[sub], &values[sub]);
-            let scale = v.mul(d, v.load_u8(&weight_scales.scales[sub]));
-            let min = v.mul(dmin, v.load_u8(&weight_scales.mins[sub]));
-            for i in 0..M {
-                let s = v.splat(scales[sub][i]);
-                let total = v.mul(v.to_f32(v.splat_i32(starts[sub][i])), s);
-                let product = v.mul(v.to_f32(sums[i]), v.mul(scale, s));
-                out[i] = v.add(out[i], v.sub(product, v.mul(min, total)));
-            }
-        }
-    }
-    for (i, &out) in out.iter().enumerate() {
-        y.store(v, out, row + i, column);
-    }
-}
-
-super::dispatch!(pub(super) fn q4(w: &Q4, a: &Activations, blocks: usize, y: &mut Columns<'_>) = q4_in);
-super::dispatch!(pub(super) fn q4_k(w: &Q4K, a: &Activations, blocks: usize, y: &mut Columns<'_>) = q4_k_in);
+super::dispatch!(pub(super) fn q4(w: &Q4, a: &Activations, blocks: usize, y: &mut Columns<'_>) = blocks_in);
+super::dispatch!(pub(super) fn q4_k(w: &Q4K, a: &Activations, blocks: usize, y: &mut Columns<'_>) = blocks_in);

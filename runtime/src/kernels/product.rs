@@ -25,7 +25,7 @@ use std::ops::Range;
 
 use super::Kernels;
 use super::activations::{Activations, BLOCK};
-use super::packed::{Element, Pair, Q8, STEPS, WeightBlock};
+use super::packed::{Element, Pair, Q8, STEPS};
 use super::simd::{BF16, F16, LANES, Simd};
 
 /// The tiles of rows `start..end`, as first row and number of rows: `most` at a time, the rest by powers of two. Few
@@ -143,18 +143,31 @@ macro_rules! with_rows {
 }
 pub(crate) use with_rows;
 
+/// Weights in blocks of 32 that meet quantised activations, in groups of 16 rows.
+pub(crate) trait Blocks {
+    /// The products of a group with `M` rows of activations from `row` on; a row has `blocks` blocks.
+    fn tile<V: Simd, const M: usize>(
+        &self,
+        v: V,
+        group: usize,
+        a: &Activations,
+        blocks: usize,
+        row: usize,
+        y: &mut Columns<'_>,
+    );
+}
+
+/// The product of block weights, in the order of the module's head.
 #[inline(always)]
-fn q8_in<V: Simd>(v: V, w: &Q8, a: &Activations, blocks: usize, y: &mut Columns<'_>) {
+pub(crate) fn blocks_in<V: Simd, W: Blocks>(v: V, w: &W, a: &Activations, blocks: usize, y: &mut Columns<'_>) {
     let m = a.scales.len() / blocks;
     let at_once = rows_in_cache(blocks * BLOCK, V::ROWS_Q8);
     let mut first = 0;
     while first < m {
         let end = m.min(first + at_once);
         for group in y.groups() {
-            let range = group * blocks..(group + 1) * blocks;
-            let (weights, scales) = (&w.weights[range.clone()], &w.scales[range]);
             for (row, rows) in Tiles::new(first..end, V::ROWS_Q8) {
-                with_rows!(rows, V::ROWS_Q8, q8_tile[_](v, weights, scales, a, row, y, group * LANES));
+                with_rows!(rows, V::ROWS_Q8, block_tile[_ _](v, w, group, a, blocks, row, y));
             }
         }
         first = end;
@@ -162,44 +175,69 @@ fn q8_in<V: Simd>(v: V, w: &Q8, a: &Activations, blocks: usize, y: &mut Columns<
 }
 
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn q8_tile<V: Simd, const M: usize>(
+fn block_tile<V: Simd, W: Blocks, const M: usize>(
     v: V,
-    weights: &[WeightBlock],
-    weight_scales: &[[F16; LANES]],
+    w: &W,
+    group: usize,
     a: &Activations,
+    blocks: usize,
     row: usize,
     y: &mut Columns<'_>,
-    column: usize,
 ) {
-    let blocks = weights.len();
-    let range = row * blocks..(row + M) * blocks;
-    let values = a.values[range.clone()].as_chunks::<M>().0;
-    let scales = a.scales[range.clone()].as_chunks::<M>().0;
-    let starts = a.starts[range].as_chunks::<M>().0;
+    w.tile::<V, M>(v, group, a, blocks, row, y);
+}
 
-    let mut out = [v.splat(0.0); M];
-    let activations = values.iter().zip(scales).zip(starts);
-    for ((weights, weight_scales), ((values, scales), starts)) in weights.iter().zip(weight_scales).zip(activations) {
-        let mut sums = [v.splat_i32(0); M];
-        if V::FLIP != [0; 4] {
+/// Rows of quantised activations that a tile meets: values, scales and starts, `[blocks][M]` each.
+#[inline(always)]
+#[allow(clippy::type_complexity)] // three slices
+pub(crate) fn tile_of<const M: usize>(
+    a: &Activations,
+    row: usize,
+    blocks: usize,
+) -> (&[[[i8; BLOCK]; M]], &[[f32; M]], &[[i32; M]]) {
+    let range = row * blocks..(row + M) * blocks;
+    let (values, scales, starts) = (&a.values[range.clone()], &a.scales[range.clone()], &a.starts[range]);
+    (values.as_chunks().0, scales.as_chunks().0, starts.as_chunks().0)
+}
+
+impl Blocks for Q8 {
+    #[inline(always)]
+    fn tile<V: Simd, const M: usize>(
+        &self,
+        v: V,
+        group: usize,
+        a: &Activations,
+        blocks: usize,
+        row: usize,
+        y: &mut Columns<'_>,
+    ) {
+        let range = group * blocks..(group + 1) * blocks;
+        let (weights, weight_scales) = (&self.weights[range.clone()], &self.scales[range]);
+        let (values, scales, starts) = tile_of::<M>(a, row, blocks);
+        let mut out = [v.splat(0.0); M];
+        let activations = values.iter().zip(scales).zip(starts);
+        for ((weights, weight_scales), ((values, scales), starts)) in weights.iter().zip(weight_scales).zip(activations)
+        {
+            let mut sums = [v.splat_i32(0); M];
+            if V::FLIP != [0; 4] {
+                for i in 0..M {
+                    sums[i] = v.splat_i32(starts[i]);
+                }
+            }
+            for step in 0..STEPS {
+                let w = v.weights(&weights.0[step]);
+                for i in 0..M {
+                    sums[i] = v.dot(sums[i], w, v.activations(&values[i].as_chunks().0[step]));
+                }
+            }
+            let d = v.load_f16(weight_scales);
             for i in 0..M {
-                sums[i] = v.splat_i32(starts[i]);
+                out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[i]))));
             }
         }
-        for step in 0..STEPS {
-            let w = v.weights(&weights.0[step]);
-            for i in 0..M {
-                sums[i] = v.dot(sums[i], w, v.activations(&values[i].as_chunks().0[step]));
-            }
+        for (i, &out) in out.iter().enumerate() {
+            y.store(v, out, row + i, group * LANES);
         }
-        let d = v.load_f16(weight_scales);
-        for i in 0..M {
-            out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[i]))));
-        }
-    }
-    for (i, &out) in out.iter().enumerate() {
-        y.store(v, out, row + i, column);
     }
 }
 
@@ -367,7 +405,7 @@ fn tile_rows_in<V: Simd>(_: V, x: &[f32], k: usize, out: &mut Vec<f32>) {
 }
 
 super::dispatch!(pub(super) fn tile_rows(x: &[f32], k: usize, out: &mut Vec<f32>) = tile_rows_in);
-super::dispatch!(pub(super) fn q8(w: &Q8, a: &Activations, blocks: usize, y: &mut Columns<'_>) = q8_in);
+super::dispatch!(pub(super) fn q8(w: &Q8, a: &Activations, blocks: usize, y: &mut Columns<'_>) = blocks_in);
 super::dispatch!(
     pub(super) fn panel(panel: &[[f32; LANES]], x: &[f32], y: &mut Columns<'_>, column: usize) = panel_in
 );
