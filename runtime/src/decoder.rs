@@ -211,6 +211,53 @@ impl DecoderState {
         queries: &[Query],
         wanted: &[usize],
         logits: &mut Vec<f32>,
+        alignment: Option<&mut Vec<f32>>,
+        s: &mut Scratch,
+    ) {
+        self.run(shared, weights, queries, alignment, s);
+        self.choose(shared, weights, wanted);
+        let logits = part(logits, wanted.len() * weights.head.n());
+        let chosen = &self.chosen[..wanted.len() * shared.config.d_model];
+        weights.head.multiply(shared.kernels, chosen, wanted.len(), logits, &mut s.workspace);
+    }
+
+    /// The token with the largest logit, among those not in `except`, after query `row` of the last pass. `logits` is
+    /// scratch.
+    pub fn best(
+        &mut self,
+        shared: &Shared,
+        weights: &DecoderWeights,
+        row: usize,
+        except: &[u32],
+        logits: &mut Vec<f32>,
+        s: &mut Scratch,
+    ) -> u32 {
+        self.choose(shared, weights, &[row]);
+        let logits = part(logits, weights.head.n());
+        let chosen = &self.chosen[..shared.config.d_model];
+        // All NaN only if the weights are: any token is as wrong as another.
+        weights.head.argmax(shared.kernels, chosen, except, logits, &mut s.workspace).unwrap_or(0) as u32
+    }
+
+    /// What the head reads of the given rows of the last pass.
+    fn choose(&mut self, shared: &Shared, weights: &DecoderWeights, rows: &[usize]) {
+        let d = shared.config.d_model;
+        let chosen = part(&mut self.chosen, rows.len() * d);
+        for (&row, out) in rows.iter().zip(chosen.chunks_exact_mut(d)) {
+            let x = &self.x[row * d..(row + 1) * d];
+            shared.kernels.rms_norm(x, &weights.final_norm, shared.config.layer_norm_epsilon, out);
+        }
+        if weights.logits_scale != 1.0 {
+            shared.kernels.scale(chosen, weights.logits_scale);
+        }
+    }
+
+    /// Runs the blocks over `queries`: leaves the residual stream in `x`.
+    pub fn run(
+        &mut self,
+        shared: &Shared,
+        weights: &DecoderWeights,
+        queries: &[Query],
         mut alignment: Option<&mut Vec<f32>>,
         s: &mut Scratch,
     ) {
@@ -282,15 +329,5 @@ impl DecoderState {
 
             block.feed_forward.apply(kernels, eps, x, rows, s);
         }
-
-        let chosen = part(&mut self.chosen, wanted.len() * d);
-        for (&row, out) in wanted.iter().zip(chosen.chunks_exact_mut(d)) {
-            kernels.rms_norm(&x[row * d..(row + 1) * d], &weights.final_norm, eps, out);
-        }
-        if weights.logits_scale != 1.0 {
-            kernels.scale(chosen, weights.logits_scale);
-        }
-        let logits = part(logits, wanted.len() * weights.head.n());
-        weights.head.multiply(kernels, chosen, wanted.len(), logits, &mut s.workspace);
     }
 }

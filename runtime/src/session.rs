@@ -223,6 +223,16 @@ impl Session {
         Ok(())
     }
 
+    /// One pass of the decoder: the likeliest token after the last of the queries, among those not in `except`.
+    pub(crate) fn best_token(&mut self, queries: &[Query], except: &[u32]) -> Result<u32> {
+        let weights = self.model.weights();
+        let decoder = weights.decoder()?;
+        let Some(state) = &mut self.decoder else { return Ok(0) };
+        state.run(&weights.shared, decoder, queries, None, &mut self.scratch);
+        let last = queries.len() - 1;
+        Ok(state.best(&weights.shared, decoder, last, except, &mut self.logits, &mut self.scratch))
+    }
+
     /// Makes sequence `first + i` continue what was sequence `first + parents[i]`, over positions below `len`.
     pub(crate) fn reorder(&mut self, first: usize, parents: &[usize], len: usize) {
         if let Some(decoder) = &mut self.decoder {

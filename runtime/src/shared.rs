@@ -76,7 +76,7 @@ impl<'a> Loader<'a> {
         } else {
             self.tensor(TensorId { role: Role::OutputHead, stack: None, block: None })?
         };
-        Matrix::new(self.kernels, &[tensor])
+        Matrix::with_argmax(self.kernels, tensor)
     }
 
     pub fn vector(&self, role: Role, stack: Stack, block: usize) -> Result<Vec<f32>> {

@@ -86,6 +86,10 @@ fn greedy(session: &mut Session, case: &Case, place: &str, report: &mut Report) 
     report.equal(place, &outputs.len(), &1);
     report.equal(place, &outputs[0].ids, &case.ids("ids"));
     report.close("greedy", place, &outputs[0].logprobs, &case.floats("logprobs"), TOLERANCE);
+    // Another way to the same tokens.
+    let without = GenerateOptions { logprobs: false, ..case.options() };
+    let outputs = session.generate_ids(&case.ids("input_ids"), &without).unwrap().finish();
+    report.equal(place, &outputs[0].ids, &case.ids("ids"));
 }
 
 /// The reference pads and masks; ours is ragged. Both must give what each input gives alone, ours to the last bit.

@@ -102,6 +102,8 @@ fn options(args: &GenerateArgs, model: &Model) -> GenerateOptions {
     options.no_repeat_ngram = args.no_repeat_ngram.unwrap_or(options.no_repeat_ngram);
     options.prefix = args.prefix.clone().unwrap_or_default();
     options.stop = args.stop.clone();
+    // Plain output shows text only.
+    options.logprobs = args.json;
     options
 }
 

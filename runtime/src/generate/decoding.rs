@@ -117,6 +117,16 @@ impl Decoding {
         if self.queries.is_empty() {
             return Ok(false);
         }
+        // Side by side the full product is no slower: its weights are read once for all.
+        if let (true, &[_]) = (self.plan.needs_only_best(), &self.wanted[..])
+            && let Some(Document { search: Search::Single(search), .. }) =
+                self.documents.iter_mut().find(|document| !document.is_done())
+        {
+            let token = session.best_token(&self.queries, search.except(&self.plan))?;
+            search.advance_by(&self.plan, token);
+            self.started = true;
+            return Ok(!search.is_done());
+        }
         session.run_decoder(&self.queries, &self.wanted, None)?;
         self.started = true;
         let kernels = session.model.kernels();

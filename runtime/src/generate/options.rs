@@ -82,6 +82,10 @@ pub struct GenerateOptions {
     pub allowed: Option<Vec<u32>>,
     /// Generation ends where one of these appears in the new text, which then ends before it.
     pub stop: Vec<String>,
+    /// Whether the log-probabilities of greedy search are wanted. Without them [`Output::logprobs`](crate::Output) is
+    /// empty and its score NaN, and a large int8 model is up to a third faster: the likeliest token is found without
+    /// looking at all of the head. The text is the same. Other searches always have them.
+    pub logprobs: bool,
     /// Set to true by another thread, ends the generation before its next token.
     pub cancel: Option<Arc<AtomicBool>>,
 }
@@ -107,6 +111,7 @@ impl Default for GenerateOptions {
             suppress: Vec::new(),
             allowed: None,
             stop: Vec::new(),
+            logprobs: true,
             cancel: None,
         }
     }
@@ -271,6 +276,16 @@ impl Plan {
     /// Sequences that run side by side for one document.
     pub fn sequences(&self) -> usize {
         if self.options.samples() { self.options.n_best } else { self.options.beams }
+    }
+
+    /// Whether a step needs nothing but its likeliest token, whatever the other logits are.
+    pub fn needs_only_best(&self) -> bool {
+        self.sequences() == 1
+            && !self.options.logprobs
+            && !self.options.samples()
+            && self.forbidden.is_empty()
+            && self.options.repetition_penalty == 1.0
+            && self.options.no_repeat_ngram == 0
     }
 
     /// Whether logits must be changed before a token is chosen.

@@ -100,6 +100,24 @@ impl SingleSearch {
         self.started = true;
     }
 
+    /// Goes on by a token that was found without logits; see [`Plan::needs_only_best`].
+    pub fn advance_by(&mut self, plan: &Plan, token: u32) {
+        self.step += 1;
+        self.started = true;
+        self.parents.clear();
+        let hypothesis = &mut self.sequences[0].hypothesis;
+        hypothesis.ids.push(token);
+        hypothesis.score = f32::NAN;
+        if plan.eos.contains(&token) || self.step >= plan.max_new {
+            self.live.clear();
+        }
+    }
+
+    /// Tokens that may not come next: the end, before as many tokens as were asked for.
+    pub fn except<'a>(&self, plan: &'a Plan) -> &'a [u32] {
+        if self.step < plan.options.min_new_tokens { &plan.eos } else { &[] }
+    }
+
     /// Ends everything: a stop string was found, or the caller has had enough.
     pub fn stop(&mut self) {
         self.live.clear();

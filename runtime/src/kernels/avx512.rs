@@ -192,4 +192,17 @@ impl Simd for Avx512 {
             [_mm512_and_si512(w, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(w), mask)]
         }
     }
+
+    #[inline(always)]
+    fn join(self, upper: &WeightStep, lower: &WeightStep) -> [__m512i; 2] {
+        unsafe {
+            let (upper, lower) = (self.weights(upper), self.weights(lower));
+            let mask = _mm512_set1_epi8(15);
+            // Bits of the third where the first has ones, else of the second.
+            const CHOOSE: i32 = 0xac;
+            let first = _mm512_ternarylogic_epi32::<CHOOSE>(mask, _mm512_slli_epi16::<4>(upper), lower);
+            let second = _mm512_ternarylogic_epi32::<CHOOSE>(mask, upper, _mm512_srli_epi16::<4>(lower));
+            [first, second]
+        }
+    }
 }

@@ -7,6 +7,7 @@ use super::attention::{HeadScratch, PackedHead};
 use super::memory::Table;
 use super::nibbles::{self, Q4, Q4K};
 use super::packed::{self, Pair, Q8};
+use super::planes::{self, Planes};
 use super::product::{self, Columns};
 use super::simd::{BF16, F16, LANES};
 use super::threads::{Threads, share};
@@ -74,8 +75,12 @@ pub struct Matrix {
     isa: Isa,
 }
 
+/// Weights from which on two planes pay: smaller ones stay in a core's own cache, which is fast enough.
+const PLANES_FROM: usize = 4 << 20;
+
 enum Storage {
     Q8(Q8),
+    Planes(Planes),
     Q4(Q4),
     Q4K(Q4K),
     F32(Table<Pair<f32>>),
@@ -125,6 +130,24 @@ impl Matrix {
         Ok(Matrix { storage, n, k, isa: kernels.isa() })
     }
 
+    /// As [`Matrix::new`] for a matrix of which [`Matrix::argmax`] is wanted. Int8 weights that are too large for a core's
+    /// own cache are laid out so that it reads little more than half of them.
+    pub fn with_argmax(kernels: Kernels, part: &Tensor) -> Result<Matrix> {
+        let (n, k) = (part.rows(), part.columns());
+        if part.dtype != DType::Q8_0 || n.saturating_mul(k) < PLANES_FROM {
+            return Matrix::new(kernels, &[part]);
+        }
+        Matrix::in_planes(kernels, part)
+    }
+
+    pub(super) fn in_planes(kernels: Kernels, part: &Tensor) -> Result<Matrix> {
+        part.check_size()?;
+        let (n, k) = (part.rows(), part.columns());
+        let storage = Storage::Planes(Planes::pack(part, n, k)?);
+        part.data.release();
+        Ok(Matrix { storage, n, k, isa: kernels.isa() })
+    }
+
     /// Rows: the width of a product.
     pub fn n(&self) -> usize {
         self.n
@@ -158,6 +181,11 @@ impl Matrix {
             Storage::Q8(w) => {
                 activations::quantize(kernels, x, k, Start::Flipped, activations);
                 let work = |y: &mut Columns<'_>, _| product::q8(kernels, w, activations, k / BLOCK, y);
+                divide(threads, m * k, n, LANES, &y, &work);
+            }
+            Storage::Planes(w) => {
+                activations::quantize(kernels, x, k, Start::Flipped, activations);
+                let work = |y: &mut Columns<'_>, _| planes::planes(kernels, w, activations, k / BLOCK, y);
                 divide(threads, m * k, n, LANES, &y, &work);
             }
             Storage::Q4(w) => {
@@ -212,10 +240,51 @@ impl Matrix {
         }
     }
 
+    /// The index of the largest value of `x W^T` for a single row, among those not in `except`: the same as if the product
+    /// had been computed by [`Matrix::multiply`], the lowest one on ties, `None` where all are NaN. `y` `[n]` is scratch.
+    ///
+    /// # Panics
+    /// As [`Matrix::multiply`], and if `except` names a row that is not there.
+    pub fn argmax(
+        &self,
+        kernels: Kernels,
+        x: &[f32],
+        except: &[u32],
+        y: &mut [f32],
+        workspace: &mut Workspace,
+    ) -> Option<usize> {
+        if let Storage::Planes(w) = &self.storage {
+            assert!(x.len() == self.k && y.len() == self.n, "x is [k] and y is [n]");
+            assert_eq!(kernels.isa(), self.isa, "a matrix is used with the kernels it was prepared for");
+            let Workspace { threads, activations, .. } = workspace;
+            activations::quantize(kernels, x, self.k, Start::Sum, activations);
+            let length = planes::length(activations);
+            // Without a length there are no bounds.
+            if length.is_finite() {
+                let work = |y: &mut Columns<'_>, _| planes::bounds(kernels, w, activations, length, y);
+                divide(threads, self.k, self.n, LANES, &Columns::new(y, self.n), &work);
+                except.iter().for_each(|&id| y[id as usize] = f32::NEG_INFINITY);
+                return planes::largest(kernels, w, activations, y);
+            }
+        }
+        self.multiply(kernels, x, 1, y, workspace);
+        except.iter().for_each(|&id| y[id as usize] = f32::NEG_INFINITY);
+        kernels.argmax(y)
+    }
+
+    /// Bytes that [`Matrix::argmax`] reads at least.
+    pub fn argmax_bytes(&self) -> usize {
+        match &self.storage {
+            Storage::Planes(w) => w.coarse_bytes(),
+            _ => self.bytes(),
+        }
+    }
+
     /// Bytes that one product of a single row reads.
     pub fn bytes(&self) -> usize {
         match &self.storage {
             Storage::Q8(w) => size_of_val(&w.weights[..]) + size_of_val(&w.scales[..]),
+            Storage::Planes(w) => w.bytes(),
             Storage::Q4(w) => w.bytes(),
             Storage::Q4K(w) => w.bytes(),
             Storage::F32(w) => size_of_val(&w[..]),

@@ -19,6 +19,7 @@ mod memory;
 mod neon;
 mod nibbles;
 mod packed;
+mod planes;
 mod product;
 mod rows;
 mod scalar;

@@ -15,7 +15,7 @@ use super::activations::{Activations, BLOCK};
 use super::memory::{Table, Zeroable};
 use super::packed::rows;
 use super::product::{Blocks, Columns, blocks_in, tile_of};
-use super::simd::{F16, LANES, Simd, WeightStep, f16_to_f32};
+use super::simd::{F16, LANES, Simd, WeightStep};
 use crate::block;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
@@ -61,15 +61,6 @@ pub(crate) struct Q4K {
     scales: Table<SuperScales>,
 }
 
-/// Reads a scale, which must be finite.
-fn scale(part: &Tensor, row: usize, bytes: &[u8]) -> Result<F16> {
-    let scale = u16::from_le_bytes([bytes[0], bytes[1]]);
-    if scale & 0x7c00 == 0x7c00 {
-        return Err(part.error(format!("expected a finite scale in row {row}, found {}", f16_to_f32(scale))));
-    }
-    Ok(F16(scale))
-}
-
 impl NibbleBlock {
     /// Sets a row from 16 bytes, of which byte j holds value j in its low nibble and value j + 16 in its high one.
     fn set(&mut self, lane: usize, bytes: &[u8; BLOCK / 2]) {
@@ -95,7 +86,7 @@ impl Q4 {
             for (source, (weights, scales)) in
                 source.iter().zip(weights[target.clone()].iter_mut().zip(&mut scales[target]))
             {
-                scales[lane] = scale(part, row, source)?;
+                scales[lane] = F16::read_finite(part, row, source)?;
                 weights.set(lane, source[2..].try_into().expect("16 bytes follow the scale"));
             }
         }
@@ -125,8 +116,8 @@ impl Q4K {
             for (source, (weights, scales)) in
                 source.iter().zip(weights.as_chunks_mut::<SUBS>().0.iter_mut().zip(scales))
             {
-                scales.d[lane] = scale(part, row, source)?;
-                scales.dmin[lane] = scale(part, row, &source[2..])?;
+                scales.d[lane] = F16::read_finite(part, row, source)?;
+                scales.dmin[lane] = F16::read_finite(part, row, &source[2..])?;
                 let (multiples, minima) = block::unpack_scales(source[4..16].try_into().expect("twelve bytes"));
                 for (sub, weights) in weights.iter_mut().enumerate() {
                     scales.scales[sub][lane] = multiples[sub];

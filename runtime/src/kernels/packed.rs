@@ -31,6 +31,20 @@ pub(crate) fn rows<'a>(parts: &'a [&Tensor]) -> impl Iterator<Item = (&'a Tensor
     parts.iter().flat_map(|&part| (0..part.rows()).map(move |row| (part, row)))
 }
 
+impl F16 {
+    /// The scale of a block, in its first two bytes.
+    ///
+    /// # Errors
+    /// If it is infinite or NaN.
+    pub(crate) fn read_finite(part: &Tensor, row: usize, bytes: &[u8]) -> Result<F16> {
+        let scale = F16::read(bytes);
+        if scale.0 & 0x7c00 == 0x7c00 {
+            return Err(part.error(format!("expected a finite scale in row {row}, found {}", f16_to_f32(scale.0))));
+        }
+        Ok(scale)
+    }
+}
+
 impl Q8 {
     /// Interleaves Q8_0 rows of `k` values, xoring every four weights with `flip`.
     ///
@@ -46,13 +60,7 @@ impl Q8 {
             let source = part.row_data(row).chunks_exact(block_bytes);
             let target = group * blocks..(group + 1) * blocks;
             for (source, (weights, scales)) in source.zip(weights[target.clone()].iter_mut().zip(&mut scales[target])) {
-                let scale = F16::read(source);
-                if scale.0 & 0x7c00 == 0x7c00 {
-                    return Err(
-                        part.error(format!("expected a finite scale in row {row}, found {}", f16_to_f32(scale.0)))
-                    );
-                }
-                scales[lane] = scale;
+                scales[lane] = F16::read_finite(part, row, source)?;
                 for (step, values) in weights.0.iter_mut().zip(source[2..].as_chunks::<4>().0) {
                     step[4 * lane..4 * lane + 4]
                         .copy_from_slice(&std::array::from_fn::<_, 4, _>(|i| values[i] ^ flip[i]));

@@ -181,7 +181,7 @@ fn log_sum_exp_in<V: Simd>(v: V, x: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn argmax_in<V: Simd>(v: V, x: &[f32]) -> Option<usize> {
+pub(crate) fn argmax_in<V: Simd>(v: V, x: &[f32]) -> Option<usize> {
     // The first block that holds the maximum is found by vectors; only that block is searched value by value.
     const BLOCK: usize = 512;
     let mut max = f32::NEG_INFINITY;

@@ -81,6 +81,19 @@ pub(crate) trait Simd: Copy {
     /// int8 weight.
     fn dot(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I;
 
+    /// The weights of two steps, of each the unsigned byte w + 128, from their upper and their lower nibbles: the first
+    /// step's in the low nibbles of both, the second's in the high ones.
+    #[inline(always)]
+    fn join(self, upper: &WeightStep, lower: &WeightStep) -> [Self::W; 2] {
+        let (mut first, mut second) = ([0; size_of::<WeightStep>()], [0; size_of::<WeightStep>()]);
+        for i in 0..first.len() {
+            let flip = 0x80 ^ Self::FLIP[i % 4];
+            first[i] = (upper[i] << 4 | lower[i] & 15) ^ flip;
+            second[i] = (upper[i] & 0xf0 | lower[i] >> 4) ^ flip;
+        }
+        [self.weights(&first), self.weights(&second)]
+    }
+
     /// The low nibbles and the high nibbles of packed weights, as numbers from 0 to 15.
     fn nibbles(self, x: &WeightStep) -> [Self::W; 2];
     /// As [`Simd::dot`] for what [`Simd::nibbles`] gives, whatever [`Simd::FLIP`] is.

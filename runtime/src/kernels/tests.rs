@@ -634,3 +634,66 @@ fn attention() {
         }
     }
 }
+
+/// Two planes of nibbles hold the same weights and find the same largest product, whatever it is.
+#[test]
+fn planes() {
+    let mut random = Random(12);
+    for (n, k) in [(1, 32), (16, 64), (100, 256), (777, 512)] {
+        let mut weights: Vec<u8> = (0..n * k / 32 * 34).map(|_| random.bits() as u8).collect();
+        for (block, bytes) in weights.chunks_exact_mut(34).enumerate() {
+            // Scales from 2^-14 to 2^-11; in places rows are equal, so that the first must win.
+            bytes[..2].copy_from_slice(&(0x0400 + (block * 37 % 0x0c00) as u16).to_le_bytes());
+        }
+        if n > 40 {
+            weights.copy_within(20 * k / 32 * 34..21 * k / 32 * 34, 33 * k / 32 * 34);
+        }
+        let tensor = Tensor {
+            name: "head".to_owned(),
+            file: "test".to_owned(),
+            dtype: DType::Q8_0,
+            shape: vec![n, k],
+            data: Bytes::from_vec(weights.clone()),
+        };
+        for round in 0..20 {
+            let mut x = random.values(k);
+            match round {
+                // The products of row 20 and its copy are the largest.
+                0 if n > 40 => {
+                    for (x, block) in x.chunks_exact_mut(32).zip(weights[20 * k / 32 * 34..].chunks_exact(34)) {
+                        x.iter_mut().zip(&block[2..]).for_each(|(x, &w)| *x = f32::from(w as i8));
+                    }
+                }
+                1 => x.fill(0.0),
+                2 => x[k / 2] = f32::NAN,
+                3 => x.iter_mut().for_each(|x| *x *= 1e-33),
+                4 => x[0] = 1e30,
+                _ => {}
+            }
+            for kernels in Kernels::available() {
+                let name = format!("{n} x {k}, round {round}, {}", kernels.isa().name());
+                let whole = Matrix::new(kernels, &[&tensor]).unwrap();
+                let planes = Matrix::in_planes(kernels, &tensor).unwrap();
+                let mut workspace = Workspace::default();
+                for rows in [1, 5] {
+                    let x = x.repeat(rows);
+                    let mut results = [(); 2].map(|()| vec![f32::NAN; rows * n]);
+                    whole.multiply(kernels, &x, rows, &mut results[0], &mut workspace);
+                    planes.multiply(kernels, &x, rows, &mut results[1], &mut workspace);
+                    assert_eq!(bits(&results[0]), bits(&results[1]), "{name}");
+                }
+                let mut y = vec![0.0; n];
+                let best = whole.argmax(kernels, &x, &[], &mut y, &mut workspace);
+                if round == 0 && n > 40 {
+                    assert_eq!(best, Some(20), "{name}");
+                }
+                let mut except = Vec::new();
+                for _ in 0..3.min(n) {
+                    let expected = whole.argmax(kernels, &x, &except, &mut y, &mut workspace);
+                    assert_eq!(planes.argmax(kernels, &x, &except, &mut y, &mut workspace), expected, "{name}");
+                    except.extend(expected.map(|index| index as u32));
+                }
+            }
+        }
+    }
+}

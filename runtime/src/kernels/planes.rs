@@ -1,0 +1,251 @@
+//! Q8_0 weights in two planes of nibbles: the upper four bits of every weight, and the lower four.
+//!
+//! For the vocabulary head of a large model, which is a third to a half of all bytes that a token costs. Greedy search
+//! wants only the largest product, and most rows can be ruled out by the upper plane alone:
+//!
+//! ```text
+//! w + 128 = 16 h + l               nibbles h and l of the weight w, as an unsigned byte
+//! w = (16 h - 120) + (l - 8)       what the upper plane says, and an error e of at most 8
+//! x · w <= coarse + |x| |e|        Cauchy and Schwarz, with |e| of each row computed once
+//! ```
+//!
+//! Only rows whose upper bound reaches the best exact product so far are multiplied exactly, with the bits that the
+//! full product has; so the index of the largest is the same as if all had been.
+
+use super::Kernels;
+use super::activations::{Activations, BLOCK};
+use super::memory::{Table, Zeroable};
+use super::product::{Blocks, Columns, blocks_in, tile_of};
+use super::simd::{F16, LANES, Simd, WeightStep, f16_to_f32};
+use crate::error::Result;
+use crate::tensor::{DType, Tensor};
+
+/// Pairs of vector steps of one block.
+const PAIRS: usize = BLOCK / 8;
+
+/// Four bits of each weight of one block of 32 values of 16 rows: pair p holds values 8p.. in its low nibbles and
+/// 8p + 4.. in its high ones.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub(crate) struct Plane([WeightStep; PAIRS]);
+
+// SAFETY: 256 bytes, aligned to 64.
+unsafe impl Zeroable for Plane {}
+
+/// Q8_0 weights, `[groups, blocks]`; the last group is filled up with rows of scale zero.
+pub(crate) struct Planes {
+    upper: Table<Plane>,
+    lower: Table<Plane>,
+    /// `[groups, blocks, 16]`
+    scales: Table<[F16; LANES]>,
+    /// For each row what |x| is multiplied by for the bound, `[groups, 16]`.
+    errors: Table<[f32; LANES]>,
+}
+
+impl Planes {
+    /// Interleaves Q8_0 rows of `k` values.
+    ///
+    /// # Errors
+    /// If a scale is infinite or NaN.
+    pub(crate) fn pack(part: &Tensor, n: usize, k: usize) -> Result<Planes> {
+        let (groups, blocks) = (n.div_ceil(LANES), k / BLOCK);
+        let mut planes = Planes {
+            upper: Table::zeroed(groups * blocks),
+            lower: Table::zeroed(groups * blocks),
+            scales: Table::zeroed(groups * blocks),
+            errors: Table::zeroed(groups),
+        };
+        for row in 0..n {
+            let (group, lane) = (row / LANES, row % LANES);
+            let source = part.row_data(row).as_chunks::<{ DType::Q8_0.block_bytes() }>().0;
+            let (mut error, mut norm) = (0.0, 0.0);
+            for (block, source) in (group * blocks..).zip(source) {
+                let scale = F16::read_finite(part, row, source)?;
+                planes.scales[block][lane] = scale;
+                let scale = f64::from(f16_to_f32(scale.0)).powi(2);
+                let values: &[u8; BLOCK] = source[2..].try_into().expect("32 bytes follow the scale");
+                let (mut errors, mut squares) = (0, 0);
+                for value in values {
+                    errors += (i32::from((value ^ 0x80) & 15) - 8).pow(2);
+                    squares += i32::from(*value as i8).pow(2);
+                }
+                error += scale * f64::from(errors);
+                norm += scale * f64::from(squares);
+                for pair in 0..PAIRS {
+                    for j in 0..4 {
+                        let (first, second) = (values[8 * pair + j] ^ 0x80, values[8 * pair + 4 + j] ^ 0x80);
+                        planes.upper[block].0[pair][4 * lane + j] = first >> 4 | second & 0xf0;
+                        planes.lower[block].0[pair][4 * lane + j] = first & 15 | second << 4;
+                    }
+                }
+            }
+            // Both the coarse product and the exact one are rounded: each of a row's blocks twice, and each of the
+            // sums of blocks once, relative to sums of at most |x| |w| and |x| (|w| + |e|).
+            let (error, norm) = (error.sqrt(), norm.sqrt());
+            let rounding = 4.0 * (blocks + 8) as f64 * f64::from(f32::EPSILON);
+            planes.errors[group][lane] = ((error + rounding * (norm + error)) * 1.000_01) as f32;
+        }
+        Ok(planes)
+    }
+
+    /// Bytes that one product of a single row reads.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&self.upper[..]) + size_of_val(&self.lower[..]) + size_of_val(&self.scales[..])
+    }
+
+    /// Bytes that the bounds of a single row read.
+    pub(crate) fn coarse_bytes(&self) -> usize {
+        size_of_val(&self.upper[..]) + size_of_val(&self.scales[..]) + size_of_val(&self.errors[..])
+    }
+}
+
+/// The full product, with the bits that [`super::packed::Q8`] gives. Activations start as its do.
+impl Blocks for Planes {
+    #[inline(always)]
+    fn tile<V: Simd, const M: usize>(
+        &self,
+        v: V,
+        group: usize,
+        a: &Activations,
+        blocks: usize,
+        row: usize,
+        y: &mut Columns<'_>,
+    ) {
+        let range = group * blocks..(group + 1) * blocks;
+        let weights = self.upper[range.clone()].iter().zip(&self.lower[range.clone()]);
+        let weight_scales = &self.scales[range];
+        let (values, scales, starts) = tile_of::<M>(a, row, blocks);
+        let mut out = [v.splat(0.0); M];
+        let activations = values.iter().zip(scales).zip(starts);
+        for (((upper, lower), weight_scales), ((values, scales), starts)) in weights.zip(weight_scales).zip(activations)
+        {
+            let mut sums = [v.splat_i32(0); M];
+            if V::FLIP != [0; 4] {
+                for i in 0..M {
+                    sums[i] = v.splat_i32(starts[i]);
+                }
+            }
+            for pair in 0..PAIRS {
+                let [first, second] = v.join(&upper.0[pair], &lower.0[pair]);
+                for i in 0..M {
+                    let values = values[i].as_chunks().0;
+                    sums[i] = v.dot(sums[i], first, v.activations(&values[2 * pair]));
+                    sums[i] = v.dot(sums[i], second, v.activations(&values[2 * pair + 1]));
+                }
+            }
+            let d = v.load_f16(weight_scales);
+            for i in 0..M {
+                out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[i]))));
+            }
+        }
+        for (i, &out) in out.iter().enumerate() {
+            y.store(v, out, row + i, group * LANES);
+        }
+    }
+}
+
+/// |x| of one row of quantised activations, rounded up.
+pub(crate) fn length(a: &Activations) -> f32 {
+    let mut sum = 0.0;
+    for (values, &scale) in a.values.iter().zip(&a.scales) {
+        let squares: i32 = values.iter().map(|&value| i32::from(value).pow(2)).sum();
+        sum += f64::from(scale).powi(2) * f64::from(squares);
+    }
+    (sum.sqrt() * 1.000_001) as f32
+}
+
+/// `Σ n a` of a block.
+#[inline(always)]
+fn dot_plane<V: Simd>(v: V, plane: &Plane, values: &[i8; BLOCK]) -> V::I {
+    // Two chains of sums: one alone waits for its own last addition.
+    let mut sums = [v.splat_i32(0); 2];
+    let values = values.as_chunks().0;
+    for pair in 0..PAIRS {
+        let [first, second] = v.nibbles(&plane.0[pair]);
+        sums[0] = v.dot_nibbles(sums[0], first, v.activations(&values[2 * pair]));
+        sums[1] = v.dot_nibbles(sums[1], second, v.activations(&values[2 * pair + 1]));
+    }
+    v.add_i32(sums[0], sums[1])
+}
+
+/// Upper bounds of the products of one row of activations of length `length`, which start from Σ a.
+#[inline(always)]
+fn bounds_in<V: Simd>(v: V, w: &Planes, a: &Activations, length: f32, y: &mut Columns<'_>) {
+    let blocks = a.scales.len();
+    for group in y.groups() {
+        let range = group * blocks..(group + 1) * blocks;
+        let mut out = v.splat(0.0);
+        let activations = a.values.iter().zip(&a.scales).zip(&a.starts);
+        for ((upper, d), ((values, &scale), &start)) in
+            w.upper[range.clone()].iter().zip(&w.scales[range]).zip(activations)
+        {
+            let sums = v.add_i32(v.shift_left::<4>(dot_plane(v, upper, values)), v.splat_i32(-120 * start));
+            out = v.add(out, v.mul(v.to_f32(sums), v.mul(v.load_f16(d), v.splat(scale))));
+        }
+        y.store(v, v.add(out, v.mul(v.load(&w.errors[group]), v.splat(length))), 0, group * LANES);
+    }
+}
+
+/// The exact products of a group of rows with one row of activations, which start from Σ a.
+#[inline(always)]
+fn group_in<V: Simd>(v: V, w: &Planes, a: &Activations, group: usize, y: &mut [f32; LANES]) {
+    let blocks = a.scales.len();
+    let range = group * blocks..(group + 1) * blocks;
+    let mut out = v.splat(0.0);
+    let weights = w.upper[range.clone()].iter().zip(&w.lower[range.clone()]).zip(&w.scales[range]);
+    for (((upper, lower), d), ((values, &scale), &start)) in weights.zip(a.values.iter().zip(&a.scales).zip(&a.starts))
+    {
+        let upper = v.shift_left::<4>(dot_plane(v, upper, values));
+        let sums = v.add_i32(v.add_i32(upper, dot_plane(v, lower, values)), v.splat_i32(-128 * start));
+        out = v.add(out, v.mul(v.to_f32(sums), v.mul(v.load_f16(d), v.splat(scale))));
+    }
+    v.store(out, y);
+}
+
+/// The index of the largest product, the lowest one on ties. `bounds` are those of all `n` rows; rows that must not be
+/// chosen have -infinity there.
+#[inline(always)]
+fn largest_in<V: Simd>(v: V, w: &Planes, a: &Activations, bounds: &[f32]) -> Option<usize> {
+    let mut best = Best { value: f32::NEG_INFINITY, index: None };
+    let likely = super::rows::argmax_in(v, bounds)? / LANES;
+    best.meet(v, w, a, likely, bounds);
+    // Most stretches of the bounds hold none that reaches the best.
+    const STRETCH: usize = 16;
+    for (i, stretch) in bounds.chunks(STRETCH * LANES).enumerate() {
+        if super::rows::max_in(v, stretch) < best.value {
+            continue;
+        }
+        for group in (i * STRETCH..).take(stretch.len().div_ceil(LANES)) {
+            let group_bounds = &bounds[group * LANES..bounds.len().min((group + 1) * LANES)];
+            if group != likely && group_bounds.iter().any(|&bound| bound >= best.value) {
+                best.meet(v, w, a, group, bounds);
+            }
+        }
+    }
+    best.index
+}
+
+struct Best {
+    value: f32,
+    index: Option<usize>,
+}
+
+impl Best {
+    #[inline(always)]
+    fn meet<V: Simd>(&mut self, v: V, w: &Planes, a: &Activations, group: usize, bounds: &[f32]) {
+        let mut products = [0.0; LANES];
+        group_in(v, w, a, group, &mut products);
+        for (index, (&bound, &product)) in (group * LANES..).zip(bounds[group * LANES..].iter().zip(&products)) {
+            let first = self.index.is_some_and(|best| index < best);
+            if bound > f32::NEG_INFINITY && (product > self.value || (product == self.value && first)) {
+                *self = Best { value: product, index: Some(index) };
+            }
+        }
+    }
+}
+
+super::dispatch!(pub(super) fn planes(w: &Planes, a: &Activations, blocks: usize, y: &mut Columns<'_>) = blocks_in);
+super::dispatch!(pub(super) fn bounds(w: &Planes, a: &Activations, length: f32, y: &mut Columns<'_>) = bounds_in);
+super::dispatch!(
+    pub(super) fn largest(w: &Planes, a: &Activations, bounds: &[f32]) -> Option<usize> = largest_in
+);
