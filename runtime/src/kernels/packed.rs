@@ -36,6 +36,7 @@ impl F16 {
     ///
     /// # Errors
     /// If it is infinite or NaN.
+    #[inline(always)]
     pub(crate) fn read_finite(part: &Tensor, row: usize, bytes: &[u8]) -> Result<F16> {
         let scale = F16::read(bytes);
         if scale.0 & 0x7c00 == 0x7c00 {
@@ -52,18 +53,19 @@ impl Q8 {
     /// If a scale is infinite or NaN.
     pub(crate) fn pack(parts: &[&Tensor], n: usize, k: usize, flip: [u8; 4]) -> Result<Q8> {
         let (groups, blocks) = (n.div_ceil(LANES), k / BLOCK);
-        let block_bytes = DType::Q8_0.block_bytes();
+        let flip = u32::from_ne_bytes(flip);
         let mut weights = Table::<WeightBlock>::zeroed(groups * blocks);
         let mut scales = Table::<[F16; LANES]>::zeroed(groups * blocks);
         for (i, (part, row)) in rows(parts).enumerate() {
             let (group, lane) = (i / LANES, i % LANES);
-            let source = part.row_data(row).chunks_exact(block_bytes);
+            let source = part.row_data(row).as_chunks::<{ DType::Q8_0.block_bytes() }>().0;
             let target = group * blocks..(group + 1) * blocks;
-            for (source, (weights, scales)) in source.zip(weights[target.clone()].iter_mut().zip(&mut scales[target])) {
+            for (source, (weights, scales)) in
+                source.iter().zip(weights[target.clone()].iter_mut().zip(&mut scales[target]))
+            {
                 scales[lane] = F16::read_finite(part, row, source)?;
                 for (step, values) in weights.0.iter_mut().zip(source[2..].as_chunks::<4>().0) {
-                    step[4 * lane..4 * lane + 4]
-                        .copy_from_slice(&std::array::from_fn::<_, 4, _>(|i| values[i] ^ flip[i]));
+                    step.as_chunks_mut::<4>().0[lane] = (u32::from_ne_bytes(*values) ^ flip).to_ne_bytes();
                 }
             }
         }

@@ -58,30 +58,30 @@ impl Planes {
         for row in 0..n {
             let (group, lane) = (row / LANES, row % LANES);
             let source = part.row_data(row).as_chunks::<{ DType::Q8_0.block_bytes() }>().0;
-            let (mut error, mut norm) = (0.0, 0.0);
+            let (mut error, mut largest) = (0.0, 0.0);
             for (block, source) in (group * blocks..).zip(source) {
                 let scale = F16::read_finite(part, row, source)?;
                 planes.scales[block][lane] = scale;
                 let scale = f64::from(f16_to_f32(scale.0)).powi(2);
                 let values: &[u8; BLOCK] = source[2..].try_into().expect("32 bytes follow the scale");
-                let (mut errors, mut squares) = (0, 0);
-                for value in values {
-                    errors += (i32::from((value ^ 0x80) & 15) - 8).pow(2);
-                    squares += i32::from(*value as i8).pow(2);
-                }
+                let unsigned = values.map(|value| value ^ 0x80);
+                // At most 32 · 64: 16 bits hold the sum.
+                let errors: i16 = unsigned.iter().map(|&value| (i16::from(value & 15) - 8).pow(2)).sum();
                 error += scale * f64::from(errors);
-                norm += scale * f64::from(squares);
-                for pair in 0..PAIRS {
-                    for j in 0..4 {
-                        let (first, second) = (values[8 * pair + j] ^ 0x80, values[8 * pair + 4 + j] ^ 0x80);
-                        planes.upper[block].0[pair][4 * lane + j] = first >> 4 | second & 0xf0;
-                        planes.lower[block].0[pair][4 * lane + j] = first & 15 | second << 4;
-                    }
+                largest += scale;
+                let (upper, lower) = (&mut planes.upper[block].0, &mut planes.lower[block].0);
+                let steps: &[[[u8; 4]; 2]] = unsigned.as_chunks::<4>().0.as_chunks().0;
+                for ((upper, lower), steps) in upper.iter_mut().zip(lower).zip(steps) {
+                    let [first, second] = steps.map(u32::from_ne_bytes);
+                    let low = 0x0f0f_0f0f;
+                    let pair = [first >> 4 & low | second & !low, first & low | (second & low) << 4];
+                    let [upper, lower] = [upper, lower].map(|step| &mut step.as_chunks_mut::<4>().0[lane]);
+                    [*upper, *lower] = pair.map(u32::to_ne_bytes);
                 }
             }
             // Both the coarse product and the exact one are rounded: each of a row's blocks twice, and each of the
             // sums of blocks once, relative to sums of at most |x| |w| and |x| (|w| + |e|).
-            let (error, norm) = (error.sqrt(), norm.sqrt());
+            let (error, norm) = (error.sqrt(), (largest * (BLOCK << 14) as f64).sqrt());
             let rounding = 4.0 * (blocks + 8) as f64 * f64::from(f32::EPSILON);
             planes.errors[group][lane] = ((error + rounding * (norm + error)) * 1.000_01) as f32;
         }
