@@ -85,7 +85,7 @@ const FIRST_POSITIONS: usize = 64;
 
 /// Caches of everything that is being decoded.
 ///
-/// Self-attention keys and values lie at `[position][slot][inner]` for each block. A sequence has a path: which
+/// Self-attention keys and values lie at `[slot][head][position][width]` for each block. A sequence has a path: which
 /// slot holds its token at each position. Re-ordering beams permutes paths, never keys and values.
 pub(crate) struct DecoderState {
     biases: Vec<PositionBias>,
@@ -133,7 +133,7 @@ impl DecoderState {
         // What was allocated for earlier requests is there already.
         let row = (self.slots * shared.config.inner_dim()).max(1);
         let ready = self.keys.first().map_or(0, |keys| keys.len() / row);
-        self.positions = 0;
+        self.positions = 0; // nothing to keep
         self.grow(shared, ready.max(FIRST_POSITIONS).min(positions));
         if self.cross.len() < documents {
             self.cross.resize_with(documents, CrossCache::default);
@@ -148,8 +148,14 @@ impl DecoderState {
         for bias in &mut self.biases {
             bias.prepare(positions);
         }
+        let (before, after) = (self.positions * shared.config.d_kv, positions * shared.config.d_kv);
         for cache in self.keys.iter_mut().chain(&mut self.values) {
-            part(cache, positions * self.slots * shared.config.inner_dim());
+            let heads = self.slots * shared.config.num_heads;
+            part(cache, heads * after);
+            // From the last on, so that nothing is overwritten before it has moved.
+            for head in (1..heads).rev() {
+                cache.copy_within(head * before..(head + 1) * before, head * after);
+            }
         }
         self.next_paths.clear();
         for slot in 0..self.slots {
@@ -270,7 +276,6 @@ impl DecoderState {
         if longest > self.positions {
             self.grow(shared, longest.max(2 * self.positions));
         }
-        let stride = self.slots * inner;
         let x = part(&mut self.x, rows * d);
         shared.embed(queries.iter().map(|query| query.token), x);
         for query in queries {
@@ -290,17 +295,20 @@ impl DecoderState {
             block.attention.qkv.multiply(kernels, normed, rows, qkv, &mut s.workspace);
             let (keys, values) = (&mut self.keys[index], &mut self.values[index]);
             for (query, qkv) in queries.iter().zip(qkv.chunks_exact(3 * inner)) {
-                let at = query.position * stride + query.sequence * inner;
-                keys[at..at + inner].copy_from_slice(&qkv[inner..2 * inner]);
-                values[at..at + inner].copy_from_slice(&qkv[2 * inner..]);
+                for head in 0..heads.count {
+                    let from = inner + head * heads.width;
+                    let at = ((query.sequence * heads.count + head) * self.positions + query.position) * heads.width;
+                    keys[at..at + heads.width].copy_from_slice(&qkv[from..from + heads.width]);
+                    values[at..at + heads.width].copy_from_slice(&qkv[inner + from..inner + from + heads.width]);
+                }
             }
             let context = part(&mut s.narrow, rows * inner);
             for ((query, qkv), context) in
                 queries.iter().zip(qkv.chunks_exact(3 * inner)).zip(context.chunks_exact_mut(inner))
             {
                 let len = query.position + 1;
-                let path = &self.paths[query.sequence * self.positions..][..len];
-                let cache = KeyValues { keys, values, stride, slots: Some(path), len };
+                let slots = &self.paths[query.sequence * self.positions..][..len];
+                let cache = KeyValues { keys, values, positions: self.positions, slots };
                 let scores = part(&mut s.scores, heads.count * len);
                 kernels.attend(heads, &qkv[..inner], cache, Some(bias.row(query.position)), scores, context);
             }

@@ -28,22 +28,19 @@ impl Heads {
     }
 }
 
-/// Keys and values of successive positions. Position `p` of head `h` begins at
-/// `p * stride + slot(p) * width_all + h * width`, where `width_all` is heads × width.
+/// A cache of keys and values, `[slots, heads, positions, width]`: what one head reads lies together.
 #[derive(Clone, Copy)]
 pub struct KeyValues<'a> {
     pub keys: &'a [f32],
     pub values: &'a [f32],
-    /// Values from one position to the next.
-    pub stride: usize,
-    /// Which of several rows of a position to use (beams share a cache); `None`: the first.
-    pub slots: Option<&'a [u32]>,
-    /// How many positions are visible.
-    pub len: usize,
+    /// Positions that a slot has room for.
+    pub positions: usize,
+    /// The slot of each visible position; beams share what they have in common.
+    pub slots: &'a [u32],
 }
 
 /// `out = softmax(q K^T + bias) V` per head, for one query `q` `[heads * width]`. On return `scores` holds the
-/// attention weights, `[heads, len]`.
+/// attention weights, `[heads, positions]` of the visible ones.
 #[inline(always)]
 fn attend_in<V: Simd>(
     v: V,
@@ -54,29 +51,42 @@ fn attend_in<V: Simd>(
     scores: &mut [f32],
     out: &mut [f32],
 ) {
-    let (len, width, inner) = (cache.len, heads.width, heads.inner());
-    for position in 0..len {
-        let slot = cache.slots.map_or(0, |slots| slots[position] as usize);
-        let keys = &cache.keys[position * cache.stride + slot * inner..][..inner];
-        for head in 0..heads.count {
-            let range = head * width..(head + 1) * width;
-            let mut score = dot_in(v, &q[range.clone()], &keys[range]);
-            if let Some(bias) = bias {
-                score += bias.values[head * bias.head_stride + bias.offset + position];
-            }
-            scores[head * len + position] = score;
+    let (len, width) = (cache.slots.len(), heads.width);
+    let slot_stride = heads.count * cache.positions * width;
+    let of_head = scores.chunks_exact_mut(len).zip(q.chunks_exact(width).zip(out.chunks_exact_mut(width)));
+    for (head, (scores, (q, out))) in of_head.enumerate() {
+        let first = head * cache.positions * width;
+        for (position, (score, &slot)) in scores.iter_mut().zip(cache.slots).enumerate() {
+            let keys = &cache.keys[slot as usize * slot_stride + first + position * width..][..width];
+            *score = dot_in(v, q, keys);
         }
-    }
-    for head in 0..heads.count {
-        softmax_in(v, &mut scores[head * len..(head + 1) * len]);
-    }
-    out[..inner].fill(0.0);
-    for position in 0..len {
-        let slot = cache.slots.map_or(0, |slots| slots[position] as usize);
-        let values = &cache.values[position * cache.stride + slot * inner..][..inner];
-        for head in 0..heads.count {
-            let range = head * width..(head + 1) * width;
-            axpy_in(v, scores[head * len + position], &values[range.clone()], &mut out[range]);
+        if let Some(bias) = bias {
+            add_bias(v, scores, &bias.values[head * bias.head_stride + bias.offset..][..len]);
+        }
+        softmax_in(v, scores);
+        out.fill(0.0);
+        // Four vectors, the width of most heads, stay in registers.
+        let (wide, rest) = out.as_chunks_mut::<{ 4 * LANES }>();
+        for (i, out) in wide.iter_mut().enumerate() {
+            let mut sums = [v.splat(0.0); 4];
+            for (position, (&score, &slot)) in scores.iter().zip(cache.slots).enumerate() {
+                let at = slot as usize * slot_stride + first + position * width + i * 4 * LANES;
+                let values = cache.values[at..][..4 * LANES].as_chunks::<LANES>().0;
+                let score = v.splat(score);
+                for j in 0..4 {
+                    sums[j] = v.add(sums[j], v.mul(score, v.load(&values[j])));
+                }
+            }
+            for (sum, out) in sums.into_iter().zip(out.as_chunks_mut::<LANES>().0) {
+                v.store(sum, out);
+            }
+        }
+        if !rest.is_empty() {
+            let done = width - rest.len();
+            for (position, (&score, &slot)) in scores.iter().zip(cache.slots).enumerate() {
+                let at = slot as usize * slot_stride + first + position * width;
+                axpy_in(v, score, &cache.values[at + done..at + width], rest);
+            }
         }
     }
 }
@@ -298,7 +308,28 @@ fn mix<V: Simd, const M: usize>(
     for i in 0..M {
         rows[i] = &weights[i * stride..i * stride + len];
     }
-    for (group, values) in packed.values.chunks_exact(len).enumerate() {
+    let mut first = 0;
+    if M == 1 {
+        // One query: four groups at once, as for the scores.
+        for (i, four) in packed.values.chunks_exact(4 * len).enumerate() {
+            let (a, four) = four.split_at(len);
+            let (b, four) = four.split_at(len);
+            let (c, d) = four.split_at(len);
+            let mut sums = [v.splat(0.0); 4];
+            for ((((a, b), c), d), &weight) in a.iter().zip(b).zip(c).zip(d).zip(rows[0]) {
+                let weight = v.splat(weight);
+                sums[0] = v.add(sums[0], v.mul(weight, v.load(a)));
+                sums[1] = v.add(sums[1], v.mul(weight, v.load(b)));
+                sums[2] = v.add(sums[2], v.mul(weight, v.load(c)));
+                sums[3] = v.add(sums[3], v.mul(weight, v.load(d)));
+            }
+            for (j, sum) in sums.into_iter().enumerate() {
+                out.store(v, v.mul(sum, v.splat(inverse[0])), row, out.first() + (4 * i + j) * LANES);
+            }
+            first += 4;
+        }
+    }
+    for (group, values) in packed.values.chunks_exact(len).enumerate().skip(first) {
         let mut sums = [v.splat(0.0); M];
         for (p, values) in values.iter().enumerate() {
             let values = v.load(values);

@@ -606,20 +606,23 @@ fn attention() {
                 }
             }
 
-            // The growing cache, of which every position holds two rows and the query sees the second.
+            // The growing cache, of which positions are taken from two slots in turn.
             let slots: Vec<u32> = (0..len).map(|p| (p % 2) as u32).collect();
+            let positions = len + 3;
             let spread = |rows: &[f32]| -> Vec<f32> {
-                let mut out = vec![f32::NAN; 2 * rows.len()];
+                let mut out = vec![f32::NAN; 2 * positions * inner];
                 for (p, row) in rows.chunks_exact(inner).enumerate() {
-                    out[(2 * p + p % 2) * inner..][..inner].copy_from_slice(row);
+                    for (head, row) in row.chunks_exact(width).enumerate() {
+                        let at = ((p % 2 * count + head) * positions + p) * width;
+                        out[at..at + width].copy_from_slice(row);
+                    }
                 }
                 out
             };
             let (cache_keys, cache_values) = (spread(&keys), spread(&values));
             let query = len - 1;
             let step = |kernels: Kernels| {
-                let cache =
-                    KeyValues { keys: &cache_keys, values: &cache_values, stride: 2 * inner, slots: Some(&slots), len };
+                let cache = KeyValues { keys: &cache_keys, values: &cache_values, positions, slots: &slots };
                 let bias = BiasRow { offset: bias.offset - query, ..bias };
                 let mut out = vec![f32::NAN; inner];
                 let mut scores = vec![f32::NAN; count * len];
