@@ -102,30 +102,38 @@ impl Bench {
         self.filters.is_empty() || self.filters.iter().any(|filter| name.contains(filter.as_str()))
     }
 
-    /// All matrices that one decoding step of a model reads, one row through each: the working set of a real step.
+    /// All matrices that one decoding step of a model reads, one row or a few through each: the working set of a real
+    /// step.
     fn matrix_vector(&self) {
         for (model, shapes) in [
             ("t5-small", step(6, 512, 512, 2048, false)),
             ("flan-t5-small", step(8, 512, 384, 1024, true)),
             ("t5-base", step(12, 768, 768, 3072, false)),
         ] {
-            for dtype in [DType::Q8_0, DType::F16, DType::F32] {
-                let name = format!("step {model} {dtype}");
+            for (dtype, rows) in [
+                (DType::Q8_0, 1),
+                (DType::Q8_0, 4),
+                (DType::Q8_0, 16),
+                (DType::F16, 1),
+                (DType::F16, 4),
+                (DType::F32, 1),
+            ] {
+                let name = format!("step {model} {dtype} {rows}");
                 if !self.wanted(&name) || (model == "t5-base" && dtype != DType::Q8_0) {
                     continue;
                 }
                 let matrices: Vec<Matrix> = shapes.iter().map(|&(n, k)| self.matrix(dtype, n, k)).collect();
                 let bytes: usize = matrices.iter().map(Matrix::bytes).sum();
-                let x = values(4096);
-                let mut y = vec![0.0; 32128];
+                let x = values(rows * 4096);
+                let mut y = vec![0.0; rows * 32128];
                 let mut workspace = Workspace::default();
                 // Plain reading of as many bytes takes turns with the products: both meet the same neighbours.
                 let buffer = limits::Buffer::new(bytes / 4);
                 let [seconds, reading] = best_of([
                     &mut || {
                         for matrix in &matrices {
-                            let (x, y) = (&x[..matrix.k()], &mut y[..matrix.n()]);
-                            matrix.multiply(self.kernels, x, 1, y, &mut workspace);
+                            let (x, y) = (&x[..rows * matrix.k()], &mut y[..rows * matrix.n()]);
+                            matrix.multiply(self.kernels, x, rows, y, &mut workspace);
                         }
                     },
                     &mut || {

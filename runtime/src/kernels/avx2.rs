@@ -84,6 +84,14 @@ impl Simd for Avx2 {
     const ROWS_F32: usize = 6;
 
     #[inline(always)]
+    fn prefetch<T>(self, x: &T) {
+        let start = std::ptr::from_ref(x).cast::<i8>();
+        for line in (0..size_of::<T>()).step_by(64) {
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line)) }
+        }
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> F {
         unsafe { [_mm256_set1_ps(x); 2] }
     }

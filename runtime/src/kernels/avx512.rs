@@ -40,6 +40,14 @@ impl Simd for Avx512 {
     const ROWS_F32: usize = 12;
 
     #[inline(always)]
+    fn prefetch<T>(self, x: &T) {
+        let start = std::ptr::from_ref(x).cast::<i8>();
+        for line in (0..size_of::<T>()).step_by(64) {
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line)) }
+        }
+    }
+
+    #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         unsafe { _mm512_set1_ps(x) }
     }

@@ -15,7 +15,7 @@
 use super::Kernels;
 use super::activations::{Activations, BLOCK};
 use super::memory::{Table, Zeroable};
-use super::product::{Blocks, Columns, blocks_in, tile_of};
+use super::product::{Blocks, Columns, blocks_in, next_group, tile_of};
 use super::simd::{F16, LANES, Simd, WeightStep, f16_to_f32};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
@@ -117,8 +117,15 @@ impl Blocks for Planes {
         let (values, scales, starts) = tile_of::<M>(a, row, blocks);
         let mut out = [v.splat(0.0); M];
         let activations = values.iter().zip(scales).zip(starts);
-        for (((upper, lower), weight_scales), ((values, scales), starts)) in weights.zip(weight_scales).zip(activations)
+        let ahead = [&self.upper, &self.lower].map(|plane| next_group::<M, _>(plane, group, blocks, row));
+        for (b, (((upper, lower), weight_scales), ((values, scales), starts))) in
+            weights.zip(weight_scales).zip(activations).enumerate()
         {
+            for ahead in ahead {
+                if let Some(ahead) = ahead.get(b) {
+                    v.prefetch(ahead);
+                }
+            }
             let mut sums = [v.splat_i32(0); M];
             if V::FLIP != [0; 4] {
                 for i in 0..M {

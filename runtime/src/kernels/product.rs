@@ -200,6 +200,17 @@ pub(crate) fn tile_of<const M: usize>(
     (values.as_chunks().0, scales.as_chunks().0, starts.as_chunks().0)
 }
 
+/// Rows of a tile that prefetches.
+const PREFETCHING_ROWS: usize = 3;
+
+/// What the tiles of the group after this one read, for the first tile of many rows to prefetch: such tiles compute
+/// longer than they wait for memory, and the hardware's own prefetching stops at every page. Else nothing.
+#[inline(always)]
+pub(crate) fn next_group<const M: usize, T>(weights: &[T], group: usize, blocks: usize, row: usize) -> &[T] {
+    let wanted = M >= PREFETCHING_ROWS && row == 0;
+    weights.get((group + 1) * blocks..(group + 2) * blocks).filter(|_| wanted).unwrap_or_default()
+}
+
 impl Blocks for Q8 {
     #[inline(always)]
     fn tile<V: Simd, const M: usize>(
@@ -216,8 +227,13 @@ impl Blocks for Q8 {
         let (values, scales, starts) = tile_of::<M>(a, row, blocks);
         let mut out = [v.splat(0.0); M];
         let activations = values.iter().zip(scales).zip(starts);
-        for ((weights, weight_scales), ((values, scales), starts)) in weights.iter().zip(weight_scales).zip(activations)
+        let ahead = next_group::<M, _>(&self.weights, group, blocks, row);
+        for (b, ((weights, weight_scales), ((values, scales), starts))) in
+            weights.iter().zip(weight_scales).zip(activations).enumerate()
         {
+            if let Some(ahead) = ahead.get(b) {
+                v.prefetch(ahead);
+            }
             let mut sums = [v.splat_i32(0); M];
             if V::FLIP != [0; 4] {
                 for i in 0..M {

@@ -40,6 +40,10 @@ pub(crate) trait Simd: Copy {
     /// The same for f32 arithmetic.
     const ROWS_F32: usize;
 
+    /// A hint that the memory of `x` is read soon, though not at once: it is fetched as far as the second-level cache.
+    #[inline(always)]
+    fn prefetch<T>(self, _x: &T) {}
+
     fn splat(self, x: f32) -> Self::F;
     fn load(self, x: &[f32; LANES]) -> Self::F;
     fn store(self, x: Self::F, out: &mut [f32; LANES]);
