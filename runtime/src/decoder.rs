@@ -7,7 +7,7 @@
 use crate::attention::{CrossAttention, Scratch, SelfAttention, add_product, part};
 use crate::error::Result;
 use crate::feed_forward::FeedForward;
-use crate::kernels::{Alignment, Heads, KeyValues, Matrix, PackedKeyValues};
+use crate::kernels::{Alignment, Buffer, Heads, KeyValues, Matrix, PackedKeyValues};
 use crate::position::PositionBias;
 use crate::schema::Stack;
 use crate::shared::{Loader, Shared};
@@ -73,31 +73,25 @@ pub(crate) struct Query {
     pub position: usize,
 }
 
-/// Keys and values of one document for every block, `[len, inner]` each.
-#[derive(Default)]
-struct CrossCache {
-    packed: Vec<PackedKeyValues>,
-    len: usize,
-}
-
 /// Positions that caches have room for at first.
 const FIRST_POSITIONS: usize = 64;
 
 /// Caches of everything that is being decoded.
 ///
-/// Self-attention keys and values lie at `[slot][head][position][width]` for each block. A sequence has a path: which
+/// Self-attention keys and values lie at `[block][keys, values][slot][head][position][width]`. A sequence has a path: which
 /// slot holds its token at each position. Re-ordering beams permutes paths, never keys and values.
 pub(crate) struct DecoderState {
     biases: Vec<PositionBias>,
-    keys: Vec<Vec<f32>>,
-    values: Vec<Vec<f32>>,
+    own: Buffer<f32>,
+    blocks: usize,
     /// `[slots, positions]`
     paths: Vec<u32>,
     /// Scratch of the same size.
     next_paths: Vec<u32>,
     slots: usize,
     positions: usize,
-    cross: Vec<CrossCache>,
+    /// Of each document.
+    cross: Vec<PackedKeyValues>,
     /// Document of each sequence.
     documents: Vec<usize>,
     /// `[rows, d_model]`: the residual stream.
@@ -108,11 +102,10 @@ pub(crate) struct DecoderState {
 
 impl DecoderState {
     pub fn new(weights: &DecoderWeights) -> DecoderState {
-        let blocks = weights.blocks.len();
         DecoderState {
             biases: weights.biases.clone(),
-            keys: vec![Vec::new(); blocks],
-            values: vec![Vec::new(); blocks],
+            own: Buffer::default(),
+            blocks: weights.blocks.len(),
             paths: Vec::new(),
             next_paths: Vec::new(),
             slots: 0,
@@ -131,15 +124,19 @@ impl DecoderState {
         self.paths.clear();
         self.next_paths.clear();
         // What was allocated for earlier requests is there already.
-        let row = (self.slots * shared.config.inner_dim()).max(1);
-        let ready = self.keys.first().map_or(0, |keys| keys.len() / row);
+        let ready = self.own.values().len() / self.runs(shared).max(1) / shared.config.d_kv.max(1);
         self.positions = 0; // nothing to keep
         self.grow(shared, ready.max(FIRST_POSITIONS).min(positions));
         if self.cross.len() < documents {
-            self.cross.resize_with(documents, CrossCache::default);
+            self.cross.resize_with(documents, PackedKeyValues::default);
         }
         self.documents.clear();
         self.documents.extend((0..self.slots).map(|slot| slot / sequences));
+    }
+
+    /// Runs of positions in the self-attention caches.
+    fn runs(&self, shared: &Shared) -> usize {
+        self.blocks * 2 * self.slots * shared.config.num_heads
     }
 
     /// Makes room for more positions. Limits of new tokens are often far above what is generated, so memory
@@ -149,12 +146,20 @@ impl DecoderState {
             bias.prepare(positions);
         }
         let (before, after) = (self.positions * shared.config.d_kv, positions * shared.config.d_kv);
-        for cache in self.keys.iter_mut().chain(&mut self.values) {
-            let heads = self.slots * shared.config.num_heads;
-            part(cache, heads * after);
+        let runs = self.runs(shared);
+        if self.own.values().len() < runs * after {
+            let kept = Some(std::mem::take(&mut self.own)).filter(|_| before > 0);
+            let own = self.own.part(runs * after);
+            if let Some(kept) = kept {
+                for (run, own) in kept.values().chunks_exact(before).zip(own.chunks_exact_mut(after)) {
+                    own[..before].copy_from_slice(run);
+                }
+            }
+        } else {
             // From the last on, so that nothing is overwritten before it has moved.
-            for head in (1..heads).rev() {
-                cache.copy_within(head * before..(head + 1) * before, head * after);
+            let own = self.own.part(runs * after);
+            for run in (1..runs).rev() {
+                own.copy_within(run * before..(run + 1) * before, run * after);
             }
         }
         self.next_paths.clear();
@@ -180,15 +185,14 @@ impl DecoderState {
         let inner = shared.config.inner_dim();
         let len = states.len() / shared.config.d_model;
         let cache = &mut self.cross[document];
-        cache.packed.resize_with(weights.blocks.len(), PackedKeyValues::default);
-        cache.len = len;
         let heads = Heads { count: shared.config.num_heads, width: shared.config.d_kv };
-        for (block, packed) in weights.blocks.iter().zip(&mut cache.packed) {
+        cache.begin(heads, len, weights.blocks.len());
+        for (index, block) in weights.blocks.iter().enumerate() {
             let keys = part(&mut s.wide, len * inner);
             block.cross.k.multiply(shared.kernels, states, len, keys, &mut s.workspace);
             let values = part(&mut s.narrow, len * inner);
             block.cross.v.multiply(shared.kernels, states, len, values, &mut s.workspace);
-            packed.pack(heads, keys, values);
+            cache.pack(index, keys, values);
         }
     }
 
@@ -281,8 +285,10 @@ impl DecoderState {
         for query in queries {
             self.paths[query.sequence * self.positions + query.position] = query.sequence as u32;
         }
+        let run = self.positions * heads.width;
+        let half = self.slots * heads.count * run;
         if let Some(alignment) = &mut alignment {
-            let len = self.cross[self.documents[queries[0].sequence]].len;
+            let len = self.cross[self.documents[queries[0].sequence]].len();
             alignment.clear();
             alignment.resize(rows * len, 0.0);
         }
@@ -293,11 +299,12 @@ impl DecoderState {
             kernels.rms_norm(x, &block.attention.norm, eps, normed);
             let qkv = part(&mut s.wide, rows * 3 * inner);
             block.attention.qkv.multiply(kernels, normed, rows, qkv, &mut s.workspace);
-            let (keys, values) = (&mut self.keys[index], &mut self.values[index]);
+            let own = &mut self.own.part(2 * half * weights.blocks.len())[2 * half * index..][..2 * half];
+            let (keys, values) = own.split_at_mut(half);
             for (query, qkv) in queries.iter().zip(qkv.chunks_exact(3 * inner)) {
                 for head in 0..heads.count {
                     let from = inner + head * heads.width;
-                    let at = ((query.sequence * heads.count + head) * self.positions + query.position) * heads.width;
+                    let at = (query.sequence * heads.count + head) * run + query.position * heads.width;
                     keys[at..at + heads.width].copy_from_slice(&qkv[from..from + heads.width]);
                     values[at..at + heads.width].copy_from_slice(&qkv[inner + from..inner + from + heads.width]);
                 }
@@ -327,10 +334,10 @@ impl DecoderState {
                 let range = row * inner..(row + same.len()) * inner;
                 let alignment = alignment.as_mut().map(|alignment| Alignment {
                     share: 1.0 / (heads.count * weights.blocks.len()) as f32,
-                    out: &mut alignment[row * source.len..(row + same.len()) * source.len],
+                    out: &mut alignment[row * source.len()..(row + same.len()) * source.len()],
                 });
                 let (q, context) = (&q[range.clone()], &mut context[range]);
-                kernels.attend_packed(heads, q, &source.packed[index], context, alignment, &mut s.workspace);
+                kernels.attend_packed(q, source, index, context, alignment, &mut s.workspace);
                 row += same.len();
             }
             add_product(kernels, &block.cross.o, context, rows, x, &mut s.delta, &mut s.workspace);

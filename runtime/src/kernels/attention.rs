@@ -10,13 +10,14 @@
 
 use super::Kernels;
 use super::math;
+use super::memory::Buffer;
 use super::product::{Columns, Tiles, with_rows};
 use super::rows::{axpy_in, dot_in, max_in, softmax_in};
 use super::simd::{LANES, Simd};
 use crate::position::BiasRow;
 
 /// Number and width of heads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Heads {
     pub count: usize,
     pub width: usize,
@@ -91,64 +92,110 @@ fn attend_in<V: Simd>(
     }
 }
 
-/// Keys and values of one head as [`attend_head`] reads them; places beyond the end hold zeros.
-#[derive(Clone, Default)]
-pub(crate) struct PackedHead {
-    /// `[groups of 16 positions][width]`, lanes are positions.
-    keys: Vec<[f32; LANES]>,
-    /// `[groups of 16 values of the head][len]`, lanes are values.
-    values: Vec<[f32; LANES]>,
+/// Groups of lanes that lie together: as many sums as one query needs at once, because each is a chain of dependent
+/// additions; and one query reads them in one go, which matters when they come from memory.
+const FOUR: usize = 4;
+
+/// Keys and values of one head as [`attend_head`] reads them; places beyond the end hold zeros. Groups of 16 lie
+/// together by fours, the last ones by as many as there are.
+#[derive(Clone, Copy)]
+pub(crate) struct PackedHead<'a> {
+    /// `[fours of groups of 16 positions][width][groups]`, lanes are positions.
+    keys: &'a [[f32; LANES]],
+    /// `[fours of groups of 16 values of the head][len][groups]`, lanes are values.
+    values: &'a [[f32; LANES]],
     len: usize,
 }
 
-impl PackedHead {
-    /// Lays out positions of which each begins `stride` after the one before.
-    pub(crate) fn pack(&mut self, keys: &[f32], values: &[f32], stride: usize, len: usize, width: usize) {
-        self.len = len;
-        self.keys.clear();
-        self.keys.resize(len.div_ceil(LANES) * width, [0.0; LANES]);
-        self.values.clear();
-        self.values.resize(width.div_ceil(LANES) * len, [0.0; LANES]);
+impl<'a> PackedHead<'a> {
+    /// Vectors that keys and values of `len` positions take.
+    pub(crate) fn size(len: usize, width: usize) -> usize {
+        len.div_ceil(LANES) * width + width.div_ceil(LANES) * len
+    }
+
+    fn new(packed: &'a [[f32; LANES]], len: usize, width: usize) -> PackedHead<'a> {
+        let (keys, values) = packed.split_at(len.div_ceil(LANES) * width);
+        PackedHead { keys, values, len }
+    }
+
+    /// Lays out positions of which each begins `stride` after the one before, in memory of [`PackedHead::size`].
+    pub(crate) fn pack(
+        packed: &'a mut [[f32; LANES]],
+        keys: &[f32],
+        values: &[f32],
+        stride: usize,
+        len: usize,
+        width: usize,
+    ) -> PackedHead<'a> {
+        if !len.is_multiple_of(LANES) || !width.is_multiple_of(LANES) {
+            packed.fill([0.0; LANES]);
+        }
+        let (packed_keys, packed_values) = packed.split_at_mut(len.div_ceil(LANES) * width);
         for position in 0..len {
-            let (group, lane) = (position / LANES, position % LANES);
+            let lane = position % LANES;
+            let (first, step) = place(position / LANES, len.div_ceil(LANES), width);
             let keys = &keys[position * stride..][..width];
-            for (packed, &key) in self.keys[group * width..(group + 1) * width].iter_mut().zip(keys) {
+            for (packed, &key) in packed_keys[first..].iter_mut().step_by(step).zip(keys) {
                 packed[lane] = key;
             }
             let values = &values[position * stride..][..width];
             for (group, values) in values.chunks(LANES).enumerate() {
-                self.values[group * len + position][..values.len()].copy_from_slice(values);
+                let (first, step) = place(group, width.div_ceil(LANES), len);
+                packed_values[first + position * step][..values.len()].copy_from_slice(values);
             }
         }
+        PackedHead::new(packed, len, width)
     }
 }
 
-/// Keys and values of a source text for cross-attention, computed once and read at every step.
-#[derive(Clone, Default)]
+/// Where the first vector of a group lies among `groups` of `len` vectors, and how far it is to the group's next one.
+fn place(group: usize, groups: usize, len: usize) -> (usize, usize) {
+    let four = group / FOUR * FOUR;
+    (four * len + group % FOUR, FOUR.min(groups - four))
+}
+
+/// Keys and values of a source text for the cross-attention of every block, computed once and read at every step.
+#[derive(Default)]
 pub struct PackedKeyValues {
-    heads: Vec<PackedHead>,
+    /// `[blocks][heads][PackedHead::size]`
+    packed: Buffer<[f32; LANES]>,
+    heads: Heads,
+    len: usize,
 }
 
 impl PackedKeyValues {
-    /// Takes over `keys` and `values`, `[len, heads * width]` each.
-    pub fn pack(&mut self, heads: Heads, keys: &[f32], values: &[f32]) {
-        let inner = heads.inner();
-        assert!(keys.len() == values.len() && keys.len().is_multiple_of(inner), "keys and values are [len, inner]");
-        self.heads.resize(heads.count, PackedHead::default());
-        for (head, packed) in self.heads.iter_mut().enumerate() {
-            let first = head * heads.width;
-            packed.pack(&keys[first..], &values[first..], inner, keys.len() / inner, heads.width);
+    /// Makes room for `blocks` blocks of a source of `len` positions; what was there is lost.
+    pub fn begin(&mut self, heads: Heads, len: usize, blocks: usize) {
+        (self.heads, self.len) = (heads, len);
+        self.packed.part(blocks * heads.count * PackedHead::size(len, heads.width));
+    }
+
+    /// Takes over `keys` and `values` of a block, `[len, heads * width]` each.
+    pub fn pack(&mut self, block: usize, keys: &[f32], values: &[f32]) {
+        let (len, width, inner) = (self.len, self.heads.width, self.heads.inner());
+        assert!(keys.len() == values.len() && keys.len() == len * inner, "keys and values are [len, inner]");
+        let size = PackedHead::size(len, width);
+        let all = self.packed.part((block + 1) * self.heads.count * size);
+        for head in 0..self.heads.count {
+            let packed = &mut all[(block * self.heads.count + head) * size..][..size];
+            let first = head * width;
+            PackedHead::pack(packed, &keys[first..], &values[first..], inner, len, width);
         }
+    }
+
+    pub(crate) fn heads(&self) -> Heads {
+        self.heads
     }
 
     /// Positions.
     pub(crate) fn len(&self) -> usize {
-        self.heads.first().map_or(0, |head| head.len)
+        self.len
     }
 
-    /// The parts of each head.
-    pub(crate) fn heads(&self) -> &[PackedHead] {
-        &self.heads
+    pub(crate) fn head(&self, block: usize, head: usize) -> PackedHead<'_> {
+        let size = PackedHead::size(self.len, self.heads.width);
+        let packed = &self.packed.values()[(block * self.heads.count + head) * size..][..size];
+        PackedHead::new(packed, self.len, self.heads.width)
     }
 }
 
@@ -182,7 +229,7 @@ pub(crate) struct HeadScratch {
 fn attend_head_in<V: Simd>(
     v: V,
     rows: &mut HeadRows<'_>,
-    packed: &PackedHead,
+    packed: PackedHead<'_>,
     bias: Option<(&[f32], usize)>,
     alignment: Option<&mut Alignment<'_>>,
     scratch: &mut HeadScratch,
@@ -225,45 +272,38 @@ fn attend_head_in<V: Simd>(
 
 /// `scores[i, p] = q[i] · keys[p]`, summed over the head's values in order.
 #[inline(always)]
-fn scores<V: Simd, const M: usize>(v: V, packed: &PackedHead, q: &[f32], scores: &mut [f32], stride: usize) {
+fn scores<V: Simd, const M: usize>(v: V, packed: PackedHead<'_>, q: &[f32], scores: &mut [f32], stride: usize) {
     let q = q.as_chunks::<M>().0;
-    let mut groups = packed.keys.chunks_exact(q.len());
     let mut column = 0;
-    if M == 1 {
-        // One query: four groups at once, because each sum is a chain of dependent additions.
-        let fours = packed.keys.chunks_exact(4 * q.len());
-        let rest = fours.remainder();
-        for four in fours {
-            let (a, four) = four.split_at(q.len());
-            let (b, four) = four.split_at(q.len());
-            let (c, d) = four.split_at(q.len());
-            let mut out = [v.splat(0.0); 4];
-            for ((((a, b), c), d), q) in a.iter().zip(b).zip(c).zip(d).zip(q) {
+    for four in packed.keys.chunks(FOUR * q.len()) {
+        let groups = four.len() / q.len();
+        if M == 1 && groups == FOUR {
+            let mut out = [v.splat(0.0); FOUR];
+            for (keys, q) in four.as_chunks::<FOUR>().0.iter().zip(q) {
                 let q = v.splat(q[0]);
-                out[0] = v.add(out[0], v.mul(q, v.load(a)));
-                out[1] = v.add(out[1], v.mul(q, v.load(b)));
-                out[2] = v.add(out[2], v.mul(q, v.load(c)));
-                out[3] = v.add(out[3], v.mul(q, v.load(d)));
+                for j in 0..FOUR {
+                    out[j] = v.add(out[j], v.mul(q, v.load(&keys[j])));
+                }
             }
             for out in out {
                 v.store(out, scores[column..].first_chunk_mut().expect("rows are whole groups"));
                 column += LANES;
             }
+            continue;
         }
-        groups = rest.chunks_exact(q.len());
-    }
-    for keys in groups {
-        let mut out = [v.splat(0.0); M];
-        for (keys, q) in keys.iter().zip(q) {
-            let keys = v.load(keys);
-            for i in 0..M {
-                out[i] = v.add(out[i], v.mul(v.splat(q[i]), keys));
+        for group in 0..groups {
+            let mut out = [v.splat(0.0); M];
+            for (keys, q) in four.chunks_exact(groups).zip(q) {
+                let keys = v.load(&keys[group]);
+                for i in 0..M {
+                    out[i] = v.add(out[i], v.mul(v.splat(q[i]), keys));
+                }
             }
+            for i in 0..M {
+                v.store(out[i], scores[i * stride + column..].first_chunk_mut().expect("rows are whole groups"));
+            }
+            column += LANES;
         }
-        for i in 0..M {
-            v.store(out[i], scores[i * stride + column..].first_chunk_mut().expect("rows are whole groups"));
-        }
-        column += LANES;
     }
 }
 
@@ -296,7 +336,7 @@ fn exponentials<V: Simd>(v: V, scores: &mut [f32]) -> f32 {
 #[inline(always)]
 fn mix<V: Simd, const M: usize>(
     v: V,
-    packed: &PackedHead,
+    packed: PackedHead<'_>,
     weights: &[f32],
     stride: usize,
     inverse: &[f32; 12],
@@ -308,37 +348,35 @@ fn mix<V: Simd, const M: usize>(
     for i in 0..M {
         rows[i] = &weights[i * stride..i * stride + len];
     }
-    let mut first = 0;
-    if M == 1 {
-        // One query: four groups at once, as for the scores.
-        for (i, four) in packed.values.chunks_exact(4 * len).enumerate() {
-            let (a, four) = four.split_at(len);
-            let (b, four) = four.split_at(len);
-            let (c, d) = four.split_at(len);
-            let mut sums = [v.splat(0.0); 4];
-            for ((((a, b), c), d), &weight) in a.iter().zip(b).zip(c).zip(d).zip(rows[0]) {
+    let mut column = out.first();
+    for four in packed.values.chunks(FOUR * len) {
+        let groups = four.len() / len;
+        if M == 1 && groups == FOUR {
+            let mut sums = [v.splat(0.0); FOUR];
+            for (values, &weight) in four.as_chunks::<FOUR>().0.iter().zip(rows[0]) {
                 let weight = v.splat(weight);
-                sums[0] = v.add(sums[0], v.mul(weight, v.load(a)));
-                sums[1] = v.add(sums[1], v.mul(weight, v.load(b)));
-                sums[2] = v.add(sums[2], v.mul(weight, v.load(c)));
-                sums[3] = v.add(sums[3], v.mul(weight, v.load(d)));
+                for j in 0..FOUR {
+                    sums[j] = v.add(sums[j], v.mul(weight, v.load(&values[j])));
+                }
             }
-            for (j, sum) in sums.into_iter().enumerate() {
-                out.store(v, v.mul(sum, v.splat(inverse[0])), row, out.first() + (4 * i + j) * LANES);
+            for sum in sums {
+                out.store(v, v.mul(sum, v.splat(inverse[0])), row, column);
+                column += LANES;
             }
-            first += 4;
+            continue;
         }
-    }
-    for (group, values) in packed.values.chunks_exact(len).enumerate().skip(first) {
-        let mut sums = [v.splat(0.0); M];
-        for (p, values) in values.iter().enumerate() {
-            let values = v.load(values);
+        for group in 0..groups {
+            let mut sums = [v.splat(0.0); M];
+            for (p, values) in four.chunks_exact(groups).enumerate() {
+                let values = v.load(&values[group]);
+                for i in 0..M {
+                    sums[i] = v.add(sums[i], v.mul(v.splat(rows[i][p]), values));
+                }
+            }
             for i in 0..M {
-                sums[i] = v.add(sums[i], v.mul(v.splat(rows[i][p]), values));
+                out.store(v, v.mul(sums[i], v.splat(inverse[i])), row + i, column);
             }
-        }
-        for i in 0..M {
-            out.store(v, v.mul(sums[i], v.splat(inverse[i])), row + i, out.first() + group * LANES);
+            column += LANES;
         }
     }
 }
@@ -356,7 +394,7 @@ super::dispatch!(
 super::dispatch!(
     pub(super) fn attend_head(
         rows: &mut HeadRows<'_>,
-        packed: &PackedHead,
+        packed: PackedHead<'_>,
         bias: Option<(&[f32], usize)>,
         alignment: Option<&mut Alignment<'_>>,
         scratch: &mut HeadScratch

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::activations::{self, Activations, BLOCK, Start};
-use super::attention::{HeadScratch, PackedHead};
+use super::attention::HeadScratch;
 use super::memory::Table;
 use super::nibbles::{self, Q4, Q4K};
 use super::packed::{self, Pair, Q8};
@@ -35,7 +35,7 @@ pub(crate) struct Own {
     /// 16 rows of weights widened to f32, `[k, 16]`, or two such groups.
     wide: Vec<[f32; LANES]>,
     /// Keys and values of the head that attention is at.
-    pub(crate) head: PackedHead,
+    pub(crate) head: Vec<[f32; LANES]>,
     pub(crate) attention: HeadScratch,
 }
 

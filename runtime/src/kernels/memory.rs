@@ -40,6 +40,16 @@ impl<T: Zeroable> Table<T> {
         let bytes = len.checked_mul(size_of::<T>()).expect("sizes were checked against a file's");
         Table { region: Region::zeroed(bytes), len, of: PhantomData }
     }
+
+    /// The same in a mapping of its own, which is given back when the table is dropped: for memory that comes and goes.
+    ///
+    /// # Panics
+    /// As [`Table::zeroed`].
+    pub(crate) fn apart(len: usize) -> Table<T> {
+        const { assert!(align_of::<T>() <= ALIGNMENT) };
+        let bytes = len.checked_mul(size_of::<T>()).expect("caches of texts fit in the address space");
+        Table { region: Region::apart(bytes), len, of: PhantomData }
+    }
 }
 
 impl<T: Zeroable> std::ops::Deref for Table<T> {
@@ -63,6 +73,31 @@ impl<T: Zeroable> std::ops::DerefMut for Table<T> {
 unsafe impl<T: Send> Send for Table<T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for Table<T> {}
+
+/// Working memory that grows: what every step reads as it reads weights.
+pub(crate) struct Buffer<T>(Option<Table<T>>);
+
+impl<T> Default for Buffer<T> {
+    fn default() -> Buffer<T> {
+        Buffer(None)
+    }
+}
+
+impl<T: Zeroable> Buffer<T> {
+    /// All there is.
+    pub(crate) fn values(&self) -> &[T] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    /// The first `len` values; where there were fewer, all are zero now.
+    pub(crate) fn part(&mut self, len: usize) -> &mut [T] {
+        if self.values().len() < len {
+            self.0 = None; // given back before more is asked for
+            self.0 = Some(Table::apart(len));
+        }
+        &mut self.0.as_deref_mut().unwrap_or_default()[..len]
+    }
+}
 
 /// Bytes of a cache line.
 const ALIGNMENT: usize = 64;
@@ -102,6 +137,25 @@ mod huge {
 
     static CURRENT: Mutex<Current> = Mutex::new(Current { mapping: Weak::new(), next: std::ptr::null_mut(), free: 0 });
 
+    /// A mapping, its first byte that huge pages allow, and how many bytes follow: at least `bytes`.
+    fn map(bytes: usize) -> (MmapMut, *mut u8, usize) {
+        // One huge page more than needed, so that the first region can begin at one.
+        let size = bytes.next_multiple_of(HUGE_PAGE) + HUGE_PAGE;
+        let mut mapping = MmapOptions::new().len(size).map_anon().unwrap_or_else(|error| {
+            std::alloc::handle_alloc_error(
+                std::alloc::Layout::from_size_align(size, ALIGNMENT).unwrap_or_else(|_| panic!("{error}")),
+            )
+        });
+        // Clearing a page that is hardly used would cost more than it saves. A kernel without huge pages refuses; that
+        // costs speed only.
+        if bytes >= HUGE_PAGE / 2 {
+            let _ = mapping.advise(Advice::HugePage);
+        }
+        let start = mapping.as_mut_ptr();
+        let skipped = start.align_offset(HUGE_PAGE).min(HUGE_PAGE);
+        (mapping, start.wrapping_add(skipped), size - skipped)
+    }
+
     impl Region {
         pub(super) fn zeroed(bytes: usize) -> Region {
             let bytes = bytes.checked_next_multiple_of(ALIGNMENT).expect("sizes were checked against a file's");
@@ -110,19 +164,9 @@ mod huge {
             let mapping = match current.mapping.upgrade() {
                 Some(mapping) if bytes <= current.free => mapping,
                 _ => {
-                    // One huge page more than needed, so that the first region can begin at one.
-                    let size = SHARED.max(bytes.next_multiple_of(HUGE_PAGE)) + HUGE_PAGE;
-                    let mut mapping = MmapOptions::new().len(size).map_anon().unwrap_or_else(|error| {
-                        std::alloc::handle_alloc_error(
-                            std::alloc::Layout::from_size_align(size, ALIGNMENT).unwrap_or_else(|_| panic!("{error}")),
-                        )
-                    });
-                    // A kernel without huge pages refuses; that costs speed only.
-                    let _ = mapping.advise(Advice::HugePage);
-                    let start = mapping.as_mut_ptr();
-                    let skipped = start.align_offset(HUGE_PAGE).min(HUGE_PAGE);
-                    current.next = start.wrapping_add(skipped);
-                    current.free = size - skipped;
+                    let (mapping, start, size) = map(SHARED.max(bytes));
+                    current.next = start;
+                    current.free = size;
                     let mapping = Arc::new(mapping);
                     current.mapping = Arc::downgrade(&mapping);
                     mapping
@@ -132,6 +176,11 @@ mod huge {
             current.next = start.wrapping_add(bytes);
             current.free -= bytes;
             Region { _mapping: mapping, start }
+        }
+
+        pub(super) fn apart(bytes: usize) -> Region {
+            let (mapping, start, _) = map(bytes.max(1));
+            Region { _mapping: Arc::new(mapping), start }
         }
 
         /// First byte; as many as were asked for follow, and no other region holds them.
@@ -162,6 +211,10 @@ mod plain {
             Region { _lines: lines, start }
         }
 
+        pub(super) fn apart(bytes: usize) -> Region {
+            Region::zeroed(bytes)
+        }
+
         /// First byte; as many as were asked for follow.
         pub(super) fn start(&self) -> *mut u8 {
             self.start
@@ -188,6 +241,16 @@ mod tests {
             assert!(table.iter().all(|&x| x == [i as u8 + 1; 3]), "table {i}");
         }
         assert!(large.iter().all(|&x| x == 1.0));
+    }
+
+    #[test]
+    fn buffers_grow_and_keep_what_they_have() {
+        let mut buffer: Buffer<f32> = Buffer::default();
+        assert!(buffer.part(0).is_empty() && buffer.values().is_empty());
+        buffer.part(700_000).fill(1.0);
+        assert_eq!(buffer.part(3), [1.0; 3]);
+        assert_eq!(buffer.values().len(), 700_000);
+        assert!(buffer.part(700_001).iter().all(|&x| x == 0.0));
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod threads;
 
 pub use attention::{Alignment, Heads, KeyValues, PackedKeyValues};
 pub use matrix::{Matrix, Workspace};
+pub(crate) use memory::Buffer;
 
 use crate::config::Activation;
 use crate::error::{Error, Result};
@@ -270,7 +271,8 @@ impl Kernels {
             for head in threads::share(heads.count, part, parts) {
                 let first = head * heads.width;
                 let (keys, values) = (&qkv[inner + first..], &qkv[2 * inner + first..]);
-                own.head.pack(keys, values, 3 * inner, len, heads.width);
+                own.head.resize(attention::PackedHead::size(len, heads.width), [0.0; simd::LANES]);
+                let packed = attention::PackedHead::pack(&mut own.head, keys, values, 3 * inner, len, heads.width);
                 let mut rows = attention::HeadRows {
                     q: &qkv[first..],
                     q_stride: 3 * inner,
@@ -280,22 +282,23 @@ impl Kernels {
                     out: unsafe { columns.part(first..first + heads.width) },
                 };
                 let bias = (&bias.values[head * bias.head_stride..][..bias.head_stride], bias.offset);
-                attention::attend_head(*self, &mut rows, &own.head, Some(bias), None, &mut own.attention);
+                attention::attend_head(*self, &mut rows, packed, Some(bias), None, &mut own.attention);
             }
         });
     }
 
-    /// Cross-attention of queries `[queries, inner]` over one source; `out` is `[queries, inner]`. A query's result
+    /// Cross-attention of queries `[queries, inner]` over one source in one block; `out` is `[queries, inner]`. A query's result
     /// does not depend on the queries beside it.
     pub fn attend_packed(
         &self,
-        heads: Heads,
         q: &[f32],
         source: &PackedKeyValues,
+        block: usize,
         out: &mut [f32],
         mut alignment: Option<Alignment<'_>>,
         workspace: &mut Workspace,
     ) {
+        let heads = source.heads();
         let inner = heads.count * heads.width;
         assert!(q.len() == out.len() && q.len().is_multiple_of(inner), "q and out are [queries, inner]");
         if q.is_empty() {
@@ -319,7 +322,8 @@ impl Kernels {
                 // SAFETY: each head is in one share, and heads have no column in common.
                 out: unsafe { columns.part(first..first + heads.width) },
             };
-            attention::attend_head(*self, &mut rows, &source.heads()[head], None, alignment, &mut own.attention);
+            let packed = source.head(block, head);
+            attention::attend_head(*self, &mut rows, packed, None, alignment, &mut own.attention);
         };
         if parts == 1 {
             let own = &mut *matrix::own(scratch, 0);

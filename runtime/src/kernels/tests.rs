@@ -430,7 +430,8 @@ fn threads_do_not_change_attention() {
     let table = random.values(heads.count * 2 * len);
     let bias = BiasRow { values: &table, head_stride: 2 * len, offset: len };
     let mut source = PackedKeyValues::default();
-    source.pack(heads, &qkv[..len * inner], &qkv[len * inner..2 * len * inner]);
+    source.begin(heads, len, 1);
+    source.pack(0, &qkv[..len * inner], &qkv[len * inner..2 * len * inner]);
     for kernels in Kernels::available() {
         let run = |threads: usize| {
             let mut workspace = Workspace::default();
@@ -439,7 +440,7 @@ fn threads_do_not_change_attention() {
             kernels.attend_all(heads, &qkv, bias, &mut own, &mut workspace);
             let mut cross = vec![f32::NAN; len * inner];
             let q = &qkv[2 * len * inner..];
-            kernels.attend_packed(heads, q, &source, &mut cross, None, &mut workspace);
+            kernels.attend_packed(q, &source, 0, &mut cross, None, &mut workspace);
             [own, cross].concat()
         };
         let alone = run(1);
@@ -575,14 +576,16 @@ fn attention() {
             assert_close(&name, &all(scalar()), truth, 1e-4);
 
             let mut source = PackedKeyValues::default();
-            source.pack(heads, &keys, &values);
+            source.begin(heads, len, 2);
+            source.pack(0, &values, &keys);
+            source.pack(1, &keys, &values);
             let (truth, weights) = attention_in_f64(heads, &q, &keys, &values, |_, _, _| 0.0);
             let across = |kernels: Kernels, queries: std::ops::Range<usize>| {
                 let mut out = vec![f32::NAN; queries.len() * inner];
                 let mut weights = vec![0.0; queries.len() * len];
                 let alignment = Alignment { share: 1.0 / count as f32, out: &mut weights };
                 let q = &q[queries.start * inner..queries.end * inner];
-                kernels.attend_packed(heads, q, &source, &mut out, Some(alignment), &mut Workspace::default());
+                kernels.attend_packed(q, &source, 1, &mut out, Some(alignment), &mut Workspace::default());
                 (out, weights)
             };
             same_everywhere(&name, |kernels| {
