@@ -1,362 +1,403 @@
 #!/usr/bin/env python3
-"""Measures this program beside engines that anyone can install, on one checkpoint, in one run.
-
-    tests/peers/peers.py --model FOLDER --gguf FILE [--t5 target/release/t5] [--threads 1] [--repeats 5]
-                         [--engines transformers,onnxruntime-f32,...] [--install VENV]
-
-FOLDER is a Hugging Face T5 checkpoint with its tokenizer, FILE what `t5-quantize` made of it. Every engine encodes the
-same 128 ids (or the few less at which a word ends) and then generates exactly 64 tokens greedily; a step is the time of
-64 tokens less that of one, over 63. CTranslate2 has no encoder alone: one token stands for it; onnxruntime's encoder
-includes the cross-attention keys and values. Each engine runs in a process of its own, one after the other. Its first
-tokens are compared with ours: a float32 engine that chooses others fails the run, since then it did not compute the
-same model.
-
---install makes a virtual environment with the engines from their registries and runs in it. An engine that is missing
-is left out, with the reason. Prints one table, and one JSON line for each engine to --json FILE.
-"""
+"""Measures this program beside engines that anyone can install, in one run, and prints one table. See README.md."""
 
 import argparse
+import datetime
 import json
 import os
-import resource
+import platform
+import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
-PACKAGES = ["torch", "transformers", "sentencepiece", "onnx", "onnxruntime", "ctranslate2", "numpy"]
-ENGINES = ["transformers", "onnxruntime-f32", "onnxruntime-int8", "ctranslate2-int8"]
-SOURCE_TOKENS, NEW_TOKENS = 128, 64
-# Compared tokens of float32 engines: later ones may differ where two are almost equally likely.
-FIRST = 8
-TEXT = (
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+MODELS = ["t5-small", "flan-t5-small", "t5-base"]
+ENGINES = ["onnxruntime-int8", "onnxruntime-f32", "ctranslate2-int8", "candle-q8_0", "llama.cpp-q8_0"]
+PACKAGES = ["numpy", "safetensors", "onnx", "onnxruntime", "ctranslate2", "gguf"]
+# (key, heading, whether more is better). Peak memory is read after encoder128 and greedy, before anything larger.
+METRICS = [
+    ("encoder128", "encoder 128, ms", False),
+    ("greedy", "greedy, ms/token", False),
+    ("peak", "peak memory, MB", False),
+    ("encoder512", "encoder 512, ms", False),
+    ("beams4", "4 beams, ms/step", False),
+    ("batch16", "batch 16, tok/s", True),
+    ("load", "load, ms", False),
+]
+SOURCE, NEW = 128, 64
+# One uncounted and one counted run of these take minutes at 64 tokens: they compute cross-attention's keys and values
+# again in every step.
+SHORT = {"candle-q8_0": 17, "llama.cpp-q8_0": 9}
+LOCK_STEP = {"onnxruntime-int8", "onnxruntime-f32", "candle-q8_0", "llama.cpp-q8_0"}
+# Of 16 tokens compared, how many must be ours. A float32 engine, or one with blocks of 32 values as in our file, may
+# leave us where two are almost equally likely; int8 with one scale for a tensor or a row leaves us much sooner.
+COMPARED, LEAST, LEAST_INT8 = 16, 8, 1
+PROMPTS = [
+    "translate English to German: The house is wonderful.",
+    "Answer the question: What is the capital of France?",
     "summarize: The lighthouse on the northern cape was built in 1871 after three ships were lost in a single winter. "
-    "Its lamp burned whale oil at first, later paraffin, and was changed to electricity in 1934. Keepers lived there "
-    "with their families until the station was automated. Visitors can climb the two hundred steps to the gallery, "
-    "from which on clear days the islands are visible. The foundation that owns the building repairs the stonework "
-    "every summer with the help of volunteers, and a small museum shows the old lens, the logbooks and photographs. "
-    "Last year more than twelve thousand people came, which paid for a new roof."
-)
+    "Its lamp burned whale oil at first, later paraffin, and was changed to electricity in 1934.",
+]
 
 
-def spread(seconds):
-    ms = [1e3 * s for s in seconds]
-    return {"median": statistics.median(ms), "min": min(ms), "max": max(ms)}
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("scratch", help="folder for the engines and the converted models (3 GB with all of them)")
+    parser.add_argument("--models", default=",".join(MODELS), help="shapes to measure, or folders with a checkpoint")
+    parser.add_argument("--engines", default=",".join(ENGINES))
+    parser.add_argument("--metrics", default=",".join(key for key, *_ in METRICS))
+    parser.add_argument("--ours", default="q8_0", help="types of our files, TYPE or TYPE@ISA; ratios are to the first")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cpu", type=int, default=1, help="the processor that one thread is pinned to")
+    parser.add_argument("--real", help="checkpoint with a tokenizer whose answers are compared; 'none' leaves it out")
+    parser.add_argument("--bin", default=f"{ROOT}/target/release", help="folder with t5 and t5-quantize")
+    parser.add_argument("--build-minutes", type=float, default=20, help="longest build of candle's or llama.cpp's")
+    parser.add_argument("--record", action="store_true", help="also write a JSON file to runtime/benches/record")
+    args = parser.parse_args()
+    args.scratch = os.path.abspath(args.scratch)
+    for key, known in [("engines", ENGINES), ("metrics", [key for key, *_ in METRICS])]:
+        chosen = [name for name in getattr(args, key).split(",") if name]
+        for name in chosen:
+            if name not in known:
+                parser.error(f"--{key}: expected some of {','.join(known)}, found {name}")
+        setattr(args, key, chosen)
+    args.models, args.ours = args.models.split(","), args.ours.split(",")
+    for name in args.models:
+        if name not in MODELS and not os.path.exists(f"{name}/config.json"):
+            parser.error(f"--models: expected some of {','.join(MODELS)} or a checkpoint's folder, found {name}")
+    if args.cpu not in os.sched_getaffinity(0):
+        parser.error(f"--cpu: this machine has no processor {args.cpu} for us")
+    return args
 
 
-def timed(work):
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
+def say(text):
+    print(text, file=sys.stderr, flush=True)
 
 
-def measure(encode, generate, repeats):
-    """`encode()` runs the encoder; `generate(n)` generates n tokens and returns their ids."""
-    encode()
-    ids = generate(NEW_TOKENS)
-    encoder, steps = [], []
-    for _ in range(repeats):
-        encoder.append(timed(encode))
-        steps.append((timed(lambda: generate(NEW_TOKENS)) - timed(lambda: generate(1))) / (NEW_TOKENS - 1))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    return {"encoder_ms": spread(encoder), "ms_per_token": spread(steps), "ids": ids, "peak_rss_mb": peak}
+def built(args, name, command, environment):
+    """Runs a build once; why it failed, or None."""
+    done = f"{args.scratch}/{name}.built"
+    if os.path.exists(done):
+        return None
+    say(f"building {name} (at most {args.build_minutes:g} minutes) ...")
+    log = f"{args.scratch}/{name}.log"
+    try:
+        with open(log, "w") as out:
+            subprocess.run(
+                command, check=True, stdout=out, stderr=out, timeout=60 * args.build_minutes,
+                env={**os.environ, **environment},
+            )
+    except FileNotFoundError as error:
+        return f"cannot be built here: {error}"
+    except subprocess.TimeoutExpired:
+        return f"not built within {args.build_minutes:g} minutes (see {log})"
+    except subprocess.CalledProcessError as error:
+        return f"its build ended with {error.returncode} (see {log})"
+    open(done, "w").close()
+    return None
 
 
-def load_model(folder):
-    import torch
-    from transformers import T5ForConditionalGeneration
+def install(args):
+    """The engines from their registries into the scratch folder; the engines left out, with reasons."""
+    os.makedirs(args.scratch, exist_ok=True)
+    python = f"{args.scratch}/venv/bin/python"
+    if not os.path.exists(f"{args.scratch}/venv.built"):
+        say("installing " + " ".join(PACKAGES))
+        subprocess.run([sys.executable, "-m", "venv", f"{args.scratch}/venv"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+        open(f"{args.scratch}/venv.built", "w").close()
+    missing = {}
+    if "candle-q8_0" in args.engines:
+        # Built from a copy, so that its lock file and outputs stay out of the repository.
+        shutil.copytree(f"{HERE}/candle", f"{args.scratch}/candle", dirs_exist_ok=True)
+        command = ["cargo", "build", "--release", "--manifest-path", f"{args.scratch}/candle/Cargo.toml"]
+        command += ["--target-dir", f"{args.scratch}/candle/target"]
+        missing["candle-q8_0"] = built(args, "candle", command, {"RUSTFLAGS": "-C target-cpu=native"})
+    if "llama.cpp-q8_0" in args.engines:
+        command = [python, "-m", "pip", "install", "--no-binary", "llama-cpp-python", "llama-cpp-python"]
+        environment = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF"}
+        missing["llama.cpp-q8_0"] = built(args, "llama-cpp-python", command, environment)
+    return {name: reason for name, reason in missing.items() if reason}
 
-    return torch, T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
 
+class Engine:
+    """A peer in a process of its own."""
 
-def transformers_engine(args, source):
-    torch, model = load_model(args.model)
-    torch.set_num_threads(args.threads)
-    ids = torch.tensor([source])
-
-    def generate(count):
-        with torch.inference_mode():
-            out = model.generate(ids, max_new_tokens=count, min_new_tokens=count, num_beams=1, do_sample=False)
-        return out[0, 1:].tolist()
-
-    def encode():
-        with torch.inference_mode():
-            model.encoder(ids)
-
-    return measure(encode, generate, args.repeats)
-
-
-def export(args, folder):
-    """Two ONNX graphs: the encoder with the cross-attention keys and values, and one decoder step over caches."""
-    torch, model = load_model(args.model)
-    from torch import nn
-
-    config = model.config
-    layers, heads, width = config.num_decoder_layers, config.num_heads, config.d_kv
-
-    def by_head(x):
-        return x.view(x.shape[0], -1, heads, width).transpose(1, 2)
-
-    def attend(attention, q, k, v, bias=None):
-        scores = by_head(q) @ k.transpose(2, 3)
-        mixed = (scores if bias is None else scores + bias).softmax(-1) @ v
-        return attention.o(mixed.transpose(1, 2).flatten(2))
-
-    def bias(attention, queries, keys):
-        # The library's own buckets; relative position = key - query.
-        bucket = attention._relative_position_bucket(
-            keys[None, :] - queries[:, None],
-            bidirectional=not attention.is_decoder,
-            num_buckets=config.relative_attention_num_buckets,
-            max_distance=config.relative_attention_max_distance,
+    def __init__(self, args, name, folder):
+        self.name = name
+        if name == "candle-q8_0":
+            command = [f"{args.scratch}/candle/target/release/candle-peer", folder]
+        else:
+            command = [sys.executable, f"{HERE}/worker.py", name, folder, str(args.threads)]
+        self.process = subprocess.Popen(
+            pinned(args, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        return attention.relative_attention_bias(bucket).permute(2, 0, 1)[None]
+        self.version = self.reply()["version"]
 
-    class Encoder(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = model
+    def reply(self):
+        line = self.process.stdout.readline()
+        if not line:
+            errors = self.process.stderr.read().strip().splitlines() or ["no message"]
+            raise RuntimeError(f"{self.name} ended: {errors[-1]}")
+        return json.loads(line)
 
-        def forward(self, ids):
-            x = model.shared(ids)
-            places = torch.arange(ids.shape[1])
-            position = bias(model.encoder.block[0].layer[0].SelfAttention, places, places)
-            for block in model.encoder.block:
-                attention, feed_forward = block.layer
-                y, own = attention.layer_norm(x), attention.SelfAttention
-                x = x + attend(own, own.q(y), by_head(own.k(y)), by_head(own.v(y)), position)
-                x = feed_forward(x)
-            x = model.encoder.final_layer_norm(x)
-            cross = [block.layer[1].EncDecAttention for block in model.decoder.block]
-            return tuple(by_head(part(x)) for own in cross for part in (own.k, own.v))
+    def ask(self, **command):
+        try:
+            self.process.stdin.write(json.dumps(command) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        return self.reply()
 
-    class Step(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = model
+    def measure(self, metric, vocab_size):
+        from checkpoint import bench_ids
 
-        def forward(self, token, *caches):
-            cross, past = caches[: 2 * layers], caches[2 * layers :]
-            place = torch.arange(past[0].shape[2] + 1)
-            position = bias(model.decoder.block[0].layer[0].SelfAttention, place[-1:], place)
-            x, grown = model.shared(token), []
-            for i, block in enumerate(model.decoder.block):
-                attention, across, feed_forward = block.layer
-                y, own = attention.layer_norm(x), attention.SelfAttention
-                k = torch.cat([past[2 * i], by_head(own.k(y))], 2)
-                v = torch.cat([past[2 * i + 1], by_head(own.v(y))], 2)
-                grown += [k, v]
-                x = x + attend(own, own.q(y), k, v, position)
-                y, own = across.layer_norm(x), across.EncDecAttention
-                x = x + attend(own, own.q(y), cross[2 * i], cross[2 * i + 1])
-                x = feed_forward(x)
-            x = model.decoder.final_layer_norm(x)
-            if getattr(config, "scale_decoder_outputs", config.tie_word_embeddings):
-                x = x * config.d_model**-0.5
-            return (model.lm_head(x)[:, 0], *grown)
+        ids = lambda batch, length: bench_ids(vocab_size, batch, length)
+        if metric == "load":
+            return self.ask(load=True)["value"]
+        if metric == "peak":
+            return self.ask(peak=True)["value"]
+        if metric.startswith("encoder"):
+            return self.ask(encoder=ids(1, int(metric[7:])))["value"]
+        if metric == "batch16":
+            tokens = SHORT.get(self.name, NEW)
+            return 16e3 / self.ask(step=ids(16, SOURCE), beams=1, tokens=tokens)["value"]
+        return self.ask(step=ids(1, SOURCE), beams=4 if metric == "beams4" else 1, tokens=NEW)["value"]
 
-    ids = torch.arange(2, 18)[None]
-    cross = [f"cross{i}" for i in range(2 * layers)]
-    past = [f"past{i}" for i in range(2 * layers)]
-    grown = [f"grown{i}" for i in range(2 * layers)]
-    with torch.no_grad():
-        encoder, step = Encoder(), Step()
-        axes = {"ids": {1: "source"}, **{name: {2: "source"} for name in cross}}
-        common = {"opset_version": 17, "dynamo": False}
-        torch.onnx.export(
-            encoder, (ids,), f"{folder}/encoder.onnx", input_names=["ids"], output_names=cross, dynamic_axes=axes, **common
-        )
-        caches = [*encoder(ids), *(torch.zeros(1, heads, 3, width) for _ in past)]
-        axes = {name: {2: "source"} for name in cross}
-        axes |= {name: {2: "past"} for name in past} | {name: {2: "grown"} for name in grown}
-        torch.onnx.export(
-            step,
-            (ids[:, :1], *caches),
-            f"{folder}/step.onnx",
-            input_names=["token", *cross, *past],
-            output_names=["logits", *grown],
-            dynamic_axes=axes,
-            **common,
-        )
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
 
 
-def onnxruntime_engine(args, source, int8):
-    import numpy as np
-    import onnxruntime
+class Ours:
+    """This program: `t5 bench` anew for each measurement, which takes the same ids (checkpoint.bench_ids)."""
 
-    folder = os.path.join(args.work, "onnx")
-    if not os.path.exists(f"{folder}/step.onnx"):
-        os.makedirs(folder, exist_ok=True)
-        # In another process, so that the exporter's memory is not counted.
-        subprocess.run([*command(args, "export")], check=True, stdout=subprocess.DEVNULL)
-    names = {part: f"{folder}/{part}.onnx" for part in ("encoder", "step")}
-    if int8:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
+    def __init__(self, args, kind, gguf):
+        self.args, self.gguf, self.name = args, gguf, f"pocket-t5 {kind}"
+        self.isa = kind.partition("@")[2]
+        self.version = subprocess.run([f"{args.bin}/t5", "--version"], check=True, capture_output=True, text=True).stdout.split()[-1]
 
-        for part, name in names.items():
-            names[part] = f"{folder}/{part}-int8.onnx"
-            if not os.path.exists(names[part]):
-                quantize_dynamic(name, names[part], weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul"])
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = args.threads, 1
-    encoder, step = (onnxruntime.InferenceSession(names[part], options) for part in ("encoder", "step"))
-    inputs = {value.name: value for value in step.get_inputs()}
-    cross = [value.name for value in encoder.get_outputs()]
-    past = [name for name in inputs if name.startswith("past")]
-    heads, width = inputs[past[0]].shape[1], inputs[past[0]].shape[3]
-    config = json.load(open(os.path.join(args.model, "config.json")))
-    start, end = config.get("decoder_start_token_id", 0), config.get("eos_token_id", 1)
-    ids = np.array([source], np.int64)
-
-    def encode():
-        return encoder.run(None, {"ids": ids})
-
-    def generate(count):
-        caches = dict(zip(cross, encode()))
-        own = [np.zeros((1, heads, 0, width), np.float32)] * len(past)
-        token, out = start, []
-        for _ in range(count):
-            feeds = {"token": np.array([[token]], np.int64), **caches, **dict(zip(past, own))}
-            logits, *own = step.run(None, feeds)
-            logits[0, end] = -np.inf
-            token = int(logits[0].argmax())
-            out.append(token)
-        return out
-
-    return measure(encode, generate, args.repeats)
-
-
-def ctranslate2_engine(args, source):
-    import ctranslate2
-    from transformers import AutoTokenizer
-
-    folder = os.path.join(args.work, "ctranslate2")
-    if not os.path.exists(folder):
-        from ctranslate2.converters import TransformersConverter
-
-        TransformersConverter(args.model).convert(folder, quantization="int8")
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    translator = ctranslate2.Translator(folder, device="cpu", intra_threads=args.threads, inter_threads=1)
-    tokens = tokenizer.convert_ids_to_tokens(source)
-
-    def generate(count):
-        result = translator.translate_batch(
-            [tokens], beam_size=1, min_decoding_length=count, max_decoding_length=count, max_input_length=0
-        )
-        return tokenizer.convert_tokens_to_ids(result[0].hypotheses[0])
-
-    # It has no call for the encoder alone: one token is the nearest thing.
-    return measure(lambda: generate(1), generate, args.repeats)
-
-
-def ours(args):
-    """The ids of as much of the text as fits, our own answer, and our times."""
-    threads = ["--threads", str(args.threads)]
-
-    def run(*arguments):
-        done = subprocess.run([args.t5, *arguments], check=True, capture_output=True, text=True)
+    def bench(self, *options):
+        isa = ["--isa", self.isa] if self.isa else []
+        command = [f"{self.args.bin}/t5", "bench", "--model", self.gguf, "--json", "--repeats", "1", *isa]
+        command += ["--threads", str(self.args.threads), *options]
+        done = subprocess.run(pinned(self.args, command), check=True, capture_output=True, text=True)
         return json.loads(done.stdout)
 
-    text = TEXT
-    while len(run("tokenize", "--model", args.gguf, "--json", text)["ids"]) > SOURCE_TOKENS:
-        text = text.rsplit(" ", 1)[0]
-    count = str(NEW_TOKENS)
-    limits = ["--max-new-tokens", count, "--min-new-tokens", count, "--beams", "1"]
-    answer = run("generate", "--model", args.gguf, "--json", *limits, *threads, text)
-    source = answer["input_ids"]
-    lengths = ["--input-tokens", str(len(source)), "--new-tokens", count, "--repeats", str(args.repeats)]
-    bench = run("bench", "--model", args.gguf, "--json", *lengths, *threads)
-    result = {key: bench[key] for key in ("encoder_ms", "ms_per_token", "peak_rss_mb", "isa")}
-    return source, {"engine": "pocket-t5", **result, "ids": answer["ids"]}
+    def measure(self, metric, vocab_size):
+        new = ["--new-tokens", str(NEW)]
+        if metric.startswith("encoder"):
+            return self.bench("--input-tokens", metric[7:], "--new-tokens", "1")["encoder_ms"]["median"]
+        if metric == "load":
+            return self.bench("--input-tokens", "1", "--new-tokens", "1")["load_ms"]["median"]
+        if metric == "peak":
+            return self.bench(*new)["peak_rss_mb"]
+        if metric == "batch16":
+            return self.bench(*new, "--batch", "16")["tokens_per_s"]["median"]
+        return self.bench(*new, "--beams", "4" if metric == "beams4" else "1")["ms_per_token"]["median"]
+
+    def close(self):
+        pass
 
 
-def command(args, engine):
-    return [
-        sys.executable, os.path.abspath(__file__), "--model", args.model, "--gguf", args.gguf, "--work", args.work,
-        "--threads", str(args.threads), "--repeats", str(args.repeats), "--run", engine,
-    ]
+def pinned(args, command):
+    return ["taskset", "-c", str(args.cpu), *command] if args.threads == 1 else command
 
 
-def run_one(args):
-    """In a process of its own: one engine, one JSON line."""
-    if args.run == "export":
-        return export(args, os.path.join(args.work, "onnx"))
-    source = json.load(open(os.path.join(args.work, "source.json")))
-    run = {
-        "transformers": transformers_engine,
-        "onnxruntime-f32": lambda args, source: onnxruntime_engine(args, source, False),
-        "onnxruntime-int8": lambda args, source: onnxruntime_engine(args, source, True),
-        "ctranslate2-int8": ctranslate2_engine,
-    }[args.run]
-    try:
-        result = run(args, source)
-    except ImportError as error:
-        result = {"skipped": f"{error} (--install VENV installs it)"}
-    print(json.dumps({"engine": args.run, **result}))
+def quantized(args, folder, model, kind):
+    """Our file of a checkpoint, made once."""
+    path = f"{folder}/{kind}.gguf"
+    if not os.path.exists(path):
+        command = [f"{args.bin}/t5-quantize", "--type", kind, model, path]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return path
+
+
+def prepared(args, name, model, folder, gguf):
+    """The folder of a checkpoint converted for one engine, made once; in a process of its own, for its memory."""
+    target = f"{folder}/{name}"
+    if not os.path.exists(f"{target}/done"):
+        os.makedirs(target, exist_ok=True)
+        code = "import sys; from engines import ENGINES; ENGINES[sys.argv[1]][0](*sys.argv[2:])"
+        command = [sys.executable, "-c", code, name, model, target, gguf]
+        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
+        open(f"{target}/done", "w").close()
+    return target
+
+
+def started(args, model, folder, missing):
+    """All peers with a checkpoint loaded; engines that cannot are put into `missing`."""
+    gguf, engines = quantized(args, folder, model, "q8_0"), []
+    for name in args.engines:
+        if name in missing:
+            continue
+        try:
+            engines.append(Engine(args, name, prepared(args, name, model, folder, gguf)))
+        except RuntimeError as error:
+            missing[name] = str(error)
+    return engines
+
+
+def compare_answers(args, missing):
+    """Whether all engines choose our first tokens on real weights: a JSON object by engine, and what is wrong."""
+    model = args.real or os.path.join(
+        os.environ.get("POCKET_T5_SHARED", f"{ROOT}/../shared"), "models/flan-t5-small-titler"
+    )
+    if model == "none" or not os.path.exists(f"{model}/config.json"):
+        say(f"answers not compared: no checkpoint with real weights ({model})")
+        return {}, []
+    folder = f"{args.scratch}/models/real-{os.path.basename(os.path.abspath(model))}"
+    os.makedirs(folder, exist_ok=True)
+
+    def ours(kind, prompt):
+        count = str(COMPARED)
+        command = [f"{args.bin}/t5", "generate", "--model", quantized(args, folder, model, kind), "--json"]
+        command += ["--beams", "1", "--max-new-tokens", count, "--min-new-tokens", count, "--threads", "1", prompt]
+        answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        return answer["input_ids"], answer["ids"]
+
+    expected = [(*ours("q8_0", prompt), ours("f32", prompt)[1]) for prompt in PROMPTS]
+    same, wrong = {"pocket-t5 q8_0": [first_difference(q8_0, f32) for _, q8_0, f32 in expected]}, []
+    for engine in started(args, model, folder, missing):
+        counts = []
+        for source, q8_0, f32 in expected:
+            found = engine.ask(answer=source, tokens=COMPARED)["ids"]
+            counts.append(first_difference(found, f32))
+        same[engine.name] = counts
+        if min(counts) < (LEAST_INT8 if engine.name.endswith("int8") else LEAST):
+            wrong.append(f"{engine.name} agrees with our float32 answers on {counts} first tokens only")
+        engine.close()
+    return same, wrong
+
+
+def first_difference(one, other):
+    return next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
+
+
+def measure(args, name, missing):
+    """Medians and spreads of one checkpoint, by engine and metric; the engines take turns within a repeat."""
+    import checkpoint
+
+    model, folder = name, f"{args.scratch}/models/{os.path.basename(os.path.abspath(name))}"
+    os.makedirs(folder, exist_ok=True)
+    if name in MODELS:
+        model = f"{folder}/checkpoint"
+        if not os.path.exists(f"{model}/model.safetensors"):
+            checkpoint.make(name, model)
+    with open(f"{model}/config.json") as file:
+        vocab_size = json.load(file)["vocab_size"]
+    say(f"{name}: converting and loading ...")
+    ours = [Ours(args, kind, quantized(args, folder, model, kind.partition("@")[0])) for kind in args.ours]
+    engines = ours + started(args, model, folder, missing)
+    values = {engine.name: {} for engine in engines}
+    for metric, heading, _ in METRICS:
+        # Peak memory is that of encoding and decoding 128 tokens, whether their times are asked for or not.
+        if metric not in args.metrics and not ("peak" in args.metrics and metric in ("encoder128", "greedy")):
+            continue
+        begin = time.monotonic()
+        for repeat in range(1 if metric == "peak" else args.repeats):
+            for engine in list(engines):
+                try:
+                    value = engine.measure(metric, vocab_size)
+                except RuntimeError as error:
+                    missing[engine.name] = str(error)
+                    engines.remove(engine)
+                    continue
+                if metric in args.metrics:
+                    values[engine.name].setdefault(metric, []).append(value)
+        say(f"{name}: {heading}: {time.monotonic() - begin:.0f} s")
+    result = {}
+    for engine in engines:
+        spread = {
+            metric: {"median": statistics.median(all), "min": min(all), "max": max(all)}
+            for metric, all in values[engine.name].items()
+        }
+        result[engine.name] = {"version": engine.version, **spread}
+        engine.close()
+    return result
+
+
+def table(args, name, result):
+    metrics = [metric for metric in METRICS if metric[0] in args.metrics]
+    print(f"\n### {name}\n")
+    print("| engine | " + " | ".join(heading for _, heading, _ in metrics) + " |")
+    print("|---|" + "---|" * len(metrics))
+    own = next(iter(result.values()))
+    for engine, found in result.items():
+        cells = []
+        for key, _, more_is_better in metrics:
+            if key not in found:
+                cells.append("")
+                continue
+            value, reference = found[key]["median"], own[key]["median"]
+            mark = " ²" if key == "beams4" and engine in LOCK_STEP else ""
+            ratio = reference / value if more_is_better else value / reference
+            text = f"{value:.4g}{mark}"
+            cells.append(text if found is own else f"{text} ({ratio:.2f})")
+        print(f"| {engine} {found['version']} | " + " | ".join(cells) + " |")
+
+
+def machine():
+    with open("/proc/cpuinfo") as file:
+        lines = dict(line.split(":", 1) for line in file if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in lines.items()}
+    return {
+        "cpu": fields.get("model name", platform.processor() or platform.machine()),
+        "processors": os.cpu_count(),
+        "flags": fields.get("flags", fields.get("Features", "")).split(),
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def record(args, results, same, missing):
+    host, day = machine(), datetime.date.today().isoformat()
+    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
+    place = "-".join("".join(c if c.isalnum() else " " for c in host["cpu"].lower()).split())
+    folder = f"{ROOT}/runtime/benches/record"
+    os.makedirs(folder, exist_ok=True)
+    path = f"{folder}/{day}-{place}-peers.json"
+    contents = {
+        "date": day, "commit": commit.strip(), "machine": host, "threads": args.threads, "repeats": args.repeats,
+        "source_tokens": SOURCE, "new_tokens": NEW, "models": results, "same_first_tokens": same, "left_out": missing,
+    }
+    with open(path, "w") as file:
+        json.dump(contents, file, indent=1)
+        file.write("\n")
+    say(f"written: {path}")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--gguf", required=True)
-    parser.add_argument("--t5", default="target/release/t5")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--engines", default=",".join(ENGINES))
-    parser.add_argument("--work", help="folder for converted models; by default a temporary one")
-    parser.add_argument("--json", help="file that gets one JSON line for each engine")
-    parser.add_argument("--install", metavar="VENV")
-    parser.add_argument("--run", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.run:
-        return run_one(args)
-    if args.install and os.path.realpath(sys.prefix) != os.path.realpath(args.install):
-        python = os.path.join(args.install, "bin", "python")
-        if not os.path.exists(python):
-            subprocess.run([sys.executable, "-m", "venv", args.install], check=True)
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
-        return os.execv(python, [python, os.path.abspath(__file__), *sys.argv[1:]])
-    temporary = None
-    if args.work is None:
-        temporary = tempfile.TemporaryDirectory()
-        args.work = temporary.name
-    os.makedirs(args.work, exist_ok=True)
+    args = arguments()
+    for program in ("t5", "t5-quantize"):
+        if not os.path.exists(f"{args.bin}/{program}"):
+            sys.exit(f"{args.bin}/{program} is not there: cargo build --release -p t5-runtime -p t5-quantize, or --bin")
+    missing = install(args)
+    python = f"{args.scratch}/venv/bin/python"
+    if os.path.realpath(sys.prefix) != os.path.realpath(f"{args.scratch}/venv"):
+        os.execv(python, [python, os.path.abspath(__file__), *sys.argv[1:]])
+    threads = str(args.threads)
+    os.environ.update(OMP_NUM_THREADS=threads, RAYON_NUM_THREADS=threads)
 
-    source, result = ours(args)
-    print(f"text of {len(source)} tokens, {args.threads} thread(s), medians of {args.repeats}\n", flush=True)
-    json.dump(source, open(os.path.join(args.work, "source.json"), "w"))
-    results = [result]
-    os.environ.update(OMP_NUM_THREADS=str(args.threads), TOKENIZERS_PARALLELISM="false")
-    for engine in args.engines.split(","):
-        done = subprocess.run(command(args, engine), capture_output=True, text=True)
-        lines = done.stdout.strip().splitlines()
-        if done.returncode != 0 or not lines:
-            reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-            results.append({"engine": engine, "skipped": reason})
-        else:
-            results.append(json.loads(lines[-1]))
-    if args.json:
-        with open(args.json, "a") as file:
-            file.writelines(json.dumps(result) + "\n" for result in results)
-
-    own, wrong = results[0], []
-    print("| engine | encoder ms | ratio | step ms | ratio | peak MB | same first tokens |\n|---|---|---|---|---|---|---|")
-    for result in results:
-        name = result["engine"]
-        if "skipped" in result:
-            print(f"| {name} | skipped: {result['skipped']} |")
-            continue
-        encoder, step = result["encoder_ms"]["median"], result["ms_per_token"]["median"]
-        pairs = list(zip(result["ids"], own["ids"]))
-        same = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
-        ratios = encoder / own["encoder_ms"]["median"], step / own["ms_per_token"]["median"]
-        print(
-            f"| {name} | {encoder:.2f} | {ratios[0]:.2f} | {step:.3f} | {ratios[1]:.2f} | {result['peak_rss_mb']:.0f} "
-            f"| {same} of {len(pairs)} |"
-        )
-        if same < FIRST and "int8" not in name:
-            wrong.append(f"{name} agrees with us on {same} tokens only")
+    same, wrong = compare_answers(args, missing)
+    for engine, counts in same.items():
+        print(f"{engine}: {', '.join(map(str, counts))} of {COMPARED} first tokens are those of our float32 file")
+    results = {}
+    for name in args.models:
+        results[name] = measure(args, name, missing)
+        table(args, name, results[name])
+    print(f"\nMedians of {args.repeats}, {args.threads} thread(s); in brackets: how many times faster or smaller ours is.")
+    if "beams4" in args.metrics:
+        print("² 4 sequences in lock step, without a search: less work than 4 beams.")
+    for engine, reason in missing.items():
+        print(f"left out: {engine}: {reason}")
+    if args.record:
+        record(args, results, same, missing)
     if wrong:
         sys.exit("; ".join(wrong))
 
