@@ -1,6 +1,6 @@
 """The engines measured, each behind the same few calls.
 
-    prepare(model, folder, gguf)  converts the checkpoint `model` into `folder`, once
+    prepare(model, folder)        converts the checkpoint `model` into `folder`, once
     Engine(folder, threads)       loads it; this is what load_ms times
     encode(ids)                   the encoder over [batch][length] ids
     start(ids, beams)             what a decoding needs of the sources; not part of a step
@@ -8,10 +8,7 @@
     answer(ids, count)            `count` ids greedily, the end token suppressed
 """
 
-import ctypes
 import json
-import os
-import shutil
 import types
 
 import numpy
@@ -43,7 +40,7 @@ class OnnxRuntime:
             self.first, self.end = json.load(file)
 
     @staticmethod
-    def prepare(model, folder, gguf, int8):
+    def prepare(model, folder, int8):
         from onnx_graphs import export
 
         config, _ = checkpoint.load(model)
@@ -107,7 +104,7 @@ class CTranslate2:
         self.translator = ctranslate2.Translator(folder, device="cpu", intra_threads=threads, inter_threads=1)
 
     @staticmethod
-    def prepare(model, folder, gguf):
+    def prepare(model, folder):
         from ctranslate2.converters.transformers import T5Loader
 
         class Loader(T5Loader):
@@ -127,7 +124,6 @@ class CTranslate2:
         spec.save(folder)
 
     def run(self, ids, count, beams):
-        # Sources of the published models end with the end token, as `ids` do where it matters: nothing is added.
         batch = [[f"t{i}" for i in source] for source in ids]
         results = self.translator.translate_batch(
             batch, beam_size=beams, min_decoding_length=count, max_decoding_length=count, max_input_length=0,
@@ -189,110 +185,7 @@ def module_tree(config, tensors):
     return root
 
 
-class LlamaCpp:
-    """llama.cpp through its C interface, on the very file that t5-quantize wrote. No beam search: lock step."""
-
-    beam_search = False
-    version = "llama-cpp-python"
-    # It projects the sources' keys and values again in every step, so that a batch takes seconds a step.
-    batch_tokens = 9
-
-    def __init__(self, folder, threads):
-        import llama_cpp
-
-        self.lib, self.threads = llama_cpp, threads
-        silent = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-        self.silent = silent(lambda level, text, data: None)
-        llama_cpp.llama_log_set(self.silent, ctypes.c_void_p(0))
-        llama_cpp.llama_backend_init()
-        parameters = llama_cpp.llama_model_default_params()
-        parameters.n_gpu_layers = 0
-        path = f"{folder}/model.gguf"
-        self.model = llama_cpp.llama_model_load_from_file(path.encode(), parameters)
-        if not self.model:
-            raise RuntimeError(f"llama.cpp does not load {path}")
-        self.vocab_size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
-        self.context, self.shape = None, None
-        self.use(1, 512)
-
-    @staticmethod
-    def prepare(model, folder, gguf):
-        os.link(gguf, f"{folder}/model.gguf") if same_disk(gguf, folder) else shutil.copy(gguf, f"{folder}/model.gguf")
-
-    def use(self, sequences, length):
-        """Contexts are made for a number of sequences; the last one is kept."""
-        if self.shape == (sequences, length):
-            return
-        lib = self.lib
-        if self.context:
-            lib.llama_free(self.context)
-        parameters = lib.llama_context_default_params()
-        parameters.n_ctx = max(length, sequences * 80) + 64
-        parameters.n_batch = parameters.n_ubatch = length
-        parameters.n_seq_max = sequences
-        parameters.n_threads = parameters.n_threads_batch = self.threads
-        parameters.no_perf = parameters.kv_unified = True
-        self.context, self.shape = lib.llama_init_from_model(self.model, parameters), (sequences, length)
-        if not self.context:
-            raise RuntimeError("llama.cpp: no context")
-
-    def batch(self, rows):
-        """rows: (token, position, sequences, whether logits are wanted)"""
-        batch = self.lib.llama_batch_init(len(rows), 0, 16)
-        batch.n_tokens = len(rows)
-        for i, (token, position, sequences, logits) in enumerate(rows):
-            batch.token[i], batch.pos[i], batch.logits[i] = token, position, logits
-            batch.n_seq_id[i] = len(sequences)
-            for j, sequence in enumerate(sequences):
-                batch.seq_id[i][j] = sequence
-        return batch
-
-    def encode(self, ids, copies=1):
-        self.use(len(ids) * copies, max(512, sum(map(len, ids))))
-        rows = [
-            (token, position, [source * copies + copy for copy in range(copies)], 1)
-            for source, tokens in enumerate(ids)
-            for position, token in enumerate(tokens)
-        ]
-        self.call(self.lib.llama_encode, rows)
-        return len(ids) * copies
-
-    def call(self, function, rows):
-        batch = self.batch(rows)
-        code = function(self.context, batch)
-        self.lib.llama_batch_free(batch)
-        if code != 0:
-            raise RuntimeError(f"llama.cpp: {function.__name__} gives {code}")
-
-    start = encode
-
-    def decode(self, sequences, count):
-        self.tokens(sequences, count, None)
-
-    def tokens(self, sequences, count, suppressed):
-        lib = self.lib
-        lib.llama_memory_clear(lib.llama_get_memory(self.context), True)
-        current, out = [0] * sequences, []
-        for position in range(count):
-            self.call(lib.llama_decode, [(current[s], position, [s], 1) for s in range(sequences)])
-            for sequence in range(sequences):
-                logits = lib.llama_get_logits_ith(self.context, sequence)
-                row = numpy.ctypeslib.as_array(logits, shape=(self.vocab_size,))
-                if suppressed is not None:
-                    row[suppressed] = -numpy.inf
-                current[sequence] = int(row.argmax())
-            out.append(current[0])
-        return out
-
-    def answer(self, ids, count):
-        return self.tokens(self.encode([ids]), count, 1)
-
-
-def same_disk(one, other):
-    return os.stat(one).st_dev == os.stat(other).st_dev
-
-
-def candle_prepare(model, folder, gguf):
+def candle_prepare(model, folder):
     """The file that candle's quantized T5 reads: Hugging Face names, matrices in Q8_0."""
     import gguf as writer
 
@@ -324,5 +217,4 @@ ENGINES = {
     "onnxruntime-f32": (lambda *where: OnnxRuntime.prepare(*where, False), OnnxRuntime),
     "ctranslate2-int8": (CTranslate2.prepare, CTranslate2),
     "candle-q8_0": (candle_prepare, None),
-    "llama.cpp-q8_0": (LlamaCpp.prepare, LlamaCpp),
 }

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 MODELS = ["t5-small", "flan-t5-small", "t5-base"]
-ENGINES = ["onnxruntime-int8", "onnxruntime-f32", "ctranslate2-int8", "candle-q8_0", "llama.cpp-q8_0"]
+ENGINES = ["onnxruntime-int8", "onnxruntime-f32", "ctranslate2-int8", "candle-q8_0"]
 PACKAGES = ["numpy", "safetensors", "onnx", "onnxruntime", "ctranslate2", "gguf"]
 # (key, heading, whether more is better). Peak memory is read after encoder128 and greedy, before anything larger.
 METRICS = [
@@ -28,24 +29,26 @@ METRICS = [
     ("load", "load, ms", False),
 ]
 SOURCE, NEW = 128, 64
-# One uncounted and one counted run of these take minutes at 64 tokens: they compute cross-attention's keys and values
-# again in every step.
-SHORT = {"candle-q8_0": 17, "llama.cpp-q8_0": 9}
-LOCK_STEP = {"onnxruntime-int8", "onnxruntime-f32", "candle-q8_0", "llama.cpp-q8_0"}
-# Of 16 tokens compared, how many must be ours. A float32 engine, or one with blocks of 32 values as in our file, may
-# leave us where two are almost equally likely; int8 with one scale for a tensor or a row leaves us much sooner.
-COMPARED, LEAST, LEAST_INT8 = 16, 8, 1
+# Tokens decoded in the batch of 16 by what would take minutes for 64: it computes cross-attention's keys and values
+# anew in every step.
+SHORT = {"candle-q8_0": 17}
+# These have no beam search.
+LOCK_STEP = {"onnxruntime-int8", "onnxruntime-f32", "candle-q8_0"}
+# Of 16 tokens compared with those of our float32 file, how many must be the same for every prompt. A float32 engine may
+# leave us where two tokens are almost equally likely; 8-bit ones, which round activations with one scale for a row or
+# a tensor, leave us soon, so that only the first token, which is sure for these prompts, tells that the model is right.
+COMPARED, LEAST, LEAST_8_BIT = 16, 8, 1
 PROMPTS = [
     "translate English to German: The house is wonderful.",
-    "Answer the question: What is the capital of France?",
-    "summarize: The lighthouse on the northern cape was built in 1871 after three ships were lost in a single winter. "
-    "Its lamp burned whale oil at first, later paraffin, and was changed to electricity in 1934.",
+    "translate English to French: The cat is sleeping on the sofa.",
+    "Is the following sentence positive or negative? I loved this movie.",
+    "What is the capital of France?",
 ]
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("scratch", help="folder for the engines and the converted models (3 GB with all of them)")
+    parser.add_argument("scratch", help="folder for the engines and the converted models")
     parser.add_argument("--models", default=",".join(MODELS), help="shapes to measure, or folders with a checkpoint")
     parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--metrics", default=",".join(key for key, *_ in METRICS))
@@ -55,7 +58,7 @@ def arguments():
     parser.add_argument("--cpu", type=int, default=1, help="the processor that one thread is pinned to")
     parser.add_argument("--real", help="checkpoint with a tokenizer whose answers are compared; 'none' leaves it out")
     parser.add_argument("--bin", default=f"{ROOT}/target/release", help="folder with t5 and t5-quantize")
-    parser.add_argument("--build-minutes", type=float, default=20, help="longest build of candle's or llama.cpp's")
+    parser.add_argument("--build-minutes", type=float, default=20, help="longest build of candle's")
     parser.add_argument("--record", action="store_true", help="also write a JSON file to runtime/benches/record")
     args = parser.parse_args()
     args.scratch = os.path.abspath(args.scratch)
@@ -87,22 +90,27 @@ def built(args, name, command, environment):
     log = f"{args.scratch}/{name}.log"
     try:
         with open(log, "w") as out:
-            subprocess.run(
-                command, check=True, stdout=out, stderr=out, timeout=60 * args.build_minutes,
-                env={**os.environ, **environment},
+            # A group of its own, so that a build that takes too long ends with all its compilers.
+            process = subprocess.Popen(
+                command, stdout=out, stderr=out, env={**os.environ, **environment}, start_new_session=True
             )
+        code = process.wait(60 * args.build_minutes)
     except FileNotFoundError as error:
         return f"cannot be built here: {error}"
-    except subprocess.TimeoutExpired:
+    except BaseException as stopped:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+        if not isinstance(stopped, subprocess.TimeoutExpired):
+            raise
         return f"not built within {args.build_minutes:g} minutes (see {log})"
-    except subprocess.CalledProcessError as error:
-        return f"its build ended with {error.returncode} (see {log})"
+    if code != 0:
+        return f"its build ended with {code} (see {log})"
     open(done, "w").close()
     return None
 
 
-def install(args):
-    """The engines from their registries into the scratch folder; the engines left out, with reasons."""
+def enter_environment(args):
+    """Installs the Python packages into the scratch folder and goes on in its interpreter."""
     os.makedirs(args.scratch, exist_ok=True)
     python = f"{args.scratch}/venv/bin/python"
     if not os.path.exists(f"{args.scratch}/venv.built"):
@@ -110,6 +118,12 @@ def install(args):
         subprocess.run([sys.executable, "-m", "venv", f"{args.scratch}/venv"], check=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
         open(f"{args.scratch}/venv.built", "w").close()
+    if os.path.realpath(sys.prefix) != os.path.realpath(f"{args.scratch}/venv"):
+        os.execv(python, [python, os.path.abspath(__file__), *sys.argv[1:]])
+
+
+def build(args):
+    """Engines that are compiled here; those that are left out, with reasons."""
     missing = {}
     if "candle-q8_0" in args.engines:
         # Built from a copy, so that its lock file and outputs stay out of the repository.
@@ -117,10 +131,6 @@ def install(args):
         command = ["cargo", "build", "--release", "--manifest-path", f"{args.scratch}/candle/Cargo.toml"]
         command += ["--target-dir", f"{args.scratch}/candle/target"]
         missing["candle-q8_0"] = built(args, "candle", command, {"RUSTFLAGS": "-C target-cpu=native"})
-    if "llama.cpp-q8_0" in args.engines:
-        command = [python, "-m", "pip", "install", "--no-binary", "llama-cpp-python", "llama-cpp-python"]
-        environment = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF"}
-        missing["llama.cpp-q8_0"] = built(args, "llama-cpp-python", command, environment)
     return {name: reason for name, reason in missing.items() if reason}
 
 
@@ -179,7 +189,8 @@ class Ours:
     def __init__(self, args, kind, gguf):
         self.args, self.gguf, self.name = args, gguf, f"pocket-t5 {kind}"
         self.isa = kind.partition("@")[2]
-        self.version = subprocess.run([f"{args.bin}/t5", "--version"], check=True, capture_output=True, text=True).stdout.split()[-1]
+        version = subprocess.run([f"{args.bin}/t5", "--version"], check=True, capture_output=True, text=True)
+        self.version = version.stdout.split()[-1]
 
     def bench(self, *options):
         isa = ["--isa", self.isa] if self.isa else []
@@ -217,13 +228,13 @@ def quantized(args, folder, model, kind):
     return path
 
 
-def prepared(args, name, model, folder, gguf):
+def prepared(name, model, folder):
     """The folder of a checkpoint converted for one engine, made once; in a process of its own, for its memory."""
     target = f"{folder}/{name}"
     if not os.path.exists(f"{target}/done"):
         os.makedirs(target, exist_ok=True)
         code = "import sys; from engines import ENGINES; ENGINES[sys.argv[1]][0](*sys.argv[2:])"
-        command = [sys.executable, "-c", code, name, model, target, gguf]
+        command = [sys.executable, "-c", code, name, model, target]
         done = subprocess.run(command, cwd=HERE, capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
@@ -233,12 +244,12 @@ def prepared(args, name, model, folder, gguf):
 
 def started(args, model, folder, missing):
     """All peers with a checkpoint loaded; engines that cannot are put into `missing`."""
-    gguf, engines = quantized(args, folder, model, "q8_0"), []
+    engines = []
     for name in args.engines:
         if name in missing:
             continue
         try:
-            engines.append(Engine(args, name, prepared(args, name, model, folder, gguf)))
+            engines.append(Engine(args, name, prepared(name, model, folder)))
         except RuntimeError as error:
             missing[name] = str(error)
     return engines
@@ -270,7 +281,7 @@ def compare_answers(args, missing):
             found = engine.ask(answer=source, tokens=COMPARED)["ids"]
             counts.append(first_difference(found, f32))
         same[engine.name] = counts
-        if min(counts) < (LEAST_INT8 if engine.name.endswith("int8") else LEAST):
+        if min(counts) < (LEAST if engine.name.endswith("f32") else LEAST_8_BIT):
             wrong.append(f"{engine.name} agrees with our float32 answers on {counts} first tokens only")
         engine.close()
     return same, wrong
@@ -366,8 +377,13 @@ def record(args, results, same, missing):
         "date": day, "commit": commit.strip(), "machine": host, "threads": args.threads, "repeats": args.repeats,
         "source_tokens": SOURCE, "new_tokens": NEW, "models": results, "same_first_tokens": same, "left_out": missing,
     }
+    # A list: later runs of a day add to it.
+    runs = []
+    if os.path.exists(path):
+        with open(path) as file:
+            runs = json.load(file)
     with open(path, "w") as file:
-        json.dump(contents, file, indent=1)
+        json.dump([*runs, contents], file, indent=1)
         file.write("\n")
     say(f"written: {path}")
 
@@ -377,10 +393,8 @@ def main():
     for program in ("t5", "t5-quantize"):
         if not os.path.exists(f"{args.bin}/{program}"):
             sys.exit(f"{args.bin}/{program} is not there: cargo build --release -p t5-runtime -p t5-quantize, or --bin")
-    missing = install(args)
-    python = f"{args.scratch}/venv/bin/python"
-    if os.path.realpath(sys.prefix) != os.path.realpath(f"{args.scratch}/venv"):
-        os.execv(python, [python, os.path.abspath(__file__), *sys.argv[1:]])
+    enter_environment(args)
+    missing = build(args)
     threads = str(args.threads)
     os.environ.update(OMP_NUM_THREADS=threads, RAYON_NUM_THREADS=threads)
 
@@ -391,7 +405,8 @@ def main():
     for name in args.models:
         results[name] = measure(args, name, missing)
         table(args, name, results[name])
-    print(f"\nMedians of {args.repeats}, {args.threads} thread(s); in brackets: how many times faster or smaller ours is.")
+    brackets = "in brackets: how many times faster or smaller the first line is"
+    print(f"\nMedians of {args.repeats}, {args.threads} thread(s); {brackets}.")
     if "beams4" in args.metrics:
         print("² 4 sequences in lock step, without a search: less work than 4 beams.")
     for engine, reason in missing.items():
