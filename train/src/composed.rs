@@ -7,6 +7,7 @@
 //! attention's products and the loss are f32.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
 
 use candle_core::{D, DType, Device, Tensor, Var};
@@ -202,9 +203,8 @@ impl<'a> Pass<'a> {
         for block in 0..blocks {
             let at = |role| self.parameter(role, Some(stack), Some(block));
             let owner = if self.model.config().relative_bias_per_block { block } else { 0 };
-            if !biases.contains_key(&owner) {
-                let table = self.parameter(Role::RelativeBias, Some(stack), Some(owner));
-                biases.insert(owner, self.position_bias(table, stack)?);
+            if let Entry::Vacant(bias) = biases.entry(owner) {
+                bias.insert(self.position_bias(self.parameter(Role::RelativeBias, Some(stack), Some(owner)), stack)?);
             }
             let y = self.norm(&x, at(Role::AttentionNorm))?;
             let y = Attention {
