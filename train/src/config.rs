@@ -46,6 +46,39 @@ pub struct Run {
     pub threads: usize,
     /// Of the products with parameters; parameters and everything else are f32.
     pub precision: Precision,
+    /// Where the passes run. Runs begun before there was a choice do not name it.
+    #[serde(default)]
+    pub device: Place,
+}
+
+/// Where forward and backward passes run; parameters and the optimiser stay in main memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// The fused operations on the processor.
+    #[default]
+    Cpu,
+    /// The first NVIDIA GPU.
+    Cuda,
+}
+
+impl Place {
+    /// The device, or `None` for the processor.
+    ///
+    /// # Errors
+    /// Where this program was built without the feature, or there is no such device.
+    pub fn device(self) -> Result<Option<candle_core::Device>> {
+        if self == Place::Cpu {
+            return Ok(None);
+        }
+        if !candle_core::utils::cuda_is_available() {
+            let what = "expected cpu, since this t5-train was built without --features cuda; found cuda";
+            return Err(Error::config("configuration", "run.device", what));
+        }
+        candle_core::Device::new_cuda(0)
+            .map(Some)
+            .map_err(|error| Error::config("configuration", "run.device", format!("no NVIDIA GPU: {error}")))
+    }
 }
 
 /// The model.
@@ -421,6 +454,14 @@ mod tests {
         assert!(message("[run]\nsteps = 0", &[]).contains("run.steps: expected 1 to"));
         assert!(message("[optimizer]\nkind = \"adamv\"", &[]).contains("did you mean adamw?"));
         assert!(message("[run\n", &[]).contains("TOML"));
+    }
+
+    #[test]
+    #[cfg(not(feature = "cuda"))]
+    fn a_device_that_was_not_built_in_is_refused() {
+        let config = Config::parse("run.toml", "", &["run.device=cuda".to_owned()]).unwrap();
+        assert!(config.run.device.device().unwrap_err().to_string().contains("built without --features cuda"));
+        assert_eq!(message("", &["run.device=gpu"]), "run.toml: configuration: gpu is not known; did you mean cpu?");
     }
 
     #[test]

@@ -90,10 +90,13 @@ pub fn write_tensors<'a>(
     let views = tensors.iter().map(|(name, values)| (name.as_str(), values));
     // Under another name first: somebody may have the old file mapped.
     let partial = path.with_extension("partial");
+    // The library makes files that nobody else may read; ours are to have the mode that new files have here.
+    let created = File::create(&partial).and_then(|file| file.metadata()).map_err(Error::io(path))?;
     let written = safetensors::serialize_to_file(views, Some(metadata), &partial).map_err(|error| match error {
         safetensors::SafeTensorError::IoError(source) => Error::Io { path: path.to_owned(), source },
         error => Error::file(path, error.to_string()),
     });
+    let written = written.and_then(|()| fs::set_permissions(&partial, created.permissions()).map_err(Error::io(path)));
     let synced = written.and_then(|()| File::open(&partial).and_then(|file| file.sync_all()).map_err(Error::io(path)));
     let renamed = synced.and_then(|()| fs::rename(&partial, path).map_err(Error::io(path)));
     if renamed.is_err() {
@@ -130,5 +133,25 @@ impl TensorFile {
             return Err(damaged(format!("{name}: expected f32 values, found {:?}", view.dtype())));
         }
         Ok(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_are_read_back_and_the_file_is_as_readable_as_any_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("model.safetensors"), folder.path().join("other"));
+        for values in [[1.5f32, -2.0], [0.25, 8.0]] {
+            let shape: &[usize] = &[2];
+            write_tensors(&path, [("x".to_owned(), shape, Cow::Borrowed(values.as_slice()))]).unwrap();
+            assert_eq!(TensorFile::open(&path).unwrap().read("x").unwrap(), values);
+        }
+        File::create(&other).unwrap();
+        let permissions = |path: &Path| fs::metadata(path).unwrap().permissions();
+        assert_eq!(permissions(&path), permissions(&other));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");
     }
 }

@@ -15,6 +15,7 @@ pub mod vocabulary;
 
 // What it does with it.
 pub mod checkpoint;
+mod composed;
 pub mod config;
 pub mod error;
 pub mod evaluate;

@@ -159,7 +159,11 @@ fn vocab(config: &Config, arguments: &VocabArguments) -> Result<()> {
 fn run(config: &Config) -> Result<()> {
     let pipeline = Pipeline::load(config)?;
     eprint!("{}", data::inspect(&pipeline.tasks, &pipeline.vocabulary, 0));
-    let model = pipeline::model(config, &pipeline.vocabulary)?.with_precision(config.run.precision)?;
+    let mut model = pipeline::model(config, &pipeline.vocabulary)?;
+    if let Some(device) = config.run.device.device()? {
+        model = model.composed_on(device);
+    }
+    let model = model.with_precision(config.run.precision)?;
     eprintln!("model: {} parameters in {} tensors", model.parameters(), model.vars().len());
     let extra = pipeline::model_files(config, model.config(), &pipeline.vocabulary)?;
     let parts = Parts {

@@ -9,6 +9,7 @@ use t5_runtime::config::T5Config;
 use t5_runtime::position::Buckets;
 use t5_runtime::schema::{self, Role, Stack, TensorId, TensorSpec};
 
+use crate::composed::Composed;
 use crate::init::{self, Scheme};
 use crate::kernels::Precision;
 use crate::ops::attention::{Attention, Kind, PositionBias};
@@ -40,6 +41,8 @@ pub struct Model {
     vars: Arc<Vec<Var>>,
     gradients: Arc<Gradients>,
     precision: Precision,
+    /// Where passes run, if not as fused operations on the CPU.
+    composed: Option<Composed>,
 }
 
 impl Model {
@@ -91,7 +94,18 @@ impl Model {
             vars: Arc::new(vars),
             gradients: Arc::new(gradients),
             precision: Precision::F32,
+            composed: None,
         })
+    }
+
+    /// The same model whose passes run on a device, composed of candle's own operations. Parameters, gradients and
+    /// the optimiser stay in main memory.
+    ///
+    /// On the CPU this is slower than the fused operations and gives the same results, dropout masks included; on
+    /// others, masks come from the device's own generator.
+    pub fn composed_on(mut self, device: Device) -> Model {
+        self.composed = Some(Composed::new(device));
+        self
     }
 
     /// The same model with products of another precision while training.
@@ -99,7 +113,7 @@ impl Model {
     /// # Errors
     /// Where this machine has no such products.
     pub fn with_precision(mut self, precision: Precision) -> Result<Model> {
-        if !precision.is_available() {
+        if self.composed.is_none() && !precision.is_available() {
             let what = format!("run.precision: this processor has no {precision:?} products (AVX512_BF16); take f32");
             return Err(Error::Invalid(what));
         }
@@ -132,6 +146,18 @@ impl Model {
         self.specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum()
     }
 
+    /// The precision of products with parameters while training.
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// To be called when parameters were changed.
+    pub(crate) fn changed(&self) {
+        if let Some(composed) = &self.composed {
+            composed.changed();
+        }
+    }
+
     /// A copy of one parameter's values.
     ///
     /// # Errors
@@ -153,6 +179,7 @@ impl Model {
             }
             update_in_place(var, |old| old.copy_from_slice(&values))?;
         }
+        self.changed();
         Ok(())
     }
 
@@ -161,6 +188,10 @@ impl Model {
     /// # Errors
     /// Where memory runs out.
     pub fn backward(&self, sequences: Sequences, options: &LossOptions, dropout: Plan) -> Result<(f32, Statistics)> {
+        if let Some(composed) = &self.composed {
+            check(&sequences)?;
+            return Ok(composed.loss(self, &sequences, options, dropout, true)?);
+        }
         let (loss, statistics) = self.loss(sequences, options, dropout, true)?;
         // Activations' gradients die inside; parameters' are in the shared buffers.
         loss.backward()?;
@@ -172,6 +203,10 @@ impl Model {
     /// # Errors
     /// Where memory runs out.
     pub fn evaluate(&self, sequences: Sequences, options: &LossOptions) -> Result<(f32, Statistics)> {
+        if let Some(composed) = &self.composed {
+            check(&sequences)?;
+            return Ok(composed.loss(self, &sequences, options, Plan::OFF, false)?);
+        }
         let (loss, statistics) = self.loss(sequences, options, Plan::OFF, false)?;
         Ok((loss.to_scalar::<f32>()?, statistics))
     }
@@ -183,9 +218,7 @@ impl Model {
         dropout: Plan,
         training: bool,
     ) -> Result<(Tensor, Statistics)> {
-        if sequences.decoder_input_ids.is_empty() {
-            return Err(Error::Invalid("batch: no decoder tokens".to_owned()));
-        }
+        check(&sequences)?;
         let pass = self.pass(sequences, dropout, training);
         let output = self.forward(&pass)?;
         let statistics = Arc::new(Mutex::new(Statistics::default()));
@@ -209,7 +242,10 @@ impl Model {
     /// # Errors
     /// Where memory runs out.
     pub fn logits(&self, sequences: Sequences) -> Result<Vec<f32>> {
-        let output = self.forward(&self.pass(sequences, Plan::OFF, false))?;
+        let output = match &self.composed {
+            Some(composed) => composed.output(self, &sequences)?,
+            None => self.forward(&self.pass(sequences, Plan::OFF, false))?,
+        };
         Ok(cross_entropy::logits(&output, self.vars[self.head()].as_tensor(), self.config.logits_scale())?)
     }
 
@@ -235,7 +271,7 @@ impl Model {
             decoder,
             dropout: pass.dropout.at(Place::Embedding, decoder, 0),
         })?;
-        let buckets = self.buckets(pass, stack);
+        let buckets = self.buckets(&pass.sequences, stack);
         for block in 0..blocks {
             x = x.apply_op1(self.self_attention(pass, stack, block, &buckets))?;
             if let Some(memory) = memory {
@@ -321,8 +357,8 @@ impl Model {
     }
 
     /// The bucket of each distance `key - query`, from `1 - longest` to `longest - 1`.
-    fn buckets(&self, pass: &Pass, stack: Stack) -> Arc<Vec<u32>> {
-        let lengths = pass.sequences.spans.iter().map(|span| match stack {
+    pub(crate) fn buckets(&self, sequences: &Sequences, stack: Stack) -> Arc<Vec<u32>> {
+        let lengths = sequences.spans.iter().map(|span| match stack {
             Stack::Encoder => span.encoder_len,
             Stack::Decoder => span.decoder_len,
         });
@@ -333,12 +369,20 @@ impl Model {
         Arc::new((0..2 * longest - 1).map(|position| buckets.of(longest - 1, position) as u32).collect())
     }
 
-    fn head(&self) -> usize {
+    /// Index of the head's matrix.
+    pub(crate) fn head(&self) -> usize {
         let role = if self.config.tie_word_embeddings { Role::TokenEmbedding } else { Role::OutputHead };
         self.index(role, None, None)
     }
 
-    fn index(&self, role: Role, stack: Option<Stack>, block: Option<usize>) -> usize {
+    pub(crate) fn index(&self, role: Role, stack: Option<Stack>, block: Option<usize>) -> usize {
         self.index[&TensorId { role, stack, block }]
     }
+}
+
+fn check(sequences: &Sequences) -> Result<()> {
+    if sequences.decoder_input_ids.is_empty() {
+        return Err(Error::Invalid("batch: no decoder tokens".to_owned()));
+    }
+    Ok(())
 }

@@ -141,7 +141,7 @@ impl Optimizer {
         let options = &self.options;
         let clip = options.clip_norm;
         let scale = if clip > 0.0 && gradient_norm > clip { (clip / gradient_norm) as f32 } else { 1.0 };
-        self.slots.par_iter_mut().enumerate().try_for_each(|(index, slots)| {
+        self.slots.par_iter_mut().enumerate().try_for_each(|(index, slots)| -> Result<()> {
             let spec = &model.specs()[index];
             let mut gradient = model.gradients().get(index);
             let vector = spec.shape.len() < 2 || spec.id.role == t5_runtime::schema::Role::RelativeBias;
@@ -153,7 +153,9 @@ impl Optimizer {
             })?;
             gradient.fill(0.0);
             Ok(())
-        })
+        })?;
+        model.changed();
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
 pub mod feed_forward;
+pub mod gather;
 pub mod norm;
 pub mod sequences;
 
