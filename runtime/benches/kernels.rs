@@ -112,7 +112,9 @@ impl Bench {
         ] {
             for (dtype, rows) in [
                 (DType::Q8_0, 1),
+                (DType::Q8_0, 2),
                 (DType::Q8_0, 4),
+                (DType::Q8_0, 8),
                 (DType::Q8_0, 16),
                 (DType::F16, 1),
                 (DType::F16, 4),

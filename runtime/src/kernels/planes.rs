@@ -117,7 +117,7 @@ impl Blocks for Planes {
         let (values, scales, starts) = tile_of::<M>(a, row, blocks);
         let mut out = [v.splat(0.0); M];
         let activations = values.iter().zip(scales).zip(starts);
-        let ahead = [&self.upper, &self.lower].map(|plane| next_group::<M, _>(plane, group, blocks, row));
+        let ahead = [&self.upper, &self.lower].map(|plane| next_group::<V, M, _>(plane, group, blocks, row));
         for (b, (((upper, lower), weight_scales), ((values, scales), starts))) in
             weights.zip(weight_scales).zip(activations).enumerate()
         {

@@ -200,14 +200,11 @@ pub(crate) fn tile_of<const M: usize>(
     (values.as_chunks().0, scales.as_chunks().0, starts.as_chunks().0)
 }
 
-/// Rows of a tile that prefetches.
-const PREFETCHING_ROWS: usize = 3;
-
-/// What the tiles of the group after this one read, for the first tile of many rows to prefetch: such tiles compute
-/// longer than they wait for memory, and the hardware's own prefetching stops at every page. Else nothing.
+/// What the tiles of the group after this one read, for the first full tile to prefetch: full tiles compute longer than
+/// they wait for memory, and the hardware's own prefetching stops at every page. Smaller ones are slower for it.
 #[inline(always)]
-pub(crate) fn next_group<const M: usize, T>(weights: &[T], group: usize, blocks: usize, row: usize) -> &[T] {
-    let wanted = M >= PREFETCHING_ROWS && row == 0;
+pub(crate) fn next_group<V: Simd, const M: usize, T>(weights: &[T], group: usize, blocks: usize, row: usize) -> &[T] {
+    let wanted = M == V::ROWS_Q8 && row == 0;
     weights.get((group + 1) * blocks..(group + 2) * blocks).filter(|_| wanted).unwrap_or_default()
 }
 
@@ -227,7 +224,7 @@ impl Blocks for Q8 {
         let (values, scales, starts) = tile_of::<M>(a, row, blocks);
         let mut out = [v.splat(0.0); M];
         let activations = values.iter().zip(scales).zip(starts);
-        let ahead = next_group::<M, _>(&self.weights, group, blocks, row);
+        let ahead = next_group::<V, M, _>(&self.weights, group, blocks, row);
         for (b, ((weights, weight_scales), ((values, scales), starts))) in
             weights.iter().zip(weight_scales).zip(activations).enumerate()
         {
