@@ -1,7 +1,7 @@
 //! The built-in model: the reference's answers from before quantisation.
 
 use t5_runtime::kernels::Kernels;
-use t5_runtime::{GenerateOptions, Model, ModelOptions};
+use t5_runtime::{GenerateOptions, Lookup, Model, ModelOptions};
 use t5_tests::golden::{Golden, difference};
 use t5_tests::paths;
 
@@ -63,4 +63,54 @@ fn every_instruction_set_gives_the_same_bits() {
     for kernels in Kernels::available() {
         assert!(run(kernels.isa().name()) == scalar, "{}", kernels.isa().name());
     }
+}
+
+#[test]
+fn looking_tokens_up_in_the_source_changes_nothing_but_the_number_of_passes() {
+    let golden = golden();
+    let mut session = Model::pocket().unwrap().session();
+    let texts = golden.cases.iter().map(|case| case.text("text"));
+    let copies = [
+        "fix: The tall man and his brother walk to the old station every morning.",
+        "fix: She have three cats and two dogs, and the cats and two dogs sleep in the house.",
+        "translate English to German: one two one two one two one two one two one two one two",
+    ];
+    let (mut passes, mut tokens) = (0, 0);
+    for text in texts.chain(copies) {
+        let variants = [
+            GenerateOptions::default(),
+            GenerateOptions { logprobs: false, ..Default::default() },
+            GenerateOptions { min_new_tokens: 30, logprobs: false, ..Default::default() },
+            GenerateOptions { repetition_penalty: 1.3, no_repeat_ngram: 3, min_new_tokens: 9, ..Default::default() },
+            GenerateOptions { prefix: "The tall".to_owned(), ..Default::default() },
+            GenerateOptions { max_new_tokens: Some(5), suppress: vec![3], ..Default::default() },
+        ];
+        for options in variants {
+            let options = GenerateOptions { max_new_tokens: options.max_new_tokens.or(Some(40)), ..options };
+            let mut run = |lookup: Lookup| {
+                let options = GenerateOptions { lookup, ..options.clone() };
+                let mut generation = session.generate(text, &options).unwrap();
+                while generation.step() {}
+                let passes = generation.passes();
+                let output = generation.finish().remove(0);
+                let bits: Vec<u32> = output.logprobs.iter().map(|value| value.to_bits()).collect();
+                (passes, (output.text, output.ids, bits, output.score.to_bits(), output.finish))
+            };
+            let (plain, with) = (run(Lookup::Off), run(Lookup::On));
+            assert_eq!(with.1, plain.1, "{text}, {options:?}");
+            assert_eq!(plain.0, plain.1.1.len());
+            passes += with.0;
+            tokens += plain.0;
+        }
+    }
+    println!("{passes} passes for {tokens} tokens");
+    assert!(passes < tokens, "{passes} passes for {tokens} tokens");
+    // A sentence without a slip is all copied.
+    let options = GenerateOptions { lookup: Lookup::On, ..Default::default() };
+    let mut generation = session.generate(copies[0], &options).unwrap();
+    while generation.step() {}
+    let passes = generation.passes();
+    let output = generation.finish().remove(0);
+    assert_eq!(output.text, copies[0].trim_start_matches("fix: "));
+    assert!(2 * passes < output.ids.len(), "{passes} passes for {} tokens", output.ids.len());
 }

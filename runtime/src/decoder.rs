@@ -225,6 +225,18 @@ impl DecoderState {
         s: &mut Scratch,
     ) {
         self.run(shared, weights, queries, alignment, s);
+        self.head(shared, weights, wanted, logits, s);
+    }
+
+    /// The head over the rows of the last pass whose index is in `wanted`: `logits` becomes `[wanted, vocab_size]`.
+    pub fn head(
+        &mut self,
+        shared: &Shared,
+        weights: &DecoderWeights,
+        wanted: &[usize],
+        logits: &mut Vec<f32>,
+        s: &mut Scratch,
+    ) {
         self.choose(shared, weights, wanted);
         let logits = part(logits, wanted.len() * weights.head.n());
         let chosen = &self.chosen[..wanted.len() * shared.config.d_model];

@@ -44,7 +44,7 @@ mod threads;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
-pub use generate::{EarlyStopping, Finish, GenerateOptions, Generation, LengthPenalty, Output};
+pub use generate::{EarlyStopping, Finish, GenerateOptions, Generation, LengthPenalty, Lookup, Output};
 pub use model::{Model, ModelOptions};
 pub use session::{Alignment, Score, Session};
 pub use threads::physical_cores;

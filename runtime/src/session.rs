@@ -223,14 +223,32 @@ impl Session {
         Ok(())
     }
 
-    /// One pass of the decoder: the likeliest token after the last of the queries, among those not in `except`.
-    pub(crate) fn best_token(&mut self, queries: &[Query], except: &[u32]) -> Result<u32> {
+    /// One pass of the decoder's blocks; [`Session::best_token`] and [`Session::run_head`] go on from there.
+    pub(crate) fn run_blocks(&mut self, queries: &[Query]) -> Result<()> {
+        let weights = self.model.weights();
+        let decoder = weights.decoder()?;
+        if let Some(state) = &mut self.decoder {
+            state.run(&weights.shared, decoder, queries, None, &mut self.scratch);
+        }
+        Ok(())
+    }
+
+    /// The likeliest token after one query of the last pass, among those not in `except`.
+    pub(crate) fn best_token(&mut self, query: usize, except: &[u32]) -> Result<u32> {
         let weights = self.model.weights();
         let decoder = weights.decoder()?;
         let Some(state) = &mut self.decoder else { return Ok(0) };
-        state.run(&weights.shared, decoder, queries, None, &mut self.scratch);
-        let last = queries.len() - 1;
-        Ok(state.best(&weights.shared, decoder, last, except, &mut self.logits, &mut self.scratch))
+        Ok(state.best(&weights.shared, decoder, query, except, &mut self.logits, &mut self.scratch))
+    }
+
+    /// Logits after the wanted queries of the last pass, then in `self.logits`.
+    pub(crate) fn run_head(&mut self, wanted: &[usize]) -> Result<()> {
+        let weights = self.model.weights();
+        let decoder = weights.decoder()?;
+        if let Some(state) = &mut self.decoder {
+            state.head(&weights.shared, decoder, wanted, &mut self.logits, &mut self.scratch);
+        }
+        Ok(())
     }
 
     /// Makes sequence `first + i` continue what was sequence `first + parents[i]`, over positions below `len`.

@@ -54,6 +54,14 @@ pub struct InputArgs {
     pub input: Option<PathBuf>,
 }
 
+/// When tokens are looked up.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    Auto,
+    On,
+    Off,
+}
+
 /// Which formula compares beams of different length.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Penalty {
@@ -119,6 +127,10 @@ pub struct GenerateArgs {
     /// Never generate the same N tokens in a row twice
     #[arg(long, value_name = "N")]
     pub no_repeat_ngram: Option<usize>,
+    /// Greedy search of one text tries tokens that follow its last ones in the source [default: where that costs
+    /// next to nothing]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub lookup: Option<When>,
     /// Text that each result must begin with
     #[arg(long, value_name = "TEXT")]
     pub prefix: Option<String>,

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Instant;
 
 use serde_json::json;
-use t5_runtime::{GenerateOptions, LengthPenalty, Session};
+use t5_runtime::{GenerateOptions, LengthPenalty, Lookup, Session};
 
 use super::args::BenchArgs;
 use super::input::{open_model, sessions};
@@ -45,6 +45,8 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         length_penalty: LengthPenalty::T5 { alpha: 0.6 },
         // Tokens are all that is asked for, as in the command's plain output.
         logprobs: false,
+        // A step is one token.
+        lookup: Lookup::Off,
         ..GenerateOptions::default()
     };
     // The first run warms caches and grows buffers.

@@ -4,9 +4,9 @@ use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
 use serde_json::json;
-use t5_runtime::{EarlyStopping, GenerateOptions, LengthPenalty, Model, Output, Session};
+use t5_runtime::{EarlyStopping, GenerateOptions, LengthPenalty, Lookup, Model, Output, Session};
 
-use super::args::{GenerateArgs, Penalty, Stopping};
+use super::args::{GenerateArgs, Penalty, Stopping, When};
 use super::input::{Lines, open_model, sessions};
 use super::usage;
 
@@ -100,6 +100,11 @@ fn options(args: &GenerateArgs, model: &Model) -> GenerateOptions {
     options.seed = args.seed.unwrap_or(0);
     options.repetition_penalty = args.repetition_penalty.unwrap_or(options.repetition_penalty);
     options.no_repeat_ngram = args.no_repeat_ngram.unwrap_or(options.no_repeat_ngram);
+    options.lookup = match args.lookup {
+        Some(When::On) => Lookup::On,
+        Some(When::Off) => Lookup::Off,
+        Some(When::Auto) | None => Lookup::Auto,
+    };
     options.prefix = args.prefix.clone().unwrap_or_default();
     options.stop = args.stop.clone();
     // Plain output shows text only.

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::beam::{BeamSearch, Hypothesis};
+use super::lookup::{self, Lookup};
 use super::options::{GenerateOptions, Plan};
 use super::single::SingleSearch;
 use super::{Finish, Output};
@@ -56,6 +57,9 @@ pub(super) struct Decoding {
     started: bool,
     queries: Vec<Query>,
     wanted: Vec<usize>,
+    lookup: Option<Lookup>,
+    /// Passes of the decoder.
+    pub passes: usize,
 }
 
 impl Decoding {
@@ -75,16 +79,22 @@ impl Decoding {
                 cancelled: false,
             })
             .collect();
+        let proposals = match sources {
+            [source] if plan.looks_up(&session.model) => Some(Lookup::new(source)),
+            _ => None,
+        };
         Ok(Decoding {
+            lookup: proposals,
+            passes: 0,
             documents,
             started: false,
-            queries: Vec::with_capacity(sources.len() * sequences.max(1 + plan.prefix.len())),
-            wanted: Vec::with_capacity(sources.len() * sequences),
+            queries: Vec::with_capacity(sources.len() * sequences.max(1 + plan.prefix.len()) + lookup::MANY),
+            wanted: Vec::with_capacity(sources.len() * sequences + lookup::MANY),
             plan,
         })
     }
 
-    /// Generates one token for every live sequence. False when all documents are done.
+    /// Generates one token for every live sequence, or several for a single one. False when all documents are done.
     pub fn step(&mut self, session: &mut Session) -> Result<bool> {
         if let Some(cancel) = &self.plan.options.cancel
             && cancel.load(Ordering::Relaxed)
@@ -117,15 +127,9 @@ impl Decoding {
         if self.queries.is_empty() {
             return Ok(false);
         }
-        // Side by side the full product is no slower: its weights are read once for all.
-        if let (true, &[_]) = (self.plan.needs_only_best(), &self.wanted[..])
-            && let Some(Document { search: Search::Single(search), .. }) =
-                self.documents.iter_mut().find(|document| !document.is_done())
-        {
-            let token = session.best_token(&self.queries, search.except(&self.plan))?;
-            search.advance_by(&self.plan, token);
-            self.started = true;
-            return Ok(!search.is_done());
+        self.passes += 1;
+        if self.wanted.len() == 1 && (self.lookup.is_some() || self.plan.needs_only_best()) {
+            return self.step_greedily(session);
         }
         session.run_decoder(&self.queries, &self.wanted, None)?;
         self.started = true;
@@ -152,6 +156,57 @@ impl Decoding {
             }
         }
         Ok(self.documents.iter().any(|document| !document.is_done()))
+    }
+
+    /// Goes on with the only live sequence, by a token and those of the proposals after it that are right.
+    fn step_greedily(&mut self, session: &mut Session) -> Result<bool> {
+        let plan = &self.plan;
+        let Some(document) = self.documents.iter_mut().find(|document| !document.is_done()) else { return Ok(false) };
+        let Search::Single(search) = &mut document.search else { return Ok(false) };
+        let first = self.wanted[0];
+        if let Some(lookup) = &mut self.lookup {
+            let room = plan.max_new - search.first().ids.len() - 1;
+            for (i, &token) in lookup.propose(&search.first().ids, room).iter().enumerate() {
+                self.wanted.push(self.queries.len());
+                self.queries.push(Query { token, sequence: document.first, position: document.position + i });
+            }
+        }
+        session.run_blocks(&self.queries)?;
+        self.started = true;
+        let (kernels, vocab) = (session.model.kernels(), session.model.config().vocab_size);
+        let only_best = plan.needs_only_best();
+        // Side by side the full product is no slower: its weights are read once for all.
+        if only_best {
+            let token = session.best_token(first, search.except(plan))?;
+            search.advance_by(plan, token);
+        } else {
+            session.run_head(&self.wanted)?;
+            search.advance(kernels, plan, &mut session.logits[..vocab]);
+        }
+        let proposed = self.queries[first + 1..].iter().map(|query| query.token);
+        let mut right = 0;
+        for (row, token) in (1..).zip(proposed) {
+            if search.is_done() || search.first().ids.last() != Some(&token) {
+                break;
+            }
+            if only_best && row == 1 {
+                session.run_head(&self.wanted[1..])?;
+            }
+            let row = if only_best { row - 1 } else { row };
+            let logits = &mut session.logits[row * vocab..(row + 1) * vocab];
+            if only_best {
+                search.advance_best(kernels, plan, logits);
+            } else {
+                search.advance(kernels, plan, logits);
+            }
+            right += 1;
+        }
+        document.position += right;
+        let proposed = self.wanted.len() - 1;
+        if let (Some(lookup), 1..) = (&mut self.lookup, proposed) {
+            lookup.learn(proposed, right, search.first().ids.len());
+        }
+        Ok(!search.is_done())
     }
 
     /// The results of every document, best first, at most `n_best` each.

@@ -1,16 +1,17 @@
 //! From a source to text.
 //!
 //! `options` says what may be asked; `single` and `beam` choose tokens, with `processors` and `sample`; `decoding` runs
-//! the searches of any number of documents in lock step; [`Generation`] hands out the text of one as it comes.
+//! the searches of any number of documents in lock step, and `lookup` proposes tokens ahead; [`Generation`] hands out the text of one as it comes.
 
 mod beam;
 mod decoding;
+mod lookup;
 mod options;
 mod processors;
 mod sample;
 mod single;
 
-pub use options::{DEFAULT_MAX_NEW_TOKENS, EarlyStopping, GenerateOptions, LengthPenalty};
+pub use options::{DEFAULT_MAX_NEW_TOKENS, EarlyStopping, GenerateOptions, LengthPenalty, Lookup};
 
 use std::borrow::BorrowMut;
 
@@ -181,8 +182,8 @@ impl<S: BorrowMut<Session>> Generation<S> {
         Some(piece)
     }
 
-    /// Generates one more token without asking for its text; false when there is none. For callers that want
-    /// control between tokens and the results at the end.
+    /// Generates one more token (or a few, see [`GenerateOptions::lookup`]) without asking for their text; false when
+    /// there is none. For callers that want control between tokens and the results at the end.
     pub fn step(&mut self) -> bool {
         if !self.done {
             self.advance();
@@ -241,6 +242,11 @@ impl<S: BorrowMut<Session>> Generation<S> {
             self.advance();
         }
         (self.decoding.results(self.session.borrow()).pop().unwrap_or_default(), self.session)
+    }
+
+    /// Passes of the decoder so far: as many as tokens, or fewer where tokens were proposed.
+    pub fn passes(&self) -> usize {
+        self.decoding.passes
     }
 
     /// Ends it where it is and gives the session back.

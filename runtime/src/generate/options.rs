@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, Result};
 use crate::generation::GenerationDefaults;
+use crate::kernels::Isa;
 use crate::model::Model;
 
 /// New tokens where neither the caller nor the checkpoint sets a limit.
@@ -12,6 +13,9 @@ pub const DEFAULT_MAX_NEW_TOKENS: usize = 256;
 
 /// The highest limit of new tokens.
 pub const MAX_NEW_TOKENS: usize = 1 << 20;
+
+/// Bytes of a decoding step that no cache holds from one step to the next.
+const FROM_MEMORY: usize = 32 << 20;
 
 /// How beams of different length are compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,6 +46,20 @@ pub enum EarlyStopping {
     No,
     /// When no live beam can enter the finished ones at any length.
     Never,
+}
+
+/// Whether greedy search of a single text tries tokens that follow its last ones in the source, several in one pass of
+/// the decoder. Ids and log-probabilities are the same with and without, to the last bit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lookup {
+    /// Where a pass over a few tokens takes hardly longer than over one: with AVX-512, and weights that come from main
+    /// memory. Attempts that fail become rare, so that it loses next to nothing where output repeats no input.
+    #[default]
+    Auto,
+    /// Always: for corrections and summaries, on machines where [`Lookup::Auto`] does not.
+    On,
+    /// Never.
+    Off,
 }
 
 /// Options of one generation. [`GenerateOptions::default`] is greedy search.
@@ -86,6 +104,7 @@ pub struct GenerateOptions {
     /// empty and its score NaN, and a large int8 model is up to a third faster: the likeliest token is found without
     /// looking at all of the head. The text is the same. Other searches always have them.
     pub logprobs: bool,
+    pub lookup: Lookup,
     /// Set to true by another thread, ends the generation before its next token.
     pub cancel: Option<Arc<AtomicBool>>,
 }
@@ -112,6 +131,7 @@ impl Default for GenerateOptions {
             allowed: None,
             stop: Vec::new(),
             logprobs: true,
+            lookup: Lookup::Auto,
             cancel: None,
         }
     }
@@ -286,6 +306,17 @@ impl Plan {
             && self.forbidden.is_empty()
             && self.options.repetition_penalty == 1.0
             && self.options.no_repeat_ngram == 0
+    }
+
+    /// Whether the one sequence of a single text looks tokens up in its source.
+    pub fn looks_up(&self, model: &Model) -> bool {
+        let wanted = match self.options.lookup {
+            Lookup::Auto => model.kernels().isa() == Isa::Avx512 && model.decoder_step_bytes() >= FROM_MEMORY,
+            Lookup::On => true,
+            Lookup::Off => false,
+        };
+        // A stop string ends the ids at the token that completes it.
+        wanted && self.sequences() == 1 && !self.options.samples() && self.options.stop.is_empty()
     }
 
     /// Whether logits must be changed before a token is chosen.

@@ -113,6 +113,13 @@ impl SingleSearch {
         }
     }
 
+    /// As [`SingleSearch::advance_by`], by the likeliest token of a row of logits.
+    pub fn advance_best(&mut self, kernels: Kernels, plan: &Plan, logits: &mut [f32]) {
+        self.except(plan).iter().for_each(|&id| logits[id as usize] = f32::NEG_INFINITY);
+        // All NaN only if the weights are: any token is as wrong as another.
+        self.advance_by(plan, kernels.argmax(logits).unwrap_or(0) as u32);
+    }
+
     /// Tokens that may not come next: the end, before as many tokens as were asked for.
     pub fn except<'a>(&self, plan: &'a Plan) -> &'a [u32] {
         if self.step < plan.options.min_new_tokens { &plan.eos } else { &[] }
