@@ -9,6 +9,8 @@ mod engine;
 mod error;
 mod quantize;
 mod request;
+#[cfg(target_feature = "atomics")]
+mod workers;
 
 pub use buffer::Buffer;
 pub use engine::Engine;

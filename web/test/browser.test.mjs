@@ -81,6 +81,65 @@ inChromium("a model loads, streams, and is aborted; five requests wait their tur
   await close();
 });
 
+/** The pages' own figures of a loaded model, and what it generates. */
+const run = (page, options, source = "a text") =>
+  page.evaluate(
+    async ([options, source]) => {
+      const t5 = await pocket.T5.load("/model.gguf", { cache: false, ...options });
+      const [best] = await t5.generate(source, { maxNewTokens: 20, minNewTokens: 20 }).outputs;
+      const info = await t5.info();
+      t5.dispose();
+      return { ids: best.ids, logprobs: best.logprobs, build: info.build, threads: info.threads, why: info.buildReason };
+    },
+    [options, source],
+  );
+
+inChromium("threads run on an isolated page, one thread elsewhere, and all give the same", async () => {
+  const apart = await open({}, { isolated: true });
+  const page = await apart.tab();
+  const processors = await page.evaluate(() => navigator.hardwareConcurrency);
+  const one = await run(page, { threads: 1 });
+  assert.deepEqual([one.build, one.threads], ["relaxed", 1]);
+  assert.match(one.why, /one thread because one was asked for$/);
+  const four = await run(page, { build: "threads", threads: 4 });
+  assert.deepEqual([four.build, four.threads, four.why], ["threads", 4, "asked for"]);
+  assert.deepEqual([four.ids, four.logprobs], [one.ids, one.logprobs]);
+  const own = await run(page, {});
+  assert.deepEqual([own.ids, own.logprobs], [one.ids, one.logprobs]);
+  if (processors > 1) {
+    assert.equal(own.build, "threads");
+    assert.ok(own.threads > 1 && own.threads <= processors, `${own.threads} threads, ${processors} processors`);
+    assert.match(own.why, /cross-origin isolated, and there are \d+ processors$/);
+  } else {
+    assert.equal(own.build, "relaxed");
+  }
+  await apart.close();
+
+  const plain = await open();
+  const other = await plain.tab();
+  const found = await run(other, { threads: 4 });
+  assert.deepEqual([found.build, found.threads], ["relaxed", 1]);
+  assert.match(found.why, /one thread because the page is not cross-origin isolated$/);
+  assert.deepEqual([found.ids, found.logprobs], [one.ids, one.logprobs]);
+  const forced = await other.evaluate(() => failure(pocket.T5.load("/model.gguf", { build: "threads" })));
+  assert.equal(forced.code, "unsupported");
+  for (const threads of [0, 1.5, 65, "2"]) {
+    const error = await other.evaluate((threads) => failure(pocket.T5.load("/model.gguf", { threads })), threads);
+    assert.equal(error.code, "bad-option");
+  }
+  await plain.close();
+});
+
+inChromium("a page that cannot start threads runs on one, and says so", async () => {
+  const refuse = (_request, response) => response.writeHead(500).end();
+  const { tab, close } = await open({ "/dist/thread.js": refuse }, { isolated: true });
+  const page = await tab();
+  const found = await run(page, { build: "threads", threads: 3 });
+  assert.deepEqual([found.build, found.threads], ["threads", 1]);
+  assert.equal(found.why, "asked for; 2 of 2 workers could not be started");
+  await close();
+});
+
 for (const family of families()) {
   inChromium(`${family} gives the reference's ids with relaxed vectors`, async () => {
     const { tab, close } = await open({ "/family.gguf": file(model(family)) });

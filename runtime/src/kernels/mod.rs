@@ -33,6 +33,8 @@ mod threads;
 pub use attention::{Alignment, Heads, KeyValues, PackedKeyValues};
 pub use matrix::{Matrix, Workspace};
 pub(crate) use memory::Buffer;
+#[cfg(all(target_family = "wasm", target_feature = "atomics"))]
+pub use threads::workers;
 
 use crate::config::Activation;
 use crate::error::{Error, Result};
