@@ -1,11 +1,10 @@
 //! A model and its one working space, driven one token at a time.
 
 use serde_json::json;
-use t5_runtime::checkpoint::Checkpoint;
-use t5_runtime::{Generation, Model, ModelOptions, Session};
+use t5_runtime::{Generation, Model, Session};
 use wasm_bindgen::prelude::*;
 
-use crate::buffer::Buffer;
+use crate::download::Download;
 use crate::error::Failure;
 use crate::request;
 
@@ -30,10 +29,10 @@ type JsResult<T> = Result<T, JsValue>;
 
 #[wasm_bindgen]
 impl Engine {
-    /// Opens a GGUF file and takes the buffer over. Work is shared by `threads` threads, the caller's included, or by as
+    /// Opens a model that has arrived. Work is shared by `threads` threads, the caller's included, or by as
     /// many as there are workers for.
-    pub fn open(name: &str, buffer: Buffer, threads: usize) -> JsResult<Engine> {
-        Ok(Engine::try_open(name, buffer, threads)?)
+    pub fn open(download: Download, threads: usize) -> JsResult<Engine> {
+        Ok(Engine::try_open(download, threads)?)
     }
 
     /// What is loaded: configuration, vocabulary, defaults, instruction set, sizes in bytes. JSON.
@@ -122,11 +121,8 @@ impl Engine {
 }
 
 impl Engine {
-    fn try_open(name: &str, buffer: Buffer, threads: usize) -> Result<Engine, Failure> {
-        let bytes = buffer.into_bytes()?;
-        let size = bytes.len();
-        let checkpoint = Checkpoint::from_gguf(name, bytes)?;
-        let model = Model::from_checkpoint(checkpoint, &ModelOptions::default())?;
+    fn try_open(download: Download, threads: usize) -> Result<Engine, Failure> {
+        let (model, size) = download.into_model()?;
         let session = session(&model, threads);
         let threads = session.threads();
         Ok(Engine { model, bytes: size, threads, work: Work::Idle(Box::new(session)) })

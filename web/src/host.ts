@@ -141,7 +141,7 @@ class Host {
     } catch (error) {
       await writer?.stop();
       // A broken transfer goes on next time; a file that is wrong does not.
-      if (arrived === size) await models?.delete(source);
+      if (arrived === size || asT5Error(error).code === "bad-model") await models?.delete(source);
       throw error;
     }
   }
@@ -157,30 +157,30 @@ class Host {
   ): Promise<Engine> {
     const { module, workers } = await loading;
     throwIfAborted(signal);
-    // The whole file's memory, before anything is transferred.
-    const buffer = new module.Buffer(file.size);
+    // The whole model's memory, before anything is transferred.
+    const download = new module.Download(file.name, file.size, sha256 !== undefined);
     try {
       let reported = 0;
       for await (const chunk of file.chunks()) {
         throwIfAborted(signal);
-        buffer.append(chunk);
+        download.append(chunk);
         await keep?.(chunk);
-        if (buffer.filled - reported >= REPORT_EVERY || buffer.filled === file.size) {
-          reported = buffer.filled;
+        if (download.filled - reported >= REPORT_EVERY || download.filled === file.size) {
+          reported = download.filled;
           this.port.post({ id, kind: "progress", progress: { loaded: reported, total: file.size } });
         }
       }
-      const found = sha256 === undefined ? undefined : buffer.sha256();
+      const found = download.sha256();
       if (found !== sha256?.toLowerCase()) {
         throw new T5Error("checksum", `${file.name}: expected SHA-256 ${sha256}, found ${found}`);
       }
     } catch (error) {
-      buffer.free();
+      download.free();
       throw error;
     }
     const threads = await workers;
-    // Takes the buffer over, also where it fails.
-    return module.Engine.open(file.name, buffer, 1 + threads);
+    // Takes the download over, also where it fails.
+    return module.Engine.open(download, 1 + threads);
   }
 
   /** A folder's files, read whole, become one file; its parts are collected where the browser keeps blobs. */

@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { launch, missing } from "./chromium.mjs";
-import { binary, families, folder, golden, model, options, quantized, shared } from "./models.mjs";
+import { binary, families, folder, golden, model, options, pocket, quantized, shared } from "./models.mjs";
 import { file, site } from "./site.mjs";
 
 if (missing) console.error(`skipped: ${missing}`);
@@ -183,6 +183,55 @@ inChromium("real weights in Q8_0 give what the native program gives, to the last
     assert.deepEqual(found, native, build);
   }
   await close();
+});
+
+inChromium("every build answers the built-in model's goldens as the native program does, to the last bit", async () => {
+  const cases = pocket.answers();
+  assert.ok(cases.length > 10);
+  const { tab, close } = await open({ "/pocket.gguf": file(pocket.path) }, { isolated: true });
+  const page = await tab();
+  for (const build of ["threads", "relaxed", "simd128"]) {
+    const found = await page.evaluate(
+      async ([texts, build]) => {
+        const t5 = await pocket.T5.load("/pocket.gguf", { build, threads: 2, cache: false });
+        const inputs = await Promise.all(texts.map((text) => t5.tokenize(text)));
+        const all = await Promise.all(texts.map((text) => t5.generate(text).outputs));
+        t5.dispose();
+        return all.map(([{ text: answer, ids, logprobs }], i) => ({ text: texts[i], inputs: inputs[i], answer, ids, logprobs }));
+      },
+      [cases.map((one) => one.text), build],
+    );
+    assert.deepEqual(found, cases, build);
+  }
+  await close();
+});
+
+/** The most memory that a model may take while it loads, of its file's bytes. Sessions' caches come later. */
+const MOST_MEMORY = 1.2;
+
+inChromium("a model takes little more memory than its file has bytes", async (context) => {
+  const source = shared("models/flan-t5-small-titler");
+  const files = { "built-in": pocket.path };
+  if (source) files["flan-t5-small-titler"] = quantized(source, "flan-t5-small-titler", "q8_0");
+  else context.diagnostic("skipped: no shared folder with flan-t5-small-titler");
+  for (const [name, path] of Object.entries(files)) {
+    const { tab, close } = await open({ "/large.gguf": file(path) }, { isolated: true });
+    const page = await tab();
+    for (const build of ["simd128", "relaxed", "threads"]) {
+      const { memoryBytes, fileBytes } = await page.evaluate(async (build) => {
+        const t5 = await pocket.T5.load("/large.gguf", { build, threads: 2 });
+        const info = await t5.info();
+        t5.dispose();
+        return info;
+      }, build);
+      assert.equal(fileBytes, readFileSync(path).length);
+      const times = memoryBytes / fileBytes;
+      context.diagnostic(`${name}, ${build}: ${memoryBytes} bytes of memory, ${times.toFixed(3)} times the file`);
+      // The module's memory never shrinks: what it has now is the most that it had.
+      assert.ok(times <= MOST_MEMORY, `${name}, ${build}: ${times} times the file`);
+    }
+    await close();
+  }
 });
 
 /** Two ways of storing: without the first, workers fall back to the second. */
