@@ -78,16 +78,3 @@ test("real weights in Q8_0 give what the native program gives, to the last bit",
     t5.dispose();
   }
 });
-
-test("an encoder alone gives what the native program gives", async () => {
-  for (const dtype of ["f32", "q8_0"]) {
-    const path = model("encoder-only", dtype);
-    const command = ["embed", "--model", path, "--json", "a text"];
-    const { embedding } = JSON.parse(execFileSync(binary("t5", "t5-runtime"), command, { encoding: "utf8" }));
-    for (const build of BUILDS) {
-      const t5 = await T5.load(path, { build });
-      assert.deepEqual([...(await t5.embed("a text"))], embedding.map(Math.fround), `${dtype}, ${build}`);
-      t5.dispose();
-    }
-  }
-});
