@@ -4,6 +4,8 @@
 //! queries, each a token at a position of a sequence, writes all their keys and values and then lets each attend
 //! to the past of its own sequence. Cross-attention keys and values are computed once per document.
 
+use std::sync::Arc;
+
 use crate::attention::{CrossAttention, Scratch, SelfAttention, add_product, part};
 use crate::error::Result;
 use crate::feed_forward::FeedForward;
@@ -18,7 +20,7 @@ pub(crate) struct DecoderWeights {
     biases: Vec<PositionBias>,
     final_norm: Vec<f32>,
     /// `[vocab_size, d_model]`
-    head: Matrix,
+    head: Arc<Matrix>,
     /// d_model^-0.5 for tied models of T5 1.0, else 1.
     logits_scale: f32,
 }
@@ -45,9 +47,13 @@ impl DecoderWeights {
                 .collect::<Result<_>>()?,
             biases: loader.position_biases(Stack::Decoder, blocks)?,
             final_norm: loader.final_norm(Stack::Decoder)?,
-            head: loader.head()?,
+            head: Arc::new(loader.head()?),
             logits_scale: config.logits_scale(),
         })
+    }
+
+    pub fn head(&self) -> &Arc<Matrix> {
+        &self.head
     }
 
     /// Bytes of weights that one step reads (keys and values of cross-attention are not computed again).

@@ -30,6 +30,7 @@ pub mod generation;
 pub mod gguf;
 #[cfg(feature = "hub")]
 pub mod hub;
+mod incoming;
 pub mod kernels;
 pub mod model;
 #[cfg(feature = "default-model")]
@@ -45,6 +46,7 @@ pub mod tokenizer;
 
 pub use error::{Error, Result};
 pub use generate::{EarlyStopping, Finish, GenerateOptions, Generation, LengthPenalty, Lookup, Output};
+pub use incoming::Incoming;
 pub use model::{Model, ModelOptions};
 pub use session::{Alignment, Score, Session};
 pub use threads::physical_cores;

@@ -9,8 +9,8 @@ use crate::decoder::DecoderWeights;
 use crate::encoder::EncoderWeights;
 use crate::error::{Error, Result};
 use crate::generation::GenerationDefaults;
-use crate::kernels::Kernels;
-use crate::shared::{Loader, Shared};
+use crate::kernels::{Kernels, Matrix};
+use crate::shared::{Embedding, Loader, Shared, Weights as Source};
 use crate::storage::Bytes;
 use crate::tokenizer::Tokenizer;
 
@@ -38,6 +38,33 @@ pub struct ModelOptions {
     pub isa: Option<String>,
 }
 
+impl ModelOptions {
+    pub(crate) fn kernels(&self) -> Result<Kernels> {
+        match &self.isa {
+            Some(name) => Kernels::with_isa(name),
+            None => Ok(Kernels::detect()),
+        }
+    }
+}
+
+/// The weights of both stacks.
+pub(crate) struct Stacks {
+    encoder: EncoderWeights,
+    /// `None` in an encoder-only model.
+    decoder: Option<DecoderWeights>,
+    embedding: Embedding,
+}
+
+impl Stacks {
+    pub(crate) fn load(loader: &Loader) -> Result<Stacks> {
+        let encoder = EncoderWeights::load(loader)?;
+        let decoder = if loader.config().is_encoder_only() { None } else { Some(DecoderWeights::load(loader)?) };
+        let head: Option<&Arc<Matrix>> = decoder.as_ref().map(DecoderWeights::head);
+        let embedding = loader.embedding(head)?;
+        Ok(Stacks { encoder, decoder, embedding })
+    }
+}
+
 impl Model {
     /// Opens a Hugging Face folder or a GGUF file. Weights are mapped, not read.
     ///
@@ -54,19 +81,23 @@ impl Model {
 
     /// Prepares the weights of a checkpoint.
     pub fn from_checkpoint(checkpoint: Checkpoint, options: &ModelOptions) -> Result<Model> {
-        let kernels = match &options.isa {
-            Some(name) => Kernels::with_isa(name)?,
-            None => Kernels::detect(),
-        };
-        let tokenizer = match &checkpoint.vocabulary {
-            Some(vocabulary) => Some(Tokenizer::new(&checkpoint.file, vocabulary)?),
-            None => None,
-        };
-        let loader = Loader { checkpoint: &checkpoint, kernels };
-        let embedding = loader.embedding()?.clone();
-        let encoder = EncoderWeights::load(&loader)?;
-        let decoder = if checkpoint.config.is_encoder_only() { None } else { Some(DecoderWeights::load(&loader)?) };
-        Ok(Model {
+        let kernels = options.kernels()?;
+        let tokenizer = Model::tokenizer_of(&checkpoint)?;
+        let stacks = Stacks::load(&Loader { checkpoint: &checkpoint, kernels, weights: Source::Whole })?;
+        Ok(Model::from_stacks(checkpoint, kernels, tokenizer, stacks))
+    }
+
+    pub(crate) fn tokenizer_of(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>> {
+        checkpoint.vocabulary.as_ref().map(|vocabulary| Tokenizer::new(&checkpoint.file, vocabulary)).transpose()
+    }
+
+    pub(crate) fn from_stacks(
+        checkpoint: Checkpoint,
+        kernels: Kernels,
+        tokenizer: Option<Tokenizer>,
+        Stacks { encoder, decoder, embedding }: Stacks,
+    ) -> Model {
+        Model {
             weights: Arc::new(Weights {
                 shared: Shared { file: checkpoint.file, config: checkpoint.config, kernels, embedding },
                 encoder,
@@ -75,7 +106,7 @@ impl Model {
                 generation: checkpoint.generation,
                 notes: checkpoint.notes,
             }),
-        })
+        }
     }
 
     /// The configuration.

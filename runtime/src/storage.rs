@@ -18,6 +18,8 @@ enum Owner {
     Mapped(memmap2::Mmap),
     Owned(Vec<u8>),
     Static(&'static [u8]),
+    /// The beginning of a file that is still arriving; the range may go beyond it.
+    Beginning(Vec<u8>),
 }
 
 impl Bytes {
@@ -56,6 +58,61 @@ impl Bytes {
         Bytes { owner: Arc::new(Owner::Static(bytes)), range: 0..bytes.len() }
     }
 
+    /// The beginning of `len` bytes of which the rest has not arrived. Only [`Bytes::arrived`] may be read of those that
+    /// go beyond it; everything else about them, such as their length, is known.
+    pub(crate) fn from_beginning(beginning: Vec<u8>, len: usize) -> Bytes {
+        Bytes { owner: Arc::new(Owner::Beginning(beginning)), range: 0..len }
+    }
+
+    /// What is here of these bytes: all, unless they are of a file that is still arriving.
+    pub(crate) fn arrived(&self) -> &[u8] {
+        let whole = self.owner();
+        &whole[self.range.start.min(whole.len())..self.range.end.min(whole.len())]
+    }
+
+    /// The same place and length, without what has arrived.
+    pub(crate) fn emptied(&self) -> Bytes {
+        Bytes { owner: Arc::new(Owner::Beginning(Vec::new())), range: self.range.clone() }
+    }
+
+    /// Gives back what [`Bytes::from_beginning`] was given; a copy where other views exist.
+    pub(crate) fn into_beginning(self) -> Vec<u8> {
+        match Arc::try_unwrap(self.owner) {
+            Ok(Owner::Beginning(bytes)) => bytes,
+            Ok(_) => Vec::new(),
+            Err(owner) => Bytes { range: self.range, owner }.arrived().to_vec(),
+        }
+    }
+
+    /// Whether all of these bytes are here.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.range.end <= self.owner().len()
+    }
+
+    /// Where these bytes lie in what they were cut from.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// How many bytes there are, those that have not arrived included.
+    pub fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    fn owner(&self) -> &[u8] {
+        match &*self.owner {
+            #[cfg(not(target_arch = "wasm32"))]
+            Owner::Mapped(map) => map,
+            Owner::Owned(bytes) | Owner::Beginning(bytes) => bytes,
+            Owner::Static(bytes) => bytes,
+        }
+    }
+
     /// A part of these bytes, `range` counted from their start. `None` if it reaches past the end.
     pub fn slice(&self, range: Range<usize>) -> Option<Bytes> {
         if range.start > range.end || range.end > self.len() {
@@ -83,13 +140,7 @@ impl std::ops::Deref for Bytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let whole: &[u8] = match &*self.owner {
-            #[cfg(not(target_arch = "wasm32"))]
-            Owner::Mapped(map) => map,
-            Owner::Owned(bytes) => bytes,
-            Owner::Static(bytes) => bytes,
-        };
-        &whole[self.range.clone()]
+        &self.owner()[self.range.clone()]
     }
 }
 

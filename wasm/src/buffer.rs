@@ -1,4 +1,4 @@
-//! A file on its way into the module's memory.
+//! A file of a checkpoint on its way into the module's memory.
 
 use js_sys::Uint8Array;
 use t5_runtime::storage::Bytes;
@@ -6,7 +6,7 @@ use wasm_bindgen::prelude::*;
 
 use crate::error::Failure;
 
-/// Memory for a file of known size. JavaScript fills it front to back; no second copy exists.
+/// Memory for a file of known size, which is needed whole. JavaScript fills it front to back; no second copy exists.
 #[wasm_bindgen]
 pub struct Buffer {
     bytes: Vec<u8>,
@@ -30,12 +30,6 @@ impl Buffer {
         Ok(())
     }
 
-    /// The SHA-256 of what has arrived, as 64 hexadecimal digits.
-    pub fn sha256(&self) -> String {
-        use sha2::{Digest, Sha256};
-        Sha256::digest(&self.bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
     /// How many bytes have arrived.
     #[wasm_bindgen(getter)]
     pub fn filled(&self) -> f64 {
@@ -48,7 +42,7 @@ impl Buffer {
         let mut bytes = Vec::new();
         // A size of 2^32 or more saturates, and the allocator refuses it.
         bytes.try_reserve_exact(size as usize).map_err(|_| {
-            let expected = format!("expected {:.0} MB of memory for the model", size / 1e6);
+            let expected = format!("expected {:.0} MB of memory for the file", size / 1e6);
             Failure::new("out-of-memory", format!("{expected}, found less: at most 4295 MB can be used in a tab"))
         })?;
         let size = size as usize;
@@ -91,9 +85,6 @@ mod tests {
     fn a_full_buffer_is_the_file() {
         let mut buffer = Buffer::with_size(3.0).unwrap();
         buffer.bytes.extend(*b"abc");
-        // FIPS 180-2, appendix B.1.
-        let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(buffer.sha256(), sum);
         assert_eq!(*buffer.into_bytes().unwrap(), *b"abc");
     }
 }

@@ -1,11 +1,10 @@
 //! A model and its one working space, driven one token at a time.
 
 use serde_json::json;
-use t5_runtime::checkpoint::Checkpoint;
-use t5_runtime::{Generation, Model, ModelOptions, Session};
+use t5_runtime::{Generation, Model, Session};
 use wasm_bindgen::prelude::*;
 
-use crate::buffer::Buffer;
+use crate::download::Download;
 use crate::error::Failure;
 use crate::request;
 
@@ -14,6 +13,7 @@ use crate::request;
 pub struct Engine {
     model: Model,
     bytes: usize,
+    threads: usize,
     work: Work,
 }
 
@@ -29,9 +29,10 @@ type JsResult<T> = Result<T, JsValue>;
 
 #[wasm_bindgen]
 impl Engine {
-    /// Opens a GGUF file and takes the buffer over. `isa` forces an instruction set.
-    pub fn open(name: &str, buffer: Buffer, isa: Option<String>) -> JsResult<Engine> {
-        Ok(Engine::try_open(name, buffer, isa)?)
+    /// Opens a model that has arrived. Work is shared by `threads` threads, the caller's included, or by as
+    /// many as there are workers for.
+    pub fn open(download: Download, threads: usize) -> JsResult<Engine> {
+        Ok(Engine::try_open(download, threads)?)
     }
 
     /// What is loaded: configuration, vocabulary, defaults, instruction set, sizes in bytes. JSON.
@@ -41,6 +42,7 @@ impl Engine {
             "file": self.model.file(),
             "fileBytes": self.bytes,
             "memoryBytes": memory_bytes(),
+            "threads": self.threads,
             "isa": self.model.kernels().isa().name(),
             "config": self.model.config().to_json(),
             "generation": self.model.generation_defaults().to_json(),
@@ -119,13 +121,11 @@ impl Engine {
 }
 
 impl Engine {
-    fn try_open(name: &str, buffer: Buffer, isa: Option<String>) -> Result<Engine, Failure> {
-        let bytes = buffer.into_bytes()?;
-        let size = bytes.len();
-        let checkpoint = Checkpoint::from_gguf(name, bytes)?;
-        let model = Model::from_checkpoint(checkpoint, &ModelOptions { isa })?;
-        let work = Work::Idle(Box::new(model.session()));
-        Ok(Engine { model, bytes: size, work })
+    fn try_open(download: Download, threads: usize) -> Result<Engine, Failure> {
+        let (model, size) = download.into_model()?;
+        let session = session(&model, threads);
+        let threads = session.threads();
+        Ok(Engine { model, bytes: size, threads, work: Work::Idle(Box::new(session)) })
     }
 
     /// The session; a generation under way ends.
@@ -133,7 +133,7 @@ impl Engine {
         let session = match std::mem::replace(&mut self.work, Work::Lost) {
             Work::Idle(session) => session,
             Work::Generating(generation) => Box::new(generation.into_session()),
-            Work::Lost => Box::new(self.model.session()),
+            Work::Lost => Box::new(session(&self.model, self.threads)),
         };
         self.work = Work::Idle(session);
         match &mut self.work {
@@ -176,6 +176,12 @@ impl Engine {
         let alignment = self.session().alignment_ids(&source, &target)?;
         Ok(request::alignment(&self.model, &alignment))
     }
+}
+
+fn session(model: &Model, threads: usize) -> Session {
+    let mut session = model.session();
+    session.set_threads(threads);
+    session
 }
 
 /// The size of the module's memory, which never shrinks.

@@ -1,75 +1,179 @@
 #!/usr/bin/env node
-// Speed in headless Chromium, one thread: node web/bench/bench.mjs [MODEL.gguf] [REPEATS]
+// Speed in headless Chromium: node web/bench/bench.mjs [SCRATCH] [ROUNDS]
 //
-// Without a model: t5-small's shape in Q8_0, random weights. 128 source tokens, 64 new tokens, batch 1, key-value
-// caches on. Per token: (time of 64 tokens - time of 1) / 63. Encoder: the time of 1 token less that; it holds
-// cross-attention's keys and values. Median (minimum to maximum). Run it on a machine that does nothing else.
+// t5-small's shape, 128 source tokens, 64 new tokens, batch 1, key-value caches on, all engines in one run and in turns:
+// each build of this package, the native program with AVX2 on one thread, and onnxruntime-web (int8, one thread), the
+// engine under transformers.js. For the last one SCRATCH is a folder that tests/peers/peers.py has filled: the model
+// as GGUF and as ONNX graphs, so that all have the same weights; onnxruntime-web is installed into it. Without SCRATCH
+// there are random weights and no other engine.
+//
+//   ms per token   (time of 64 tokens - time of 1) / 63; onnxruntime-web: time of 64 steps / 64
+//   encoder        the time of 1 token less that; it holds cross-attention's keys and values, as onnxruntime-web's does
+//   load           from the browser's storage to a model that can answer
+//
+// Medians of ROUNDS (5) rounds after one that is not counted; least to most. Run it on a machine that does nothing else.
 
-import { statSync } from "node:fs";
-import { gzipSync } from "node:zlib";
-import { readFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { cpus } from "node:os";
+import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
 import { launch, missing } from "../test/chromium.mjs";
 import { file, site } from "../test/site.mjs";
 import { t5Small } from "./model.mjs";
+import { onnxRuntime } from "./onnxruntime.mjs";
+
+const SOURCE = 128;
+const NEW = 64;
+const ONNXRUNTIME_WEB = "1.30.0";
+/** What the project wants: times as fast as onnxruntime-web, and seconds. */
+const GOALS = { token: 4, encoder: 2.5, loadMs: 600, ofNative: 0.7 };
 
 if (missing) {
   console.error(missing);
   process.exit(1);
 }
-const [given, repeats = "7"] = process.argv.slice(2);
-const path = given ?? (await t5Small());
-const server = await site({ routes: { "/model.gguf": file(path) } });
-const browser = await launch();
-console.log(`${path.split("/").pop()}, ${(statSync(path).size / 1e6).toFixed(1)} MB; Chromium ${browser.version()}`);
-console.log("build     ms per token          encoder, ms          load from cache, ms   module, kB gzipped");
+const [scratch, rounds = "5"] = process.argv.slice(2);
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const folder = scratch && resolve(scratch, "models/t5-small");
+const path = folder ? `${folder}/q8_0.gguf` : await t5Small();
+for (const needed of [path, ...(folder ? [`${folder}/onnxruntime-int8/step.onnx`] : [])]) {
+  if (existsSync(needed)) continue;
+  console.error(`expected ${needed}, found no file: run tests/peers/peers.py ${scratch} --models t5-small first`);
+  process.exit(1);
+}
 
-for (const build of ["simd128", "relaxed"]) {
+const folders = {};
+if (folder) {
+  const modules = resolve(scratch, "onnxruntime-web");
+  if (!existsSync(`${modules}/node_modules/onnxruntime-web`)) {
+    mkdirSync(modules, { recursive: true });
+    writeFileSync(`${modules}/package.json`, "{}");
+    execFileSync("npm", ["install", "--silent", `onnxruntime-web@${ONNXRUNTIME_WEB}`], { cwd: modules, stdio: "inherit" });
+  }
+  folders["/onnxruntime-web/"] = `${modules}/node_modules/onnxruntime-web/dist`;
+  folders["/onnx/"] = `${folder}/onnxruntime-int8`;
+}
+const server = await site({ routes: { "/model.gguf": file(path) }, folders, isolated: true });
+const browser = await launch();
+const source = Array.from({ length: SOURCE }, (_, i) => (i === SOURCE - 1 ? 1 : 3 + ((i * 7919) % 31000)));
+
+/** A page of its own for each engine: `round` measures once. */
+async function pocket(build, threads) {
   const page = await (await browser.newContext()).newPage();
   await page.goto(`${server.url}/empty.html`);
-  const times = await page.evaluate(
-    async ([build, repeats]) => {
+  const info = await page.evaluate(
+    async ([build, threads, source, count]) => {
       const { T5 } = await import("/dist/index.js");
-      (await T5.load("/model.gguf", { build })).dispose();
-      const loads = [];
+      const load = () => T5.load("/model.gguf", { build, ...(threads && { threads }) });
+      (await load()).dispose();
       let t5;
-      for (let i = 0; i < 5; i++) {
-        t5?.dispose();
-        const begin = performance.now();
-        t5 = await T5.load("/model.gguf", { build });
-        loads.push(performance.now() - begin);
-      }
-      const { vocab_size } = (await t5.info()).config;
-      const source = Array.from({ length: 128 }, (_, i) => (i === 127 ? 1 : 3 + ((i * 7919) % (vocab_size - 200))));
       const time = async (n) => {
         const begin = performance.now();
-        const [best] = await t5.generate(source, { maxNewTokens: n, minNewTokens: n, beams: 1, temperature: 0 }).outputs;
-        if (best.ids.length !== n) throw new Error(`expected ${n} tokens, found ${best.ids.length}`);
-        return performance.now() - begin;
+        const options = { maxNewTokens: n, minNewTokens: n, beams: 1, temperature: 0 };
+        const [{ ids }] = await t5.generate(source, options).outputs;
+        return { ms: performance.now() - begin, ids };
       };
-      await time(64); // the engine compiles hot functions anew
-      const [tokens, encoders] = [[], []];
-      for (let i = 0; i < repeats; i++) {
-        const [one, all] = [await time(1), await time(64)];
-        tokens.push((all - one) / 63);
-        encoders.push(one - (all - one) / 63);
-      }
-      t5.dispose();
-      return { tokens, encoders, loads };
+      globalThis.round = async () => {
+        t5?.dispose();
+        const begin = performance.now();
+        t5 = await load();
+        const loadMs = performance.now() - begin;
+        // The engine compiles hot functions anew, and buffers grow.
+        const { ids } = await time(count);
+        const one = await time(1);
+        const all = await time(count);
+        const token = (all.ms - one.ms) / (count - 1);
+        return { token, encoder: one.ms - token, loadMs, ids };
+      };
+      t5 = await load();
+      return t5.info();
     },
-    [build, Number(repeats)],
+    [build, threads, source, NEW],
   );
-  const module = readFileSync(fileURLToPath(new URL(`../wasm/${build}/t5_wasm_bg.wasm`, import.meta.url)));
-  const size = (gzipSync(module, { level: 9 }).length / 1e3).toFixed(0);
-  const columns = [show(times.tokens, 2), show(times.encoders, 1), show(times.loads, 0), size];
-  console.log(`${build.padEnd(9)} ${columns.map((text) => text.padEnd(21)).join(" ")}`);
+  const module = readFileSync(`${root}/web/wasm/${build}/t5_wasm_bg.wasm`);
+  const size = `${(gzipSync(module, { level: 9 }).length / 1e3).toFixed(0)} kB`;
+  const name = build === "threads" ? `${build} (${info.threads})` : build;
+  return { name, size, round: () => page.evaluate(() => globalThis.round()) };
 }
-console.log("onnxruntime-web 1.31 int8, t5-small, on the project's machine: 8.87, 84.4, 3248 (2026-11)");
+
+/** The native program on one thread, with the vectors that most machines have. */
+function native() {
+  execFileSync("cargo", ["build", "--quiet", "--release", "--locked", "--package", "t5-runtime", "--bin", "t5"], {
+    cwd: root,
+    stdio: "inherit",
+  });
+  const isa = process.arch === "x64" ? ["--isa", "avx2"] : [];
+  const sizes = ["--input-tokens", SOURCE, "--new-tokens", NEW, "--threads", 1, "--repeats", 1];
+  const command = ["bench", "--model", path, "--json", ...isa, ...sizes].map(String);
+  const round = async () => {
+    const out = JSON.parse(execFileSync(`${root}/target/release/t5`, command, { encoding: "utf8" }));
+    return { token: out.ms_per_token.median, encoder: out.encoder_ms.median, loadMs: out.load_ms.median };
+  };
+  return { name: `native ${isa[1] ?? ""}`.trim(), size: "", round };
+}
+
+const engines = [await pocket("simd128"), await pocket("relaxed"), await pocket("threads"), native()];
+if (folder) engines.unshift(await onnxRuntime(browser, server.url, { source, count: NEW }));
+for (const engine of engines) engine.rounds = [];
+for (let i = 0; i <= Number(rounds); i++) {
+  for (const engine of engines) {
+    const found = await engine.round();
+    if (found.ids && found.ids.length !== NEW) throw new Error(`${engine.name}: ${found.ids.length} tokens, not ${NEW}`);
+    if (i > 0) engine.rounds.push(found);
+  }
+}
 await browser.close();
 server.close();
 
-function show(values, digits) {
-  const sorted = values.toSorted((a, b) => a - b);
-  const [least, middle, most] = [sorted[0], sorted[sorted.length >> 1], sorted.at(-1)].map((x) => x.toFixed(digits));
-  return `${middle} (${least} to ${most})`;
+const { token: tokenGoal, encoder: encoderGoal, loadMs: loadGoal, ofNative: nativeGoal } = GOALS;
+const date = new Date().toISOString().slice(0, 10);
+console.log(`${date}, ${cpus()[0].model}, ${cpus().length} processors, Chromium ${browser.version()}`);
+console.log(`${path.split("/").pop()}, ${(statSync(path).size / 1e6).toFixed(1)} MB; median of ${rounds} (least to most)\n`);
+console.log("| engine | ms per token | times as fast | encoder, ms | times as fast | load, ms | module, gzipped |");
+console.log("|---|---|---|---|---|---|---|");
+const peer = folder && engines[0];
+for (const engine of engines) {
+  const times = (key) => (peer ? `${(median(peer, key) / median(engine, key)).toFixed(2)} ×` : "");
+  const cells = [
+    engine.name, show(engine, "token", 2), times("token"), show(engine, "encoder", 1), times("encoder"),
+    show(engine, "loadMs", 0), engine.size,
+  ];
+  console.log(`| ${cells.join(" | ")} |`);
+}
+const by = (start) => engines.find((engine) => engine.name.startsWith(start));
+const relaxed = by("relaxed");
+console.log("");
+if (peer) {
+  console.log(`decoding ${(median(peer, "token") / median(relaxed, "token")).toFixed(2)} × onnxruntime-web, wanted ${tokenGoal} ×`);
+  console.log(`encoding ${(median(peer, "encoder") / median(relaxed, "encoder")).toFixed(2)} ×, wanted ${encoderGoal} ×`);
+}
+console.log(`load from storage ${median(relaxed, "loadMs").toFixed(0)} ms, wanted at most ${loadGoal} ms`);
+const share = median(by("native"), "token") / median(relaxed, "token");
+console.log(`decoding at ${(100 * share).toFixed(0)} % of the native speed, wanted ${100 * nativeGoal} %`);
+for (const key of ["token", "encoder"]) {
+  const faster = median(relaxed, key) / median(by("threads"), key);
+  console.log(`${key}: threads ${faster.toFixed(2)} times as fast as one thread, wanted 1 at least`);
+}
+// The answers: those of this package must be equal, another engine rounds otherwise.
+const answers = engines.map((engine) => engine.rounds[0].ids).filter(Boolean);
+const own = relaxed.rounds[0].ids;
+const same = (ids) => ids.findIndex((id, i) => id !== own[i]);
+const differing = answers.map(same).map((at) => (at < 0 ? NEW : at));
+console.log(`${NEW} tokens each; as many at the front equal those of relaxed: ${differing.join(", ")}`);
+if (differing.slice(peer ? 1 : 0).some((count) => count < NEW)) throw new Error("the builds gave different tokens");
+
+function values(engine, key) {
+  return engine.rounds.map((round) => round[key]).toSorted((a, b) => a - b);
+}
+
+function median(engine, key) {
+  const sorted = values(engine, key);
+  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
+}
+
+function show(engine, key, digits) {
+  const sorted = values(engine, key);
+  return `${median(engine, key).toFixed(digits)} (${sorted[0].toFixed(digits)} to ${sorted.at(-1).toFixed(digits)})`;
 }

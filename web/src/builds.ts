@@ -2,8 +2,10 @@
 
 import { T5Error } from "./errors.js";
 import { inNode, nodeModule } from "./platform.js";
+import { startThreads } from "./threads.js";
 import type { Build } from "./types.js";
 
+/** What all builds have. */
 export type Module = typeof import("../wasm/simd128/t5_wasm.js");
 
 // The smallest modules that use each extension: validation says whether the engine knows it.
@@ -19,38 +21,99 @@ function knows(module: number[]): boolean {
   return WebAssembly.validate(new Uint8Array(module));
 }
 
-/** The build to run, and why. */
-export function choose(wanted?: Build): { build: Build; reason: string } {
-  if (wanted !== undefined && wanted !== "relaxed" && wanted !== "simd128") {
-    throw new T5Error("bad-option", `build: expected "simd128" or "relaxed", found ${JSON.stringify(wanted)}`);
+/** More do not help at steps as short as a token's. */
+const MOST_THREADS = 64;
+
+/** What runs, on how many threads (as far as workers can be started), and why. */
+export interface Choice {
+  build: Build;
+  threads: number;
+  reason: string;
+}
+
+/** The build to run: the one that is wanted, or the best one. */
+export function choose(wanted?: Build, threads?: number): Choice {
+  if (wanted !== undefined && wanted !== "threads" && wanted !== "relaxed" && wanted !== "simd128") {
+    throw new T5Error("bad-option", `build: expected "threads", "relaxed" or "simd128", found ${JSON.stringify(wanted)}`);
+  }
+  if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= MOST_THREADS)) {
+    throw new T5Error("bad-option", `threads: expected 1 to ${MOST_THREADS}, found ${JSON.stringify(threads)}`);
   }
   if (!knows(SIMD)) {
     throw new T5Error("unsupported", "expected a browser with WebAssembly SIMD (2021 or newer), found one without");
   }
   const relaxed = knows(RELAXED);
-  if (wanted === "relaxed" && !relaxed) {
+  if ((wanted === "relaxed" || wanted === "threads") && !relaxed) {
     throw new T5Error("unsupported", "build: expected a browser with relaxed SIMD, found one without");
   }
-  if (wanted) return { build: wanted, reason: "asked for" };
-  return relaxed
-    ? { build: "relaxed", reason: "relaxed vectors are available" }
-    : { build: "simd128", reason: "relaxed vectors are not available" };
+  // Node's memory can always be shared.
+  const shares = typeof SharedArrayBuffer === "function" && (inNode || globalThis.crossOriginIsolated === true);
+  if (wanted === "threads" && !shares) {
+    throw new T5Error("unsupported", "build: expected a cross-origin isolated page, found one that is not");
+  }
+  const processors = globalThis.navigator?.hardwareConcurrency ?? 1;
+  const many = threads ?? worthwhile(processors);
+  if (wanted) return { build: wanted, threads: wanted === "threads" ? many : 1, reason: "asked for" };
+  if (!relaxed) return { build: "simd128", threads: 1, reason: "relaxed vectors are not available" };
+  const one = (why: string): Choice => ({
+    build: "relaxed",
+    threads: 1,
+    reason: `relaxed vectors are available; one thread because ${why}`,
+  });
+  if (threads === 1) return one("one was asked for");
+  if (!shares) return one("the page is not cross-origin isolated");
+  if (processors < 2) return one("there is one processor");
+  const isolated = inNode ? "" : ", the page is cross-origin isolated";
+  const reason = `relaxed vectors are available${isolated}, and there are ${processors} processors`;
+  return { build: "threads", threads: many, reason };
+}
+
+/** Threads for this many processors, of which often two share a core and some are slow ones. */
+function worthwhile(processors: number): number {
+  return processors < 4 ? processors : Math.min(8, processors >> 1);
+}
+
+/** A module that is ready to run. */
+export interface Loaded {
+  module: Module;
+  /** How many workers lend themselves as further threads, once all that can be had are there. */
+  workers: Promise<number>;
 }
 
 /** Loads a module. Each has its own memory, so it is loaded once per worker. */
-export async function load(build: Build): Promise<Module> {
-  // Two imports with constant names: bundlers follow these only.
-  const module: Module =
-    build === "relaxed"
-      ? ((await import("../wasm/relaxed/t5_wasm.js")) as unknown as Module)
-      : await import("../wasm/simd128/t5_wasm.js");
+export async function load({ build, threads }: Choice): Promise<Loaded> {
+  const module = await importBuild(build);
+  if (build !== "threads" && !inNode) {
+    await module.default();
+    return { module, workers: Promise.resolve(0) };
+  }
+  const compiled = await compile(build);
+  const { memory } = module.initSync({ module: compiled });
+  return { module, workers: startThreads(threads - 1, compiled, memory) };
+}
+
+async function compile(build: Build): Promise<WebAssembly.Module> {
   if (inNode) {
     // Node's fetch does not read files.
     const { readFile } = await nodeModule<typeof import("node:fs/promises")>("fs/promises");
     const path = new URL(["../wasm", build, "t5_wasm_bg.wasm"].join("/"), import.meta.url);
-    module.initSync({ module: await readFile(path) });
-  } else {
-    await module.default();
+    return WebAssembly.compile(await readFile(path));
   }
-  return module;
+  const response = await fetch(new URL("../wasm/threads/t5_wasm_bg.wasm", import.meta.url));
+  // Some hosts do not know the type that compiling on arrival asks for.
+  return response.headers.get("content-type")?.startsWith("application/wasm")
+    ? WebAssembly.compileStreaming(response)
+    : WebAssembly.compile(await response.arrayBuffer());
+}
+
+/** Imports with constant names: bundlers follow these only. The builds differ in what `threads` has besides. */
+async function importBuild(build: Build): Promise<Module> {
+  switch (build) {
+    case "threads":
+      return (await import("../wasm/threads/t5_wasm.js")) as unknown as Module;
+    case "relaxed":
+      return (await import("../wasm/relaxed/t5_wasm.js")) as unknown as Module;
+    case "simd128":
+      return import("../wasm/simd128/t5_wasm.js");
+  }
 }

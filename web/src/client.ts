@@ -1,7 +1,7 @@
 // The page's side of the line: starts the worker, numbers requests, hands out answers.
 
 import { aborted, asT5Error, T5Error } from "./errors.js";
-import { inNode, nodeModule } from "./platform.js";
+import { inNode, nodeModule, scriptWorker } from "./platform.js";
 import type { Call, FromWorker, ToWorker } from "./protocol.js";
 import type { Progress } from "./types.js";
 
@@ -115,14 +115,9 @@ export class Client {
 }
 
 function browserWorker(): Worker {
-  try {
-    return new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
-  } catch {
-    // From another origin (a CDN) no worker may be started, but one of our own may import the script.
-    // A package that a bundler took apart is never from another origin, so it need not see this address.
-    const here = import.meta.url;
-    const url = new URL("./worker.js", here).href;
-    const script = new Blob([`import ${JSON.stringify(url)};`], { type: "text/javascript" });
-    return new Worker(URL.createObjectURL(script), { type: "module" });
-  }
+  const here = import.meta.url;
+  return scriptWorker(
+    () => new Worker(new URL("./worker.js", import.meta.url), { type: "module" }),
+    () => new URL("./worker.js", here),
+  );
 }

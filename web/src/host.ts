@@ -1,6 +1,6 @@
 // The worker's side: one model, requests one after the other, abort between two tokens.
 
-import { choose, load, type Module } from "./builds.js";
+import { choose, load, type Loaded } from "./builds.js";
 import type { Engine } from "../wasm/simd128/t5_wasm.js";
 import { aborted, asT5Error, T5Error, throwIfAborted } from "./errors.js";
 import { turn } from "./platform.js";
@@ -52,7 +52,7 @@ function transferable(answer: FromWorker): ArrayBuffer[] {
 
 class Host {
   private engine: Engine | undefined;
-  private loaded: Pick<Info, "build" | "buildReason" | "threads" | "loadMs"> | undefined;
+  private loaded: Pick<Info, "build" | "buildReason" | "loadMs"> | undefined;
 
   constructor(private readonly port: Port<FromWorker, ToWorker>) {}
 
@@ -81,9 +81,9 @@ class Host {
 
   private async load(id: number, request: LoadRequest, signal: AbortSignal): Promise<void> {
     const begin = performance.now();
-    const { build, reason } = choose(request.build);
+    const { build, threads, reason } = choose(request.build, request.threads);
     // The module compiles while the first bytes are on their way.
-    const module = load(build);
+    const module = load({ build, threads, reason });
     const { source } = request;
     const fetched = typeof source === "string" && request.cache !== false ? await store() : undefined;
     const opened = fetched
@@ -92,7 +92,9 @@ class Host {
     this.engine = await opened.catch((error: unknown) => {
       throw signal.aborted ? aborted() : error;
     });
-    this.loaded = { build, buildReason: reason, threads: 1, loadMs: performance.now() - begin };
+    const missing = threads - 1 - (await (await module).workers);
+    const buildReason = missing > 0 ? `${reason}; ${missing} of ${threads - 1} workers could not be started` : reason;
+    this.loaded = { build, buildReason, loadMs: performance.now() - begin };
   }
 
   /** From the store, or from the network and into the store. */
@@ -100,7 +102,7 @@ class Host {
     id: number,
     source: string,
     request: LoadRequest,
-    module: Promise<Module>,
+    module: Promise<Loaded>,
     signal: AbortSignal,
   ): Promise<Engine> {
     const models = await store();
@@ -139,7 +141,7 @@ class Host {
     } catch (error) {
       await writer?.stop();
       // A broken transfer goes on next time; a file that is wrong does not.
-      if (arrived === size) await models?.delete(source);
+      if (arrived === size || asT5Error(error).code === "bad-model") await models?.delete(source);
       throw error;
     }
   }
@@ -149,40 +151,41 @@ class Host {
     id: number,
     file: OpenFile,
     sha256: string | undefined,
-    loading: Promise<Module>,
+    loading: Promise<Loaded>,
     signal: AbortSignal,
     keep?: (chunk: Uint8Array) => Promise<void>,
   ): Promise<Engine> {
-    const module = await loading;
+    const { module, workers } = await loading;
     throwIfAborted(signal);
-    // The whole file's memory, before anything is transferred.
-    const buffer = new module.Buffer(file.size);
+    // The whole model's memory, before anything is transferred.
+    const download = new module.Download(file.name, file.size, sha256 !== undefined);
     try {
       let reported = 0;
       for await (const chunk of file.chunks()) {
         throwIfAborted(signal);
-        buffer.append(chunk);
+        download.append(chunk);
         await keep?.(chunk);
-        if (buffer.filled - reported >= REPORT_EVERY || buffer.filled === file.size) {
-          reported = buffer.filled;
+        if (download.filled - reported >= REPORT_EVERY || download.filled === file.size) {
+          reported = download.filled;
           this.port.post({ id, kind: "progress", progress: { loaded: reported, total: file.size } });
         }
       }
-      const found = sha256 === undefined ? undefined : buffer.sha256();
+      const found = download.sha256();
       if (found !== sha256?.toLowerCase()) {
         throw new T5Error("checksum", `${file.name}: expected SHA-256 ${sha256}, found ${found}`);
       }
     } catch (error) {
-      buffer.free();
+      download.free();
       throw error;
     }
-    // Takes the buffer over, also where it fails.
-    return module.Engine.open(file.name, buffer);
+    const threads = await workers;
+    // Takes the download over, also where it fails.
+    return module.Engine.open(download, 1 + threads);
   }
 
   /** A folder's files, read whole, become one file; its parts are collected where the browser keeps blobs. */
   private async quantize(id: number, { files, name, type }: QuantizeRequest, signal: AbortSignal): Promise<Blob> {
-    const module = await load(choose().build);
+    const { module } = await load(choose(undefined, 1));
     const size = files.reduce((sum, { blob }) => sum + blob.size, 0);
     const report = (loaded: number): void =>
       this.port.post({ id, kind: "progress", progress: { loaded: Math.round(loaded), total: 2 * size } });

@@ -27,3 +27,15 @@ export function absolute(source: string): string {
   if (inNode || source.startsWith("hf:")) return source;
   return new URL(source, globalThis.document?.baseURI ?? location.href).href;
 }
+
+/** Starts a worker; where its script lies on another origin (a CDN), through a small script of this one. */
+export function scriptWorker(start: () => Worker, address: () => URL): Worker {
+  try {
+    return start();
+  } catch {
+    // No worker may be started from another origin, but one of our own may import the script.
+    // A package that a bundler took apart is never from another origin, so it need not see this address.
+    const script = new Blob([`import ${JSON.stringify(address().href)};`], { type: "text/javascript" });
+    return new Worker(URL.createObjectURL(script), { type: "module" });
+  }
+}

@@ -7,6 +7,7 @@ import type { Build, GenerateOptions, Progress, Source } from "./types.js";
 export interface LoadRequest {
   source: Exclude<Source, URL | readonly File[]>;
   sha256?: string;
+  threads?: number;
   build?: Build;
   endpoint?: string;
   cache?: boolean;

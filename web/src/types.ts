@@ -12,8 +12,11 @@ export interface Progress {
   total: number;
 }
 
-/** The module that runs: `simd128` everywhere, `relaxed` where the browser has relaxed vectors. */
-export type Build = "simd128" | "relaxed";
+/**
+ * The module that runs: `simd128` everywhere, `relaxed` where the browser has relaxed vectors, `threads` where besides
+ * the page is cross-origin isolated.
+ */
+export type Build = "simd128" | "relaxed" | "threads";
 
 export interface LoadOptions {
   onProgress?: (progress: Progress) => void;
@@ -22,6 +25,11 @@ export interface LoadOptions {
   cache?: boolean;
   /** The file's SHA-256 in hexadecimal; another file is refused. */
   sha256?: string;
+  /**
+   * How many threads share the work; 1 to use no further worker. If not given, as many as help, where the page is
+   * cross-origin isolated. Where it is not, one thread runs whatever is asked for: see `info()`.
+   */
+  threads?: number;
   /** Forces a build, for tests; the best one otherwise. */
   build?: Build;
   /** Where `hf:` names are looked up; `https://huggingface.co` if not given. */
@@ -114,6 +122,7 @@ export interface Info {
   /** Why this build runs. */
   buildReason: string;
   isa: string;
+  /** How many threads share the work. */
   threads: number;
   loadMs: number;
   /** As in Hugging Face's config.json. */

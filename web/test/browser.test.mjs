@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { launch, missing } from "./chromium.mjs";
-import { binary, families, folder, golden, model, options, quantized, shared } from "./models.mjs";
+import { binary, families, folder, golden, model, options, pocket, quantized, shared } from "./models.mjs";
 import { file, site } from "./site.mjs";
 
 if (missing) console.error(`skipped: ${missing}`);
@@ -81,6 +81,65 @@ inChromium("a model loads, streams, and is aborted; five requests wait their tur
   await close();
 });
 
+/** The pages' own figures of a loaded model, and what it generates. */
+const run = (page, options, source = "a text") =>
+  page.evaluate(
+    async ([options, source]) => {
+      const t5 = await pocket.T5.load("/model.gguf", { cache: false, ...options });
+      const [best] = await t5.generate(source, { maxNewTokens: 20, minNewTokens: 20 }).outputs;
+      const info = await t5.info();
+      t5.dispose();
+      return { ids: best.ids, logprobs: best.logprobs, build: info.build, threads: info.threads, why: info.buildReason };
+    },
+    [options, source],
+  );
+
+inChromium("threads run on an isolated page, one thread elsewhere, and all give the same", async () => {
+  const apart = await open({}, { isolated: true });
+  const page = await apart.tab();
+  const processors = await page.evaluate(() => navigator.hardwareConcurrency);
+  const one = await run(page, { threads: 1 });
+  assert.deepEqual([one.build, one.threads], ["relaxed", 1]);
+  assert.match(one.why, /one thread because one was asked for$/);
+  const four = await run(page, { build: "threads", threads: 4 });
+  assert.deepEqual([four.build, four.threads, four.why], ["threads", 4, "asked for"]);
+  assert.deepEqual([four.ids, four.logprobs], [one.ids, one.logprobs]);
+  const own = await run(page, {});
+  assert.deepEqual([own.ids, own.logprobs], [one.ids, one.logprobs]);
+  if (processors > 1) {
+    assert.equal(own.build, "threads");
+    assert.ok(own.threads > 1 && own.threads <= processors, `${own.threads} threads, ${processors} processors`);
+    assert.match(own.why, /cross-origin isolated, and there are \d+ processors$/);
+  } else {
+    assert.equal(own.build, "relaxed");
+  }
+  await apart.close();
+
+  const plain = await open();
+  const other = await plain.tab();
+  const found = await run(other, { threads: 4 });
+  assert.deepEqual([found.build, found.threads], ["relaxed", 1]);
+  assert.match(found.why, /one thread because the page is not cross-origin isolated$/);
+  assert.deepEqual([found.ids, found.logprobs], [one.ids, one.logprobs]);
+  const forced = await other.evaluate(() => failure(pocket.T5.load("/model.gguf", { build: "threads" })));
+  assert.equal(forced.code, "unsupported");
+  for (const threads of [0, 1.5, 65, "2"]) {
+    const error = await other.evaluate((threads) => failure(pocket.T5.load("/model.gguf", { threads })), threads);
+    assert.equal(error.code, "bad-option");
+  }
+  await plain.close();
+});
+
+inChromium("a page that cannot start threads runs on one, and says so", async () => {
+  const refuse = (_request, response) => response.writeHead(500).end();
+  const { tab, close } = await open({ "/dist/thread.js": refuse }, { isolated: true });
+  const page = await tab();
+  const found = await run(page, { build: "threads", threads: 3 });
+  assert.deepEqual([found.build, found.threads], ["threads", 1]);
+  assert.equal(found.why, "asked for; 2 of 2 workers could not be started");
+  await close();
+});
+
 for (const family of families()) {
   inChromium(`${family} gives the reference's ids with relaxed vectors`, async () => {
     const { tab, close } = await open({ "/family.gguf": file(model(family)) });
@@ -124,6 +183,55 @@ inChromium("real weights in Q8_0 give what the native program gives, to the last
     assert.deepEqual(found, native, build);
   }
   await close();
+});
+
+inChromium("every build answers the built-in model's goldens as the native program does, to the last bit", async () => {
+  const cases = pocket.answers();
+  assert.ok(cases.length > 10);
+  const { tab, close } = await open({ "/pocket.gguf": file(pocket.path) }, { isolated: true });
+  const page = await tab();
+  for (const build of ["threads", "relaxed", "simd128"]) {
+    const found = await page.evaluate(
+      async ([texts, build]) => {
+        const t5 = await pocket.T5.load("/pocket.gguf", { build, threads: 2, cache: false });
+        const inputs = await Promise.all(texts.map((text) => t5.tokenize(text)));
+        const all = await Promise.all(texts.map((text) => t5.generate(text).outputs));
+        t5.dispose();
+        return all.map(([{ text: answer, ids, logprobs }], i) => ({ text: texts[i], inputs: inputs[i], answer, ids, logprobs }));
+      },
+      [cases.map((one) => one.text), build],
+    );
+    assert.deepEqual(found, cases, build);
+  }
+  await close();
+});
+
+/** The most memory that a model may take while it loads, of its file's bytes. Sessions' caches come later. */
+const MOST_MEMORY = 1.2;
+
+inChromium("a model takes little more memory than its file has bytes", async (context) => {
+  const source = shared("models/flan-t5-small-titler");
+  const files = { "built-in": pocket.path };
+  if (source) files["flan-t5-small-titler"] = quantized(source, "flan-t5-small-titler", "q8_0");
+  else context.diagnostic("skipped: no shared folder with flan-t5-small-titler");
+  for (const [name, path] of Object.entries(files)) {
+    const { tab, close } = await open({ "/large.gguf": file(path) }, { isolated: true });
+    const page = await tab();
+    for (const build of ["simd128", "relaxed", "threads"]) {
+      const { memoryBytes, fileBytes } = await page.evaluate(async (build) => {
+        const t5 = await pocket.T5.load("/large.gguf", { build, threads: 2 });
+        const info = await t5.info();
+        t5.dispose();
+        return info;
+      }, build);
+      assert.equal(fileBytes, readFileSync(path).length);
+      const times = memoryBytes / fileBytes;
+      context.diagnostic(`${name}, ${build}: ${memoryBytes} bytes of memory, ${times.toFixed(3)} times the file`);
+      // The module's memory never shrinks: what it has now is the most that it had.
+      assert.ok(times <= MOST_MEMORY, `${name}, ${build}: ${times} times the file`);
+    }
+    await close();
+  }
 });
 
 /** Two ways of storing: without the first, workers fall back to the second. */

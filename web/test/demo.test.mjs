@@ -149,6 +149,14 @@ inChromium("the service worker isolates the page from its second visit on", asyn
   await page.reload();
   await page.locator("#run:enabled").waitFor();
   assert.equal(await page.evaluate(() => crossOriginIsolated), true);
+  // The bundle's own threads.
+  const processors = await page.evaluate(() => navigator.hardwareConcurrency);
+  assert.match(await page.textContent("#build"), processors > 1 ? /^threads, [2-8] threads$/ : /^relaxed, 1 thread$/);
+  await page.fill("#limit", "8");
+  await page.click("#run");
+  await page.locator("#speed", { hasText: "tokens in" }).waitFor();
+  assert.notEqual(await page.textContent("#output"), "");
+  await look(page, "isolated");
   await close();
 });
 

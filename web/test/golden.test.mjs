@@ -8,7 +8,7 @@ import { choose } from "../dist/builds.js";
 import { T5 } from "../dist/index.js";
 import { binary, families, golden, model, options, quantized, shared } from "./models.mjs";
 
-const BUILDS = ["simd128", "relaxed"].filter((build) => {
+const BUILDS = ["simd128", "relaxed", "threads"].filter((build) => {
   try {
     return choose(build).build === build;
   } catch (error) {
@@ -28,8 +28,9 @@ function close(found, expected) {
 for (const build of BUILDS) {
   for (const family of families()) {
     test(`${build}: ${family} gives the reference's ids`, async () => {
-      const t5 = await T5.load(model(family), { build });
-      assert.equal((await t5.info()).isa, build);
+      const t5 = await T5.load(model(family), { build, threads: 2 });
+      const { isa, threads } = await t5.info();
+      assert.deepEqual([isa, threads], build === "threads" ? ["relaxed", 2] : [build, 1]);
       const cases = golden(family);
       let [checked, expected] = [0, 0];
       for (const one of cases) {

@@ -95,3 +95,20 @@ export function options(golden) {
   else if ("length_penalty" in golden) options.lengthPenaltyKind = "huggingFace";
   return options;
 }
+
+/** The built-in model and what the native program answers to the reference's inputs. */
+export const pocket = {
+  path: `${root}/runtime/model/pocket-t5.gguf`,
+  /** For the first `count` cases, by default for all: `text` and its ids, and the native `answer`, `ids`, `logprobs`. */
+  answers(count) {
+    const lines = readFileSync(`${root}/tests/golden/pocket.jsonl`, "utf8").trim().split("\n").slice(1);
+    const cases = lines.slice(0, count).map((line) => JSON.parse(line));
+    const input = cases.map(({ text }) => `${text}\n`).join("");
+    const command = ["generate", "--json", "--jobs", "1"];
+    const out = execFileSync(binary("t5", "t5-runtime"), command, { input, encoding: "utf8" });
+    return out.trim().split("\n").map((line, i) => {
+      const { text: answer, ids, logprobs } = JSON.parse(line);
+      return { text: cases[i].text, inputs: cases[i].input_ids, answer, ids, logprobs };
+    });
+  },
+};

@@ -12,15 +12,16 @@ const TYPES = {
   ".html": "text/html",
   ".js": "text/javascript",
   ".json": "application/json",
+  ".mjs": "text/javascript",
   ".svg": "image/svg+xml",
   ".wasm": "application/wasm",
 };
 
 /**
  * Serves the folder `base` of the package. `isolated` sends COOP and COEP. `routes` are functions of request, response
- * and how often the path was asked for, by path.
+ * and how often the path was asked for, by path. `folders` are other folders, by how their paths begin.
  */
-export async function site({ base = ".", isolated = false, routes = {} } = {}) {
+export async function site({ base = ".", isolated = false, routes = {}, folders = {} } = {}) {
   const requests = [];
   const server = createServer((request, response) => {
     const path = decodeURIComponent(new URL(request.url, "http://x").pathname);
@@ -35,7 +36,10 @@ export async function site({ base = ".", isolated = false, routes = {} } = {}) {
       response.setHeader("content-type", "text/html");
       return response.end('<!doctype html><html lang="en"><title>Test</title><link rel="icon" href="data:,">');
     }
-    const file = join(root, base, normalize(path.endsWith("/") ? `${path}index.html` : path));
+    const other = Object.keys(folders).find((start) => path.startsWith(start));
+    const file = other
+      ? join(folders[other], normalize(path.slice(other.length)))
+      : join(root, base, normalize(path.endsWith("/") ? `${path}index.html` : path));
     if (!existsSync(file) || !statSync(file).isFile()) return response.writeHead(404).end();
     response.setHeader("content-type", TYPES[extname(file)] ?? "application/octet-stream");
     response.setHeader("content-length", statSync(file).size);

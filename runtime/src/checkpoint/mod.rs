@@ -76,6 +76,17 @@ impl Checkpoint {
         self.tensors.get(name)
     }
 
+    /// Lets the tensors' data go; names, types, shapes and places in the file stay.
+    pub(crate) fn forget_data(&mut self) {
+        for tensor in self.tensors.values_mut() {
+            tensor.data = tensor.data.emptied();
+        }
+    }
+
+    pub(crate) fn tensor_mut(&mut self, name: &str) -> Option<&mut Tensor> {
+        self.tensors.get_mut(name)
+    }
+
     /// All tensors, in the order of [`schema::tensors`].
     pub fn tensors(&self) -> impl Iterator<Item = (schema::TensorSpec, &Tensor)> {
         schema::tensors(&self.config).into_iter().map(|spec| {

@@ -28,16 +28,17 @@ pub struct File {
 }
 
 impl File {
-    /// Reads a file that is mapped or in memory. `name` is the file's name in messages.
+    /// Reads a file that is mapped or in memory, or of which the header is. `name` is the file's name in messages.
     ///
     /// # Errors
     /// Whatever is wrong with the header: [`Error::Format`], [`Error::Config`] for a key's value, [`Error::Tensor`].
     pub fn parse(name: &str, bytes: Bytes) -> Result<File> {
         let wrong = |what: Fault| Error::format(name, what);
-        let cursor = &mut Cursor::new(&bytes);
-        if bytes.len() < 24 || bytes[..4] != MAGIC {
+        let arrived = bytes.arrived();
+        let cursor = &mut Cursor::new(arrived);
+        if arrived.len() < 24 || arrived[..4] != MAGIC {
             let what =
-                format!("not a GGUF file: expected at least 24 bytes that start with \"GGUF\"; {}", start(&bytes));
+                format!("not a GGUF file: expected at least 24 bytes that start with \"GGUF\"; {}", start(arrived));
             return Err(wrong(what));
         }
         cursor.position = MAGIC.len();

@@ -6,7 +6,7 @@ use super::activations::{self, Activations, BLOCK, Start};
 use super::attention::HeadScratch;
 use super::memory::Table;
 use super::nibbles::{self, Q4, Q4K};
-use super::packed::{self, Pair, Q8};
+use super::packed::{self, Pair, Q8, Row};
 use super::planes::{self, Planes};
 use super::product::{self, Columns};
 use super::simd::{BF16, F16, LANES};
@@ -78,6 +78,16 @@ pub struct Matrix {
 /// Weights from which on two planes pay: smaller ones stay in a core's own cache, which is fast enough.
 const PLANES_FROM: usize = 4 << 20;
 
+/// What a matrix is for.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Purpose {
+    /// [`Matrix::multiply`].
+    Product,
+    /// [`Matrix::argmax`] too. Int8 weights that are too large for a core's own cache are laid out so that it reads
+    /// little more than half of them.
+    Argmax,
+}
+
 enum Storage {
     Q8(Q8),
     Planes(Planes),
@@ -99,6 +109,14 @@ impl Matrix {
     /// # Errors
     /// Where widths differ, a tensor's size does not match its shape, or the scale of a block is not finite.
     pub fn new(kernels: Kernels, parts: &[&Tensor]) -> Result<Matrix> {
+        Matrix::made_for(Purpose::Product, kernels, parts)
+    }
+
+    /// As [`Matrix::new`], for this purpose.
+    ///
+    /// # Errors
+    /// As [`Matrix::new`].
+    pub fn made_for(purpose: Purpose, kernels: Kernels, parts: &[&Tensor]) -> Result<Matrix> {
         let k = parts[0].columns();
         for part in parts {
             if part.columns() != k {
@@ -106,46 +124,115 @@ impl Matrix {
             }
             part.check_size()?;
         }
-        let n = parts.iter().map(|part| part.rows()).sum();
+        match Matrix::zeroed(kernels, parts, purpose) {
+            Some(matrix) => matrix.filled(kernels, parts),
+            None => {
+                let n = parts.iter().map(|part| part.rows()).sum();
+                let storage = Storage::Encoded(parts.iter().map(|&part| part.clone()).collect());
+                Ok(Matrix { storage, n, k, isa: kernels.isa() })
+            }
+        }
+    }
+
+    /// Sets all rows, and releases the file's pages.
+    fn filled(mut self, kernels: Kernels, parts: &[&Tensor]) -> Result<Matrix> {
+        let mut first = 0;
+        for part in parts {
+            for row in 0..part.rows() {
+                self.set_row(kernels, first + row, part, row, part.row_data(row))?;
+            }
+            part.data.release();
+            first += part.rows();
+        }
+        Ok(self)
+    }
+
+    /// A matrix of the same form with all weights zero, for [`Matrix::set_row`]; `None` for types that stay as they
+    /// are. Needs the tensors' types and shapes only.
+    pub(crate) fn zeroed(kernels: Kernels, parts: &[&Tensor], purpose: Purpose) -> Option<Matrix> {
+        let (n, k): (usize, _) = (parts.iter().map(|part| part.rows()).sum(), parts[0].columns());
         let dtype = parts[0].dtype;
         let storage = match dtype {
-            _ if parts.iter().any(|part| part.dtype != dtype) => None,
-            DType::Q8_0 => Some(Storage::Q8(Q8::pack(parts, n, k, kernels.flip())?)),
-            DType::Q4_0 => Some(Storage::Q4(Q4::pack(parts, n, k)?)),
-            DType::Q4_K => Some(Storage::Q4K(Q4K::pack(parts, n, k)?)),
-            DType::F32 => Some(Storage::F32(packed::pack_pairs(parts, n, k))),
-            DType::F16 => Some(Storage::F16(packed::pack_pairs(parts, n, k))),
-            DType::BF16 => Some(Storage::BF16(packed::pack_pairs(parts, n, k))),
-            _ => None,
-        };
-        let storage = match storage {
-            Some(storage) => {
-                for part in parts {
-                    part.data.release();
-                }
-                storage
+            _ if parts.iter().any(|part| part.dtype != dtype) => return None,
+            DType::Q8_0 if purpose == Purpose::Argmax && n.saturating_mul(k) >= PLANES_FROM => {
+                Storage::Planes(Planes::zeroed(n, k))
             }
-            None => Storage::Encoded(parts.iter().map(|&part| part.clone()).collect()),
+            DType::Q8_0 => Storage::Q8(Q8::zeroed(n, k)),
+            DType::Q4_0 => Storage::Q4(Q4::zeroed(n, k)),
+            DType::Q4_K => Storage::Q4K(Q4K::zeroed(n, k)),
+            DType::F32 => Storage::F32(packed::zeroed_pairs(n, k)),
+            DType::F16 => Storage::F16(packed::zeroed_pairs(n, k)),
+            DType::BF16 => Storage::BF16(packed::zeroed_pairs(n, k)),
+            _ => return None,
         };
-        Ok(Matrix { storage, n, k, isa: kernels.isa() })
+        Some(Matrix { storage, n, k, isa: kernels.isa() })
     }
 
-    /// As [`Matrix::new`] for a matrix of which [`Matrix::argmax`] is wanted. Int8 weights that are too large for a core's
-    /// own cache are laid out so that it reads little more than half of them.
-    pub fn with_argmax(kernels: Kernels, part: &Tensor) -> Result<Matrix> {
-        let (n, k) = (part.rows(), part.columns());
-        if part.dtype != DType::Q8_0 || n.saturating_mul(k) < PLANES_FROM {
-            return Matrix::new(kernels, &[part]);
-        }
-        Matrix::in_planes(kernels, part)
-    }
-
+    /// Int8 weights in two planes, however few they are.
+    #[cfg(test)]
     pub(super) fn in_planes(kernels: Kernels, part: &Tensor) -> Result<Matrix> {
-        part.check_size()?;
         let (n, k) = (part.rows(), part.columns());
-        let storage = Storage::Planes(Planes::pack(part, n, k)?);
-        part.data.release();
-        Ok(Matrix { storage, n, k, isa: kernels.isa() })
+        let storage = Storage::Planes(Planes::zeroed(n, k));
+        Matrix { storage, n, k, isa: kernels.isa() }.filled(kernels, &[part])
+    }
+
+    /// A matrix of this shape without weights: it must not be used.
+    pub(crate) fn absent(kernels: Kernels, parts: &[&Tensor]) -> Matrix {
+        let (n, k) = (parts.iter().map(|part| part.rows()).sum(), parts[0].columns());
+        Matrix { storage: Storage::Encoded(Vec::new()), n, k, isa: kernels.isa() }
+    }
+
+    /// Sets row `i`, from `bytes` of row `index` of a tensor.
+    ///
+    /// # Errors
+    /// If the scale of a block is not finite.
+    pub(crate) fn set_row(
+        &mut self,
+        kernels: Kernels,
+        i: usize,
+        tensor: &Tensor,
+        index: usize,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let k = self.k;
+        let row = Row { tensor, index, bytes };
+        match &mut self.storage {
+            Storage::Q8(w) => w.set_row(i, k, row, kernels.flip())?,
+            Storage::Planes(w) => w.set_row(i, k, row)?,
+            Storage::Q4(w) => w.set_row(i, k, row)?,
+            Storage::Q4K(w) => w.set_row(i, k, row)?,
+            Storage::F32(w) => packed::set_pairs(w, i, k, bytes),
+            Storage::F16(w) => packed::set_pairs(w, i, k, bytes),
+            Storage::BF16(w) => packed::set_pairs(w, i, k, bytes),
+            Storage::Encoded(_) => unreachable!("a matrix made by zeroed"),
+        }
+        Ok(())
+    }
+
+    /// Whether [`Matrix::row`] can be used with weights of this type.
+    pub(crate) fn has_rows(dtype: DType) -> bool {
+        dtype == DType::Q8_0
+    }
+
+    /// The values of row `i`, `[k]`, exactly as [`block::decode`] gives them for the file's bytes.
+    ///
+    /// # Panics
+    /// If [`Matrix::has_rows`] is false.
+    pub(crate) fn row(&self, kernels: Kernels, i: usize, out: &mut [f32]) {
+        match &self.storage {
+            Storage::Q8(w) => {
+                let flip = kernels.flip();
+                for (block, out) in out.chunks_exact_mut(BLOCK).enumerate() {
+                    block::decode(DType::Q8_0, &w.block(i, self.k, block, flip), out);
+                }
+            }
+            Storage::Planes(w) => {
+                for (block, out) in out.chunks_exact_mut(BLOCK).enumerate() {
+                    block::decode(DType::Q8_0, &w.block(i, self.k, block), out);
+                }
+            }
+            _ => unreachable!("a matrix of a type whose rows can be read"),
+        }
     }
 
     /// Rows: the width of a product.

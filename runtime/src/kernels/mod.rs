@@ -31,8 +31,10 @@ mod tests;
 mod threads;
 
 pub use attention::{Alignment, Heads, KeyValues, PackedKeyValues};
-pub use matrix::{Matrix, Workspace};
+pub use matrix::{Matrix, Purpose, Workspace};
 pub(crate) use memory::Buffer;
+#[cfg(all(target_family = "wasm", target_feature = "atomics"))]
+pub use threads::workers;
 
 use crate::config::Activation;
 use crate::error::{Error, Result};

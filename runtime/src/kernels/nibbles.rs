@@ -13,12 +13,12 @@
 use super::Kernels;
 use super::activations::{Activations, BLOCK};
 use super::memory::{Table, Zeroable};
-use super::packed::rows;
+use super::packed::Row;
 use super::product::{Blocks, Columns, blocks_in, tile_of};
 use super::simd::{F16, LANES, Simd, WeightStep};
 use crate::block;
 use crate::error::Result;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::DType;
 
 /// Pairs of vector steps of one block.
 const STEPS: usize = BLOCK / 8;
@@ -71,26 +71,26 @@ impl NibbleBlock {
 }
 
 impl Q4 {
-    /// Interleaves Q4_0 rows of `k` values.
+    /// `n` rows of `k` values, all zero.
+    pub(crate) fn zeroed(n: usize, k: usize) -> Q4 {
+        let blocks = n.div_ceil(LANES) * (k / BLOCK);
+        Q4 { weights: Table::zeroed(blocks), scales: Table::zeroed(blocks) }
+    }
+
+    /// Interleaves row `i` of `k` values.
     ///
     /// # Errors
     /// If a scale is infinite or NaN.
-    pub(crate) fn pack(parts: &[&Tensor], n: usize, k: usize) -> Result<Q4> {
-        let (groups, blocks) = (n.div_ceil(LANES), k / BLOCK);
-        let mut weights = Table::<NibbleBlock>::zeroed(groups * blocks);
-        let mut scales = Table::<[F16; LANES]>::zeroed(groups * blocks);
-        for (i, (part, row)) in rows(parts).enumerate() {
-            let (group, lane) = (i / LANES, i % LANES);
-            let source = part.row_data(row).as_chunks::<{ DType::Q4_0.block_bytes() }>().0;
-            let target = group * blocks..(group + 1) * blocks;
-            for (source, (weights, scales)) in
-                source.iter().zip(weights[target.clone()].iter_mut().zip(&mut scales[target]))
-            {
-                scales[lane] = F16::read_finite(part, row, source)?;
-                weights.set(lane, source[2..].try_into().expect("16 bytes follow the scale"));
-            }
+    pub(crate) fn set_row(&mut self, i: usize, k: usize, row: Row<'_>) -> Result<()> {
+        let (lane, blocks) = (i % LANES, k / BLOCK);
+        let target = i / LANES * blocks..(i / LANES + 1) * blocks;
+        let source = row.bytes.as_chunks::<{ DType::Q4_0.block_bytes() }>().0;
+        let targets = self.weights[target.clone()].iter_mut().zip(&mut self.scales[target]);
+        for (source, (weights, scales)) in source.iter().zip(targets) {
+            scales[lane] = F16::read_finite(row, source)?;
+            weights.set(lane, source[2..].try_into().expect("16 bytes follow the scale"));
         }
-        Ok(Q4 { weights, scales })
+        Ok(())
     }
 
     /// Bytes that one product of a single row reads.
@@ -100,37 +100,36 @@ impl Q4 {
 }
 
 impl Q4K {
-    /// Interleaves Q4_K rows of `k` values.
+    /// `n` rows of `k` values, all zero.
+    pub(crate) fn zeroed(n: usize, k: usize) -> Q4K {
+        let supers = n.div_ceil(LANES) * (k / DType::Q4_K.block_len());
+        Q4K { weights: Table::zeroed(supers * SUBS), scales: Table::zeroed(supers) }
+    }
+
+    /// Interleaves row `i` of `k` values.
     ///
     /// # Errors
     /// If a scale is infinite or NaN.
-    pub(crate) fn pack(parts: &[&Tensor], n: usize, k: usize) -> Result<Q4K> {
-        let (groups, supers) = (n.div_ceil(LANES), k / DType::Q4_K.block_len());
-        let mut weights = Table::<NibbleBlock>::zeroed(groups * supers * SUBS);
-        let mut scales = Table::<SuperScales>::zeroed(groups * supers);
-        for (i, (part, row)) in rows(parts).enumerate() {
-            let (group, lane) = (i / LANES, i % LANES);
-            let source = part.row_data(row).as_chunks::<{ DType::Q4_K.block_bytes() }>().0;
-            let weights = &mut weights[group * supers * SUBS..(group + 1) * supers * SUBS];
-            let scales = &mut scales[group * supers..(group + 1) * supers];
-            for (source, (weights, scales)) in
-                source.iter().zip(weights.as_chunks_mut::<SUBS>().0.iter_mut().zip(scales))
-            {
-                scales.d[lane] = F16::read_finite(part, row, source)?;
-                scales.dmin[lane] = F16::read_finite(part, row, &source[2..])?;
-                let (multiples, minima) = block::unpack_scales(source[4..16].try_into().expect("twelve bytes"));
-                for (sub, weights) in weights.iter_mut().enumerate() {
-                    scales.scales[sub][lane] = multiples[sub];
-                    scales.mins[sub][lane] = minima[sub];
-                    // Two sub-blocks share 32 bytes in the file: one has the low nibbles, one the high ones.
-                    let values: &[u8; BLOCK] = source[16 + sub / 2 * BLOCK..][..BLOCK].try_into().expect("32 bytes");
-                    let shift = 4 * (sub % 2);
-                    let nibble = |i: usize| values[i] >> shift & 15;
-                    weights.set(lane, &std::array::from_fn(|i| nibble(i) | nibble(i + 16) << 4));
-                }
+    pub(crate) fn set_row(&mut self, i: usize, k: usize, row: Row<'_>) -> Result<()> {
+        let (group, lane, supers) = (i / LANES, i % LANES, k / DType::Q4_K.block_len());
+        let source = row.bytes.as_chunks::<{ DType::Q4_K.block_bytes() }>().0;
+        let weights = &mut self.weights[group * supers * SUBS..(group + 1) * supers * SUBS];
+        let scales = &mut self.scales[group * supers..(group + 1) * supers];
+        for (source, (weights, scales)) in source.iter().zip(weights.as_chunks_mut::<SUBS>().0.iter_mut().zip(scales)) {
+            scales.d[lane] = F16::read_finite(row, source)?;
+            scales.dmin[lane] = F16::read_finite(row, &source[2..])?;
+            let (multiples, minima) = block::unpack_scales(source[4..16].try_into().expect("twelve bytes"));
+            for (sub, weights) in weights.iter_mut().enumerate() {
+                scales.scales[sub][lane] = multiples[sub];
+                scales.mins[sub][lane] = minima[sub];
+                // Two sub-blocks share 32 bytes in the file: one has the low nibbles, one the high ones.
+                let values: &[u8; BLOCK] = source[16 + sub / 2 * BLOCK..][..BLOCK].try_into().expect("32 bytes");
+                let shift = 4 * (sub % 2);
+                let nibble = |i: usize| values[i] >> shift & 15;
+                weights.set(lane, &std::array::from_fn(|i| nibble(i) | nibble(i + 16) << 4));
             }
         }
-        Ok(Q4K { weights, scales })
+        Ok(())
     }
 
     /// Bytes that one product of a single row reads.

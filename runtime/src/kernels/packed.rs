@@ -26,9 +26,12 @@ pub(crate) struct Q8 {
     pub(crate) scales: Table<[F16; LANES]>,
 }
 
-/// Rows of the parts one after the other.
-pub(crate) fn rows<'a>(parts: &'a [&Tensor]) -> impl Iterator<Item = (&'a Tensor, usize)> {
-    parts.iter().flat_map(|&part| (0..part.rows()).map(move |row| (part, row)))
+/// A row of a tensor, as it lies in the file.
+#[derive(Clone, Copy)]
+pub(crate) struct Row<'a> {
+    pub(crate) tensor: &'a Tensor,
+    pub(crate) index: usize,
+    pub(crate) bytes: &'a [u8],
 }
 
 impl F16 {
@@ -37,39 +40,51 @@ impl F16 {
     /// # Errors
     /// If it is infinite or NaN.
     #[inline(always)]
-    pub(crate) fn read_finite(part: &Tensor, row: usize, bytes: &[u8]) -> Result<F16> {
+    pub(crate) fn read_finite(row: Row<'_>, bytes: &[u8]) -> Result<F16> {
         let scale = F16::read(bytes);
         if scale.0 & 0x7c00 == 0x7c00 {
-            return Err(part.error(format!("expected a finite scale in row {row}, found {}", f16_to_f32(scale.0))));
+            let found = f16_to_f32(scale.0);
+            return Err(row.tensor.error(format!("expected a finite scale in row {}, found {found}", row.index)));
         }
         Ok(scale)
     }
 }
 
 impl Q8 {
-    /// Interleaves Q8_0 rows of `k` values, xoring every four weights with `flip`.
+    /// `n` rows of `k` values, all zero.
+    pub(crate) fn zeroed(n: usize, k: usize) -> Q8 {
+        let blocks = n.div_ceil(LANES) * (k / BLOCK);
+        Q8 { weights: Table::zeroed(blocks), scales: Table::zeroed(blocks) }
+    }
+
+    /// Interleaves row `i` of `k` values, xoring every four weights with `flip`.
     ///
     /// # Errors
     /// If a scale is infinite or NaN.
-    pub(crate) fn pack(parts: &[&Tensor], n: usize, k: usize, flip: [u8; 4]) -> Result<Q8> {
-        let (groups, blocks) = (n.div_ceil(LANES), k / BLOCK);
+    pub(crate) fn set_row(&mut self, i: usize, k: usize, row: Row<'_>, flip: [u8; 4]) -> Result<()> {
+        let (lane, blocks) = (i % LANES, k / BLOCK);
         let flip = u32::from_ne_bytes(flip);
-        let mut weights = Table::<WeightBlock>::zeroed(groups * blocks);
-        let mut scales = Table::<[F16; LANES]>::zeroed(groups * blocks);
-        for (i, (part, row)) in rows(parts).enumerate() {
-            let (group, lane) = (i / LANES, i % LANES);
-            let source = part.row_data(row).as_chunks::<{ DType::Q8_0.block_bytes() }>().0;
-            let target = group * blocks..(group + 1) * blocks;
-            for (source, (weights, scales)) in
-                source.iter().zip(weights[target.clone()].iter_mut().zip(&mut scales[target]))
-            {
-                scales[lane] = F16::read_finite(part, row, source)?;
-                for (step, values) in weights.0.iter_mut().zip(source[2..].as_chunks::<4>().0) {
-                    step.as_chunks_mut::<4>().0[lane] = (u32::from_ne_bytes(*values) ^ flip).to_ne_bytes();
-                }
+        let target = i / LANES * blocks..(i / LANES + 1) * blocks;
+        let source = row.bytes.as_chunks::<{ DType::Q8_0.block_bytes() }>().0;
+        let targets = self.weights[target.clone()].iter_mut().zip(&mut self.scales[target]);
+        for (source, (weights, scales)) in source.iter().zip(targets) {
+            scales[lane] = F16::read_finite(row, source)?;
+            for (step, values) in weights.0.iter_mut().zip(source[2..].as_chunks::<4>().0) {
+                step.as_chunks_mut::<4>().0[lane] = (u32::from_ne_bytes(*values) ^ flip).to_ne_bytes();
             }
         }
-        Ok(Q8 { weights, scales })
+        Ok(())
+    }
+
+    /// The inverse for one block: its bytes as they lay in the file.
+    pub(crate) fn block(&self, i: usize, k: usize, block: usize, flip: [u8; 4]) -> [u8; DType::Q8_0.block_bytes()] {
+        let (lane, at) = (i % LANES, i / LANES * (k / BLOCK) + block);
+        let mut bytes = [0; DType::Q8_0.block_bytes()];
+        bytes[..2].copy_from_slice(&self.scales[at][lane].0.to_le_bytes());
+        for (values, step) in bytes[2..].as_chunks_mut::<4>().0.iter_mut().zip(&self.weights[at].0) {
+            *values = std::array::from_fn(|i| step[4 * lane + i] ^ flip[i]);
+        }
+        bytes
     }
 }
 
@@ -123,17 +138,17 @@ pub(crate) struct Pair<E>(pub(crate) [[E; LANES]; 2]);
 // SAFETY: numbers without padding: 64 bytes or more.
 unsafe impl<E: Zeroable> Zeroable for Pair<E> {}
 
-/// Interleaves rows of `k` values.
-pub(crate) fn pack_pairs<E: Element>(parts: &[&Tensor], n: usize, k: usize) -> Table<Pair<E>> {
-    let mut packed = Table::<Pair<E>>::zeroed(n.div_ceil(2 * LANES) * k);
-    for (i, (part, row)) in rows(parts).enumerate() {
-        let (pair, half, lane) = (i / (2 * LANES), i / LANES % 2, i % LANES);
-        let source = part.row_data(row).chunks_exact(size_of::<E>());
-        for (target, bytes) in packed[pair * k..(pair + 1) * k].iter_mut().zip(source) {
-            target.0[half][lane] = E::read(bytes);
-        }
+/// `n` rows of `k` values, all zero.
+pub(crate) fn zeroed_pairs<E: Element>(n: usize, k: usize) -> Table<Pair<E>> {
+    Table::zeroed(n.div_ceil(2 * LANES) * k)
+}
+
+/// Interleaves row `i` of `k` values.
+pub(crate) fn set_pairs<E: Element>(packed: &mut [Pair<E>], i: usize, k: usize, bytes: &[u8]) {
+    let (pair, half, lane) = (i / (2 * LANES), i / LANES % 2, i % LANES);
+    for (target, bytes) in packed[pair * k..(pair + 1) * k].iter_mut().zip(bytes.chunks_exact(size_of::<E>())) {
+        target.0[half][lane] = E::read(bytes);
     }
-    packed
 }
 
 fn flip_of<V: Simd>(_: V) -> [u8; 4] {

@@ -15,10 +15,11 @@
 use super::Kernels;
 use super::activations::{Activations, BLOCK};
 use super::memory::{Table, Zeroable};
+use super::packed::Row;
 use super::product::{Blocks, Columns, blocks_in, next_group, tile_of};
 use super::simd::{F16, LANES, Simd, WeightStep, f16_to_f32};
 use crate::error::Result;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::DType;
 
 /// Pairs of vector steps of one block.
 const PAIRS: usize = BLOCK / 8;
@@ -43,49 +44,66 @@ pub(crate) struct Planes {
 }
 
 impl Planes {
-    /// Interleaves Q8_0 rows of `k` values.
-    ///
-    /// # Errors
-    /// If a scale is infinite or NaN.
-    pub(crate) fn pack(part: &Tensor, n: usize, k: usize) -> Result<Planes> {
+    /// `n` rows of `k` values, all zero.
+    pub(crate) fn zeroed(n: usize, k: usize) -> Planes {
         let (groups, blocks) = (n.div_ceil(LANES), k / BLOCK);
-        let mut planes = Planes {
+        Planes {
             upper: Table::zeroed(groups * blocks),
             lower: Table::zeroed(groups * blocks),
             scales: Table::zeroed(groups * blocks),
             errors: Table::zeroed(groups),
-        };
-        for row in 0..n {
-            let (group, lane) = (row / LANES, row % LANES);
-            let source = part.row_data(row).as_chunks::<{ DType::Q8_0.block_bytes() }>().0;
-            let (mut error, mut largest) = (0.0, 0.0);
-            for (block, source) in (group * blocks..).zip(source) {
-                let scale = F16::read_finite(part, row, source)?;
-                planes.scales[block][lane] = scale;
-                let scale = f64::from(f16_to_f32(scale.0)).powi(2);
-                let values: &[u8; BLOCK] = source[2..].try_into().expect("32 bytes follow the scale");
-                let unsigned = values.map(|value| value ^ 0x80);
-                // At most 32 · 64: 16 bits hold the sum.
-                let errors: i16 = unsigned.iter().map(|&value| (i16::from(value & 15) - 8).pow(2)).sum();
-                error += scale * f64::from(errors);
-                largest += scale;
-                let (upper, lower) = (&mut planes.upper[block].0, &mut planes.lower[block].0);
-                let steps: &[[[u8; 4]; 2]] = unsigned.as_chunks::<4>().0.as_chunks().0;
-                for ((upper, lower), steps) in upper.iter_mut().zip(lower).zip(steps) {
-                    let [first, second] = steps.map(u32::from_ne_bytes);
-                    let low = 0x0f0f_0f0f;
-                    let pair = [first >> 4 & low | second & !low, first & low | (second & low) << 4];
-                    let [upper, lower] = [upper, lower].map(|step| &mut step.as_chunks_mut::<4>().0[lane]);
-                    [*upper, *lower] = pair.map(u32::to_ne_bytes);
-                }
-            }
-            // Both the coarse product and the exact one are rounded: each of a row's blocks twice, and each of the
-            // sums of blocks once, relative to sums of at most |x| |w| and |x| (|w| + |e|).
-            let (error, norm) = (error.sqrt(), (largest * (BLOCK << 14) as f64).sqrt());
-            let rounding = 4.0 * (blocks + 8) as f64 * f64::from(f32::EPSILON);
-            planes.errors[group][lane] = ((error + rounding * (norm + error)) * 1.000_01) as f32;
         }
-        Ok(planes)
+    }
+
+    /// Interleaves row `i` of `k` values.
+    ///
+    /// # Errors
+    /// If a scale is infinite or NaN.
+    pub(crate) fn set_row(&mut self, i: usize, k: usize, row: Row<'_>) -> Result<()> {
+        let (group, lane, blocks) = (i / LANES, i % LANES, k / BLOCK);
+        let source = row.bytes.as_chunks::<{ DType::Q8_0.block_bytes() }>().0;
+        let (mut error, mut largest) = (0.0, 0.0);
+        for (block, source) in (group * blocks..).zip(source) {
+            let scale = F16::read_finite(row, source)?;
+            self.scales[block][lane] = scale;
+            let scale = f64::from(f16_to_f32(scale.0)).powi(2);
+            let values: &[u8; BLOCK] = source[2..].try_into().expect("32 bytes follow the scale");
+            let unsigned = values.map(|value| value ^ 0x80);
+            // At most 32 · 64: 16 bits hold the sum.
+            let errors: i16 = unsigned.iter().map(|&value| (i16::from(value & 15) - 8).pow(2)).sum();
+            error += scale * f64::from(errors);
+            largest += scale;
+            let (upper, lower) = (&mut self.upper[block].0, &mut self.lower[block].0);
+            let steps: &[[[u8; 4]; 2]] = unsigned.as_chunks::<4>().0.as_chunks().0;
+            for ((upper, lower), steps) in upper.iter_mut().zip(lower).zip(steps) {
+                let [first, second] = steps.map(u32::from_ne_bytes);
+                let low = 0x0f0f_0f0f;
+                let pair = [first >> 4 & low | second & !low, first & low | (second & low) << 4];
+                let [upper, lower] = [upper, lower].map(|step| &mut step.as_chunks_mut::<4>().0[lane]);
+                [*upper, *lower] = pair.map(u32::to_ne_bytes);
+            }
+        }
+        // Both the coarse product and the exact one are rounded: each of a row's blocks twice, and each of the
+        // sums of blocks once, relative to sums of at most |x| |w| and |x| (|w| + |e|).
+        let (error, norm) = (error.sqrt(), (largest * (BLOCK << 14) as f64).sqrt());
+        let rounding = 4.0 * (blocks + 8) as f64 * f64::from(f32::EPSILON);
+        self.errors[group][lane] = ((error + rounding * (norm + error)) * 1.000_01) as f32;
+        Ok(())
+    }
+
+    /// The inverse for one block: its bytes as they lay in the file.
+    pub(crate) fn block(&self, i: usize, k: usize, block: usize) -> [u8; DType::Q8_0.block_bytes()] {
+        let (lane, at) = (i % LANES, i / LANES * (k / BLOCK) + block);
+        let mut bytes = [0; DType::Q8_0.block_bytes()];
+        bytes[..2].copy_from_slice(&self.scales[at][lane].0.to_le_bytes());
+        let steps: &mut [[[u8; 4]; 2]] = bytes[2..].as_chunks_mut::<4>().0.as_chunks_mut().0;
+        for (steps, (upper, lower)) in steps.iter_mut().zip(self.upper[at].0.iter().zip(&self.lower[at].0)) {
+            let [upper, lower] = [upper, lower].map(|step| u32::from_ne_bytes(step.as_chunks::<4>().0[lane]));
+            let low = 0x0f0f_0f0f;
+            let pair = [(upper & low) << 4 | lower & low, upper & !low | lower >> 4 & low];
+            *steps = pair.map(|values| (values ^ 0x8080_8080).to_ne_bytes());
+        }
+        bytes
     }
 
     /// Bytes that one product of a single row reads.

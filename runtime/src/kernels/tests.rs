@@ -2,6 +2,7 @@
 //! against f64 arithmetic.
 
 use super::*;
+use crate::block;
 use crate::storage::Bytes;
 use crate::tensor::{DType, Tensor};
 
@@ -680,6 +681,13 @@ fn planes() {
                 let name = format!("{n} x {k}, round {round}, {}", kernels.isa().name());
                 let whole = Matrix::new(kernels, &[&tensor]).unwrap();
                 let planes = Matrix::in_planes(kernels, &tensor).unwrap();
+                for i in [0, n / 2, n - 1] {
+                    let mut rows = [(); 3].map(|()| vec![f32::NAN; k]);
+                    block::decode(DType::Q8_0, tensor.row_data(i), &mut rows[0]);
+                    whole.row(kernels, i, &mut rows[1]);
+                    planes.row(kernels, i, &mut rows[2]);
+                    assert_eq!([bits(&rows[1]), bits(&rows[2])], [(); 2].map(|()| bits(&rows[0])), "{name}");
+                }
                 let mut workspace = Workspace::default();
                 for rows in [1, 5] {
                     let x = x.repeat(rows);

@@ -1,0 +1,32 @@
+// A thread's entry, in browsers and in Node: it lends itself to the module and does not return.
+
+import { inNode, nodeModule } from "./platform.js";
+import type { Beginning } from "./threads.js";
+
+/** Bytes of its stack; kernels have shallow ones. A multiple of a page's 64 KiB. */
+const STACK = 4 << 16;
+
+async function lend({ module, memory }: Beginning, ready: () => void): Promise<void> {
+  const t5 = await import("../wasm/threads/t5_wasm.js");
+  t5.initSync({ module, memory, thread_stack_size: STACK });
+  t5.enterWorker();
+  ready();
+  try {
+    t5.serveWorker();
+  } catch (error) {
+    // A trap. Whoever waits for this thread must hear of it.
+    t5.loseWorker();
+    throw error;
+  }
+}
+
+if (inNode) {
+  const { parentPort } = await nodeModule<typeof import("node:worker_threads")>("worker_threads");
+  parentPort?.once("message", (beginning: Beginning) => void lend(beginning, () => parentPort.postMessage(true)));
+} else {
+  const scope = self as unknown as {
+    postMessage(message: boolean): void;
+    onmessage: (event: MessageEvent<Beginning>) => void;
+  };
+  scope.onmessage = (event) => void lend(event.data, () => scope.postMessage(true));
+}

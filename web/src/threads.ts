@@ -1,0 +1,53 @@
+// Workers that run the module over the memory of the worker that starts them, as its further threads.
+
+import { inNode, nodeModule, scriptWorker } from "./platform.js";
+
+/** What a thread needs to begin. It answers once with true, when it can be counted on. */
+export interface Beginning {
+  module: WebAssembly.Module;
+  memory: WebAssembly.Memory;
+}
+
+/** A thread that has not answered by then is not waited for. */
+const PATIENCE_MS = 5000;
+
+/** Starts so many threads; resolves with how many of them are there. They end with the worker that calls this. */
+export async function startThreads(
+  count: number,
+  module: WebAssembly.Module,
+  memory: WebAssembly.Memory,
+): Promise<number> {
+  const threads = Array.from({ length: count }, () => startThread({ module, memory }).catch(() => false));
+  return (await Promise.all(threads)).filter(Boolean).length;
+}
+
+async function startThread(beginning: Beginning): Promise<boolean> {
+  const late = new Promise<boolean>((resolve) => {
+    const timer = setTimeout(() => resolve(false), PATIENCE_MS);
+    if (inNode) (timer as unknown as { unref(): void }).unref();
+  });
+  if (inNode) {
+    const { Worker } = await nodeModule<typeof import("node:worker_threads")>("worker_threads");
+    const worker = new Worker(new URL("./thread.js", import.meta.url));
+    const answer = new Promise<boolean>((resolve) => {
+      worker.once("message", () => resolve(true));
+      worker.once("error", () => resolve(false));
+    });
+    worker.postMessage(beginning);
+    const there = await Promise.race([answer, late]);
+    // It never returns; a program ends nevertheless.
+    worker.unref();
+    return there;
+  }
+  const here = import.meta.url;
+  const worker = scriptWorker(
+    () => new Worker(new URL("./thread.js", import.meta.url), { type: "module" }),
+    () => new URL("./thread.js", here),
+  );
+  const answer = new Promise<boolean>((resolve) => {
+    worker.onmessage = () => resolve(true);
+    worker.onerror = () => resolve(false);
+  });
+  worker.postMessage(beginning);
+  return Promise.race([answer, late]);
+}
