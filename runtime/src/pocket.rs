@@ -32,8 +32,8 @@ impl Model {
     /// ```
     /// let model = t5_runtime::Model::pocket()?;
     /// let mut session = model.session();
-    /// let outputs = session.generate("translate English to German: Good morning.", &Default::default())?.finish();
-    /// assert_eq!(outputs[0].text, "Guten Morgen!");
+    /// let outputs = session.generate("translate English to German: Where is the station?", &Default::default())?.finish();
+    /// assert_eq!(outputs[0].text, "Wo ist der Bahnhof?");
     /// # Ok::<(), t5_runtime::Error>(())
     /// ```
     pub fn pocket() -> Result<Model> {
