@@ -340,7 +340,9 @@ impl Matrix {
         y: &mut [f32],
         workspace: &mut Workspace,
     ) -> Option<usize> {
-        if let Storage::Planes(w) = &self.storage {
+        if let Storage::Planes(w) = &self.storage
+            && w.bounded()
+        {
             assert!(x.len() == self.k && y.len() == self.n, "x is [k] and y is [n]");
             assert_eq!(kernels.isa(), self.isa, "a matrix is used with the kernels it was prepared for");
             let Workspace { threads, activations, .. } = workspace;

@@ -12,6 +12,8 @@
 //! Only rows whose upper bound reaches the best exact product so far are multiplied exactly, with the bits that the
 //! full product has; so the index of the largest is the same as if all had been.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::Kernels;
 use super::activations::{Activations, BLOCK};
 use super::memory::{Table, Zeroable};
@@ -41,7 +43,15 @@ pub(crate) struct Planes {
     scales: Table<[F16; LANES]>,
     /// For each row what |x| is multiplied by for the bound, `[groups, 16]`.
     errors: Table<[f32; LANES]>,
+    /// Times that the bounds ruled out too little, less those that they did.
+    loose: AtomicU32,
 }
+
+/// Groups of a hundred that may be multiplied exactly before the bounds have cost more than they save.
+const LOOSE: usize = 12;
+
+/// So many times more too loose than not, and bounds are not tried again.
+const TIMES: u32 = 8;
 
 impl Planes {
     /// `n` rows of `k` values, all zero.
@@ -52,7 +62,14 @@ impl Planes {
             lower: Table::zeroed(groups * blocks),
             scales: Table::zeroed(groups * blocks),
             errors: Table::zeroed(groups),
+            loose: AtomicU32::new(0),
         }
+    }
+
+    /// Whether bounds are worth computing. They are too loose where some inputs are far larger than others and their
+    /// weights far smaller: in files whose norms were not balanced against the weights before these were rounded.
+    pub(crate) fn bounded(&self) -> bool {
+        self.loose.load(Ordering::Relaxed) < TIMES
     }
 
     /// Interleaves row `i` of `k` values.
@@ -234,6 +251,7 @@ fn largest_in<V: Simd>(v: V, w: &Planes, a: &Activations, bounds: &[f32]) -> Opt
     let mut best = Best { value: f32::NEG_INFINITY, index: None };
     let likely = super::rows::argmax_in(v, bounds)? / LANES;
     best.meet(v, w, a, likely, bounds);
+    let mut met = 1;
     // Most stretches of the bounds hold none that reaches the best.
     const STRETCH: usize = 16;
     for (i, stretch) in bounds.chunks(STRETCH * LANES).enumerate() {
@@ -244,9 +262,14 @@ fn largest_in<V: Simd>(v: V, w: &Planes, a: &Activations, bounds: &[f32]) -> Opt
             let group_bounds = &bounds[group * LANES..bounds.len().min((group + 1) * LANES)];
             if group != likely && group_bounds.iter().any(|&bound| bound >= best.value) {
                 best.meet(v, w, a, group, bounds);
+                met += 1;
             }
         }
     }
+    // Other threads may count at the same time: the result is the same whatever they do.
+    let loose = w.loose.load(Ordering::Relaxed);
+    let too_loose = 100 * met > LOOSE * bounds.len().div_ceil(LANES);
+    w.loose.store(if too_loose { loose + 1 } else { loose.saturating_sub(1) }, Ordering::Relaxed);
     best.index
 }
 
