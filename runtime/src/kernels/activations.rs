@@ -1,8 +1,8 @@
 //! Activations as int8: blocks of 32 values along a row, each with an f32 scale.
 
 use super::Kernels;
-use super::product::Tiles;
 use super::simd::{LANES, Simd};
+use super::tiles::Tiles;
 
 /// Values that share a scale, in activations as in Q8_0 weights.
 pub(crate) const BLOCK: usize = 32;

@@ -11,9 +11,10 @@
 use super::Kernels;
 use super::math;
 use super::memory::Buffer;
-use super::product::{Columns, Tiles, with_rows};
+use super::product::Columns;
 use super::rows::{axpy_in, dot_in, max_in, softmax_in};
 use super::simd::{LANES, Simd};
+use super::tiles::{Tiles, with_rows};
 use crate::position::BiasRow;
 
 /// Number and width of heads.

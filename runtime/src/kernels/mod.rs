@@ -29,6 +29,7 @@ mod simd128;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod tiles;
 
 pub use attention::{Alignment, Heads, KeyValues, PackedKeyValues};
 pub use matrix::{Matrix, Purpose, Workspace};
