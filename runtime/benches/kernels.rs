@@ -118,6 +118,8 @@ impl Bench {
                 (DType::Q8_0, 16),
                 (DType::F16, 1),
                 (DType::F16, 4),
+                (DType::Q4_0, 1),
+                (DType::Q4_0, 4),
                 (DType::F32, 1),
             ] {
                 let name = format!("step {model} {dtype} {rows}");
@@ -213,6 +215,13 @@ fn tensor(dtype: DType, n: usize, k: usize) -> Tensor {
             .flat_map(|block| {
                 let scale = half::f16::from_f32(1.0 / 127.0).to_le_bytes();
                 scale.into_iter().chain(block.iter().map(|w| (w * 127.0) as i8 as u8)).collect::<Vec<_>>()
+            })
+            .collect(),
+        DType::Q4_0 => weights
+            .chunks(32)
+            .flat_map(|block| {
+                let scale = half::f16::from_f32(1.0 / 7.0).to_le_bytes();
+                scale.into_iter().chain(block[..16].iter().map(|w| (w * 127.0) as i8 as u8)).collect::<Vec<_>>()
             })
             .collect(),
         _ => unreachable!("not benched"),
