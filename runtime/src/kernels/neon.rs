@@ -282,6 +282,33 @@ macro_rules! shared {
             }
         }
 
+        /// Shifts that insert do the whole of it.
+        #[inline(always)]
+        fn join(self, upper: &WeightStep, lower: &WeightStep) -> [W; 2] {
+            let (upper, lower) = (upper.as_ptr(), lower.as_ptr());
+            unsafe {
+                let upper =
+                    [vld1q_u8(upper), vld1q_u8(upper.add(16)), vld1q_u8(upper.add(32)), vld1q_u8(upper.add(48))];
+                let lower =
+                    [vld1q_u8(lower), vld1q_u8(lower.add(16)), vld1q_u8(lower.add(32)), vld1q_u8(lower.add(48))];
+                let flip = [vdupq_n_u8(0x80); 4];
+                let first = [
+                    vsliq_n_u8::<4>(lower[0], upper[0]),
+                    vsliq_n_u8::<4>(lower[1], upper[1]),
+                    vsliq_n_u8::<4>(lower[2], upper[2]),
+                    vsliq_n_u8::<4>(lower[3], upper[3]),
+                ];
+                let second = [
+                    vsriq_n_u8::<4>(upper[0], lower[0]),
+                    vsriq_n_u8::<4>(upper[1], lower[1]),
+                    vsriq_n_u8::<4>(upper[2], lower[2]),
+                    vsriq_n_u8::<4>(upper[3], lower[3]),
+                ];
+                let (first, second) = (each!(veorq_u8, first, flip), each!(veorq_u8, second, flip));
+                [each!(vreinterpretq_s8_u8, first), each!(vreinterpretq_s8_u8, second)]
+            }
+        }
+
         #[inline(always)]
         fn nibbles(self, x: &WeightStep) -> [W; 2] {
             let x = x.as_ptr();
