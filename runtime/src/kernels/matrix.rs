@@ -110,9 +110,9 @@ impl Matrix {
         let dtype = parts[0].dtype;
         let storage = match dtype {
             _ if parts.iter().any(|part| part.dtype != dtype) => None,
-            DType::Q8_0 => Some(Storage::Q8(Q8::pack(parts, n, k, kernels.flip())?)),
-            DType::Q4_0 => Some(Storage::Q4(Q4::pack(parts, n, k)?)),
-            DType::Q4_K => Some(Storage::Q4K(Q4K::pack(parts, n, k)?)),
+            DType::Q8_0 => Some(Storage::Q8(Q8::pack(parts, n, k, kernels.layout())?)),
+            DType::Q4_0 => Some(Storage::Q4(Q4::pack(parts, n, k, kernels.layout())?)),
+            DType::Q4_K => Some(Storage::Q4K(Q4K::pack(parts, n, k, kernels.layout())?)),
             DType::F32 => Some(Storage::F32(packed::pack_pairs(parts, n, k))),
             DType::F16 => Some(Storage::F16(packed::pack_pairs(parts, n, k))),
             DType::BF16 => Some(Storage::BF16(packed::pack_pairs(parts, n, k))),
@@ -143,7 +143,7 @@ impl Matrix {
     pub(super) fn in_planes(kernels: Kernels, part: &Tensor) -> Result<Matrix> {
         part.check_size()?;
         let (n, k) = (part.rows(), part.columns());
-        let storage = Storage::Planes(Planes::pack(part, n, k)?);
+        let storage = Storage::Planes(Planes::pack(part, n, k, kernels.layout())?);
         part.data.release();
         Ok(Matrix { storage, n, k, isa: kernels.isa() })
     }

@@ -340,8 +340,8 @@ impl Kernels {
         rows::argmax(*self, x)
     }
 
-    /// What packed int8 weights are xored with: see [`simd::Simd::FLIP`].
-    fn flip(self) -> [u8; 4] {
-        packed::flip(self)
+    /// How blocks of weights are packed for this instruction set.
+    fn layout(self) -> packed::Layout {
+        packed::layout(self)
     }
 }
