@@ -10,7 +10,8 @@ pub(crate) const BLOCK: usize = 32;
 /// Rows of quantised activations, laid out by tiles of rows that products take at once.
 #[derive(Default)]
 pub(crate) struct Activations {
-    /// `[tiles][blocks][rows of the tile][32]`, each in [-127, 127].
+    /// `[tiles][blocks][rows of the tile][32]`, or `[tiles][blocks][4][rows of the tile][8]` ([`Simd::OCTETS`]), each
+    /// in [-127, 127].
     pub(crate) values: Vec<[i8; BLOCK]>,
     /// `[tiles][blocks][rows of the tile]`: value times scale approximates the activation.
     pub(crate) scales: Vec<f32>,
@@ -45,7 +46,17 @@ fn quantize_in<V: Simd>(v: V, x: &[f32], k: usize, start: Start, out: &mut Activ
             let x = x[(first + row) * k..(first + row + 1) * k].as_chunks::<BLOCK>().0;
             for (block, x) in x.iter().enumerate() {
                 let at = first * blocks + block * rows + row;
-                (out.scales[at], out.starts[at]) = quantize_block(v, x, start, &mut out.values[at]);
+                if V::OCTETS {
+                    let mut values = [0; BLOCK];
+                    (out.scales[at], out.starts[at]) = quantize_block(v, x, start, &mut values);
+                    let tile = &mut out.values[at - row..at - row + rows];
+                    let octets = tile.as_flattened_mut().as_chunks_mut::<8>().0;
+                    for (octet, values) in octets[row..].iter_mut().step_by(rows).zip(values.as_chunks::<8>().0) {
+                        *octet = *values;
+                    }
+                } else {
+                    (out.scales[at], out.starts[at]) = quantize_block(v, x, start, &mut out.values[at]);
+                }
             }
         }
     }

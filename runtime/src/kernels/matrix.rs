@@ -196,11 +196,12 @@ impl Matrix {
     ) -> Result<()> {
         let k = self.k;
         let row = Row { tensor, index, bytes };
+        let layout = kernels.layout();
         match &mut self.storage {
-            Storage::Q8(w) => w.set_row(i, k, row, kernels.flip())?,
-            Storage::Planes(w) => w.set_row(i, k, row)?,
-            Storage::Q4(w) => w.set_row(i, k, row)?,
-            Storage::Q4K(w) => w.set_row(i, k, row)?,
+            Storage::Q8(w) => w.set_row(i, k, row, layout)?,
+            Storage::Planes(w) => w.set_row(i, k, row, layout)?,
+            Storage::Q4(w) => w.set_row(i, k, row, layout)?,
+            Storage::Q4K(w) => w.set_row(i, k, row, layout)?,
             Storage::F32(w) => packed::set_pairs(w, i, k, bytes),
             Storage::F16(w) => packed::set_pairs(w, i, k, bytes),
             Storage::BF16(w) => packed::set_pairs(w, i, k, bytes),
@@ -219,16 +220,16 @@ impl Matrix {
     /// # Panics
     /// If [`Matrix::has_rows`] is false.
     pub(crate) fn row(&self, kernels: Kernels, i: usize, out: &mut [f32]) {
+        let layout = kernels.layout();
         match &self.storage {
             Storage::Q8(w) => {
-                let flip = kernels.flip();
                 for (block, out) in out.chunks_exact_mut(BLOCK).enumerate() {
-                    block::decode(DType::Q8_0, &w.block(i, self.k, block, flip), out);
+                    block::decode(DType::Q8_0, &w.block(i, self.k, block, layout), out);
                 }
             }
             Storage::Planes(w) => {
                 for (block, out) in out.chunks_exact_mut(BLOCK).enumerate() {
-                    block::decode(DType::Q8_0, &w.block(i, self.k, block), out);
+                    block::decode(DType::Q8_0, &w.block(i, self.k, block, layout), out);
                 }
             }
             _ => unreachable!("a matrix of a type whose rows can be read"),

@@ -56,6 +56,8 @@ pub enum Isa {
     Neon,
     /// The same with the dot product instruction of ARMv8.2.
     Dotprod,
+    /// The same with the matrix product instruction of ARMv8.6 for int8 products of two or more rows.
+    I8mm,
     /// WebAssembly with 128-bit vectors, where the module is compiled for them.
     Simd128,
     /// The same with relaxed vectors, of which only integer products that are exact everywhere are used.
@@ -64,8 +66,8 @@ pub enum Isa {
 
 impl Isa {
     /// All of them, the best last.
-    pub const ALL: [Isa; 7] =
-        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::Dotprod, Isa::Simd128, Isa::Relaxed];
+    pub const ALL: [Isa; 8] =
+        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::Dotprod, Isa::I8mm, Isa::Simd128, Isa::Relaxed];
 
     /// The name used on the command line.
     pub fn name(self) -> &'static str {
@@ -75,6 +77,7 @@ impl Isa {
             Isa::Avx512 => "avx512",
             Isa::Neon => "neon",
             Isa::Dotprod => "dotprod",
+            Isa::I8mm => "i8mm",
             Isa::Simd128 => "simd128",
             Isa::Relaxed => "relaxed",
         }
@@ -91,6 +94,8 @@ impl Isa {
             Isa::Neon => true,
             #[cfg(target_arch = "aarch64")]
             Isa::Dotprod => neon::detected(),
+            #[cfg(target_arch = "aarch64")]
+            Isa::I8mm => neon::detected_i8mm(),
             // A WebAssembly module with instructions that the engine lacks does not load at all.
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Isa::Simd128 => true,
@@ -143,6 +148,13 @@ macro_rules! dispatch {
                 $generic(unsafe { neon::Dotprod::assume() }, $($arg),*)
             }
 
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon,dotprod,i8mm")]
+            fn run_i8mm($($arg: $type),*) $(-> $result)? {
+                // SAFETY: this function is only called where the features were detected.
+                $generic(unsafe { neon::I8mm::assume() }, $($arg),*)
+            }
+
             match kernels.isa() {
                 Isa::Scalar => $generic(scalar::Scalar, $($arg),*),
                 // SAFETY: a `Kernels` of this instruction set is only made after its features were detected.
@@ -156,6 +168,9 @@ macro_rules! dispatch {
                 // SAFETY: as above.
                 #[cfg(target_arch = "aarch64")]
                 Isa::Dotprod => unsafe { run_dotprod($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "aarch64")]
+                Isa::I8mm => unsafe { run_i8mm($($arg),*) },
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
                 Isa::Simd128 => $generic(simd128::Simd128, $($arg),*),
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
@@ -343,8 +358,8 @@ impl Kernels {
         rows::argmax(*self, x)
     }
 
-    /// What packed int8 weights are xored with: see [`simd::Simd::FLIP`].
-    fn flip(self) -> [u8; 4] {
-        packed::flip(self)
+    /// How blocks of weights are packed for this instruction set.
+    fn layout(self) -> packed::Layout {
+        packed::layout(self)
     }
 }

@@ -13,9 +13,9 @@
 use super::Kernels;
 use super::activations::{Activations, BLOCK};
 use super::memory::{Table, Zeroable};
-use super::packed::Row;
+use super::packed::{Layout, Row};
 use super::product::{Blocks, Columns, blocks_in, tile_of};
-use super::simd::{F16, LANES, Simd, WeightStep};
+use super::simd::{F16, LANES, Simd, Steps, WeightStep};
 use crate::block;
 use crate::error::Result;
 use crate::tensor::DType;
@@ -23,7 +23,8 @@ use crate::tensor::DType;
 /// Pairs of vector steps of one block.
 const STEPS: usize = BLOCK / 8;
 
-/// One block of 32 values of 16 rows: step p holds values 4p.. in its low nibbles and 4p + 16.. in its high ones.
+/// One block of 32 values of 16 rows: step p holds values 4p.. in its low nibbles and 4p + 16.. in its high ones,
+/// or in runs of eight values 8p.., see [`set_octet`].
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
 pub(crate) struct NibbleBlock([WeightStep; STEPS]);
@@ -63,10 +64,57 @@ pub(crate) struct Q4K {
 
 impl NibbleBlock {
     /// Sets a row from 16 bytes, of which byte j holds value j in its low nibble and value j + 16 in its high one.
-    fn set(&mut self, lane: usize, bytes: &[u8; BLOCK / 2]) {
-        for (step, bytes) in self.0.iter_mut().zip(bytes.as_chunks::<4>().0) {
+    fn set(&mut self, lane: usize, bytes: &[u8; BLOCK / 2], layout: Layout) {
+        let words = bytes.as_chunks::<4>().0;
+        if layout.octets {
+            for (octet, step) in self.0.iter_mut().enumerate() {
+                // Values 0..16 are in low nibbles, 16..32 in high ones.
+                let nibbles = [0, 1].map(|half| u32::from_ne_bytes(words[octet % 2 * 2 + half]) >> (octet / 2 * 4));
+                set_octet(step, lane, nibbles);
+            }
+            return;
+        }
+        for (step, bytes) in self.0.iter_mut().zip(words) {
             step[4 * lane..4 * lane + 4].copy_from_slice(bytes);
         }
+    }
+}
+
+/// Sets eight values of a row, the low nibbles of the bytes of two words, in a step of nibbles in runs of eight, which
+/// holds lanes 0..8 in its low nibbles and lanes 8..16 in its high ones. They must be zero before.
+#[inline(always)]
+pub(crate) fn set_octet(step: &mut WeightStep, lane: usize, nibbles: [u32; 2]) {
+    let (place, shift) = (lane % 8 * 2, lane / 8 * 4);
+    let words = &mut step.as_chunks_mut::<4>().0[place..place + 2];
+    for (word, nibbles) in words.iter_mut().zip(nibbles) {
+        *word = (u32::from_ne_bytes(*word) | (nibbles & 0x0f0f_0f0f) << shift).to_ne_bytes();
+    }
+}
+
+/// The inverse of [`set_octet`].
+#[inline(always)]
+pub(crate) fn octet(step: &WeightStep, lane: usize) -> [u32; 2] {
+    let (place, shift) = (lane % 8 * 2, lane / 8 * 4);
+    let words = &step.as_chunks::<4>().0[place..place + 2];
+    [0, 1].map(|i| u32::from_ne_bytes(words[i]) >> shift & 0x0f0f_0f0f)
+}
+
+impl Steps for NibbleBlock {
+    #[inline(always)]
+    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[[i8; BLOCK]; M]) {
+        for step in 0..STEPS {
+            let [low, high] = v.nibbles(&self.0[step]);
+            for i in 0..M {
+                let values = values[i].as_chunks().0;
+                sums[i] = v.dot_nibbles(sums[i], low, v.activations(&values[step]));
+                sums[i] = v.dot_nibbles(sums[i], high, v.activations(&values[step + STEPS]));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn pair<V: Simd>(&self, v: V, pair: usize) -> [V::W; 2] {
+        v.nibbles(&self.0[pair])
     }
 }
 
@@ -81,14 +129,14 @@ impl Q4 {
     ///
     /// # Errors
     /// If a scale is infinite or NaN.
-    pub(crate) fn set_row(&mut self, i: usize, k: usize, row: Row<'_>) -> Result<()> {
+    pub(crate) fn set_row(&mut self, i: usize, k: usize, row: Row<'_>, layout: Layout) -> Result<()> {
         let (lane, blocks) = (i % LANES, k / BLOCK);
         let target = i / LANES * blocks..(i / LANES + 1) * blocks;
         let source = row.bytes.as_chunks::<{ DType::Q4_0.block_bytes() }>().0;
         let targets = self.weights[target.clone()].iter_mut().zip(&mut self.scales[target]);
         for (source, (weights, scales)) in source.iter().zip(targets) {
             scales[lane] = F16::read_finite(row, source)?;
-            weights.set(lane, source[2..].try_into().expect("16 bytes follow the scale"));
+            weights.set(lane, source[2..].try_into().expect("16 bytes follow the scale"), layout);
         }
         Ok(())
     }
@@ -110,7 +158,7 @@ impl Q4K {
     ///
     /// # Errors
     /// If a scale is infinite or NaN.
-    pub(crate) fn set_row(&mut self, i: usize, k: usize, row: Row<'_>) -> Result<()> {
+    pub(crate) fn set_row(&mut self, i: usize, k: usize, row: Row<'_>, layout: Layout) -> Result<()> {
         let (group, lane, supers) = (i / LANES, i % LANES, k / DType::Q4_K.block_len());
         let source = row.bytes.as_chunks::<{ DType::Q4_K.block_bytes() }>().0;
         let weights = &mut self.weights[group * supers * SUBS..(group + 1) * supers * SUBS];
@@ -126,7 +174,7 @@ impl Q4K {
                 let values: &[u8; BLOCK] = source[16 + sub / 2 * BLOCK..][..BLOCK].try_into().expect("32 bytes");
                 let shift = 4 * (sub % 2);
                 let nibble = |i: usize| values[i] >> shift & 15;
-                weights.set(lane, &std::array::from_fn(|i| nibble(i) | nibble(i + 16) << 4));
+                weights.set(lane, &std::array::from_fn(|i| nibble(i) | nibble(i + 16) << 4), layout);
             }
         }
         Ok(())
@@ -135,19 +183,6 @@ impl Q4K {
     /// Bytes that one product of a single row reads.
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&self.weights[..]) + size_of_val(&self.scales[..])
-    }
-}
-
-/// `sums[i] += Σ n a` of a block for each row.
-#[inline(always)]
-fn dot_block<V: Simd, const M: usize>(v: V, sums: &mut [V::I; M], weights: &NibbleBlock, values: &[[i8; BLOCK]; M]) {
-    for step in 0..STEPS {
-        let [low, high] = v.nibbles(&weights.0[step]);
-        for i in 0..M {
-            let values = values[i].as_chunks().0;
-            sums[i] = v.dot_nibbles(sums[i], low, v.activations(&values[step]));
-            sums[i] = v.dot_nibbles(sums[i], high, v.activations(&values[step + STEPS]));
-        }
     }
 }
 
@@ -174,7 +209,7 @@ impl Blocks for Q4 {
             for i in 0..M {
                 sums[i] = v.splat_i32(starts[i]);
             }
-            dot_block(v, &mut sums, weights, values);
+            v.dot_block(&mut sums, weights, values);
             let d = v.load_f16(weight_scales);
             for i in 0..M {
                 out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[i]))));
@@ -211,7 +246,7 @@ impl Blocks for Q4K {
             let (d, dmin) = (v.load_f16(&weight_scales.d), v.load_f16(&weight_scales.dmin));
             for sub in 0..SUBS {
                 let mut sums = [v.splat_i32(0); M];
-                dot_block(v, &mut sums, &weights[sub], &values[sub]);
+                v.dot_block(&mut sums, &weights[sub], &values[sub]);
                 let scale = v.mul(d, v.load_u8(&weight_scales.scales[sub]));
                 let min = v.mul(dmin, v.load_u8(&weight_scales.mins[sub]));
                 for i in 0..M {

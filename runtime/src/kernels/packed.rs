@@ -4,7 +4,7 @@
 use super::Kernels;
 use super::activations::BLOCK;
 use super::memory::{Table, Zeroable};
-use super::simd::{BF16, F16, LANES, Simd, WeightStep, f16_to_f32};
+use super::simd::{BF16, F16, LANES, Simd, Steps, WeightStep, f16_to_f32};
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
@@ -18,6 +18,40 @@ pub(crate) struct WeightBlock(pub(crate) [WeightStep; STEPS]);
 
 // SAFETY: 512 bytes, aligned to 64.
 unsafe impl Zeroable for WeightBlock {}
+
+impl Steps for WeightBlock {
+    #[inline(always)]
+    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[[i8; BLOCK]; M]) {
+        for step in 0..STEPS {
+            let w = v.weights(&self.0[step]);
+            for i in 0..M {
+                sums[i] = v.dot(sums[i], w, v.activations(&values[i].as_chunks().0[step]));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn pair<V: Simd>(&self, v: V, pair: usize) -> [V::W; 2] {
+        [v.weights(&self.0[2 * pair]), v.weights(&self.0[2 * pair + 1])]
+    }
+}
+
+/// How an instruction set wants blocks of weights packed.
+#[derive(Clone, Copy)]
+pub(crate) struct Layout {
+    /// [`Simd::FLIP`].
+    flip: [u8; 4],
+    /// [`Simd::OCTETS`].
+    pub(crate) octets: bool,
+}
+
+impl Layout {
+    /// Where in two steps, which are 32 times four bytes, a lane's first four values and its next four go.
+    #[inline(always)]
+    fn places(self, lane: usize) -> [usize; 2] {
+        if self.octets { [2 * lane, 2 * lane + 1] } else { [lane, lane + LANES] }
+    }
+}
 
 /// Q8_0 weights, `[groups, blocks]`; the last group is filled up with rows of scale zero.
 pub(crate) struct Q8 {
@@ -57,32 +91,40 @@ impl Q8 {
         Q8 { weights: Table::zeroed(blocks), scales: Table::zeroed(blocks) }
     }
 
-    /// Interleaves row `i` of `k` values, xoring every four weights with `flip`.
+    /// Interleaves row `i` of `k` values.
     ///
     /// # Errors
     /// If a scale is infinite or NaN.
-    pub(crate) fn set_row(&mut self, i: usize, k: usize, row: Row<'_>, flip: [u8; 4]) -> Result<()> {
+    pub(crate) fn set_row(&mut self, i: usize, k: usize, row: Row<'_>, layout: Layout) -> Result<()> {
         let (lane, blocks) = (i % LANES, k / BLOCK);
-        let flip = u32::from_ne_bytes(flip);
+        let (flip, places) = (u32::from_ne_bytes(layout.flip), layout.places(lane));
         let target = i / LANES * blocks..(i / LANES + 1) * blocks;
         let source = row.bytes.as_chunks::<{ DType::Q8_0.block_bytes() }>().0;
         let targets = self.weights[target.clone()].iter_mut().zip(&mut self.scales[target]);
         for (source, (weights, scales)) in source.iter().zip(targets) {
             scales[lane] = F16::read_finite(row, source)?;
-            for (step, values) in weights.0.iter_mut().zip(source[2..].as_chunks::<4>().0) {
-                step.as_chunks_mut::<4>().0[lane] = (u32::from_ne_bytes(*values) ^ flip).to_ne_bytes();
+            let pairs = weights.0.as_chunks_mut::<2>().0;
+            for (pair, values) in pairs.iter_mut().zip(source[2..].as_chunks::<8>().0) {
+                let pair = pair.as_flattened_mut().as_chunks_mut::<4>().0;
+                for (place, values) in places.into_iter().zip(values.as_chunks::<4>().0) {
+                    pair[place] = (u32::from_ne_bytes(*values) ^ flip).to_ne_bytes();
+                }
             }
         }
         Ok(())
     }
 
     /// The inverse for one block: its bytes as they lay in the file.
-    pub(crate) fn block(&self, i: usize, k: usize, block: usize, flip: [u8; 4]) -> [u8; DType::Q8_0.block_bytes()] {
+    pub(crate) fn block(&self, i: usize, k: usize, block: usize, layout: Layout) -> [u8; DType::Q8_0.block_bytes()] {
         let (lane, at) = (i % LANES, i / LANES * (k / BLOCK) + block);
         let mut bytes = [0; DType::Q8_0.block_bytes()];
         bytes[..2].copy_from_slice(&self.scales[at][lane].0.to_le_bytes());
-        for (values, step) in bytes[2..].as_chunks_mut::<4>().0.iter_mut().zip(&self.weights[at].0) {
-            *values = std::array::from_fn(|i| step[4 * lane + i] ^ flip[i]);
+        let pairs = self.weights[at].0.as_chunks::<2>().0;
+        for (values, pair) in bytes[2..].as_chunks_mut::<8>().0.iter_mut().zip(pairs) {
+            let pair = pair.as_flattened().as_chunks::<4>().0;
+            for (place, values) in layout.places(lane).into_iter().zip(values.as_chunks_mut::<4>().0) {
+                *values = std::array::from_fn(|i| pair[place][i] ^ layout.flip[i]);
+            }
         }
         bytes
     }
@@ -151,8 +193,8 @@ pub(crate) fn set_pairs<E: Element>(packed: &mut [Pair<E>], i: usize, k: usize, 
     }
 }
 
-fn flip_of<V: Simd>(_: V) -> [u8; 4] {
-    V::FLIP
+fn layout_of<V: Simd>(_: V) -> Layout {
+    Layout { flip: V::FLIP, octets: V::OCTETS }
 }
 
-super::dispatch!(pub(super) fn flip() -> [u8; 4] = flip_of);
+super::dispatch!(pub(super) fn layout() -> Layout = layout_of);

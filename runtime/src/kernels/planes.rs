@@ -17,9 +17,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::Kernels;
 use super::activations::{Activations, BLOCK};
 use super::memory::{Table, Zeroable};
-use super::packed::Row;
+use super::nibbles::{octet, set_octet};
+use super::packed::{Layout, Row};
 use super::product::{Blocks, Columns, blocks_in, next_group, tile_of};
-use super::simd::{F16, LANES, Simd, WeightStep, f16_to_f32};
+use super::simd::{F16, LANES, Simd, Steps, WeightStep, f16_to_f32};
 use crate::error::Result;
 use crate::tensor::DType;
 
@@ -27,13 +28,58 @@ use crate::tensor::DType;
 const PAIRS: usize = BLOCK / 8;
 
 /// Four bits of each weight of one block of 32 values of 16 rows: pair p holds values 8p.. in its low nibbles and
-/// 8p + 4.. in its high ones.
+/// 8p + 4.. in its high ones, or in runs of eight all of 8p.., see [`set_octet`].
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
 pub(crate) struct Plane([WeightStep; PAIRS]);
 
 // SAFETY: 256 bytes, aligned to 64.
 unsafe impl Zeroable for Plane {}
+
+/// Of nibbles.
+impl Steps for Plane {
+    #[inline(always)]
+    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[[i8; BLOCK]; M]) {
+        for i in 0..M {
+            // Two chains of sums: one alone waits for its own last addition.
+            let mut chains = [v.splat_i32(0); 2];
+            let values = values[i].as_chunks().0;
+            for pair in 0..PAIRS {
+                let [first, second] = v.nibbles(&self.0[pair]);
+                chains[0] = v.dot_nibbles(chains[0], first, v.activations(&values[2 * pair]));
+                chains[1] = v.dot_nibbles(chains[1], second, v.activations(&values[2 * pair + 1]));
+            }
+            sums[i] = v.add_i32(sums[i], v.add_i32(chains[0], chains[1]));
+        }
+    }
+
+    #[inline(always)]
+    fn pair<V: Simd>(&self, v: V, pair: usize) -> [V::W; 2] {
+        v.nibbles(&self.0[pair])
+    }
+}
+
+/// The upper and the lower plane of a block of weights.
+struct Both<'a>(&'a Plane, &'a Plane);
+
+impl Steps for Both<'_> {
+    #[inline(always)]
+    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[[i8; BLOCK]; M]) {
+        for pair in 0..PAIRS {
+            let [first, second] = self.pair(v, pair);
+            for i in 0..M {
+                let values = values[i].as_chunks().0;
+                sums[i] = v.dot(sums[i], first, v.activations(&values[2 * pair]));
+                sums[i] = v.dot(sums[i], second, v.activations(&values[2 * pair + 1]));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn pair<V: Simd>(&self, v: V, pair: usize) -> [V::W; 2] {
+        v.join(&self.0.0[pair], &self.1.0[pair])
+    }
+}
 
 /// Q8_0 weights, `[groups, blocks]`; the last group is filled up with rows of scale zero.
 pub(crate) struct Planes {
@@ -76,7 +122,7 @@ impl Planes {
     ///
     /// # Errors
     /// If a scale is infinite or NaN.
-    pub(crate) fn set_row(&mut self, i: usize, k: usize, row: Row<'_>) -> Result<()> {
+    pub(crate) fn set_row(&mut self, i: usize, k: usize, row: Row<'_>, layout: Layout) -> Result<()> {
         let (group, lane, blocks) = (i / LANES, i % LANES, k / BLOCK);
         let source = row.bytes.as_chunks::<{ DType::Q8_0.block_bytes() }>().0;
         let (mut error, mut largest) = (0.0, 0.0);
@@ -94,6 +140,11 @@ impl Planes {
             let steps: &[[[u8; 4]; 2]] = unsigned.as_chunks::<4>().0.as_chunks().0;
             for ((upper, lower), steps) in upper.iter_mut().zip(lower).zip(steps) {
                 let [first, second] = steps.map(u32::from_ne_bytes);
+                if layout.octets {
+                    set_octet(upper, lane, [first >> 4, second >> 4]);
+                    set_octet(lower, lane, [first, second]);
+                    continue;
+                }
                 let low = 0x0f0f_0f0f;
                 let pair = [first >> 4 & low | second & !low, first & low | (second & low) << 4];
                 let [upper, lower] = [upper, lower].map(|step| &mut step.as_chunks_mut::<4>().0[lane]);
@@ -109,15 +160,20 @@ impl Planes {
     }
 
     /// The inverse for one block: its bytes as they lay in the file.
-    pub(crate) fn block(&self, i: usize, k: usize, block: usize) -> [u8; DType::Q8_0.block_bytes()] {
+    pub(crate) fn block(&self, i: usize, k: usize, block: usize, layout: Layout) -> [u8; DType::Q8_0.block_bytes()] {
         let (lane, at) = (i % LANES, i / LANES * (k / BLOCK) + block);
         let mut bytes = [0; DType::Q8_0.block_bytes()];
         bytes[..2].copy_from_slice(&self.scales[at][lane].0.to_le_bytes());
         let steps: &mut [[[u8; 4]; 2]] = bytes[2..].as_chunks_mut::<4>().0.as_chunks_mut().0;
         for (steps, (upper, lower)) in steps.iter_mut().zip(self.upper[at].0.iter().zip(&self.lower[at].0)) {
-            let [upper, lower] = [upper, lower].map(|step| u32::from_ne_bytes(step.as_chunks::<4>().0[lane]));
-            let low = 0x0f0f_0f0f;
-            let pair = [(upper & low) << 4 | lower & low, upper & !low | lower >> 4 & low];
+            let pair = if layout.octets {
+                let (upper, lower) = (octet(upper, lane), octet(lower, lane));
+                [upper[0] << 4 | lower[0], upper[1] << 4 | lower[1]]
+            } else {
+                let [upper, lower] = [upper, lower].map(|step| u32::from_ne_bytes(step.as_chunks::<4>().0[lane]));
+                let low = 0x0f0f_0f0f;
+                [(upper & low) << 4 | lower & low, upper & !low | lower >> 4 & low]
+            };
             *steps = pair.map(|values| (values ^ 0x8080_8080).to_ne_bytes());
         }
         bytes
@@ -167,14 +223,7 @@ impl Blocks for Planes {
                     sums[i] = v.splat_i32(starts[i]);
                 }
             }
-            for pair in 0..PAIRS {
-                let [first, second] = v.join(&upper.0[pair], &lower.0[pair]);
-                for i in 0..M {
-                    let values = values[i].as_chunks().0;
-                    sums[i] = v.dot(sums[i], first, v.activations(&values[2 * pair]));
-                    sums[i] = v.dot(sums[i], second, v.activations(&values[2 * pair + 1]));
-                }
-            }
+            v.dot_block(&mut sums, &Both(upper, lower), values);
             let d = v.load_f16(weight_scales);
             for i in 0..M {
                 out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[i]))));
@@ -199,15 +248,9 @@ pub(crate) fn length(a: &Activations) -> f32 {
 /// `Σ n a` of a block.
 #[inline(always)]
 fn dot_plane<V: Simd>(v: V, plane: &Plane, values: &[i8; BLOCK]) -> V::I {
-    // Two chains of sums: one alone waits for its own last addition.
-    let mut sums = [v.splat_i32(0); 2];
-    let values = values.as_chunks().0;
-    for pair in 0..PAIRS {
-        let [first, second] = v.nibbles(&plane.0[pair]);
-        sums[0] = v.dot_nibbles(sums[0], first, v.activations(&values[2 * pair]));
-        sums[1] = v.dot_nibbles(sums[1], second, v.activations(&values[2 * pair + 1]));
-    }
-    v.add_i32(sums[0], sums[1])
+    let mut sums = [v.splat_i32(0)];
+    v.dot_block(&mut sums, plane, std::array::from_ref(values));
+    sums[0]
 }
 
 /// Upper bounds of the products of one row of activations of length `length`, which start from Σ a.

@@ -25,7 +25,7 @@ use std::ops::Range;
 
 use super::Kernels;
 use super::activations::{Activations, BLOCK};
-use super::packed::{Element, Pair, Q8, STEPS};
+use super::packed::{Element, Pair, Q8};
 use super::simd::{BF16, F16, LANES, Simd};
 use super::tiles::{Tiles, rows_in_cache, with_rows};
 
@@ -183,12 +183,7 @@ impl Blocks for Q8 {
                     sums[i] = v.splat_i32(starts[i]);
                 }
             }
-            for step in 0..STEPS {
-                let w = v.weights(&weights.0[step]);
-                for i in 0..M {
-                    sums[i] = v.dot(sums[i], w, v.activations(&values[i].as_chunks().0[step]));
-                }
-            }
+            v.dot_block(&mut sums, weights, values);
             let d = v.load_f16(weight_scales);
             for i in 0..M {
                 out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[i]))));

@@ -5,6 +5,8 @@
 //! A value of a type that implements [`Simd`] is a proof that the machine has the instruction set: the only ones
 //! are made inside functions compiled for it, which [`dispatch!`](super::dispatch) calls after detection.
 
+use super::activations::BLOCK;
+
 /// Lanes of one vector, whatever the width of the registers behind it.
 pub(crate) const LANES: usize = 16;
 
@@ -35,6 +37,10 @@ pub(crate) trait Simd: Copy {
     /// Every four consecutive packed int8 weights of a row are stored xor these values: 0x80 where the instruction
     /// set needs a weight w as the unsigned byte w + 128 (sums then start from a correction), 0 elsewhere.
     const FLIP: [u8; 4];
+    /// Whether blocks of int8 are packed in runs of eight values of a row rather than four, for an instruction set with
+    /// a [`Simd::dot_block`] of its own: weights of two steps are `[lane][8]`, not `[step][lane][4]`, and a block of
+    /// activations of a tile is `[4][rows of the tile][8]`, not `[rows of the tile][32]`.
+    const OCTETS: bool = false;
     /// Rows of activations that meet a group of 16 weight rows at once in int8 products: 1, 2, 3, 4, 6, 8 or 12.
     const ROWS_Q8: usize;
     /// The same for f32 arithmetic.
@@ -85,6 +91,12 @@ pub(crate) trait Simd: Copy {
     /// int8 weight.
     fn dot(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I;
 
+    /// `sums[i][lane] += weights[lane] · activations[i]` of one block for each of M rows, exactly.
+    #[inline(always)]
+    fn dot_block<B: Steps, const M: usize>(self, sums: &mut [Self::I; M], weights: &B, values: &[[i8; BLOCK]; M]) {
+        weights.dot(self, sums, values);
+    }
+
     /// The weights of two steps, of each the unsigned byte w + 128, from their upper and their lower nibbles: the first
     /// step's in the low nibbles of both, the second's in the high ones.
     #[inline(always)]
@@ -105,6 +117,16 @@ pub(crate) trait Simd: Copy {
     fn dot_nibbles(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I {
         self.dot(sums, weights, activations)
     }
+}
+
+/// Packed weights of 16 rows, a block of 32 values each, whatever they are packed as.
+pub(crate) trait Steps {
+    /// [`Simd::dot_block`] by [`Simd::dot`], one step after the other, for weights and activations in runs of four.
+    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[[i8; BLOCK]; M]);
+
+    /// The weights of two steps, of which there are four pairs. In runs of eight, values 8 `pair`.. of all lanes: the
+    /// first holds those of lanes 0..8, the second of lanes 8..16.
+    fn pair<V: Simd>(&self, v: V, pair: usize) -> [V::W; 2];
 }
 
 /// The sum of [`Simd::sum`], in scalar form.

@@ -65,6 +65,20 @@ fn names_and_choice() {
     assert!(message.contains("scalar") && message.contains("mmx"), "{message}");
 }
 
+/// What the processor has is offered, and nothing else: other tests would end at an instruction that is not there.
+#[test]
+#[cfg(target_arch = "aarch64")]
+fn choice_on_aarch64() {
+    use std::arch::is_aarch64_feature_detected;
+    let dotprod = is_aarch64_feature_detected!("dotprod");
+    let i8mm = dotprod && is_aarch64_feature_detected!("i8mm");
+    for (name, available) in [("neon", true), ("dotprod", dotprod), ("i8mm", i8mm)] {
+        assert_eq!(Kernels::with_isa(name).is_ok(), available, "{name}");
+    }
+    let best = if i8mm { Isa::I8mm } else { [Isa::Neon, Isa::Dotprod][usize::from(dotprod)] };
+    assert_eq!(Kernels::detect().isa(), best);
+}
+
 #[test]
 fn vectors_and_rows() {
     let mut random = Random(1);
