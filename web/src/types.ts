@@ -18,6 +18,9 @@ export interface Progress {
  */
 export type Build = "simd128" | "relaxed" | "threads";
 
+/** Ways of multiplying: builds other than `simd128` have both. */
+export type Isa = "simd128" | "relaxed";
+
 export interface LoadOptions {
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
@@ -32,6 +35,8 @@ export interface LoadOptions {
   threads?: number;
   /** Forces a build, for tests; the best one otherwise. */
   build?: Build;
+  /** Forces the vectors of products, for tests; the faster ones of those that the build has otherwise. */
+  isa?: Isa;
   /** Where `hf:` names are looked up; `https://huggingface.co` if not given. */
   endpoint?: string;
 }
@@ -121,7 +126,8 @@ export interface Info {
   build: Build;
   /** Why this build runs. */
   buildReason: string;
-  isa: string;
+  /** Which vectors products use: on processors without a dot product of their own, `simd128` is the faster one. */
+  isa: Isa;
   /** How many threads share the work. */
   threads: number;
   loadMs: number;

@@ -125,7 +125,7 @@ test("wrong options are refused by name", async () => {
 test("info says what runs", async () => {
   const info = await t5.info();
   assert.deepEqual({ build: info.build, threads: info.threads, reason: info.buildReason }, choose());
-  assert.equal(info.isa, info.build === "threads" ? "relaxed" : info.build);
+  assert.ok(info.isa === "simd128" || (info.isa === "relaxed" && info.build !== "simd128"), info.isa);
   assert.equal(info.fileBytes, readFileSync(path).length);
   assert.ok(info.memoryBytes > info.fileBytes);
 });
@@ -219,6 +219,8 @@ test("what is no model is refused", () =>
       assert.equal((await failure(T5.load("no/such/file.gguf"))).code, "not-found");
       assert.equal((await failure(T5.load("http://127.0.0.1:1/"))).code, "network");
       assert.equal((await failure(T5.load(path, { build: "x" }))).code, "bad-option");
+      const isa = await failure(T5.load(path, { build: "simd128", isa: "relaxed" }));
+      assert.deepEqual([isa.code, isa.message], ["bad-option", 'isa: expected "simd128" with the build simd128, found "relaxed"']);
     },
   ));
 

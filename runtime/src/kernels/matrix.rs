@@ -266,12 +266,12 @@ impl Matrix {
         let mut y = Columns::new(y, n);
         match &self.storage {
             Storage::Q8(w) => {
-                activations::quantize(kernels, x, k, Start::Flipped, activations);
+                activations::quantize(kernels, x, k, Start::Int8, activations);
                 let work = |y: &mut Columns<'_>, _| product::q8(kernels, w, activations, k / BLOCK, y);
                 divide(threads, m * k, n, LANES, &y, &work);
             }
             Storage::Planes(w) => {
-                activations::quantize(kernels, x, k, Start::Flipped, activations);
+                activations::quantize(kernels, x, k, Start::Int8, activations);
                 let work = |y: &mut Columns<'_>, _| planes::planes(kernels, w, activations, k / BLOCK, y);
                 divide(threads, m * k, n, LANES, &y, &work);
             }

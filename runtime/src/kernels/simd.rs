@@ -35,6 +35,9 @@ pub(crate) trait Simd: Copy {
     /// Every four consecutive packed int8 weights of a row are stored xor these values: 0x80 where the instruction
     /// set needs a weight w as the unsigned byte w + 128 (sums then start from a correction), 0 elsewhere.
     const FLIP: [u8; 4];
+    /// Whether [`Simd::dot`] multiplies the complement -w - 1 of a weight w with the magnitude of a negative activation:
+    /// sums then start from the sum of the magnitudes of those below zero.
+    const COMPLEMENTS: bool = false;
     /// Rows of activations that meet a group of 16 weight rows at once in int8 products: 1, 2, 3, 4, 6, 8 or 12.
     const ROWS_Q8: usize;
     /// The same for f32 arithmetic.
@@ -82,7 +85,7 @@ pub(crate) trait Simd: Copy {
     fn weights(self, x: &WeightStep) -> Self::W;
     fn activations(self, x: &[i8; 4]) -> Self::A;
     /// `sums[lane] += weights[lane, ..4] · activations[..4]`, exactly, for activations in [-127, 127] and any
-    /// int8 weight.
+    /// int8 weight; up to what [`Simd::FLIP`] and [`Simd::COMPLEMENTS`] say.
     fn dot(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I;
 
     /// The weights of two steps, of each the unsigned byte w + 128, from their upper and their lower nibbles: the first
@@ -100,7 +103,7 @@ pub(crate) trait Simd: Copy {
 
     /// The low nibbles and the high nibbles of packed weights, as numbers from 0 to 15.
     fn nibbles(self, x: &WeightStep) -> [Self::W; 2];
-    /// As [`Simd::dot`] for what [`Simd::nibbles`] gives, whatever [`Simd::FLIP`] is.
+    /// As [`Simd::dot`] for what [`Simd::nibbles`] gives, whatever [`Simd::FLIP`] and [`Simd::COMPLEMENTS`] are.
     #[inline(always)]
     fn dot_nibbles(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I {
         self.dot(sums, weights, activations)
