@@ -85,6 +85,17 @@ export interface GenerateOptions {
   allowed?: number[];
   /** The text ends before the first of these. */
   stop?: string[];
+  /**
+   * Whether `Output.logprobs` and `Output.score` are wanted; yes if not given. Without them greedy search does not sum over
+   * the vocabulary; the text is the same. Beams and sampling always have them.
+   */
+  logprobs?: boolean;
+  /**
+   * Whether greedy search tries tokens that follow the last ones in the source, several at once; the results are the same.
+   * `on` helps where output repeats input, as in corrections; `auto`, if not given, does so where it loses nothing, which
+   * is never in a browser today; `off` never does.
+   */
+  lookup?: "auto" | "on" | "off";
   /** Ends the request between two tokens. */
   signal?: AbortSignal;
 }
@@ -93,10 +104,10 @@ export interface GenerateOptions {
 export interface Output {
   text: string;
   ids: number[];
-  /** The log-probability of each id. */
+  /** The log-probability of each id; empty where they were not wanted. */
   logprobs: number[];
-  /** Their sum; of beams, over the length penalty. */
-  score: number;
+  /** Their sum; of beams, over the length penalty. Null where they were not wanted. */
+  score: number | null;
   finish: "eos" | "length" | "stop";
 }
 
