@@ -77,6 +77,8 @@ async function generate(): Promise<void> {
       maxNewTokens: whole("limit"),
       beams,
       nBest: beams,
+      // Only a list shows scores, and beams have them anyway.
+      logprobs: false,
       signal: abort.signal,
     });
     for await (const piece of generation) {
@@ -123,7 +125,7 @@ function candidates(outputs: Output[]): void {
     const item = document.createElement("li");
     const number = document.createElement("span");
     number.className = "quiet";
-    number.textContent = `score ${score.toFixed(3)}`;
+    number.textContent = `score ${score?.toFixed(3)}`;
     item.append(text || "(nothing)", number);
     return item;
   });
