@@ -172,7 +172,7 @@ void modelPicker((loaded) => {
   run.disabled = !loaded;
   element("build").hidden = element("memory").hidden = !loaded;
   if (!loaded) return;
-  const { build, buildReason, threads } = loaded.info;
-  showState(`${build}, ${threads} thread${threads === 1 ? "" : "s"}`, loaded.info.memoryBytes);
+  const { isa, buildReason, threads } = loaded.info;
+  showState(`${isa}, ${threads} thread${threads === 1 ? "" : "s"}`, loaded.info.memoryBytes);
   element("build").title = buildReason;
 }).start();
