@@ -23,10 +23,11 @@ pub struct Download {
 
 #[wasm_bindgen]
 impl Download {
-    /// Expects `size` bytes; throws `out-of-memory` where there is not so much memory. `name` is for messages.
+    /// Expects `size` bytes; throws `out-of-memory` where there is not so much memory. `name` is for messages, `isa` the
+    /// instruction set to use where it is not to be the best one.
     #[wasm_bindgen(constructor)]
-    pub fn new(name: &str, size: f64, checked: bool) -> Result<Download, JsValue> {
-        Ok(Download::with_size(name, size, checked)?)
+    pub fn new(name: &str, size: f64, checked: bool, isa: Option<String>) -> Result<Download, JsValue> {
+        Ok(Download::with_size(name, size, checked, isa)?)
     }
 
     /// Takes the next bytes; throws if the file can be seen to be wrong.
@@ -56,7 +57,7 @@ impl Download {
 }
 
 impl Download {
-    fn with_size(name: &str, size: f64, checked: bool) -> Result<Download, Failure> {
+    fn with_size(name: &str, size: f64, checked: bool, isa: Option<String>) -> Result<Download, Failure> {
         // What this takes from the browser at once stays with the module: the weights fill it as they come.
         let mut room = Vec::<u8>::new();
         // A size of 2^32 or more saturates, and the allocator refuses it.
@@ -66,7 +67,7 @@ impl Download {
         })?;
         drop(std::hint::black_box(room));
         let size = size as usize;
-        let incoming = Incoming::new(name, size, &ModelOptions::default())?;
+        let incoming = Incoming::new(name, size, &ModelOptions { isa })?;
         Ok(Download { incoming, size, piece: Vec::new(), sum: checked.then(Sha256::new) })
     }
 
@@ -90,19 +91,19 @@ mod tests {
 
     #[test]
     fn a_checksum_is_of_what_has_arrived() {
-        let mut download = Download::with_size("abc", 3.0, true).unwrap();
+        let mut download = Download::with_size("abc", 3.0, true, None).unwrap();
         download.piece.extend(*b"abc");
         // It is no model.
         assert!(download.take().is_err());
         // FIPS 180-2, appendix B.1.
         let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(download.sha256().as_deref(), Some(sum));
-        assert_eq!(Download::with_size("abc", 3.0, false).unwrap().sha256(), None);
+        assert_eq!(Download::with_size("abc", 3.0, false, None).unwrap().sha256(), None);
     }
 
     #[test]
     fn what_cannot_fit_is_refused() {
-        let failure = Download::with_size("huge", 1e300, false).err().unwrap();
+        let failure = Download::with_size("huge", 1e300, false, None).err().unwrap();
         assert_eq!(failure.code, "out-of-memory");
     }
 }

@@ -1,7 +1,7 @@
 //! Requests and results as JSON, with the names of the JavaScript package.
 
 use serde_json::{Value, json};
-use t5_runtime::{Alignment, EarlyStopping, GenerateOptions, LengthPenalty, Model, Output, Score};
+use t5_runtime::{Alignment, EarlyStopping, GenerateOptions, LengthPenalty, Lookup, Model, Output, Score};
 
 use crate::error::Failure;
 
@@ -18,6 +18,10 @@ fn count(option: &str, value: &Value) -> Result<usize, Failure> {
 
 fn float(option: &str, value: &Value) -> Result<f32, Failure> {
     value.as_f64().map(|x| x as f32).ok_or_else(|| wrong(option, "a number", value))
+}
+
+fn choice(option: &str, value: &Value) -> Result<bool, Failure> {
+    value.as_bool().ok_or_else(|| wrong(option, "true or false", value))
 }
 
 fn text(option: &str, value: &Value) -> Result<String, Failure> {
@@ -97,13 +101,22 @@ pub fn options(model: &Model, json: &str) -> Result<GenerateOptions, Failure> {
             "stop" => {
                 options.stop = list(name, value)?.iter().map(|stop| text(name, stop)).collect::<Result<_, _>>()?
             }
+            "logprobs" => options.logprobs = choice(name, value)?,
+            "lookup" => {
+                options.lookup = match value.as_str() {
+                    Some("auto") => Lookup::Auto,
+                    Some("on") => Lookup::On,
+                    Some("off") => Lookup::Off,
+                    _ => return Err(wrong(name, "\"auto\", \"on\" or \"off\"", value)),
+                }
+            }
             _ => return Err(Failure::new("bad-option", format!("{name}: there is no option of this name"))),
         }
     }
     Ok(options)
 }
 
-/// The n-best list, best first.
+/// The n-best list, best first. JSON has null for the score of one without log-probabilities, which is NaN.
 pub fn outputs(outputs: &[Output]) -> String {
     let list: Value = outputs
         .iter()
@@ -157,7 +170,7 @@ mod tests {
         let request = r#"{"maxNewTokens":1e1,"minNewTokens":2,"nBest":3,"temperature":0.5,"topK":4,"topP":0.75,
             "minP":0.25,"seed":9007199,"repetitionPenalty":1.5,"noRepeatNgram":6,"prefix":"a","prefixIds":[7,8],
             "suppress":[9],"allowed":[10],"stop":["b"],"earlyStopping":"never","lengthPenalty":0.5,
-            "lengthPenaltyKind":"t5","beams":1}"#;
+            "lengthPenaltyKind":"t5","beams":1,"logprobs":false,"lookup":"on"}"#;
         let options = options(&tiny(), request).unwrap();
         assert_eq!(options.max_new_tokens, Some(10));
         assert_eq!((options.min_new_tokens, options.n_best, options.beams), (2, 3, 1));
@@ -167,6 +180,7 @@ mod tests {
         assert_eq!((options.suppress.as_slice(), options.allowed.as_deref()), (&[9][..], Some(&[10][..])));
         assert_eq!((options.stop.as_slice(), options.early_stopping), (&["b".to_owned()][..], EarlyStopping::Never));
         assert_eq!(options.length_penalty, LengthPenalty::T5 { alpha: 0.5 });
+        assert_eq!((options.logprobs, options.lookup), (false, Lookup::On));
     }
 
     #[test]
@@ -181,6 +195,8 @@ mod tests {
             (r#"{"prefix":1}"#, "prefix: expected a text, found 1"),
             (r#"{"earlyStopping":"yes"}"#, "earlyStopping: expected true, false or \"never\", found \"yes\""),
             (r#"{"lengthPenaltyKind":"x"}"#, "lengthPenaltyKind: expected \"t5\" or \"huggingFace\", found \"x\""),
+            (r#"{"logprobs":0}"#, "logprobs: expected true or false, found 0"),
+            (r#"{"lookup":"yes"}"#, "lookup: expected \"auto\", \"on\" or \"off\", found \"yes\""),
             ("[]", "options: expected an object, found []"),
         ] {
             let failure = options(&model, request).unwrap_err();

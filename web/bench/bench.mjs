@@ -1,11 +1,11 @@
 #!/usr/bin/env node
 // Speed in headless Chromium: node web/bench/bench.mjs [SCRATCH] [ROUNDS]
 //
-// t5-small's shape, 128 source tokens, 64 new tokens, batch 1, key-value caches on, all engines in one run and in turns:
-// each build of this package, the native program with AVX2 on one thread, and onnxruntime-web (int8, one thread), the
-// engine under transformers.js. For the last one SCRATCH is a folder that tests/peers/peers.py has filled: the model
-// as GGUF and as ONNX graphs, so that all have the same weights; onnxruntime-web is installed into it. Without SCRATCH
-// there are random weights and no other engine.
+// t5-small's shape, 128 source tokens, 64 new tokens, batch 1, greedy search without log-probabilities, key-value caches
+// on, all engines in one run and in turns: each build of this package with the vectors it chooses, the native program
+// with AVX2 on one thread, and onnxruntime-web (int8, one thread), the engine under transformers.js. For the last one
+// SCRATCH is a folder that tests/peers/peers.py has filled: the model as GGUF and as ONNX graphs, so that all have the
+// same weights; onnxruntime-web is installed into it. Without SCRATCH there are random weights and no other engine.
 //
 //   ms per token   (time of 64 tokens - time of 1) / 63; onnxruntime-web: time of 64 steps / 64
 //   encoder        the time of 1 token less that; it holds cross-attention's keys and values, as onnxruntime-web's does
@@ -71,7 +71,7 @@ async function pocket(build, threads) {
       let t5;
       const time = async (n) => {
         const begin = performance.now();
-        const options = { maxNewTokens: n, minNewTokens: n, beams: 1, temperature: 0 };
+        const options = { maxNewTokens: n, minNewTokens: n, beams: 1, temperature: 0, logprobs: false };
         const [{ ids }] = await t5.generate(source, options).outputs;
         return { ms: performance.now() - begin, ids };
       };
@@ -94,7 +94,8 @@ async function pocket(build, threads) {
   );
   const module = readFileSync(`${root}/web/wasm/${build}/t5_wasm_bg.wasm`);
   const size = `${(gzipSync(module, { level: 9 }).length / 1e3).toFixed(0)} kB`;
-  const name = build === "threads" ? `${build} (${info.threads})` : build;
+  const threaded = build === "threads" ? `, ${info.threads} threads` : "";
+  const name = `${build} (${info.isa}${threaded})`;
   return { name, size, round: () => page.evaluate(() => globalThis.round()) };
 }
 

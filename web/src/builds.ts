@@ -3,7 +3,7 @@
 import { T5Error } from "./errors.js";
 import { inNode, nodeModule } from "./platform.js";
 import { startThreads } from "./threads.js";
-import type { Build } from "./types.js";
+import type { Build, Isa } from "./types.js";
 
 /** What all builds have. */
 export type Module = typeof import("../wasm/simd128/t5_wasm.js");
@@ -66,6 +66,13 @@ export function choose(wanted?: Build, threads?: number): Choice {
   const isolated = inNode ? "" : ", the page is cross-origin isolated";
   const reason = `relaxed vectors are available${isolated}, and there are ${processors} processors`;
   return { build: "threads", threads: many, reason };
+}
+
+/** Refuses vectors that a build does not have. */
+export function checkIsa(build: Build, isa?: Isa): void {
+  if (isa === undefined || isa === "simd128" || (isa === "relaxed" && build !== "simd128")) return;
+  const has = build === "simd128" ? '"simd128"' : '"simd128" or "relaxed"';
+  throw new T5Error("bad-option", `isa: expected ${has} with the build ${build}, found ${JSON.stringify(isa)}`);
 }
 
 /** Threads for this many processors, of which often two share a core and some are slow ones. */

@@ -1,13 +1,13 @@
 // The worker's side: one model, requests one after the other, abort between two tokens.
 
-import { choose, load, type Loaded } from "./builds.js";
+import { checkIsa, choose, load, type Loaded } from "./builds.js";
 import type { Engine } from "../wasm/simd128/t5_wasm.js";
 import { aborted, asT5Error, T5Error, throwIfAborted } from "./errors.js";
 import { turn } from "./platform.js";
 import type { Call, FromWorker, LoadRequest, Port, QuantizeRequest, ToWorker } from "./protocol.js";
 import { open, openBlob, type OpenFile } from "./source.js";
 import { exclusively, store } from "./store.js";
-import type { Info } from "./types.js";
+import type { Info, Isa } from "./types.js";
 
 /** Progress reports at most this often, in bytes. */
 const REPORT_EVERY = 1 << 20;
@@ -82,13 +82,14 @@ class Host {
   private async load(id: number, request: LoadRequest, signal: AbortSignal): Promise<void> {
     const begin = performance.now();
     const { build, threads, reason } = choose(request.build, request.threads);
+    checkIsa(build, request.isa);
     // The module compiles while the first bytes are on their way.
     const module = load({ build, threads, reason });
     const { source } = request;
     const fetched = typeof source === "string" && request.cache !== false ? await store() : undefined;
     const opened = fetched
       ? exclusively(String(source), signal, () => this.fetch(id, String(source), request, module, signal))
-      : open(source, { ...request, signal }).then((file) => this.read(id, file, request.sha256, module, signal));
+      : open(source, { ...request, signal }).then((file) => this.read(id, file, request, module, signal));
     this.engine = await opened.catch((error: unknown) => {
       throw signal.aborted ? aborted() : error;
     });
@@ -109,9 +110,9 @@ class Host {
     const found = await models?.find(source);
     if (found?.complete) {
       const file = openBlob(found.file, found.name);
-      const unchecked = found.sha256 === request.sha256?.toLowerCase() ? undefined : request.sha256;
+      const checked = found.sha256 === request.sha256?.toLowerCase();
       try {
-        return await this.read(id, file, unchecked, module, signal);
+        return await this.read(id, file, checked ? { isa: request.isa } : request, module, signal);
       } catch (error) {
         // What cannot be used is not kept: the next attempt transfers it anew.
         if (!signal.aborted && asT5Error(error).code !== "out-of-memory") await models?.delete(source);
@@ -135,7 +136,7 @@ class Host {
       }
     };
     try {
-      const engine = await this.read(id, file, request.sha256, module, signal, keep);
+      const engine = await this.read(id, file, request, module, signal, keep);
       await writer?.finish(request.sha256?.toLowerCase() ?? null).catch(() => models?.delete(source));
       return engine;
     } catch (error) {
@@ -150,7 +151,7 @@ class Host {
   private async read(
     id: number,
     file: OpenFile,
-    sha256: string | undefined,
+    { sha256, isa }: { sha256?: string | undefined; isa?: Isa | undefined },
     loading: Promise<Loaded>,
     signal: AbortSignal,
     keep?: (chunk: Uint8Array) => Promise<void>,
@@ -158,7 +159,7 @@ class Host {
     const { module, workers } = await loading;
     throwIfAborted(signal);
     // The whole model's memory, before anything is transferred.
-    const download = new module.Download(file.name, file.size, sha256 !== undefined);
+    const download = new module.Download(file.name, file.size, sha256 !== undefined, isa);
     try {
       let reported = 0;
       for await (const chunk of file.chunks()) {

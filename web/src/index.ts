@@ -17,7 +17,7 @@ export { cache, type StoredModel } from "./store.js";
 export { registerServiceWorker, type ServiceWorkerOptions } from "./register.js";
 export { T5Error, type ErrorCode } from "./errors.js";
 export type {
-  Alignment, Build, FileType, GenerateOptions, Info, LoadOptions, Output, Progress, QuantizeOptions, Score, Source,
+  Alignment, Build, FileType, GenerateOptions, Info, Isa, LoadOptions, Output, Progress, QuantizeOptions, Score, Source,
 } from "./types.js";
 
 /** A text on its way: iterate over it for the pieces, or await the results. */

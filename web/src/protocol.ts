@@ -1,7 +1,7 @@
 // What page and worker say to each other. Every request has an id; its answers carry the same.
 
 import type { ErrorCode } from "./errors.js";
-import type { Build, GenerateOptions, Progress, Source } from "./types.js";
+import type { Build, GenerateOptions, Isa, Progress, Source } from "./types.js";
 
 /** What the worker needs of `LoadOptions`. */
 export interface LoadRequest {
@@ -9,6 +9,7 @@ export interface LoadRequest {
   sha256?: string;
   threads?: number;
   build?: Build;
+  isa?: Isa;
   endpoint?: string;
   cache?: boolean;
 }

@@ -18,6 +18,9 @@ export interface Progress {
  */
 export type Build = "simd128" | "relaxed" | "threads";
 
+/** Ways of multiplying: builds other than `simd128` have both. */
+export type Isa = "simd128" | "relaxed";
+
 export interface LoadOptions {
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
@@ -32,6 +35,8 @@ export interface LoadOptions {
   threads?: number;
   /** Forces a build, for tests; the best one otherwise. */
   build?: Build;
+  /** Forces the vectors of products, for tests; the faster ones of those that the build has otherwise. */
+  isa?: Isa;
   /** Where `hf:` names are looked up; `https://huggingface.co` if not given. */
   endpoint?: string;
 }
@@ -80,6 +85,17 @@ export interface GenerateOptions {
   allowed?: number[];
   /** The text ends before the first of these. */
   stop?: string[];
+  /**
+   * Whether `Output.logprobs` and `Output.score` are wanted; yes if not given. Without them greedy search does not sum over
+   * the vocabulary; the text is the same. Beams and sampling always have them.
+   */
+  logprobs?: boolean;
+  /**
+   * Whether greedy search tries tokens that follow the last ones in the source, several at once; the results are the same.
+   * `on` helps where output repeats input, as in corrections; `auto`, if not given, does so where it loses nothing, which
+   * is never in a browser today; `off` never does.
+   */
+  lookup?: "auto" | "on" | "off";
   /** Ends the request between two tokens. */
   signal?: AbortSignal;
 }
@@ -88,10 +104,10 @@ export interface GenerateOptions {
 export interface Output {
   text: string;
   ids: number[];
-  /** The log-probability of each id. */
+  /** The log-probability of each id; empty where they were not wanted. */
   logprobs: number[];
-  /** Their sum; of beams, over the length penalty. */
-  score: number;
+  /** Their sum; of beams, over the length penalty. Null where they were not wanted. */
+  score: number | null;
   finish: "eos" | "length" | "stop";
 }
 
@@ -121,7 +137,8 @@ export interface Info {
   build: Build;
   /** Why this build runs. */
   buildReason: string;
-  isa: string;
+  /** Which vectors products use: on processors without a dot product of their own, `simd128` is the faster one. */
+  isa: Isa;
   /** How many threads share the work. */
   threads: number;
   loadMs: number;

@@ -80,7 +80,7 @@ inChromium("the default model loads and answers", async () => {
   await page.click("#run");
   await page.locator("#speed", { hasText: "tokens in" }).waitFor();
   assert.notEqual(await page.textContent("#output"), "");
-  assert.match(await page.textContent("#build"), /^(relaxed|simd128|threads), \d+ threads?$/);
+  assert.match(await page.textContent("#build"), /^(relaxed|simd128), \d+ threads?$/);
   assert.match(await page.textContent("#memory"), /^[\d.]+ MB of memory$/);
   await page.locator("#attention:visible").waitFor();
   // By keyboard: focus on an output word says where it looked.
@@ -151,7 +151,8 @@ inChromium("the service worker isolates the page from its second visit on", asyn
   assert.equal(await page.evaluate(() => crossOriginIsolated), true);
   // The bundle's own threads.
   const processors = await page.evaluate(() => navigator.hardwareConcurrency);
-  assert.match(await page.textContent("#build"), processors > 1 ? /^threads, [2-8] threads$/ : /^relaxed, 1 thread$/);
+  const threads = processors > 1 ? /^(relaxed|simd128), [2-8] threads$/ : /^(relaxed|simd128), 1 thread$/;
+  assert.match(await page.textContent("#build"), threads);
   await page.fill("#limit", "8");
   await page.click("#run");
   await page.locator("#speed", { hasText: "tokens in" }).waitFor();

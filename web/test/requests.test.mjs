@@ -109,11 +109,41 @@ test("scores, states and alignments agree with each other", async () => {
   }
 });
 
+test("without log-probabilities the text is the same", async () => {
+  const options = { maxNewTokens: 40, minNewTokens: 40 };
+  const [first] = await t5.generate("a text", options).outputs;
+  assert.equal(first.logprobs.length, 40);
+  assert.ok(Number.isFinite(first.score));
+  assert.deepEqual((await t5.generate("a text", { ...options, logprobs: true }).outputs)[0], first);
+  const generation = t5.generate("a text", { ...options, logprobs: false });
+  const pieces = [];
+  for await (const piece of generation) pieces.push(piece);
+  assert.equal(pieces.join(""), first.text);
+  assert.deepEqual(await generation.outputs, [{ ...first, logprobs: [], score: null }]);
+  // Beams are compared by them.
+  const beams = await t5.generate("a text", { beams: 2, nBest: 2, maxNewTokens: 8, logprobs: false }).outputs;
+  assert.ok(beams.every(({ logprobs, score, ids }) => logprobs.length === ids.length && Number.isFinite(score)));
+});
+
+test("tokens looked up in the source change nothing", async () => {
+  const { config } = await t5.info();
+  // Its own answer as the source, so that there is something to find.
+  const options = { maxNewTokens: 60, minNewTokens: 60 };
+  const [{ ids }] = await t5.generate("a text", options).outputs;
+  const source = [...ids, config.eos_token_id];
+  const expected = await t5.generate(source, { ...options, lookup: "off" }).outputs;
+  for (const lookup of ["auto", "on"]) assert.deepEqual(await t5.generate(source, { ...options, lookup }).outputs, expected);
+  const [{ ids: same }] = await t5.generate(source, { ...options, lookup: "on", logprobs: false }).outputs;
+  assert.deepEqual(same, expected[0].ids);
+});
+
 test("wrong options are refused by name", async () => {
   for (const [options, message] of [
     [{ beam: 2 }, /^beam: there is no option/],
     [{ beams: 0 }, /^beams: expected 1 to 1024, found 0/],
     [{ beams: 2, temperature: 1 }, /exclude each other/],
+    [{ lookup: true }, /^lookup: expected "auto", "on" or "off", found true/],
+    [{ logprobs: "no" }, /^logprobs: expected true or false, found "no"/],
     [{ suppress: [99999] }, /^suppress: expected ids below/],
   ]) {
     const error = await failure(t5.generate("x", options).outputs);
@@ -125,7 +155,7 @@ test("wrong options are refused by name", async () => {
 test("info says what runs", async () => {
   const info = await t5.info();
   assert.deepEqual({ build: info.build, threads: info.threads, reason: info.buildReason }, choose());
-  assert.equal(info.isa, info.build === "threads" ? "relaxed" : info.build);
+  assert.ok(info.isa === "simd128" || (info.isa === "relaxed" && info.build !== "simd128"), info.isa);
   assert.equal(info.fileBytes, readFileSync(path).length);
   assert.ok(info.memoryBytes > info.fileBytes);
 });
@@ -219,6 +249,8 @@ test("what is no model is refused", () =>
       assert.equal((await failure(T5.load("no/such/file.gguf"))).code, "not-found");
       assert.equal((await failure(T5.load("http://127.0.0.1:1/"))).code, "network");
       assert.equal((await failure(T5.load(path, { build: "x" }))).code, "bad-option");
+      const isa = await failure(T5.load(path, { build: "simd128", isa: "relaxed" }));
+      assert.deepEqual([isa.code, isa.message], ["bad-option", 'isa: expected "simd128" with the build simd128, found "relaxed"']);
     },
   ));
 

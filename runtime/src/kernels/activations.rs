@@ -23,8 +23,8 @@ pub(crate) struct Activations {
 #[derive(Clone, Copy)]
 pub(crate) enum Start {
     /// What the integer sum of a block of int8 weights starts from: -128 Σ of the values whose weights are stored
-    /// flipped (w xor 0x80 = w + 128 as an unsigned byte).
-    Flipped,
+    /// flipped (w xor 0x80 = w + 128 as an unsigned byte), or Σ |values below zero| where these meet complements.
+    Int8,
     /// The same for nibbles n that stand for n - 8: -8 Σ.
     Nibbles,
     /// Σ itself.
@@ -85,9 +85,10 @@ fn quantize_block<V: Simd>(v: V, x: &[f32; BLOCK], start: Start, values: &mut [i
     v.store_i8(low, &mut halves[0]);
     v.store_i8(high, &mut halves[1]);
     let start = match start {
-        Start::Flipped if V::FLIP == [0; 4] => 0,
-        Start::Flipped if V::FLIP != [0x80; 4] => flipped(v, values) * -128,
-        Start::Flipped => sum(v, low, high).wrapping_mul(-128),
+        Start::Int8 if V::COMPLEMENTS => -negative(values),
+        Start::Int8 if V::FLIP == [0; 4] => 0,
+        Start::Int8 if V::FLIP != [0x80; 4] => flipped(v, values) * -128,
+        Start::Int8 => sum(v, low, high).wrapping_mul(-128),
         Start::Nibbles => sum(v, low, high).wrapping_mul(-8),
         Start::Sum => sum(v, low, high),
     };
@@ -112,6 +113,12 @@ fn flipped<V: Simd>(_: V, values: &[i8; BLOCK]) -> i32 {
         }
     }
     sum
+}
+
+/// The sum of the values below zero.
+#[inline(always)]
+fn negative(values: &[i8; BLOCK]) -> i32 {
+    values.iter().map(|&value| i32::from(value.min(0))).sum()
 }
 
 /// The largest magnitude, compared as integers so that NaN counts as the largest.

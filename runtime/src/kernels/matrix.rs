@@ -75,8 +75,13 @@ pub struct Matrix {
     isa: Isa,
 }
 
-/// Weights from which on two planes pay: smaller ones stay in a core's own cache, which is fast enough.
+/// Weights from which on two planes pay: smaller ones stay in a core's own cache, which is fast enough. In WebAssembly
+/// they never do: taking nibbles apart costs more there than reading half as much saves.
 const PLANES_FROM: usize = 4 << 20;
+
+fn has_planes(n: usize, k: usize) -> bool {
+    !cfg!(target_family = "wasm") && n.saturating_mul(k) >= PLANES_FROM
+}
 
 /// What a matrix is for.
 #[derive(Clone, Copy, PartialEq)]
@@ -154,9 +159,7 @@ impl Matrix {
         let dtype = parts[0].dtype;
         let storage = match dtype {
             _ if parts.iter().any(|part| part.dtype != dtype) => return None,
-            DType::Q8_0 if purpose == Purpose::Argmax && n.saturating_mul(k) >= PLANES_FROM => {
-                Storage::Planes(Planes::zeroed(n, k))
-            }
+            DType::Q8_0 if purpose == Purpose::Argmax && has_planes(n, k) => Storage::Planes(Planes::zeroed(n, k)),
             DType::Q8_0 => Storage::Q8(Q8::zeroed(n, k)),
             DType::Q4_0 => Storage::Q4(Q4::zeroed(n, k)),
             DType::Q4_K => Storage::Q4K(Q4K::zeroed(n, k)),
@@ -267,12 +270,12 @@ impl Matrix {
         let mut y = Columns::new(y, n);
         match &self.storage {
             Storage::Q8(w) => {
-                activations::quantize(kernels, x, k, Start::Flipped, activations);
+                activations::quantize(kernels, x, k, Start::Int8, activations);
                 let work = |y: &mut Columns<'_>, _| product::q8(kernels, w, activations, k / BLOCK, y);
                 divide(threads, m * k, n, LANES, &y, &work);
             }
             Storage::Planes(w) => {
-                activations::quantize(kernels, x, k, Start::Flipped, activations);
+                activations::quantize(kernels, x, k, Start::Int8, activations);
                 let work = |y: &mut Columns<'_>, _| planes::planes(kernels, w, activations, k / BLOCK, y);
                 divide(threads, m * k, n, LANES, &y, &work);
             }

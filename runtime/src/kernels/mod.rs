@@ -60,7 +60,8 @@ pub enum Isa {
     I8mm,
     /// WebAssembly with 128-bit vectors, where the module is compiled for them.
     Simd128,
-    /// The same with relaxed vectors, of which only integer products that are exact everywhere are used.
+    /// The same with relaxed vectors, of which only integer products that are exact everywhere are used. It is the better
+    /// one on processors that have these products.
     Relaxed,
 }
 
@@ -186,7 +187,12 @@ use dispatch;
 impl Kernels {
     /// The best instruction set of this machine.
     pub fn detect() -> Kernels {
-        Kernels::available().last().expect("the scalar kernels are always available")
+        let wanted = |kernels: &Kernels| match kernels.isa {
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
+            Isa::Relaxed => simd128::relaxed_dot_is_fast(),
+            _ => true,
+        };
+        Kernels::available().filter(wanted).last().expect("the scalar kernels are always available")
     }
 
     /// The kernels of every instruction set of this machine, the best last.

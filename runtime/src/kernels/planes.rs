@@ -218,7 +218,7 @@ impl Blocks for Planes {
                 }
             }
             let mut sums = [v.splat_i32(0); M];
-            if V::FLIP != [0; 4] {
+            if V::FLIP != [0; 4] || V::COMPLEMENTS {
                 for i in 0..M {
                     sums[i] = v.splat_i32(starts[i]);
                 }

@@ -178,7 +178,7 @@ impl Blocks for Q8 {
                 v.prefetch(ahead);
             }
             let mut sums = [v.splat_i32(0); M];
-            if V::FLIP != [0; 4] {
+            if V::FLIP != [0; 4] || V::COMPLEMENTS {
                 for i in 0..M {
                     sums[i] = v.splat_i32(starts[i]);
                 }

@@ -41,6 +41,9 @@ pub(crate) trait Simd: Copy {
     /// a [`Simd::dot_block`] of its own: weights of two steps are `[lane][8]`, not `[step][lane][4]`, and a block of
     /// activations of a tile is `[4][rows of the tile][8]`, not `[rows of the tile][32]`.
     const OCTETS: bool = false;
+    /// Whether [`Simd::dot`] multiplies the complement -w - 1 of a weight w with the magnitude of a negative activation:
+    /// sums then start from the sum of the magnitudes of those below zero.
+    const COMPLEMENTS: bool = false;
     /// Rows of activations that meet a group of 16 weight rows at once in int8 products: 1, 2, 3, 4, 6, 8 or 12.
     const ROWS_Q8: usize;
     /// The same for f32 arithmetic.
@@ -88,7 +91,7 @@ pub(crate) trait Simd: Copy {
     fn weights(self, x: &WeightStep) -> Self::W;
     fn activations(self, x: &[i8; 4]) -> Self::A;
     /// `sums[lane] += weights[lane, ..4] · activations[..4]`, exactly, for activations in [-127, 127] and any
-    /// int8 weight.
+    /// int8 weight; up to what [`Simd::FLIP`] and [`Simd::COMPLEMENTS`] say.
     fn dot(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I;
 
     /// `sums[i][lane] += weights[lane] · activations[i]` of one block for each of M rows, exactly.
@@ -112,7 +115,7 @@ pub(crate) trait Simd: Copy {
 
     /// The low nibbles and the high nibbles of packed weights, as numbers from 0 to 15.
     fn nibbles(self, x: &WeightStep) -> [Self::W; 2];
-    /// As [`Simd::dot`] for what [`Simd::nibbles`] gives, whatever [`Simd::FLIP`] is.
+    /// As [`Simd::dot`] for what [`Simd::nibbles`] gives, whatever [`Simd::FLIP`] and [`Simd::COMPLEMENTS`] are.
     #[inline(always)]
     fn dot_nibbles(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I {
         self.dot(sums, weights, activations)

@@ -2,7 +2,7 @@
 //! a module with instructions that an engine does not know is refused whole; so no proof of detection is needed.
 //!
 //! Two ways of int8 products give the same sums: [`Simd128`] through 16-bit multiplications, and [`Relaxed`] through
-//! the relaxed dot product, which is one instruction where the processor has one.
+//! the relaxed dot product, which is one instruction where the processor has one, and is used there.
 
 use std::arch::wasm32::*;
 
@@ -236,6 +236,28 @@ macro_rules! shared {
     };
 }
 
+/// Sixteen rows of four bytes.
+#[inline(always)]
+fn load_step(x: &WeightStep) -> V {
+    // SAFETY: sixteen times four bytes.
+    unsafe { load(x.as_chunks::<4>().0.as_array::<LANES>().expect("64 bytes")) }
+}
+
+/// The low nibbles and the high ones of bytes.
+#[inline(always)]
+fn split(x: V) -> [V; 2] {
+    let mask = u8x16_splat(15);
+    [std::array::from_fn(|i| v128_and(x[i], mask)), std::array::from_fn(|i| u8x16_shr(x[i], 4))]
+}
+
+impl Simd128 {
+    /// Weights as [`Simd::dot`] takes them.
+    #[inline(always)]
+    fn pairs(self, pairs: V) -> (V, V) {
+        (pairs, std::array::from_fn(|i| i16x8_shr(pairs[i], 8)))
+    }
+}
+
 impl Simd for Simd128 {
     shared!();
 
@@ -251,19 +273,13 @@ impl Simd for Simd128 {
 
     #[inline(always)]
     fn weights(self, x: &WeightStep) -> (V, V) {
-        // SAFETY: sixteen times four bytes.
-        let pairs = unsafe { load(x.as_chunks::<4>().0.as_array::<LANES>().expect("64 bytes")) };
-        (pairs, std::array::from_fn(|i| i16x8_shr(pairs[i], 8)))
+        self.pairs(load_step(x))
     }
 
     /// Nibbles are not flipped: the even one of a pair is an unsigned byte as it is.
     #[inline(always)]
     fn nibbles(self, x: &WeightStep) -> [(V, V); 2] {
-        let mask = u8x16_splat(15);
-        let (all, _) = self.weights(x);
-        let low: V = std::array::from_fn(|i| v128_and(all[i], mask));
-        let high: V = std::array::from_fn(|i| u8x16_shr(all[i], 4));
-        [(low, std::array::from_fn(|i| i16x8_shr(low[i], 8))), (high, std::array::from_fn(|i| i16x8_shr(high[i], 8)))]
+        split(load_step(x)).map(|nibbles| self.pairs(nibbles))
     }
 
     #[inline(always)]
@@ -283,45 +299,67 @@ impl Simd for Simd128 {
     }
 }
 
+/// Whether the relaxed dot product is the processor's own instruction (AVX-VNNI, ARMv8.2). Older processors of the x86
+/// family multiply bytes to 16 bits, which saturate, and need five instructions: more than [`Simd128`] does. Operands
+/// that are out of bounds on purpose tell them apart: four times -128 · 255 there becomes twice -32768.
+#[cfg(target_feature = "relaxed-simd")]
+pub(crate) fn relaxed_dot_is_fast() -> bool {
+    let sums = i32x4_relaxed_dot_i8x16_i7x16_add(i8x16_splat(-128), u8x16_splat(255), i32x4_splat(0));
+    i32x4_extract_lane::<0>(sums) != -65536
+}
+
+/// Four activations for [`Relaxed`].
+#[cfg(target_feature = "relaxed-simd")]
+#[derive(Clone, Copy)]
+pub(crate) struct Four {
+    all: v128,
+    magnitudes: v128,
+    /// All bits of those below zero.
+    negative: v128,
+}
+
 #[cfg(target_feature = "relaxed-simd")]
 impl Simd for Relaxed {
     shared!();
 
     type W = V;
-    /// Positive activations and the magnitudes of negative ones, 0 elsewhere.
-    type A = (v128, v128);
+    type A = Four;
 
     const FLIP: [u8; 4] = [0; 4];
+    const COMPLEMENTS: bool = true;
     const ROWS_Q8: usize = 2;
     const ROWS_F32: usize = 2;
 
     #[inline(always)]
     fn weights(self, x: &WeightStep) -> V {
-        // SAFETY: sixteen times four bytes.
-        unsafe { load(x.as_chunks::<4>().0.as_array::<LANES>().expect("64 bytes")) }
+        load_step(x)
     }
 
     #[inline(always)]
     fn nibbles(self, x: &WeightStep) -> [V; 2] {
-        let mask = u8x16_splat(15);
-        let all = self.weights(x);
-        [std::array::from_fn(|i| v128_and(all[i], mask)), std::array::from_fn(|i| u8x16_shr(all[i], 4))]
+        split(load_step(x))
     }
 
     #[inline(always)]
-    fn activations(self, x: &[i8; 4]) -> (v128, v128) {
+    fn activations(self, x: &[i8; 4]) -> Four {
         let all = i32x4_splat(i32::from_le_bytes(x.map(|x| x as u8)));
-        let zero = i8x16_splat(0);
-        (i8x16_max(all, zero), i8x16_max(i8x16_neg(all), zero))
+        let magnitudes = i8x16_abs(all);
+        Four { all, magnitudes, negative: i8x16_gt(magnitudes, all) }
     }
 
-    /// The relaxed product is the same everywhere while its second operand has 7 bits and sums of two products fit
-    /// 16: here at most 2 · 128 · 127.
+    /// The relaxed product is the same everywhere while its second operand has 7 bits, as magnitudes do: sums of two
+    /// products are at most 2 · 128 · 127 and fit 16 bits. The sign goes to the weight: of a negative activation a,
+    /// the complement -w - 1 times |a| is w a - |a|.
     #[inline(always)]
-    fn dot(self, sums: V, weights: V, (positive, negative): (v128, v128)) -> V {
+    fn dot(self, sums: V, weights: V, a: Four) -> V {
         std::array::from_fn(|i| {
-            let less = i32x4_relaxed_dot_i8x16_i7x16_add(weights[i], negative, i32x4_splat(0));
-            i32x4_sub(i32x4_relaxed_dot_i8x16_i7x16_add(weights[i], positive, sums[i]), less)
+            i32x4_relaxed_dot_i8x16_i7x16_add(v128_xor(weights[i], a.negative), a.magnitudes, sums[i])
         })
+    }
+
+    /// Here the nibbles are those of 7 bits.
+    #[inline(always)]
+    fn dot_nibbles(self, sums: V, nibbles: V, a: Four) -> V {
+        std::array::from_fn(|i| i32x4_relaxed_dot_i8x16_i7x16_add(a.all, nibbles[i], sums[i]))
     }
 }

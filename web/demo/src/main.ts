@@ -77,6 +77,8 @@ async function generate(): Promise<void> {
       maxNewTokens: whole("limit"),
       beams,
       nBest: beams,
+      // Only a list shows scores, and beams have them anyway.
+      logprobs: false,
       signal: abort.signal,
     });
     for await (const piece of generation) {
@@ -123,7 +125,7 @@ function candidates(outputs: Output[]): void {
     const item = document.createElement("li");
     const number = document.createElement("span");
     number.className = "quiet";
-    number.textContent = `score ${score.toFixed(3)}`;
+    number.textContent = `score ${score?.toFixed(3)}`;
     item.append(text || "(nothing)", number);
     return item;
   });
@@ -170,7 +172,7 @@ void modelPicker((loaded) => {
   run.disabled = !loaded;
   element("build").hidden = element("memory").hidden = !loaded;
   if (!loaded) return;
-  const { build, buildReason, threads } = loaded.info;
-  showState(`${build}, ${threads} thread${threads === 1 ? "" : "s"}`, loaded.info.memoryBytes);
+  const { isa, buildReason, threads } = loaded.info;
+  showState(`${isa}, ${threads} thread${threads === 1 ? "" : "s"}`, loaded.info.memoryBytes);
   element("build").title = buildReason;
 }).start();
