@@ -97,7 +97,7 @@ mod tests {
         let mut x = -87.33f32;
         while x < 88.72 {
             worst = worst.max(ulps(one(exp, x), f64::from(x).exp()));
-            x += 0.000_731;
+            x += if cfg!(miri) { 3.7 } else { 0.000_731 };
         }
         assert!(worst < 1.1, "{worst} ulp");
         assert_eq!(one(exp, 0.0), 1.0);
@@ -125,7 +125,7 @@ mod tests {
                 "gelu({x}) = {} not {gelu_truth}",
                 one(gelu_new, x)
             );
-            x += 0.001_3;
+            x += if cfg!(miri) { 1.9 } else { 0.001_3 };
         }
         for f in [silu, gelu_new] {
             assert_eq!(one(f, 0.0), 0.0);
@@ -146,7 +146,7 @@ mod tests {
                 misrounded += 1;
                 assert!(ulps(ln(x), truth) < 0.500_1, "ln({x})");
             }
-            bits += 20_011;
+            bits += if cfg!(miri) { 20_000_011 } else { 20_011 };
         }
         assert!(misrounded < 3, "{misrounded} of 105,000 differ from the nearest value");
         assert_eq!(ln(1.0), 0.0);

@@ -57,7 +57,8 @@ impl Threads {
     /// Into how many parts to cut `pieces` pieces of `work` multiplications all together.
     pub(crate) fn parts(&self, pieces: usize, work: usize) -> usize {
         // A hand-over takes about a microsecond, which is 2^15 multiplications at the speed of memory.
-        const WORTH: u32 = 16;
+        // An interpreter that looks for data races is shown some at sizes that it gets through.
+        const WORTH: u32 = if cfg!(miri) { 8 } else { 16 };
         match self.count() {
             1 => 1,
             count => (work >> WORTH).min(2 * count).min(pieces).max(1),
@@ -99,8 +100,8 @@ mod tests {
         for count in [1, 2, 3, 8] {
             let mut threads = Threads::new(count);
             assert_eq!(threads.count(), count);
-            for parts in [0, 1, 2, 3, 7, 16, 100] {
-                for _ in 0..20 {
+            for parts in [0, 1, 2, 3, 7, 16, if cfg!(miri) { 20 } else { 100 }] {
+                for _ in 0..if cfg!(miri) { 2 } else { 20 } {
                     let done: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
                     let busy: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
                     threads.run(parts, &|thread, part| {
