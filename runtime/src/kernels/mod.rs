@@ -311,8 +311,8 @@ impl Kernels {
         });
     }
 
-    /// Cross-attention of queries `[queries, inner]` over one source in one block; `out` is `[queries, inner]`. A query's result
-    /// does not depend on the queries beside it.
+    /// Cross-attention of queries `[queries, inner]` over one source in one block; `out` is `[queries, inner]`. A query's
+    /// result does not depend on the queries beside it.
     pub fn attend_packed(
         &self,
         q: &[f32],

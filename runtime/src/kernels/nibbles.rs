@@ -14,7 +14,7 @@ use super::Kernels;
 use super::activations::{Activations, BLOCK};
 use super::memory::{Table, Zeroable};
 use super::packed::{Layout, Row};
-use super::product::{Blocks, Columns, blocks_in, tile_of};
+use super::product::{Blocks, Columns, blocks_in, scaled_tile, tile_of};
 use super::simd::{F16, LANES, Simd, Steps, WeightStep};
 use crate::block;
 use crate::error::Result;
@@ -200,24 +200,7 @@ impl Blocks for Q4 {
     ) {
         let range = group * blocks..(group + 1) * blocks;
         let (weights, weight_scales) = (&self.weights[range.clone()], &self.scales[range]);
-        let (values, scales, starts) = tile_of::<M>(a, row, blocks);
-        let mut out = [v.splat(0.0); M];
-        let activations = values.iter().zip(scales).zip(starts);
-        for ((weights, weight_scales), ((values, scales), starts)) in weights.iter().zip(weight_scales).zip(activations)
-        {
-            let mut sums = [v.splat_i32(0); M];
-            for i in 0..M {
-                sums[i] = v.splat_i32(starts[i]);
-            }
-            v.dot_block(&mut sums, weights, values);
-            let d = v.load_f16(weight_scales);
-            for i in 0..M {
-                out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[i]))));
-            }
-        }
-        for (i, &out) in out.iter().enumerate() {
-            y.store(v, out, row + i, group * LANES);
-        }
+        scaled_tile::<V, _, NibbleBlock, 0, M>(v, weights.iter(), weight_scales, [], true, a, (group, row), y);
     }
 }
 

@@ -19,7 +19,7 @@ use super::activations::{Activations, BLOCK};
 use super::memory::{Table, Zeroable};
 use super::nibbles::{octet, set_octet};
 use super::packed::{Layout, Row};
-use super::product::{Blocks, Columns, blocks_in, next_group, tile_of};
+use super::product::{Blocks, Columns, blocks_in, next_group, scaled_tile, starts_at};
 use super::simd::{F16, LANES, Simd, Steps, WeightStep, f16_to_f32};
 use crate::error::Result;
 use crate::tensor::DType;
@@ -60,9 +60,7 @@ impl Steps for Plane {
 }
 
 /// The upper and the lower plane of a block of weights.
-struct Both<'a>(&'a Plane, &'a Plane);
-
-impl Steps for Both<'_> {
+impl Steps for (&Plane, &Plane) {
     #[inline(always)]
     fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[[i8; BLOCK]; M]) {
         for pair in 0..PAIRS {
@@ -205,33 +203,8 @@ impl Blocks for Planes {
         let range = group * blocks..(group + 1) * blocks;
         let weights = self.upper[range.clone()].iter().zip(&self.lower[range.clone()]);
         let weight_scales = &self.scales[range];
-        let (values, scales, starts) = tile_of::<M>(a, row, blocks);
-        let mut out = [v.splat(0.0); M];
-        let activations = values.iter().zip(scales).zip(starts);
         let ahead = [&self.upper, &self.lower].map(|plane| next_group::<V, M, _>(plane, group, blocks, row));
-        for (b, (((upper, lower), weight_scales), ((values, scales), starts))) in
-            weights.zip(weight_scales).zip(activations).enumerate()
-        {
-            for ahead in ahead {
-                if let Some(ahead) = ahead.get(b) {
-                    v.prefetch(ahead);
-                }
-            }
-            let mut sums = [v.splat_i32(0); M];
-            if V::FLIP != [0; 4] || V::COMPLEMENTS {
-                for i in 0..M {
-                    sums[i] = v.splat_i32(starts[i]);
-                }
-            }
-            v.dot_block(&mut sums, &Both(upper, lower), values);
-            let d = v.load_f16(weight_scales);
-            for i in 0..M {
-                out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[i]))));
-            }
-        }
-        for (i, &out) in out.iter().enumerate() {
-            y.store(v, out, row + i, group * LANES);
-        }
+        scaled_tile::<V, _, _, 2, M>(v, weights, weight_scales, ahead, starts_at::<V>(), a, (group, row), y);
     }
 }
 

@@ -26,7 +26,7 @@ use std::ops::Range;
 use super::Kernels;
 use super::activations::{Activations, BLOCK};
 use super::packed::{Element, Pair, Q8};
-use super::simd::{BF16, F16, LANES, Simd};
+use super::simd::{BF16, F16, LANES, Simd, Steps};
 use super::tiles::{Tiles, rows_in_cache, with_rows};
 
 /// Some columns of rows `[m, n]` that a kernel writes. Threads write different columns of the same rows.
@@ -154,6 +154,55 @@ pub(crate) fn next_group<V: Simd, const M: usize, T>(weights: &[T], group: usize
     weights.get((group + 1) * blocks..(group + 2) * blocks).filter(|_| wanted).unwrap_or_default()
 }
 
+/// Whether sums of int8 weights start from anything but zero.
+#[inline(always)]
+pub(crate) fn starts_at<V: Simd>() -> bool {
+    V::FLIP != [0; 4] || V::COMPLEMENTS
+}
+
+/// A tile of weights of which each block has one scale a row: `weights` and their scales are a group's, `ahead` is
+/// fetched meanwhile, and sums start from the activations' starts if `started`. `place` is the group and the first row.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)] // what the three kinds of such weights differ in, and the tile
+pub(crate) fn scaled_tile<V: Simd, B: Steps, T, const AHEAD: usize, const M: usize>(
+    v: V,
+    weights: impl Iterator<Item = B>,
+    weight_scales: &[[F16; LANES]],
+    ahead: [&[T]; AHEAD],
+    started: bool,
+    a: &Activations,
+    place: (usize, usize),
+    y: &mut Columns<'_>,
+) {
+    let (group, row) = place;
+    let (values, scales, starts) = tile_of::<M>(a, row, weight_scales.len());
+    let mut out = [v.splat(0.0); M];
+    let activations = values.iter().zip(scales).zip(starts);
+    for (b, ((weights, weight_scales), ((values, scales), starts))) in
+        weights.zip(weight_scales).zip(activations).enumerate()
+    {
+        for ahead in ahead {
+            if let Some(ahead) = ahead.get(b) {
+                v.prefetch(ahead);
+            }
+        }
+        let mut sums = [v.splat_i32(0); M];
+        if started {
+            for i in 0..M {
+                sums[i] = v.splat_i32(starts[i]);
+            }
+        }
+        v.dot_block(&mut sums, &weights, values);
+        let d = v.load_f16(weight_scales);
+        for i in 0..M {
+            out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[i]))));
+        }
+    }
+    for (i, &out) in out.iter().enumerate() {
+        y.store(v, out, row + i, group * LANES);
+    }
+}
+
 impl Blocks for Q8 {
     #[inline(always)]
     fn tile<V: Simd, const M: usize>(
@@ -167,31 +216,9 @@ impl Blocks for Q8 {
     ) {
         let range = group * blocks..(group + 1) * blocks;
         let (weights, weight_scales) = (&self.weights[range.clone()], &self.scales[range]);
-        let (values, scales, starts) = tile_of::<M>(a, row, blocks);
-        let mut out = [v.splat(0.0); M];
-        let activations = values.iter().zip(scales).zip(starts);
-        let ahead = next_group::<V, M, _>(&self.weights, group, blocks, row);
-        for (b, ((weights, weight_scales), ((values, scales), starts))) in
-            weights.iter().zip(weight_scales).zip(activations).enumerate()
-        {
-            if let Some(ahead) = ahead.get(b) {
-                v.prefetch(ahead);
-            }
-            let mut sums = [v.splat_i32(0); M];
-            if V::FLIP != [0; 4] || V::COMPLEMENTS {
-                for i in 0..M {
-                    sums[i] = v.splat_i32(starts[i]);
-                }
-            }
-            v.dot_block(&mut sums, weights, values);
-            let d = v.load_f16(weight_scales);
-            for i in 0..M {
-                out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[i]))));
-            }
-        }
-        for (i, &out) in out.iter().enumerate() {
-            y.store(v, out, row + i, group * LANES);
-        }
+        let ahead = [next_group::<V, M, _>(&self.weights, group, blocks, row)];
+        let started = starts_at::<V>();
+        scaled_tile::<V, _, _, 1, M>(v, weights.iter(), weight_scales, ahead, started, a, (group, row), y);
     }
 }
 

@@ -132,6 +132,18 @@ pub(crate) trait Steps {
     fn pair<V: Simd>(&self, v: V, pair: usize) -> [V::W; 2];
 }
 
+impl<S: Steps> Steps for &S {
+    #[inline(always)]
+    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[[i8; BLOCK]; M]) {
+        (*self).dot(v, sums, values);
+    }
+
+    #[inline(always)]
+    fn pair<V: Simd>(&self, v: V, pair: usize) -> [V::W; 2] {
+        (*self).pair(v, pair)
+    }
+}
+
 /// The sum of [`Simd::sum`], in scalar form.
 pub(crate) fn tree_sum(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
