@@ -1,8 +1,11 @@
 //! The model composed of candle's operations, which runs on a GPU, against the fused operations: on the CPU they
 //! give the same losses, gradients and dropout masks.
 
+mod common;
+
 use candle_core::Device;
-use t5_runtime::config::{FeedForward, T5Config};
+use common::golden_config;
+use t5_runtime::config::T5Config;
 use t5_train::batches::Batch;
 use t5_train::init::Scheme;
 use t5_train::kernels::Precision;
@@ -11,28 +14,8 @@ use t5_train::ops::Sequences;
 use t5_train::ops::dropout::Plan;
 
 fn config(feed_forward: &str, tied: bool, model_type: &str) -> T5Config {
-    T5Config {
-        model_type: model_type.to_owned(),
-        vocab_size: 50,
-        d_model: 24,
-        d_kv: 8,
-        d_ff: 40,
-        num_layers: 2,
-        num_decoder_layers: 2,
-        num_heads: 3,
-        relative_attention_num_buckets: 8,
-        relative_attention_max_distance: 20,
-        relative_bias_per_block: model_type == "umt5",
-        layer_norm_epsilon: 1e-6,
-        feed_forward: FeedForward::from_name(feed_forward).unwrap(),
-        tie_word_embeddings: tied,
-        scale_decoder_outputs: tied,
-        pad_token_id: 0,
-        eos_token_id: 1,
-        decoder_start_token_id: 0,
-        dropout_rate: 0.1,
-        initializer_factor: 1.0,
-    }
+    let golden = golden_config(feed_forward, tied, model_type);
+    T5Config { vocab_size: 50, d_model: 24, d_kv: 8, d_ff: 40, num_heads: 3, ..golden }
 }
 
 /// Examples of several lengths: two packed into the first row, one without a source in the second, and one whose

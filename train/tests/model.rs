@@ -1,38 +1,15 @@
 //! The trainable model against the specification's golden values and against numerical derivatives.
 
-use t5_runtime::config::{FeedForward, T5Config};
+mod common;
+
+use common::golden_config;
+use t5_runtime::config::T5Config;
 use t5_runtime::schema::{self, Role};
 use t5_train::batches::Batch;
 use t5_train::init::Scheme;
 use t5_train::model::{LossOptions, Model};
 use t5_train::ops::Sequences;
 use t5_train::ops::dropout::Plan;
-
-/// The configuration of t5-system 8.2.
-fn golden_config(feed_forward: &str, tied: bool, model_type: &str) -> T5Config {
-    T5Config {
-        model_type: model_type.to_owned(),
-        vocab_size: 11,
-        d_model: 4,
-        d_kv: 3,
-        d_ff: 6,
-        num_layers: 2,
-        num_decoder_layers: 2,
-        num_heads: 2,
-        relative_attention_num_buckets: 8,
-        relative_attention_max_distance: 20,
-        relative_bias_per_block: model_type == "umt5",
-        layer_norm_epsilon: 1e-6,
-        feed_forward: FeedForward::from_name(feed_forward).unwrap(),
-        tie_word_embeddings: tied,
-        scale_decoder_outputs: tied,
-        pad_token_id: 0,
-        eos_token_id: 1,
-        decoder_start_token_id: 0,
-        dropout_rate: 0.1,
-        initializer_factor: 1.0,
-    }
-}
 
 /// The values of t5-system 8.2: a formula of the tensor's place in its order of generation, which differs from
 /// the schema's (norms after the matrices of their layer).
