@@ -40,6 +40,14 @@ pub struct KeyValues<'a> {
     pub slots: &'a [u32],
 }
 
+/// Fetches values that are read soon, if they are there.
+#[inline(always)]
+fn fetch<V: Simd>(v: V, x: &[f32], at: usize, len: usize) {
+    for line in x.get(at..at + len).unwrap_or_default().chunks(LANES) {
+        v.prefetch(&line[0]);
+    }
+}
+
 /// `out = softmax(q K^T + bias) V` per head, for one query `q` `[heads * width]`. On return `scores` holds the
 /// attention weights, `[heads, positions]` of the visible ones.
 #[inline(always)]
@@ -58,8 +66,11 @@ fn attend_in<V: Simd>(
     for (head, (scores, (q, out))) in of_head.enumerate() {
         let first = head * cache.positions * width;
         for (position, (score, &slot)) in scores.iter_mut().zip(cache.slots).enumerate() {
-            let keys = &cache.keys[slot as usize * slot_stride + first + position * width..][..width];
-            *score = dot_in(v, q, keys);
+            let at = slot as usize * slot_stride + first + position * width;
+            // Runs of positions are too short for the hardware to guess what comes next.
+            fetch(v, cache.values, at, width);
+            fetch(v, cache.keys, at + cache.positions * width, width);
+            *score = dot_in(v, q, &cache.keys[at..at + width]);
         }
         if let Some(bias) = bias {
             add_bias(v, scores, &bias.values[head * bias.head_stride + bias.offset..][..len]);
