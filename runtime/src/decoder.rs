@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::attention::{CrossAttention, Scratch, SelfAttention, add_product, part};
 use crate::error::Result;
 use crate::feed_forward::FeedForward;
-use crate::kernels::{Alignment, Buffer, Heads, KeyValues, Matrix, PackedKeyValues};
+use crate::kernels::{Alignment, Buffer, Heads, KeyValues, Matrix, Numbers, PackedKeyValues};
 use crate::position::PositionBias;
 use crate::schema::Stack;
 use crate::shared::{Loader, Shared};
@@ -192,13 +192,14 @@ impl DecoderState {
         let len = states.len() / shared.config.d_model;
         let cache = &mut self.cross[document];
         let heads = Heads { count: shared.config.num_heads, width: shared.config.d_kv };
-        cache.begin(heads, len, weights.blocks.len());
+        let numbers = weights.blocks.first().map_or_else(Numbers::default, |block| block.cross.k.numbers());
+        cache.begin(numbers, heads, len, weights.blocks.len());
         for (index, block) in weights.blocks.iter().enumerate() {
             let keys = part(&mut s.wide, len * inner);
             block.cross.k.multiply(shared.kernels, states, len, keys, &mut s.workspace);
             let values = part(&mut s.narrow, len * inner);
             block.cross.v.multiply(shared.kernels, states, len, values, &mut s.workspace);
-            cache.pack(index, keys, values);
+            cache.pack(shared.kernels, index, keys, values);
         }
     }
 

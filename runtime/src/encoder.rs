@@ -82,7 +82,7 @@ impl EncoderState {
             for ids in documents {
                 let end = row + ids.len();
                 let (qkv, context) = (&qkv[row * 3 * inner..end * 3 * inner], &mut context[row * inner..end * inner]);
-                kernels.attend_all(heads, qkv, bias.row(0), context, &mut s.workspace);
+                kernels.attend_all(block.attention.qkv.numbers(), heads, qkv, bias.row(0), context, &mut s.workspace);
                 row = end;
             }
             add_product(kernels, &block.attention.o, context, rows, x, &mut s.delta, &mut s.workspace);

@@ -141,6 +141,10 @@ impl Decoding {
             let logits = &mut session.logits[row * vocab..(row + rows) * vocab];
             row += rows;
             let parents = match &mut document.search {
+                Search::Single(search) if self.plan.needs_only_best() => {
+                    search.advance_best(kernels, &self.plan, logits);
+                    search.parents()
+                }
                 Search::Single(search) => {
                     search.advance(kernels, &self.plan, logits);
                     search.parents()

@@ -10,7 +10,6 @@
 
 use super::Kernels;
 use super::math;
-use super::memory::Buffer;
 use super::product::Columns;
 use super::rows::{axpy_in, dot_in, max_in, softmax_in};
 use super::simd::{LANES, Simd};
@@ -25,7 +24,7 @@ pub struct Heads {
 }
 
 impl Heads {
-    fn inner(self) -> usize {
+    pub(crate) fn inner(self) -> usize {
         self.count * self.width
     }
 }
@@ -39,6 +38,14 @@ pub struct KeyValues<'a> {
     pub positions: usize,
     /// The slot of each visible position; beams share what they have in common.
     pub slots: &'a [u32],
+}
+
+/// Fetches values that are read soon, if they are there.
+#[inline(always)]
+fn fetch<V: Simd>(v: V, x: &[f32], at: usize, len: usize) {
+    for line in x.get(at..at + len).unwrap_or_default().chunks(LANES) {
+        v.prefetch(&line[0]);
+    }
 }
 
 /// `out = softmax(q K^T + bias) V` per head, for one query `q` `[heads * width]`. On return `scores` holds the
@@ -59,8 +66,11 @@ fn attend_in<V: Simd>(
     for (head, (scores, (q, out))) in of_head.enumerate() {
         let first = head * cache.positions * width;
         for (position, (score, &slot)) in scores.iter_mut().zip(cache.slots).enumerate() {
-            let keys = &cache.keys[slot as usize * slot_stride + first + position * width..][..width];
-            *score = dot_in(v, q, keys);
+            let at = slot as usize * slot_stride + first + position * width;
+            // Runs of positions are too short for the hardware to guess what comes next.
+            fetch(v, cache.values, at, width);
+            fetch(v, cache.keys, at + cache.positions * width, width);
+            *score = dot_in(v, q, &cache.keys[at..at + width]);
         }
         if let Some(bias) = bias {
             add_bias(v, scores, &bias.values[head * bias.head_stride + bias.offset..][..len]);
@@ -93,9 +103,20 @@ fn attend_in<V: Simd>(
     }
 }
 
+/// Keys and values of one head as products leave them: the first position's begin both slices, and each one's begin
+/// `stride` after those before.
+#[derive(Clone, Copy)]
+pub(crate) struct HeadKeyValues<'a> {
+    pub keys: &'a [f32],
+    pub values: &'a [f32],
+    pub stride: usize,
+    pub len: usize,
+    pub width: usize,
+}
+
 /// Groups of lanes that lie together: as many sums as one query needs at once, because each is a chain of dependent
 /// additions; and one query reads them in one go, which matters when they come from memory.
-const FOUR: usize = 4;
+pub(crate) const FOUR: usize = 4;
 
 /// Keys and values of one head as [`attend_head`] reads them; places beyond the end hold zeros. Groups of 16 lie
 /// together by fours, the last ones by as many as there are.
@@ -114,20 +135,15 @@ impl<'a> PackedHead<'a> {
         len.div_ceil(LANES) * width + width.div_ceil(LANES) * len
     }
 
-    fn new(packed: &'a [[f32; LANES]], len: usize, width: usize) -> PackedHead<'a> {
+    /// What [`PackedHead::pack`] made.
+    pub(crate) fn new(packed: &'a [[f32; LANES]], len: usize, width: usize) -> PackedHead<'a> {
         let (keys, values) = packed.split_at(len.div_ceil(LANES) * width);
         PackedHead { keys, values, len }
     }
 
-    /// Lays out positions of which each begins `stride` after the one before, in memory of [`PackedHead::size`].
-    pub(crate) fn pack(
-        packed: &'a mut [[f32; LANES]],
-        keys: &[f32],
-        values: &[f32],
-        stride: usize,
-        len: usize,
-        width: usize,
-    ) -> PackedHead<'a> {
+    /// Lays out a head in memory of [`PackedHead::size`].
+    pub(crate) fn pack(packed: &'a mut [[f32; LANES]], head: HeadKeyValues<'_>) -> PackedHead<'a> {
+        let HeadKeyValues { keys, values, stride, len, width } = head;
         if !len.is_multiple_of(LANES) || !width.is_multiple_of(LANES) {
             packed.fill([0.0; LANES]);
         }
@@ -150,54 +166,9 @@ impl<'a> PackedHead<'a> {
 }
 
 /// Where the first vector of a group lies among `groups` of `len` vectors, and how far it is to the group's next one.
-fn place(group: usize, groups: usize, len: usize) -> (usize, usize) {
+pub(crate) fn place(group: usize, groups: usize, len: usize) -> (usize, usize) {
     let four = group / FOUR * FOUR;
     (four * len + group % FOUR, FOUR.min(groups - four))
-}
-
-/// Keys and values of a source text for the cross-attention of every block, computed once and read at every step.
-#[derive(Default)]
-pub struct PackedKeyValues {
-    /// `[blocks][heads][PackedHead::size]`
-    packed: Buffer<[f32; LANES]>,
-    heads: Heads,
-    len: usize,
-}
-
-impl PackedKeyValues {
-    /// Makes room for `blocks` blocks of a source of `len` positions; what was there is lost.
-    pub fn begin(&mut self, heads: Heads, len: usize, blocks: usize) {
-        (self.heads, self.len) = (heads, len);
-        self.packed.part(blocks * heads.count * PackedHead::size(len, heads.width));
-    }
-
-    /// Takes over `keys` and `values` of a block, `[len, heads * width]` each.
-    pub fn pack(&mut self, block: usize, keys: &[f32], values: &[f32]) {
-        let (len, width, inner) = (self.len, self.heads.width, self.heads.inner());
-        assert!(keys.len() == values.len() && keys.len() == len * inner, "keys and values are [len, inner]");
-        let size = PackedHead::size(len, width);
-        let all = self.packed.part((block + 1) * self.heads.count * size);
-        for head in 0..self.heads.count {
-            let packed = &mut all[(block * self.heads.count + head) * size..][..size];
-            let first = head * width;
-            PackedHead::pack(packed, &keys[first..], &values[first..], inner, len, width);
-        }
-    }
-
-    pub(crate) fn heads(&self) -> Heads {
-        self.heads
-    }
-
-    /// Positions.
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    pub(crate) fn head(&self, block: usize, head: usize) -> PackedHead<'_> {
-        let size = PackedHead::size(self.len, self.heads.width);
-        let packed = &self.packed.values()[(block * self.heads.count + head) * size..][..size];
-        PackedHead::new(packed, self.len, self.heads.width)
-    }
 }
 
 /// Where attention weights are wanted: `share` times each is added to `out`, `[queries, len]`.
@@ -309,7 +280,7 @@ fn scores<V: Simd, const M: usize>(v: V, packed: PackedHead<'_>, q: &[f32], scor
 }
 
 #[inline(always)]
-fn add_bias<V: Simd>(v: V, scores: &mut [f32], bias: &[f32]) {
+pub(crate) fn add_bias<V: Simd>(v: V, scores: &mut [f32], bias: &[f32]) {
     let (scores, scores_tail) = scores.as_chunks_mut::<LANES>();
     let (bias, bias_tail) = bias.as_chunks::<LANES>();
     for (scores, bias) in scores.iter_mut().zip(bias) {

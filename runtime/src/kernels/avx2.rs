@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::simd::{BF16, F16, LANES, Simd, WeightStep};
+use super::simd::{BF16, F16, LANES, Pairs, Simd, WeightStep};
 
 /// Proof that the processor has the features of [`detected`].
 #[derive(Clone, Copy)]
@@ -78,6 +78,7 @@ impl Simd for Avx2 {
     /// The weights' magnitudes, and the weights for their signs.
     type W = ([__m256i; 2], [__m256i; 2]);
     type A = __m256i;
+    type P = [__m256i; 2];
 
     const FLIP: [u8; 4] = [0; 4];
     const ROWS_Q8: usize = 3;
@@ -239,6 +240,35 @@ impl Simd for Avx2 {
                 _mm_storel_epi64(out.as_mut_ptr().cast(), bytes);
             }
         }
+    }
+
+    #[inline(always)]
+    fn store_i16(self, a: I, out: &mut [i16; LANES]) {
+        unsafe {
+            let low_halves = _mm256_setr_epi8(
+                0, 1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1, //
+                0, 1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1,
+            );
+            for (half, out) in a.into_iter().zip(out.as_chunks_mut::<8>().0) {
+                let halves = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_shuffle_epi8(half, low_halves));
+                _mm_storeu_si128(out.as_mut_ptr().cast(), _mm256_castsi256_si128(halves));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn load_pairs(self, x: &Pairs) -> [__m256i; 2] {
+        unsafe { [_mm256_loadu_si256(x.0.as_ptr().cast()), _mm256_loadu_si256(x.0[8..].as_ptr().cast())] }
+    }
+
+    #[inline(always)]
+    fn splat_pair(self, [a, b]: [i16; 2]) -> [__m256i; 2] {
+        unsafe { [_mm256_set1_epi32(i32::from(b) << 16 | i32::from(a as u16)); 2] }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: I, a: [__m256i; 2], b: [__m256i; 2]) -> I {
+        unsafe { self.add_i32(sums, [_mm256_madd_epi16(a[0], b[0]), _mm256_madd_epi16(a[1], b[1])]) }
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::simd::{BF16, F16, LANES, Simd, WeightStep};
+use super::simd::{BF16, F16, LANES, Pairs, Simd, WeightStep};
 
 /// Proof that the processor has the features of [`detected`].
 #[derive(Clone, Copy)]
@@ -34,6 +34,7 @@ impl Simd for Avx512 {
     type I = __m512i;
     type W = __m512i;
     type A = __m512i;
+    type P = __m512i;
 
     const FLIP: [u8; 4] = [0x80; 4];
     const ROWS_Q8: usize = 8;
@@ -175,6 +176,26 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn store_i8(self, a: __m512i, out: &mut [i8; LANES]) {
         unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(a)) }
+    }
+
+    #[inline(always)]
+    fn store_i16(self, a: __m512i, out: &mut [i16; LANES]) {
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(a)) }
+    }
+
+    #[inline(always)]
+    fn load_pairs(self, x: &Pairs) -> __m512i {
+        unsafe { _mm512_loadu_si512(x.0.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn splat_pair(self, [a, b]: [i16; 2]) -> __m512i {
+        unsafe { _mm512_set1_epi32(i32::from(b) << 16 | i32::from(a as u16)) }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_dpwssd_epi32(sums, a, b) }
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::activations::{self, Activations, BLOCK, Start};
-use super::attention::HeadScratch;
+use super::key_values::{HeadMemory, Numbers};
 use super::memory::Table;
 use super::nibbles::{self, Q4, Q4K};
 use super::packed::{self, Pair, Q8, Row};
@@ -35,8 +35,7 @@ pub(crate) struct Own {
     /// 16 rows of weights widened to f32, `[k, 16]`, or two such groups.
     wide: Vec<[f32; LANES]>,
     /// Keys and values of the head that attention is at.
-    pub(crate) head: Vec<[f32; LANES]>,
-    pub(crate) attention: HeadScratch,
+    pub(crate) head: HeadMemory,
 }
 
 /// The scratch memory of a thread. Only that thread locks it, so this never waits.
@@ -236,6 +235,14 @@ impl Matrix {
                 }
             }
             _ => unreachable!("a matrix of a type whose rows can be read"),
+        }
+    }
+
+    /// In what numbers its products are computed.
+    pub fn numbers(&self) -> Numbers {
+        match &self.storage {
+            Storage::Q8(_) | Storage::Planes(_) | Storage::Q4(_) | Storage::Q4K(_) => Numbers::Integers,
+            Storage::F32(_) | Storage::F16(_) | Storage::BF16(_) | Storage::Encoded(_) => Numbers::Floats,
         }
     }
 

@@ -11,6 +11,8 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod integer_attention;
+mod key_values;
 pub mod limits;
 mod math;
 mod matrix;
@@ -31,7 +33,8 @@ mod tests;
 mod threads;
 mod tiles;
 
-pub use attention::{Alignment, Heads, KeyValues, PackedKeyValues};
+pub use attention::{Alignment, Heads, KeyValues};
+pub use key_values::{Numbers, PackedKeyValues};
 pub use matrix::{Matrix, Purpose, Workspace};
 pub(crate) use memory::Buffer;
 #[cfg(all(target_family = "wasm", target_feature = "atomics"))]
@@ -279,8 +282,17 @@ impl Kernels {
     }
 
     /// Self-attention of a whole document: `qkv` is `[len, 3 * inner]` (query, key, value side by side), `out`
-    /// `[len, inner]`. `bias` is the first query's; each following query's begins one value earlier.
-    pub fn attend_all(&self, heads: Heads, qkv: &[f32], bias: BiasRow<'_>, out: &mut [f32], workspace: &mut Workspace) {
+    /// `[len, inner]`. `bias` is the first query's; each following query's begins one value earlier. `numbers` are those
+    /// that the products are computed in.
+    pub fn attend_all(
+        &self,
+        numbers: Numbers,
+        heads: Heads,
+        qkv: &[f32],
+        bias: BiasRow<'_>,
+        out: &mut [f32],
+        workspace: &mut Workspace,
+    ) {
         let inner = heads.count * heads.width;
         let len = qkv.len() / (3 * inner);
         assert_eq!(out.len(), len * inner, "qkv is [len, 3 * inner] and out is [len, inner]");
@@ -294,9 +306,14 @@ impl Kernels {
             let own = &mut *matrix::own(scratch, thread);
             for head in threads::share(heads.count, part, parts) {
                 let first = head * heads.width;
-                let (keys, values) = (&qkv[inner + first..], &qkv[2 * inner + first..]);
-                own.head.resize(attention::PackedHead::size(len, heads.width), [0.0; simd::LANES]);
-                let packed = attention::PackedHead::pack(&mut own.head, keys, values, 3 * inner, len, heads.width);
+                let key_values = attention::HeadKeyValues {
+                    keys: &qkv[inner + first..],
+                    values: &qkv[2 * inner + first..],
+                    stride: 3 * inner,
+                    len,
+                    width: heads.width,
+                };
+                let (packed, scratch) = own.head.pack(*self, numbers, key_values);
                 let mut rows = attention::HeadRows {
                     q: &qkv[first..],
                     q_stride: 3 * inner,
@@ -306,7 +323,7 @@ impl Kernels {
                     out: unsafe { columns.part(first..first + heads.width) },
                 };
                 let bias = (&bias.values[head * bias.head_stride..][..bias.head_stride], bias.offset);
-                attention::attend_head(*self, &mut rows, packed, Some(bias), None, &mut own.attention);
+                packed.attend(*self, &mut rows, Some(bias), None, scratch);
             }
         });
     }
@@ -346,8 +363,7 @@ impl Kernels {
                 // SAFETY: each head is in one share, and heads have no column in common.
                 out: unsafe { columns.part(first..first + heads.width) },
             };
-            let packed = source.head(block, head);
-            attention::attend_head(*self, &mut rows, packed, None, alignment, &mut own.attention);
+            source.head(block, head).attend(*self, &mut rows, None, alignment, &mut own.head.scratch);
         };
         if parts == 1 {
             let own = &mut *matrix::own(scratch, 0);

@@ -9,7 +9,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::activations::BLOCK;
-use super::simd::{BF16, F16, LANES, Simd, Steps, WeightStep};
+use super::simd::{BF16, F16, LANES, Pairs, Simd, Steps, WeightStep};
 
 /// Any AArch64 processor.
 #[derive(Clone, Copy)]
@@ -126,6 +126,13 @@ fn dot_by_16_bits(sums: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
     }
 }
 
+/// Four sums of two products each.
+#[inline(always)]
+fn multiply_pairs(a: int16x8_t, b: int16x8_t) -> int32x4_t {
+    // SAFETY: instructions of every AArch64 processor, between registers.
+    unsafe { vpaddq_s32(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_high_s16(a, b)) }
+}
+
 /// The operations that both share. SAFETY of every unsafe block: NEON is part of the target's baseline, and loads and
 /// stores go through references to arrays of exactly the size they touch.
 macro_rules! shared {
@@ -133,6 +140,7 @@ macro_rules! shared {
         type F = F;
         type I = I;
         type W = W;
+        type P = [int16x8_t; 4];
         type A = int8x16_t;
 
         const FLIP: [u8; 4] = [0; 4];
@@ -312,6 +320,31 @@ macro_rules! shared {
                 let high = vcombine_s16(vmovn_s32(a[2]), vmovn_s32(a[3]));
                 vst1q_s8(out.as_mut_ptr(), vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
             }
+        }
+
+        #[inline(always)]
+        fn store_i16(self, a: I, out: &mut [i16; LANES]) {
+            unsafe {
+                vst1q_s16(out.as_mut_ptr(), vcombine_s16(vmovn_s32(a[0]), vmovn_s32(a[1])));
+                vst1q_s16(out[8..].as_mut_ptr(), vcombine_s16(vmovn_s32(a[2]), vmovn_s32(a[3])));
+            }
+        }
+
+        #[inline(always)]
+        fn load_pairs(self, x: &Pairs) -> [int16x8_t; 4] {
+            let x = x.0.as_ptr().cast::<i16>();
+            unsafe { [vld1q_s16(x), vld1q_s16(x.add(8)), vld1q_s16(x.add(16)), vld1q_s16(x.add(24))] }
+        }
+
+        #[inline(always)]
+        fn splat_pair(self, [a, b]: [i16; 2]) -> [int16x8_t; 4] {
+            unsafe { [vreinterpretq_s16_s32(vdupq_n_s32(i32::from(b) << 16 | i32::from(a as u16))); 4] }
+        }
+
+        #[inline(always)]
+        fn dot_pairs(self, sums: I, a: [int16x8_t; 4], b: [int16x8_t; 4]) -> I {
+            let products: I = std::array::from_fn(|i| multiply_pairs(a[i], b[i]));
+            self.add_i32(sums, products)
         }
 
         #[inline(always)]

@@ -92,7 +92,7 @@ pub(crate) struct Planes {
 }
 
 /// Groups of a hundred that may be multiplied exactly before the bounds have cost more than they save.
-const LOOSE: usize = 12;
+const LOOSE: usize = 35;
 
 /// So many times more too loose than not, and bounds are not tried again.
 const TIMES: u32 = 8;

@@ -1,6 +1,6 @@
 //! The specification of the vocabulary, in plain Rust; it runs everywhere.
 
-use super::simd::{BF16, F16, LANES, Simd, WeightStep, f16_to_f32, tree_sum};
+use super::simd::{BF16, F16, LANES, Pairs, Simd, WeightStep, f16_to_f32, tree_sum};
 
 /// Available on every machine.
 #[derive(Clone, Copy)]
@@ -16,6 +16,7 @@ impl Simd for Scalar {
     type I = [i32; LANES];
     type W = [[i8; 4]; LANES];
     type A = [i8; 4];
+    type P = [[i16; 2]; LANES];
 
     const FLIP: [u8; 4] = [0; 4];
     const ROWS_Q8: usize = 2;
@@ -139,6 +140,27 @@ impl Simd for Scalar {
     #[inline(always)]
     fn store_i8(self, a: Self::I, out: &mut [i8; LANES]) {
         *out = a.map(|a| a as i8);
+    }
+
+    #[inline(always)]
+    fn store_i16(self, a: Self::I, out: &mut [i16; LANES]) {
+        *out = a.map(|a| a as i16);
+    }
+
+    #[inline(always)]
+    fn load_pairs(self, x: &Pairs) -> Self::P {
+        x.0
+    }
+
+    #[inline(always)]
+    fn splat_pair(self, x: [i16; 2]) -> Self::P {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: Self::I, a: Self::P, b: Self::P) -> Self::I {
+        let products = map(a, b, |a, b| i32::from(a[0]) * i32::from(b[0]) + i32::from(a[1]) * i32::from(b[1]));
+        map(sums, products, |sum, product| sum + product)
     }
 
     #[inline(always)]

@@ -13,6 +13,11 @@ pub(crate) const LANES: usize = 16;
 /// Weights of one step of an integer product: 16 rows of 4 consecutive values.
 pub(crate) type WeightStep = [u8; 64];
 
+/// Two 16-bit integers for each lane.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs(pub(crate) [[i16; 2]; LANES]);
+
 /// IEEE half precision, as bits.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -33,6 +38,8 @@ pub(crate) trait Simd: Copy {
     type W: Copy;
     /// 4 int8 activations for every lane, prepared for [`Simd::dot`].
     type A: Copy;
+    /// Two 16-bit integers for every lane.
+    type P: Copy;
 
     /// Every four consecutive packed int8 weights of a row are stored xor these values: 0x80 where the instruction
     /// set needs a weight w as the unsigned byte w + 128 (sums then start from a correction), 0 elsewhere.
@@ -87,6 +94,14 @@ pub(crate) trait Simd: Copy {
     fn sum_i32(self, a: Self::I) -> i32;
     /// The low byte of each lane.
     fn store_i8(self, a: Self::I, out: &mut [i8; LANES]);
+
+    /// The low two bytes of each lane.
+    fn store_i16(self, a: Self::I, out: &mut [i16; LANES]);
+
+    fn load_pairs(self, x: &Pairs) -> Self::P;
+    fn splat_pair(self, x: [i16; 2]) -> Self::P;
+    /// `sums[lane] += a[lane][0] b[lane][0] + a[lane][1] b[lane][1]`, exactly while 32 bits hold it.
+    fn dot_pairs(self, sums: Self::I, a: Self::P, b: Self::P) -> Self::I;
 
     fn weights(self, x: &WeightStep) -> Self::W;
     fn activations(self, x: &[i8; 4]) -> Self::A;

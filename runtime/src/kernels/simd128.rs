@@ -6,7 +6,7 @@
 
 use std::arch::wasm32::*;
 
-use super::simd::{BF16, F16, LANES, Simd, WeightStep};
+use super::simd::{BF16, F16, LANES, Pairs, Simd, WeightStep};
 
 /// WebAssembly with simd128.
 #[derive(Clone, Copy)]
@@ -77,6 +77,7 @@ macro_rules! shared {
     () => {
         type F = V;
         type I = V;
+        type P = V;
 
         #[inline(always)]
         fn splat(self, x: f32) -> V {
@@ -232,6 +233,36 @@ macro_rules! shared {
             let bytes = u8x16_narrow_i16x8(i16x8_narrow_i32x4(a[0], a[1]), i16x8_narrow_i32x4(a[2], a[3]));
             // SAFETY: the array holds one vector, and stores need no alignment.
             unsafe { v128_store(out.as_mut_ptr().cast(), bytes) }
+        }
+
+        #[inline(always)]
+        fn store_i16(self, a: V, out: &mut [i16; LANES]) {
+            // Narrowing saturates; halves without a sign pass through unchanged.
+            let half = self.splat_i32(0xffff);
+            let a = each!(v128_and, a, half);
+            let out = out.as_mut_ptr().cast::<v128>();
+            // SAFETY: the array holds two vectors, and stores need no alignment.
+            unsafe {
+                v128_store(out, u16x8_narrow_i32x4(a[0], a[1]));
+                v128_store(out.add(1), u16x8_narrow_i32x4(a[2], a[3]));
+            }
+        }
+
+        #[inline(always)]
+        fn load_pairs(self, x: &Pairs) -> V {
+            // SAFETY: two times two bytes.
+            unsafe { load(&x.0) }
+        }
+
+        #[inline(always)]
+        fn splat_pair(self, [a, b]: [i16; 2]) -> V {
+            [i32x4_splat(i32::from(b) << 16 | i32::from(a as u16)); 4]
+        }
+
+        #[inline(always)]
+        fn dot_pairs(self, sums: V, a: V, b: V) -> V {
+            let products = each!(i32x4_dot_i16x8, a, b);
+            each!(i32x4_add, sums, products)
         }
     };
 }

@@ -1,0 +1,382 @@
+//! Attention of many queries in 16-bit integers, for models whose weights are integers too: half the memory of
+//! [`super::attention`]'s floats, and half the instructions.
+//!
+//! ```text
+//! queries, keys   x = s n, |n| <= 4095                  one scale s for each row of a head
+//! values          x = s n, |n| <= 4095                  one for each 32 positions of a head
+//! scores          (Σ n_q n_k) (s_q s_k) + bias
+//! weights         n = round(16383 e^(score - max)), and Σ n is what they are divided by
+//! result          Σ over 32 positions at a time of (Σ n_weight n_value) s, divided by Σ n
+//! ```
+//!
+//! Integer sums are exact and fit 32 bits: 128 · 4095² and 32 · 16383 · 4095 are below 2^31. Rounding errs by at most
+//! 1/8190 of the largest value of a row, a thirtieth of what int8 activations err by in the products around it.
+
+use super::attention::{Alignment, FOUR, HeadKeyValues, HeadRows, add_bias, place};
+use super::memory::Zeroable;
+use super::product::Columns;
+use super::rows::max_in;
+use super::simd::{LANES, Pairs, Simd};
+use super::tiles::{Tiles, with_rows};
+use super::{Kernels, math};
+
+/// Largest magnitude of queries, keys and values.
+const LIMIT: f32 = 4095.0;
+/// Largest weight.
+const ONE: f32 = 16383.0;
+/// Positions whose values share a scale.
+const BLOCK: usize = 32;
+/// The widest head whose products 32 bits hold.
+const WIDEST: usize = 128;
+
+// SAFETY: 64 bytes of numbers, aligned to as many.
+unsafe impl Zeroable for Pairs {}
+
+/// Whether heads of this width can be attended to in integers.
+pub(crate) fn possible(width: usize) -> bool {
+    width <= WIDEST && width.is_multiple_of(2)
+}
+
+/// Keys and values of one head as [`attend_head`] reads them; places beyond the end hold zeros. Groups of 16 lie together
+/// by fours, as in [`super::attention::PackedHead`].
+#[derive(Clone, Copy)]
+pub(crate) struct PackedHead<'a> {
+    /// `[fours of groups of 16 positions][width / 2][groups]`, lanes are positions.
+    keys: &'a [Pairs],
+    /// `[fours of groups of 16 values of the head][pairs of positions][groups]`, lanes are values.
+    values: &'a [Pairs],
+    /// `[groups of 16 positions]`
+    key_scales: &'a [[f32; LANES]],
+    /// `[blocks of positions]`, filled up to whole vectors.
+    value_scales: &'a [f32],
+    len: usize,
+}
+
+/// Memory of keys and values of some positions of a head.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    keys: usize,
+    /// Vectors of pairs, keys and values.
+    pub(crate) pairs: usize,
+    key_scales: usize,
+    /// Vectors of scales, of keys and of values.
+    pub(crate) scales: usize,
+}
+
+impl Sizes {
+    pub(crate) fn of(len: usize, width: usize) -> Sizes {
+        let (keys, key_scales) = (len.div_ceil(LANES) * (width / 2), len.div_ceil(LANES));
+        let pairs = keys + width.div_ceil(LANES) * len.div_ceil(2);
+        Sizes { keys, pairs, key_scales, scales: key_scales + len.div_ceil(BLOCK * LANES) }
+    }
+}
+
+impl<'a> PackedHead<'a> {
+    /// What [`pack`] made.
+    pub(crate) fn new(pairs: &'a [Pairs], scales: &'a [[f32; LANES]], len: usize, width: usize) -> PackedHead<'a> {
+        let sizes = Sizes::of(len, width);
+        let (keys, values) = pairs.split_at(sizes.keys);
+        let (key_scales, value_scales) = scales.split_at(sizes.key_scales);
+        PackedHead { keys, values, key_scales, value_scales: value_scales.as_flattened(), len }
+    }
+}
+
+/// Rounds and lays out a head in memory of [`Sizes::of`].
+#[inline(always)]
+fn pack_in<V: Simd>(v: V, pairs: &mut [Pairs], scales: &mut [[f32; LANES]], head: HeadKeyValues<'_>) {
+    let HeadKeyValues { keys, values, stride, len, width } = head;
+    let sizes = Sizes::of(len, width);
+    if !len.is_multiple_of(LANES) || !width.is_multiple_of(LANES) {
+        pairs.fill(Pairs([[0; 2]; LANES]));
+    }
+    let (packed_keys, packed_values) = pairs.split_at_mut(sizes.keys);
+    let (key_scales, value_scales) = scales.split_at_mut(sizes.key_scales);
+    key_scales.as_flattened_mut()[len..].fill(0.0);
+    let mut row = [0; WIDEST];
+    for position in 0..len {
+        let x = &keys[position * stride..][..width];
+        let (scale, inverse) = scale_of(absmax(v, x));
+        round(v, x, inverse, &mut row);
+        let (group, lane) = (position / LANES, position % LANES);
+        key_scales[group][lane] = scale;
+        let (first, step) = place(group, sizes.key_scales, width / 2);
+        for (packed, &pair) in packed_keys[first..].iter_mut().step_by(step).zip(row[..width].as_chunks::<2>().0) {
+            packed.0[lane] = pair;
+        }
+    }
+    let mut rows = [[0; WIDEST]; 2];
+    let groups = width.div_ceil(LANES);
+    for (block, value_scale) in (0..len.div_ceil(BLOCK)).zip(value_scales.as_flattened_mut()) {
+        let positions = block * BLOCK..len.min((block + 1) * BLOCK);
+        let mut largest = 0;
+        for position in positions.clone() {
+            largest = largest.max(absmax(v, &values[position * stride..][..width]));
+        }
+        let (scale, inverse) = scale_of(largest);
+        *value_scale = scale;
+        for position in positions.step_by(2) {
+            round(v, &values[position * stride..][..width], inverse, &mut rows[0]);
+            match position + 1 < len {
+                true => round(v, &values[(position + 1) * stride..][..width], inverse, &mut rows[1]),
+                false => rows[1].fill(0),
+            }
+            for group in 0..groups {
+                let (first, step) = place(group, groups, len.div_ceil(2));
+                let packed = &mut packed_values[first + position / 2 * step].0;
+                let lanes = group * LANES..width.min((group + 1) * LANES);
+                let (even, odd) = (&rows[0][lanes.clone()], &rows[1][lanes]);
+                for (packed, (&even, &odd)) in packed.iter_mut().zip(even.iter().zip(odd)) {
+                    *packed = [even, odd];
+                }
+            }
+        }
+    }
+}
+
+/// The largest magnitude, as the bits of an f32, which compare as the numbers do; NaN counts as the largest.
+#[inline(always)]
+fn absmax<V: Simd>(v: V, x: &[f32]) -> i32 {
+    let magnitude = v.splat_i32(0x7fff_ffff);
+    let mut max = v.splat_i32(0);
+    let (body, tail) = x.as_chunks::<LANES>();
+    for x in body {
+        max = v.max_i32(max, v.and_i32(v.bits(v.load(x)), magnitude));
+    }
+    let max = v.largest_i32(max);
+    tail.iter().fold(max, |max, x| max.max(x.abs().to_bits() as i32))
+}
+
+/// The scale and its inverse, of a largest magnitude: NaN where it is not finite, so that the result shows it.
+#[inline(always)]
+fn scale_of(absmax: i32) -> (f32, f32) {
+    let absmax = f32::from_bits(absmax as u32);
+    if absmax < 1e-30 {
+        (0.0, 0.0)
+    } else if absmax < f32::INFINITY {
+        (absmax * (1.0 / LIMIT), LIMIT / absmax)
+    } else {
+        (f32::NAN, 0.0)
+    }
+}
+
+/// Adding this rounds to an integer, half to even, and leaves it in the low bits.
+const MAGIC: f32 = 12_582_912.0;
+
+/// `out = round(inverse x)`
+#[inline(always)]
+fn round<V: Simd>(v: V, x: &[f32], inverse: f32, out: &mut [i16; WIDEST]) {
+    let (inverse, magic) = (v.splat(inverse), v.splat(MAGIC));
+    let (body, tail) = x.as_chunks::<LANES>();
+    let out = out.as_chunks_mut::<LANES>().0;
+    for (x, out) in body.iter().zip(out.iter_mut()) {
+        v.store_i16(v.bits(v.add(v.mul(v.load(x), inverse), magic)), out);
+    }
+    if !tail.is_empty() {
+        let mut lanes = [0.0; LANES];
+        lanes[..tail.len()].copy_from_slice(tail);
+        v.store_i16(v.bits(v.add(v.mul(v.load(&lanes), inverse), magic)), &mut out[body.len()]);
+    }
+}
+
+/// Scratch of [`attend_head`].
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// `[width / 2][queries of the tile]`
+    q: Vec<[i16; 2]>,
+    /// `[queries of the tile, row stride]`
+    scores: Vec<f32>,
+    /// `[queries of the tile, row stride]`
+    weights: Vec<i16>,
+}
+
+/// `out = softmax(q K^T + bias) V` for the queries of one head; see [`super::attention`].
+#[inline(always)]
+fn attend_head_in<V: Simd>(
+    v: V,
+    rows: &mut HeadRows<'_>,
+    packed: PackedHead<'_>,
+    bias: Option<(&[f32], usize)>,
+    alignment: Option<&mut Alignment<'_>>,
+    scratch: &mut Scratch,
+) {
+    let mut alignment = alignment;
+    let (len, width) = (packed.len, rows.width);
+    if len == 0 {
+        return;
+    }
+    let most = V::ROWS_F32.min(rows.count);
+    // An odd number of cache lines from row to row: rows a power of two apart would share few cache sets.
+    let stride = (len.div_ceil(LANES) | 1) * LANES;
+    scratch.q.resize(width / 2 * most, [0; 2]);
+    scratch.scores.resize(stride * most, 0.0);
+    scratch.weights.resize(stride * most, 0);
+    for (row, count) in Tiles::new(0..rows.count, V::ROWS_F32) {
+        let mut q_scales = [0.0; 12];
+        let mut rounded = [0; WIDEST];
+        for (i, q_scale) in q_scales.iter_mut().enumerate().take(count) {
+            let q = &rows.q[(row + i) * rows.q_stride..][..width];
+            let (scale, inverse) = scale_of(absmax(v, q));
+            round(v, q, inverse, &mut rounded);
+            *q_scale = scale;
+            for (out, &q) in scratch.q[i..].iter_mut().step_by(count).zip(rounded[..width].as_chunks::<2>().0) {
+                *out = q;
+            }
+        }
+        let q = &scratch.q[..width / 2 * count];
+        with_rows!(count, V::ROWS_F32, scores[_](v, packed, q, &q_scales, &mut scratch.scores, stride));
+        let mut inverse = [0.0; 12];
+        for i in 0..count {
+            let scores = &mut scratch.scores[i * stride..][..len.next_multiple_of(LANES)];
+            scores[len..].fill(f32::NEG_INFINITY);
+            if let Some((bias, offset)) = bias {
+                add_bias(v, &mut scores[..len], &bias[offset - (row + i)..][..len]);
+            }
+            let weights = &mut scratch.weights[i * stride..][..scores.len()];
+            inverse[i] = 1.0 / exponentials(v, scores, weights);
+            if let Some(alignment) = &mut alignment {
+                let share = alignment.share * inverse[i];
+                for (out, &weight) in alignment.out[(row + i) * len..][..len].iter_mut().zip(weights.iter()) {
+                    *out += share * f32::from(weight);
+                }
+            }
+        }
+        with_rows!(count, V::ROWS_F32, mix[_](v, packed, &scratch.weights, stride, &inverse, row, &mut rows.out));
+    }
+}
+
+/// `scores[i, p] = q[i] · keys[p]`
+#[inline(always)]
+fn scores<V: Simd, const M: usize>(
+    v: V,
+    packed: PackedHead<'_>,
+    q: &[[i16; 2]],
+    q_scales: &[f32; 12],
+    scores: &mut [f32],
+    stride: usize,
+) {
+    let q = q.as_chunks::<M>().0;
+    let mut group = 0;
+    for four in packed.keys.chunks(FOUR * q.len()) {
+        let groups = four.len() / q.len();
+        if M == 1 && groups == FOUR {
+            let mut sums = [v.splat_i32(0); FOUR];
+            for (keys, q) in four.as_chunks::<FOUR>().0.iter().zip(q) {
+                let q = v.splat_pair(q[0]);
+                for j in 0..FOUR {
+                    sums[j] = v.dot_pairs(sums[j], v.load_pairs(&keys[j]), q);
+                }
+            }
+            for sum in sums {
+                let scale = v.mul(v.load(&packed.key_scales[group]), v.splat(q_scales[0]));
+                let out = scores[group * LANES..].first_chunk_mut().expect("rows are whole groups");
+                v.store(v.mul(v.to_f32(sum), scale), out);
+                group += 1;
+            }
+            continue;
+        }
+        for index in 0..groups {
+            let mut sums = [v.splat_i32(0); M];
+            for (keys, q) in four.chunks_exact(groups).zip(q) {
+                let keys = v.load_pairs(&keys[index]);
+                for i in 0..M {
+                    sums[i] = v.dot_pairs(sums[i], keys, v.splat_pair(q[i]));
+                }
+            }
+            let key_scales = v.load(&packed.key_scales[group]);
+            for i in 0..M {
+                let scale = v.mul(key_scales, v.splat(q_scales[i]));
+                let out = scores[i * stride + group * LANES..].first_chunk_mut().expect("rows are whole groups");
+                v.store(v.mul(v.to_f32(sums[i]), scale), out);
+            }
+            group += 1;
+        }
+    }
+}
+
+/// The weights of whole vectors of scores; returns their sum.
+#[inline(always)]
+fn exponentials<V: Simd>(v: V, scores: &[f32], weights: &mut [i16]) -> f32 {
+    let max = v.splat(max_in(v, scores));
+    let (one, magic) = (v.splat(ONE), v.splat(MAGIC));
+    let mut sum = v.splat(0.0);
+    for (scores, weights) in scores.as_chunks::<LANES>().0.iter().zip(weights.as_chunks_mut::<LANES>().0) {
+        let e = math::exp(v, v.sub(v.load(scores), max));
+        let rounded = v.add(v.mul(e, one), magic);
+        sum = v.add(sum, v.sub(rounded, magic));
+        v.store_i16(v.bits(rounded), weights);
+    }
+    v.sum(sum)
+}
+
+/// `out[i] = inverse[i] Σ weights[i, p] values[p]`
+#[inline(always)]
+fn mix<V: Simd, const M: usize>(
+    v: V,
+    packed: PackedHead<'_>,
+    weights: &[i16],
+    stride: usize,
+    inverse: &[f32; 12],
+    row: usize,
+    out: &mut Columns<'_>,
+) {
+    let pairs = packed.len.div_ceil(2);
+    let mut rows = [&weights.as_chunks::<2>().0[..0]; M];
+    for i in 0..M {
+        rows[i] = &weights[i * stride..].as_chunks::<2>().0[..pairs];
+    }
+    let mut column = out.first();
+    for four in packed.values.chunks(FOUR * pairs) {
+        let groups = four.len() / pairs;
+        if M == 1 && groups == FOUR {
+            let mut all = [v.splat(0.0); FOUR];
+            let blocks = four.as_chunks::<FOUR>().0.chunks(BLOCK / 2).zip(rows[0].chunks(BLOCK / 2));
+            for ((values, weights), &scale) in blocks.zip(packed.value_scales) {
+                let mut sums = [v.splat_i32(0); FOUR];
+                for (values, &weight) in values.iter().zip(weights) {
+                    let weight = v.splat_pair(weight);
+                    for j in 0..FOUR {
+                        sums[j] = v.dot_pairs(sums[j], v.load_pairs(&values[j]), weight);
+                    }
+                }
+                for j in 0..FOUR {
+                    all[j] = v.add(all[j], v.mul(v.to_f32(sums[j]), v.splat(scale)));
+                }
+            }
+            for sum in all {
+                out.store(v, v.mul(sum, v.splat(inverse[0])), row, column);
+                column += LANES;
+            }
+            continue;
+        }
+        for group in 0..groups {
+            let mut all = [v.splat(0.0); M];
+            for (block, &scale) in (0..pairs).step_by(BLOCK / 2).zip(packed.value_scales) {
+                let mut sums = [v.splat_i32(0); M];
+                for p in block..pairs.min(block + BLOCK / 2) {
+                    let values = v.load_pairs(&four[p * groups + group]);
+                    for i in 0..M {
+                        sums[i] = v.dot_pairs(sums[i], values, v.splat_pair(rows[i][p]));
+                    }
+                }
+                for i in 0..M {
+                    all[i] = v.add(all[i], v.mul(v.to_f32(sums[i]), v.splat(scale)));
+                }
+            }
+            for i in 0..M {
+                out.store(v, v.mul(all[i], v.splat(inverse[i])), row + i, column);
+            }
+            column += LANES;
+        }
+    }
+}
+
+super::dispatch!(pub(super) fn pack(pairs: &mut [Pairs], scales: &mut [[f32; LANES]], head: HeadKeyValues<'_>) = pack_in);
+super::dispatch!(
+    pub(super) fn attend_head(
+        rows: &mut HeadRows<'_>,
+        packed: PackedHead<'_>,
+        bias: Option<(&[f32], usize)>,
+        alignment: Option<&mut Alignment<'_>>,
+        scratch: &mut Scratch
+    ) = attend_head_in
+);
