@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::activations::{self, Activations, BLOCK, Start};
+use super::coarse::{self, Coarse};
 use super::key_values::{HeadMemory, Numbers};
 use super::memory::Table;
 use super::nibbles::{self, Q4, Q4K};
@@ -68,6 +69,8 @@ impl Workspace {
 /// A weight matrix `[n, k]`, possibly several stacked by rows, made ready for `y = x W^T`.
 pub struct Matrix {
     storage: Storage,
+    /// A copy of weights of floats, for [`Matrix::argmax`].
+    coarse: Option<Coarse>,
     n: usize,
     k: usize,
     /// What the weights are packed for.
@@ -129,11 +132,17 @@ impl Matrix {
             part.check_size()?;
         }
         match Matrix::zeroed(kernels, parts, purpose) {
-            Some(matrix) => matrix.filled(kernels, parts),
+            Some(matrix) => {
+                let mut matrix = matrix.filled(kernels, parts)?;
+                if purpose == Purpose::Argmax && has_planes(matrix.n, k) {
+                    matrix.copy(kernels);
+                }
+                Ok(matrix)
+            }
             None => {
                 let n = parts.iter().map(|part| part.rows()).sum();
                 let storage = Storage::Encoded(parts.iter().map(|&part| part.clone()).collect());
-                Ok(Matrix { storage, n, k, isa: kernels.isa() })
+                Ok(Matrix { storage, coarse: None, n, k, isa: kernels.isa() })
             }
         }
     }
@@ -149,6 +158,19 @@ impl Matrix {
             first += part.rows();
         }
         Ok(self)
+    }
+
+    /// Adds an int8 copy of floats.
+    pub(super) fn copy(&mut self, kernels: Kernels) {
+        let (n, k) = (self.n, self.k);
+        if k.is_multiple_of(BLOCK) {
+            self.coarse = match &self.storage {
+                Storage::F32(w) => Some(coarse::copy_f32(kernels, w, n, k)),
+                Storage::F16(w) => Some(coarse::copy_f16(kernels, w, n, k)),
+                Storage::BF16(w) => Some(coarse::copy_bf16(kernels, w, n, k)),
+                _ => None,
+            };
+        }
     }
 
     /// A matrix of the same form with all weights zero, for [`Matrix::set_row`]; `None` for types that stay as they
@@ -167,7 +189,7 @@ impl Matrix {
             DType::BF16 => Storage::BF16(packed::zeroed_pairs(n, k)),
             _ => return None,
         };
-        Some(Matrix { storage, n, k, isa: kernels.isa() })
+        Some(Matrix { storage, coarse: None, n, k, isa: kernels.isa() })
     }
 
     /// Int8 weights in two planes, however few they are.
@@ -175,13 +197,13 @@ impl Matrix {
     pub(super) fn in_planes(kernels: Kernels, part: &Tensor) -> Result<Matrix> {
         let (n, k) = (part.rows(), part.columns());
         let storage = Storage::Planes(Planes::zeroed(n, k));
-        Matrix { storage, n, k, isa: kernels.isa() }.filled(kernels, &[part])
+        Matrix { storage, coarse: None, n, k, isa: kernels.isa() }.filled(kernels, &[part])
     }
 
     /// A matrix of this shape without weights: it must not be used.
     pub(crate) fn absent(kernels: Kernels, parts: &[&Tensor]) -> Matrix {
         let (n, k) = (parts.iter().map(|part| part.rows()).sum(), parts[0].columns());
-        Matrix { storage: Storage::Encoded(Vec::new()), n, k, isa: kernels.isa() }
+        Matrix { storage: Storage::Encoded(Vec::new()), coarse: None, n, k, isa: kernels.isa() }
     }
 
     /// Sets row `i`, from `bytes` of row `index` of a tensor.
@@ -367,6 +389,27 @@ impl Matrix {
                 return planes::largest(kernels, w, activations, y);
             }
         }
+        if let Some(copy) = &self.coarse
+            && copy.bounded()
+        {
+            assert!(x.len() == self.k && y.len() == self.n, "x is [k] and y is [n]");
+            assert_eq!(kernels.isa(), self.isa, "a matrix is used with the kernels it was prepared for");
+            let Workspace { threads, activations, row, .. } = workspace;
+            copy.balance(x, row);
+            activations::quantize(kernels, row, self.k, Start::Int8, activations);
+            let lengths = coarse::lengths(row, activations);
+            if lengths[0] > 0.0 && lengths.iter().all(|length| length.is_finite()) {
+                let work = |y: &mut Columns<'_>, _| coarse::bounds(kernels, copy, activations, lengths, y);
+                divide(threads, self.k, self.n, LANES, &Columns::new(y, self.n), &work);
+                except.iter().for_each(|&id| y[id as usize] = f32::NEG_INFINITY);
+                return match &self.storage {
+                    Storage::F32(w) => coarse::largest_f32(kernels, copy, w, x, y),
+                    Storage::F16(w) => coarse::largest_f16(kernels, copy, w, x, y),
+                    Storage::BF16(w) => coarse::largest_bf16(kernels, copy, w, x, y),
+                    _ => unreachable!("only weights of floats have a copy"),
+                };
+            }
+        }
         self.multiply(kernels, x, 1, y, workspace);
         except.iter().for_each(|&id| y[id as usize] = f32::NEG_INFINITY);
         kernels.argmax(y)
@@ -374,8 +417,9 @@ impl Matrix {
 
     /// Bytes that [`Matrix::argmax`] reads at least.
     pub fn argmax_bytes(&self) -> usize {
-        match &self.storage {
-            Storage::Planes(w) => w.coarse_bytes(),
+        match (&self.storage, &self.coarse) {
+            (_, Some(coarse)) => coarse.bytes(),
+            (Storage::Planes(w), _) => w.coarse_bytes(),
             _ => self.bytes(),
         }
     }
@@ -383,7 +427,7 @@ impl Matrix {
     /// Bytes that one product of a single row reads.
     pub fn bytes(&self) -> usize {
         match &self.storage {
-            Storage::Q8(w) => size_of_val(&w.weights[..]) + size_of_val(&w.scales[..]),
+            Storage::Q8(w) => w.bytes(),
             Storage::Planes(w) => w.bytes(),
             Storage::Q4(w) => w.bytes(),
             Storage::Q4K(w) => w.bytes(),

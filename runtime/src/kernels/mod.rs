@@ -6,11 +6,13 @@
 //! bit-identical results, and [`scalar`] is the specification.
 
 mod activations;
+mod argmax;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod coarse;
 mod integer_attention;
 mod key_values;
 pub mod limits;

@@ -85,6 +85,11 @@ impl F16 {
 }
 
 impl Q8 {
+    /// Bytes that one product of a single row reads.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&self.weights[..]) + size_of_val(&self.scales[..])
+    }
+
     /// `n` rows of `k` values, all zero.
     pub(crate) fn zeroed(n: usize, k: usize) -> Q8 {
         let blocks = n.div_ceil(LANES) * (k / BLOCK);
@@ -112,6 +117,21 @@ impl Q8 {
             }
         }
         Ok(())
+    }
+
+    /// Sets a block of 16 rows, whose values are given by columns.
+    #[inline(always)]
+    pub(crate) fn set_block<V: Simd>(&mut self, v: V, at: usize, columns: &[[i8; LANES]; BLOCK]) {
+        let layout = layout_of(v);
+        let pairs = self.weights[at].0.as_chunks_mut::<2>().0;
+        for (pair, columns) in pairs.iter_mut().zip(columns.as_chunks::<8>().0) {
+            let pair = pair.as_flattened_mut().as_chunks_mut::<4>().0;
+            for lane in 0..LANES {
+                for (place, columns) in layout.places(lane).into_iter().zip(columns.as_chunks::<4>().0) {
+                    pair[place] = std::array::from_fn(|i| columns[i][lane] as u8 ^ layout.flip[i]);
+                }
+            }
+        }
     }
 
     /// The inverse for one block: its bytes as they lay in the file.
@@ -193,6 +213,7 @@ pub(crate) fn set_pairs<E: Element>(packed: &mut [Pair<E>], i: usize, k: usize, 
     }
 }
 
+#[inline(always)]
 fn layout_of<V: Simd>(_: V) -> Layout {
     Layout { flip: V::FLIP, octets: V::OCTETS }
 }

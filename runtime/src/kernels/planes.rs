@@ -12,10 +12,9 @@
 //! Only rows whose upper bound reaches the best exact product so far are multiplied exactly, with the bits that the
 //! full product has; so the index of the largest is the same as if all had been.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use super::Kernels;
 use super::activations::{Activations, BLOCK};
+use super::argmax::{Groups, Usefulness, largest_in};
 use super::memory::{Table, Zeroable};
 use super::nibbles::{octet, set_octet};
 use super::packed::{Layout, Row};
@@ -87,15 +86,8 @@ pub(crate) struct Planes {
     scales: Table<[F16; LANES]>,
     /// For each row what |x| is multiplied by for the bound, `[groups, 16]`.
     errors: Table<[f32; LANES]>,
-    /// Times that the bounds ruled out too little, less those that they did.
-    loose: AtomicU32,
+    usefulness: Usefulness,
 }
-
-/// Groups of a hundred that may be multiplied exactly before the bounds have cost more than they save.
-const LOOSE: usize = 35;
-
-/// So many times more too loose than not, and bounds are not tried again.
-const TIMES: u32 = 8;
 
 impl Planes {
     /// `n` rows of `k` values, all zero.
@@ -106,14 +98,14 @@ impl Planes {
             lower: Table::zeroed(groups * blocks),
             scales: Table::zeroed(groups * blocks),
             errors: Table::zeroed(groups),
-            loose: AtomicU32::new(0),
+            usefulness: Usefulness::default(),
         }
     }
 
     /// Whether bounds are worth computing. They are too loose where some inputs are far larger than others and their
     /// weights far smaller: in files whose norms were not balanced against the weights before these were rounded.
     pub(crate) fn bounded(&self) -> bool {
-        self.loose.load(Ordering::Relaxed) < TIMES
+        self.usefulness.expected()
     }
 
     /// Interleaves row `i` of `k` values.
@@ -244,72 +236,35 @@ fn bounds_in<V: Simd>(v: V, w: &Planes, a: &Activations, length: f32, y: &mut Co
     }
 }
 
-/// The exact products of a group of rows with one row of activations, which start from Σ a.
-#[inline(always)]
-fn group_in<V: Simd>(v: V, w: &Planes, a: &Activations, group: usize, y: &mut [f32; LANES]) {
-    let blocks = a.scales.len();
-    let range = group * blocks..(group + 1) * blocks;
-    let mut out = v.splat(0.0);
-    let weights = w.upper[range.clone()].iter().zip(&w.lower[range.clone()]).zip(&w.scales[range]);
-    for (((upper, lower), d), ((values, &scale), &start)) in weights.zip(a.values.iter().zip(&a.scales).zip(&a.starts))
-    {
-        let upper = v.shift_left::<4>(dot_plane(v, upper, values));
-        let sums = v.add_i32(v.add_i32(upper, dot_plane(v, lower, values)), v.splat_i32(-128 * start));
-        out = v.add(out, v.mul(v.to_f32(sums), v.mul(v.load_f16(d), v.splat(scale))));
-    }
-    v.store(out, y);
-}
+/// Weights and one row of activations, which start from Σ a.
+struct Exact<'a>(&'a Planes, &'a Activations);
 
-/// The index of the largest product, the lowest one on ties. `bounds` are those of all `n` rows; rows that must not be
-/// chosen have -infinity there.
-#[inline(always)]
-fn largest_in<V: Simd>(v: V, w: &Planes, a: &Activations, bounds: &[f32]) -> Option<usize> {
-    let mut best = Best { value: f32::NEG_INFINITY, index: None };
-    let likely = super::rows::argmax_in(v, bounds)? / LANES;
-    best.meet(v, w, a, likely, bounds);
-    let mut met = 1;
-    // Most stretches of the bounds hold none that reaches the best.
-    const STRETCH: usize = 16;
-    for (i, stretch) in bounds.chunks(STRETCH * LANES).enumerate() {
-        if super::rows::max_in(v, stretch) < best.value {
-            continue;
-        }
-        for group in (i * STRETCH..).take(stretch.len().div_ceil(LANES)) {
-            let group_bounds = &bounds[group * LANES..bounds.len().min((group + 1) * LANES)];
-            if group != likely && group_bounds.iter().any(|&bound| bound >= best.value) {
-                best.meet(v, w, a, group, bounds);
-                met += 1;
-            }
-        }
-    }
-    // Other threads may count at the same time: the result is the same whatever they do.
-    let loose = w.loose.load(Ordering::Relaxed);
-    let too_loose = 100 * met > LOOSE * bounds.len().div_ceil(LANES);
-    w.loose.store(if too_loose { loose + 1 } else { loose.saturating_sub(1) }, Ordering::Relaxed);
-    best.index
-}
-
-struct Best {
-    value: f32,
-    index: Option<usize>,
-}
-
-impl Best {
+impl Groups for Exact<'_> {
     #[inline(always)]
-    fn meet<V: Simd>(&mut self, v: V, w: &Planes, a: &Activations, group: usize, bounds: &[f32]) {
-        let mut products = [0.0; LANES];
-        group_in(v, w, a, group, &mut products);
-        for (index, (&bound, &product)) in (group * LANES..).zip(bounds[group * LANES..].iter().zip(&products)) {
-            let first = self.index.is_some_and(|best| index < best);
-            if bound > f32::NEG_INFINITY && (product > self.value || (product == self.value && first)) {
-                *self = Best { value: product, index: Some(index) };
-            }
+    fn products<V: Simd>(&self, v: V, group: usize, products: &mut [f32; LANES]) {
+        let &Exact(w, a) = self;
+        let blocks = a.scales.len();
+        let range = group * blocks..(group + 1) * blocks;
+        let mut out = v.splat(0.0);
+        let weights = w.upper[range.clone()].iter().zip(&w.lower[range.clone()]).zip(&w.scales[range]);
+        let activations = a.values.iter().zip(&a.scales).zip(&a.starts);
+        for (((upper, lower), d), ((values, &scale), &start)) in weights.zip(activations) {
+            let upper = v.shift_left::<4>(dot_plane(v, upper, values));
+            let sums = v.add_i32(v.add_i32(upper, dot_plane(v, lower, values)), v.splat_i32(-128 * start));
+            out = v.add(out, v.mul(v.to_f32(sums), v.mul(v.load_f16(d), v.splat(scale))));
         }
+        v.store(out, products);
     }
+}
+
+/// The index of the largest product, the lowest one on ties.
+#[inline(always)]
+fn largest_of<V: Simd>(v: V, w: &Planes, a: &Activations, bounds: &[f32]) -> Option<usize> {
+    largest_in(v, &Exact(w, a), &w.usefulness, bounds)
 }
 
 super::dispatch!(pub(super) fn planes(w: &Planes, a: &Activations, blocks: usize, y: &mut Columns<'_>) = blocks_in);
 super::dispatch!(pub(super) fn bounds(w: &Planes, a: &Activations, length: f32, y: &mut Columns<'_>) = bounds_in);
 super::dispatch!(
-    pub(super) fn largest(w: &Planes, a: &Activations, bounds: &[f32]) -> Option<usize> = largest_in
+    pub(super) fn largest(w: &Planes, a: &Activations, bounds: &[f32]) -> Option<usize> = largest_of
 );

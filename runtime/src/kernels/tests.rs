@@ -823,3 +823,61 @@ fn planes() {
         }
     }
 }
+
+/// An int8 copy of floats finds the same largest product, whatever the weights and the inputs are.
+#[test]
+fn copies_in_int8() {
+    let mut random = Random(15);
+    let shapes = cases(&[(1, 32), (16, 64), (100, 256), (333, 512)], &[(45, 32)]);
+    for (&(n, k), dtype) in shapes.iter().flat_map(|shape| [DType::F32, DType::F16, DType::BF16].map(|d| (shape, d))) {
+        // Columns as different as those of a model: inputs are large where weights are small.
+        let column = |i: usize| 2f32.powi((i * 7 % 9) as i32 - 4);
+        let mut values: Vec<f32> =
+            random.values(n * k).iter().enumerate().map(|(i, x)| x * column(i % k) * 0.1).collect();
+        if n > 40 {
+            // Equal rows, of which the first must win; rows that int8 cannot hold; a row of zeros; a tiny one.
+            values.copy_within(20 * k..21 * k, 33 * k);
+            values[5 * k] = f32::INFINITY;
+            values[6 * k + 1] = f32::NAN;
+            values[7 * k..8 * k].fill(0.0);
+            values[8 * k..9 * k].iter_mut().for_each(|x| *x *= 1e-7);
+            if dtype != DType::F16 {
+                values[9 * k + 3] = 1e30;
+            }
+        }
+        let bytes = values.iter().flat_map(|&x| match dtype {
+            DType::F32 => x.to_le_bytes().to_vec(),
+            DType::F16 => half::f16::from_f32(x).to_le_bytes().to_vec(),
+            _ => half::bf16::from_f32(x).to_le_bytes().to_vec(),
+        });
+        let data = Bytes::from_vec(bytes.collect());
+        let tensor = Tensor { name: "head".to_owned(), file: "test".to_owned(), dtype, shape: vec![n, k], data };
+        for round in 0..if cfg!(miri) { 3 } else { 12 } {
+            let mut x: Vec<f32> = random.values(k).iter().enumerate().map(|(i, x)| x / column(i)).collect();
+            match round {
+                0 if n > 40 => x.copy_from_slice(&values[20 * k..21 * k]),
+                1 => x.fill(0.0),
+                2 => x[k / 2] = f32::NAN,
+                3 => x.iter_mut().for_each(|x| *x *= 1e-33),
+                4 => x[0] = 1e30,
+                // The infinite weight makes its row's product infinite, of either sign, or no number.
+                5 => x[0] = 0.0,
+                6 => x[0] = x[0].abs(),
+                _ => x[0] = -x[0].abs(),
+            }
+            for kernels in Kernels::available() {
+                let name = format!("{n} x {k}, {dtype}, round {round}, {}", kernels.isa().name());
+                let whole = Matrix::new(kernels, &[&tensor]).unwrap();
+                let mut copied = Matrix::new(kernels, &[&tensor]).unwrap();
+                copied.copy(kernels);
+                assert!(copied.argmax_bytes() < whole.argmax_bytes(), "{name}: there is a copy");
+                let (mut workspace, mut y, mut except) = (Workspace::default(), vec![0.0; n], Vec::new());
+                for _ in 0..3.min(n) {
+                    let expected = whole.argmax(kernels, &x, &except, &mut y, &mut workspace);
+                    assert_eq!(copied.argmax(kernels, &x, &except, &mut y, &mut workspace), expected, "{name}");
+                    except.extend(expected.map(|index| index as u32));
+                }
+            }
+        }
+    }
+}

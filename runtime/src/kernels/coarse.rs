@@ -1,0 +1,208 @@
+//! A head of floats and its int8 copy, by which greedy search rules out nearly all rows: it reads the copy, a half or a
+//! quarter of the bytes, and few rows of the floats.
+//!
+//! ```text
+//! x · w = (x f) · (w / f)          f a power of two for each column, so that both are balanced and nothing is rounded
+//! x f = x' + r, w / f = w' + e     x' and w' in int8, blocks of 32
+//! x · w = x' · w' + x' · e + r · (w / f) <= x' · w' + |x'| |e| + |r| |w / f|
+//! ```
+
+use super::Kernels;
+use super::activations::{Activations, BLOCK};
+use super::argmax::{Groups, Usefulness, largest_in};
+use super::memory::Table;
+use super::packed::{Element, Pair, Q8};
+use super::planes::length;
+use super::product::{Columns, scaled_tile, starts_at};
+use super::simd::{BF16, F16, LANES, Simd};
+
+/// The int8 copy of `[n, k]` weights.
+pub(crate) struct Coarse {
+    weights: Q8,
+    /// |e| and |w / f| of each row, larger by what sums are rounded, `[groups, 16]`.
+    errors: Table<[f32; LANES]>,
+    norms: Table<[f32; LANES]>,
+    /// f of each column, `[k]`.
+    factors: Vec<f32>,
+    usefulness: Usefulness,
+}
+
+impl Coarse {
+    /// Whether bounds are worth computing.
+    pub(crate) fn bounded(&self) -> bool {
+        self.usefulness.expected()
+    }
+
+    /// `out = x f`
+    pub(crate) fn balance(&self, x: &[f32], out: &mut Vec<f32>) {
+        out.clear();
+        out.extend(x.iter().zip(&self.factors).map(|(x, factor)| x * factor));
+    }
+
+    /// Bytes that the bounds of a single row read.
+    pub(crate) fn bytes(&self) -> usize {
+        self.weights.bytes() + size_of_val(&self.errors[..]) + size_of_val(&self.norms[..])
+    }
+}
+
+/// Copies `n` rows of `k` values, whole blocks.
+#[inline(always)]
+fn copy_in<V: Simd, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Coarse {
+    let groups = n.div_ceil(LANES);
+    let mut copy = Coarse {
+        weights: Q8::zeroed(n, k),
+        errors: Table::zeroed(groups),
+        norms: Table::zeroed(groups),
+        factors: factors(v, w, n, k),
+        usefulness: Usefulness::default(),
+    };
+    let blocks = k / BLOCK;
+    let mut values = [v.splat(0.0); BLOCK];
+    let inverse_factors: Vec<f32> = copy.factors.iter().map(|factor| 1.0 / factor).collect();
+    for group in 0..groups {
+        let panel = &w[group / 2 * k..(group / 2 + 1) * k];
+        let (mut error, mut norm) = (v.splat(0.0), v.splat(0.0));
+        // Rows that int8 cannot hold.
+        let mut unbounded = [false; LANES];
+        for block in 0..blocks {
+            let columns = block * BLOCK..(block + 1) * BLOCK;
+            let mut largest = v.splat_i32(0);
+            for ((value, w), &inverse) in values.iter_mut().zip(&panel[columns.clone()]).zip(&inverse_factors[columns])
+            {
+                *value = v.mul(E::load(v, &w.0[group % 2]), v.splat(inverse));
+                // As integers, so that NaN counts as the largest.
+                largest = v.max_i32(largest, v.and_i32(v.bits(*value), v.splat_i32(0x7fff_ffff)));
+            }
+            let at = group * blocks + block;
+            let (mut exact, mut inverses) = ([0.0; LANES], [0.0; LANES]);
+            v.store(v.mul(v.of_bits(largest), v.splat(1.0 / 127.0)), &mut exact);
+            for lane in 0..LANES {
+                let scale = half::f16::from_f32(exact[lane]);
+                if scale.is_finite() {
+                    copy.weights.scales[at][lane] = F16(scale.to_bits());
+                } else {
+                    unbounded[lane] = true;
+                }
+                // Blocks of next to nothing become zeros.
+                if scale.is_normal() {
+                    inverses[lane] = 1.0 / scale.to_f32();
+                }
+            }
+            let (scale, inverse) = (v.load_f16(&copy.weights.scales[at]), v.load(&inverses));
+            // Adding 1.5 · 2^23 rounds to an integer and leaves it in the low bits.
+            let magic = v.splat(12_582_912.0);
+            let mut bytes = [[0; LANES]; BLOCK];
+            for (value, bytes) in values.iter().zip(&mut bytes) {
+                let shifted = v.add(v.mul(*value, inverse), magic);
+                // Half a step of the scale's own rounding may lead beyond 127.
+                let rounded = v.max(v.splat(-127.0), v.sub(shifted, magic));
+                let rounded = v.select_less(v.splat(127.0), rounded, v.splat(127.0), rounded);
+                let left = v.sub(*value, v.mul(rounded, scale));
+                error = v.add(error, v.mul(left, left));
+                norm = v.add(norm, v.mul(*value, *value));
+                v.store_i8(v.bits(v.add(rounded, magic)), bytes);
+            }
+            copy.weights.set_block(v, at, &bytes);
+        }
+        let (mut errors, mut norms) = ([0.0; LANES], [0.0; LANES]);
+        v.store(error, &mut errors);
+        v.store(norm, &mut norms);
+        for lane in 0..LANES {
+            let (error, norm) = (f64::from(errors[lane]).sqrt(), f64::from(norms[lane]).sqrt());
+            // The exact product is rounded at each of its k products and sums, the coarse one three times in each block,
+            // and so are these sums of squares: relative to sums of at most |x| |w| and |x'| |w'|.
+            let rounding = 2.0 * (4 * k + 3 * blocks + 8) as f64 * f64::from(f32::EPSILON) * (norm + error);
+            (copy.errors[group][lane], copy.norms[group][lane]) = match unbounded[lane] {
+                true => (f32::INFINITY, 0.0),
+                false => [error, norm].map(|length| ((length + rounding) * 1.000_01) as f32).into(),
+            };
+        }
+    }
+    copy
+}
+
+/// The power of two next to the root of each column's mean square.
+#[inline(always)]
+fn factors<V: Simd, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Vec<f32> {
+    let mut sums = vec![[0.0; LANES]; k];
+    for panel in w.chunks_exact(k) {
+        for (sum, w) in sums.iter_mut().zip(panel) {
+            let (first, second) = (E::load(v, &w.0[0]), E::load(v, &w.0[1]));
+            v.store(v.add(v.load(sum), v.add(v.mul(first, first), v.mul(second, second))), sum);
+        }
+    }
+    let factor = |sum: &[f32; LANES]| {
+        let mean = v.sum(v.load(sum)) / n as f32;
+        // Only the exponent is kept.
+        let power = f32::from_bits(mean.sqrt().to_bits() & 0x7f80_0000);
+        if (1e-18..1e18).contains(&power) { power } else { 1.0 }
+    };
+    sums.iter().map(factor).collect()
+}
+
+/// The lengths of one row's int8 form and of what that leaves of it, rounded up.
+pub(crate) fn lengths(x: &[f32], a: &Activations) -> [f32; 2] {
+    let mut rest = 0.0;
+    for ((x, values), &scale) in x.chunks(BLOCK).zip(&a.values).zip(&a.scales) {
+        for (&x, &value) in x.iter().zip(values) {
+            rest += (f64::from(x) - f64::from(scale) * f64::from(value)).powi(2);
+        }
+    }
+    [length(a), (rest.sqrt() * 1.000_001) as f32]
+}
+
+/// Upper bounds of the products of one row of these [`lengths`], whose activations start as int8 weights want.
+#[inline(always)]
+fn bounds_in<V: Simd>(v: V, w: &Coarse, a: &Activations, lengths: [f32; 2], y: &mut Columns<'_>) {
+    let blocks = a.scales.len();
+    for group in y.groups() {
+        let range = group * blocks..(group + 1) * blocks;
+        let (weights, scales) = (&w.weights.weights[range.clone()], &w.weights.scales[range]);
+        let mut coarse = [0.0; LANES];
+        let mut columns = Columns::new(&mut coarse, LANES);
+        let ahead: [&[()]; 0] = [];
+        scaled_tile::<V, _, _, 0, 1>(v, weights.iter(), scales, ahead, starts_at::<V>(), a, (0, 0), &mut columns);
+        let error = v.mul(v.load(&w.errors[group]), v.splat(lengths[0]));
+        let rest = v.mul(v.load(&w.norms[group]), v.splat(lengths[1]));
+        y.store(v, v.add(v.load(&coarse), v.add(error, rest)), 0, group * LANES);
+    }
+}
+
+/// Weights and a row of `k` values that they meet.
+struct Exact<'a, E>(&'a [Pair<E>], &'a [f32]);
+
+impl<E: Element> Groups for Exact<'_, E> {
+    /// The operations of the full product.
+    #[inline(always)]
+    fn products<V: Simd>(&self, v: V, group: usize, out: &mut [f32; LANES]) {
+        let &Exact(w, x) = self;
+        let panel = &w[group / 2 * x.len()..(group / 2 + 1) * x.len()];
+        let mut sums = v.splat(0.0);
+        for (w, &x) in panel.iter().zip(x) {
+            sums = v.add(sums, v.mul(v.splat(x), E::load(v, &w.0[group % 2])));
+        }
+        v.store(sums, out);
+    }
+}
+
+/// The index of the largest product of `x`, the lowest one on ties.
+#[inline(always)]
+fn largest_of<V: Simd, E: Element>(v: V, coarse: &Coarse, w: &[Pair<E>], x: &[f32], bounds: &[f32]) -> Option<usize> {
+    largest_in(v, &Exact(w, x), &coarse.usefulness, bounds)
+}
+
+super::dispatch!(
+    pub(super) fn bounds(w: &Coarse, a: &Activations, lengths: [f32; 2], y: &mut Columns<'_>) = bounds_in
+);
+super::dispatch!(
+    pub(super) fn largest_f32(coarse: &Coarse, w: &[Pair<f32>], x: &[f32], bounds: &[f32]) -> Option<usize> = largest_of
+);
+super::dispatch!(
+    pub(super) fn largest_f16(coarse: &Coarse, w: &[Pair<F16>], x: &[f32], bounds: &[f32]) -> Option<usize> = largest_of
+);
+super::dispatch!(
+    pub(super) fn largest_bf16(coarse: &Coarse, w: &[Pair<BF16>], x: &[f32], bounds: &[f32]) -> Option<usize> = largest_of
+);
+super::dispatch!(pub(super) fn copy_f32(w: &[Pair<f32>], n: usize, k: usize) -> Coarse = copy_in);
+super::dispatch!(pub(super) fn copy_f16(w: &[Pair<F16>], n: usize, k: usize) -> Coarse = copy_in);
+super::dispatch!(pub(super) fn copy_bf16(w: &[Pair<BF16>], n: usize, k: usize) -> Coarse = copy_in);
