@@ -6,7 +6,8 @@
 //! over a head's values. [`attend_head`]: many queries over keys and values that stay as they are (a whole
 //! document in the encoder, the source in cross-attention), first laid out so that lanes are positions for the
 //! scores and values of the head for the result; a tile of queries re-uses what is loaded. Each form gives a query
-//! the same result whatever queries run beside it.
+//! the same result whatever queries run beside it. The second is here in floats; [`super::integer_attention`] is the
+//! same for models whose weights are integers.
 
 use super::Kernels;
 use super::math;
