@@ -17,6 +17,10 @@ pub(crate) struct Activations {
     pub(crate) scales: Vec<f32>,
     /// As `scales`: what the weights' [`Start`] asks for.
     pub(crate) starts: Vec<i32>,
+    /// The values as 16-bit numbers for an instruction set that multiplies such ([`Simd::HALVES`]), else empty:
+    /// `[tiles][blocks][8][2][rows of the tile][2]`, of every four of a row the first and the third, then the others.
+    #[allow(dead_code)] // so far there is one, in WebAssembly
+    pub(crate) wide: Vec<[i16; BLOCK]>,
 }
 
 /// What a product wants to know of a block's values.
@@ -60,6 +64,7 @@ fn quantize_in<V: Simd>(v: V, x: &[f32], k: usize, start: Start, out: &mut Activ
             }
         }
     }
+    v.prepare(out, blocks);
 }
 
 /// Returns the scale and the start.
@@ -86,8 +91,7 @@ fn quantize_block<V: Simd>(v: V, x: &[f32; BLOCK], start: Start, values: &mut [i
     v.store_i8(high, &mut halves[1]);
     let start = match start {
         Start::Int8 if V::COMPLEMENTS => -negative(values),
-        Start::Int8 if V::FLIP == [0; 4] => 0,
-        Start::Int8 if V::FLIP != [0x80; 4] => flipped(v, values) * -128,
+        Start::Int8 if V::FLIP == 0 => 0,
         Start::Int8 => sum(v, low, high).wrapping_mul(-128),
         Start::Nibbles => sum(v, low, high).wrapping_mul(-8),
         Start::Sum => sum(v, low, high),
@@ -99,20 +103,6 @@ fn quantize_block<V: Simd>(v: V, x: &[f32; BLOCK], start: Start, values: &mut [i
 #[inline(always)]
 fn sum<V: Simd>(v: V, low: V::I, high: V::I) -> i32 {
     v.sum_i32(v.add_i32(low, high)).wrapping_sub(0x4b40_0000i32.wrapping_mul(BLOCK as i32))
-}
-
-/// The sum of the values whose weights are stored flipped.
-#[inline(always)]
-fn flipped<V: Simd>(_: V, values: &[i8; BLOCK]) -> i32 {
-    let mut sum = 0;
-    for step in values.as_chunks::<4>().0 {
-        for (&value, flip) in step.iter().zip(V::FLIP) {
-            if flip != 0 {
-                sum += i32::from(value);
-            }
-        }
-    }
-    sum
 }
 
 /// The sum of the values below zero.

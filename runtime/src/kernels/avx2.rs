@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::simd::{BF16, F16, LANES, Pairs, Simd, WeightStep};
+use super::activations::{Activations, BLOCK};
+use super::simd::{BF16, F16, LANES, Pairs, Simd, WeightStep, four};
 
 /// Proof that the processor has the features of [`detected`].
 #[derive(Clone, Copy)]
@@ -79,8 +80,8 @@ impl Simd for Avx2 {
     type W = ([__m256i; 2], [__m256i; 2]);
     type A = __m256i;
     type P = [__m256i; 2];
+    type Block = [i8; BLOCK];
 
-    const FLIP: [u8; 4] = [0; 4];
     const ROWS_Q8: usize = 3;
     const ROWS_F32: usize = 6;
 
@@ -280,8 +281,13 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn activations(self, x: &[i8; 4]) -> __m256i {
-        unsafe { _mm256_set1_epi32(i32::from_ne_bytes([x[0] as u8, x[1] as u8, x[2] as u8, x[3] as u8])) }
+    fn blocks(a: &Activations) -> &[[i8; BLOCK]] {
+        &a.values
+    }
+
+    #[inline(always)]
+    fn activations<const M: usize>(self, tile: &[[i8; BLOCK]; M], row: usize, step: usize) -> __m256i {
+        unsafe { _mm256_set1_epi32(four(&tile[row], step)) }
     }
 
     /// |w| (unsigned, up to 128) times the activation with w's sign: two products are at most 2 · 128 · 127,

@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::simd::{BF16, F16, LANES, Pairs, Simd, WeightStep};
+use super::activations::{Activations, BLOCK};
+use super::simd::{BF16, F16, LANES, Pairs, Simd, WeightStep, four};
 
 /// Proof that the processor has the features of [`detected`].
 #[derive(Clone, Copy)]
@@ -35,8 +36,9 @@ impl Simd for Avx512 {
     type W = __m512i;
     type A = __m512i;
     type P = __m512i;
+    type Block = [i8; BLOCK];
 
-    const FLIP: [u8; 4] = [0x80; 4];
+    const FLIP: u8 = 0x80;
     const ROWS_Q8: usize = 8;
     const ROWS_F32: usize = 12;
 
@@ -204,8 +206,13 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn activations(self, x: &[i8; 4]) -> __m512i {
-        unsafe { _mm512_set1_epi32(i32::from_ne_bytes([x[0] as u8, x[1] as u8, x[2] as u8, x[3] as u8])) }
+    fn blocks(a: &Activations) -> &[[i8; BLOCK]] {
+        &a.values
+    }
+
+    #[inline(always)]
+    fn activations<const M: usize>(self, tile: &[[i8; BLOCK]; M], row: usize, step: usize) -> __m512i {
+        unsafe { _mm512_set1_epi32(four(&tile[row], step)) }
     }
 
     #[inline(always)]

@@ -2,6 +2,7 @@
 //! benches to print beside what the kernels reach.
 
 use super::Kernels;
+use super::activations::{Activations, BLOCK};
 use super::memory::Table;
 use super::simd::{LANES, Simd, WeightStep};
 
@@ -44,7 +45,11 @@ fn read_in<V: Simd>(v: V, data: &[f32]) -> i32 {
 #[inline(always)]
 fn dots_in<V: Simd>(v: V, rounds: usize, weights: &[WeightStep; 2], activations: &[i8; 4]) -> (usize, i32) {
     let w = [v.weights(&weights[0]), v.weights(&weights[1])];
-    let a = v.activations(activations);
+    let mut block = [0; BLOCK];
+    block[..4].copy_from_slice(activations);
+    let mut a = Activations { values: vec![block], ..Activations::default() };
+    v.prepare(&mut a, 1);
+    let a = v.activations(std::array::from_ref(&V::blocks(&a)[0]), 0, 0);
     let mut sums = [v.splat_i32(0); CHAINS];
     for _ in 0..rounds {
         for (i, sum) in sums.iter_mut().enumerate() {

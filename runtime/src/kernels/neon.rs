@@ -8,8 +8,8 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::activations::BLOCK;
-use super::simd::{BF16, F16, LANES, Pairs, Simd, Steps, WeightStep};
+use super::activations::{Activations, BLOCK};
+use super::simd::{BF16, F16, LANES, Pairs, Simd, Steps, WeightStep, four};
 
 /// Any AArch64 processor.
 #[derive(Clone, Copy)]
@@ -142,8 +142,8 @@ macro_rules! shared {
         type W = W;
         type P = [int16x8_t; 4];
         type A = int8x16_t;
+        type Block = [i8; BLOCK];
 
-        const FLIP: [u8; 4] = [0; 4];
         const ROWS_Q8: usize = 2;
         const ROWS_F32: usize = 6;
 
@@ -354,10 +354,13 @@ macro_rules! shared {
         }
 
         #[inline(always)]
-        fn activations(self, x: &[i8; 4]) -> int8x16_t {
-            unsafe {
-                vreinterpretq_s8_s32(vdupq_n_s32(i32::from_ne_bytes([x[0] as u8, x[1] as u8, x[2] as u8, x[3] as u8])))
-            }
+        fn blocks(a: &Activations) -> &[[i8; BLOCK]] {
+            &a.values
+        }
+
+        #[inline(always)]
+        fn activations<const M: usize>(self, tile: &[[i8; BLOCK]; M], row: usize, step: usize) -> int8x16_t {
+            unsafe { vreinterpretq_s8_s32(vdupq_n_s32(four(&tile[row], step))) }
         }
 
         /// Shifts that insert do the whole of it.

@@ -101,13 +101,13 @@ pub(crate) fn octet(step: &WeightStep, lane: usize) -> [u32; 2] {
 
 impl Steps for NibbleBlock {
     #[inline(always)]
-    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[[i8; BLOCK]; M]) {
+    #[allow(clippy::needless_range_loop)] // an iterator leaves sums in memory
+    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[V::Block; M]) {
         for step in 0..STEPS {
             let [low, high] = v.nibbles(&self.0[step]);
             for i in 0..M {
-                let values = values[i].as_chunks().0;
-                sums[i] = v.dot_nibbles(sums[i], low, v.activations(&values[step]));
-                sums[i] = v.dot_nibbles(sums[i], high, v.activations(&values[step + STEPS]));
+                sums[i] = v.dot_nibbles(sums[i], low, v.activations(values, i, step));
+                sums[i] = v.dot_nibbles(sums[i], high, v.activations(values, i, step + STEPS));
             }
         }
     }
@@ -219,7 +219,7 @@ impl Blocks for Q4K {
         let supers = blocks / SUBS;
         let weights = &self.weights[group * blocks..(group + 1) * blocks];
         let weight_scales = &self.scales[group * supers..(group + 1) * supers];
-        let (values, scales, starts) = tile_of::<M>(a, row, blocks);
+        let (values, scales, starts) = tile_of::<V, M>(a, row, blocks);
         let mut out = [v.splat(0.0); M];
         let values = values.as_chunks::<SUBS>().0;
         let activations = values.iter().zip(scales.as_chunks::<SUBS>().0).zip(starts.as_chunks::<SUBS>().0);

@@ -21,11 +21,12 @@ unsafe impl Zeroable for WeightBlock {}
 
 impl Steps for WeightBlock {
     #[inline(always)]
-    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[[i8; BLOCK]; M]) {
+    #[allow(clippy::needless_range_loop)] // an iterator leaves sums in memory
+    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[V::Block; M]) {
         for step in 0..STEPS {
             let w = v.weights(&self.0[step]);
             for i in 0..M {
-                sums[i] = v.dot(sums[i], w, v.activations(&values[i].as_chunks().0[step]));
+                sums[i] = v.dot(sums[i], w, v.activations(values, i, step));
             }
         }
     }
@@ -34,13 +35,20 @@ impl Steps for WeightBlock {
     fn pair<V: Simd>(&self, v: V, pair: usize) -> [V::W; 2] {
         [v.weights(&self.0[2 * pair]), v.weights(&self.0[2 * pair + 1])]
     }
+
+    #[inline(always)]
+    fn bytes(&self) -> Option<&[WeightStep; STEPS]> {
+        Some(&self.0)
+    }
 }
 
 /// How an instruction set wants blocks of weights packed.
 #[derive(Clone, Copy)]
 pub(crate) struct Layout {
-    /// [`Simd::FLIP`].
-    flip: [u8; 4],
+    /// [`Simd::FLIP`] of each of four bytes.
+    flip: u32,
+    /// [`Simd::HALVES`].
+    halves: bool,
     /// [`Simd::OCTETS`].
     pub(crate) octets: bool,
 }
@@ -50,6 +58,42 @@ impl Layout {
     #[inline(always)]
     fn places(self, lane: usize) -> [usize; 2] {
         if self.octets { [2 * lane, 2 * lane + 1] } else { [lane, lane + LANES] }
+    }
+
+    /// Sets a lane's eight values in two steps.
+    #[inline(always)]
+    fn set(self, steps: &mut [WeightStep; 2], lane: usize, values: &[u8; 8]) {
+        if self.halves {
+            for (step, values) in steps.iter_mut().zip(values.as_chunks::<4>().0) {
+                let pairs = step.as_chunks_mut::<2>().0;
+                pairs[lane] = [values[0], values[2]];
+                pairs[lane + LANES] = [values[1], values[3]];
+            }
+            return;
+        }
+        let words = steps.as_flattened_mut().as_chunks_mut::<4>().0;
+        for (place, values) in self.places(lane).into_iter().zip(values.as_chunks::<4>().0) {
+            words[place] = (u32::from_ne_bytes(*values) ^ self.flip).to_ne_bytes();
+        }
+    }
+
+    /// The inverse of [`Layout::set`].
+    #[inline(always)]
+    fn get(self, steps: &[WeightStep; 2], lane: usize) -> [u8; 8] {
+        let mut values = [0; 8];
+        if self.halves {
+            for (step, values) in steps.iter().zip(values.as_chunks_mut::<4>().0) {
+                let pairs = step.as_chunks::<2>().0;
+                let ([a, c], [b, d]) = (pairs[lane], pairs[lane + LANES]);
+                *values = [a, b, c, d];
+            }
+            return values;
+        }
+        let words = steps.as_flattened().as_chunks::<4>().0;
+        for (place, values) in self.places(lane).into_iter().zip(values.as_chunks_mut::<4>().0) {
+            *values = (u32::from_ne_bytes(words[place]) ^ self.flip).to_ne_bytes();
+        }
+        values
     }
 }
 
@@ -102,7 +146,6 @@ impl Q8 {
     /// If a scale is infinite or NaN.
     pub(crate) fn set_row(&mut self, i: usize, k: usize, row: Row<'_>, layout: Layout) -> Result<()> {
         let (lane, blocks) = (i % LANES, k / BLOCK);
-        let (flip, places) = (u32::from_ne_bytes(layout.flip), layout.places(lane));
         let target = i / LANES * blocks..(i / LANES + 1) * blocks;
         let source = row.bytes.as_chunks::<{ DType::Q8_0.block_bytes() }>().0;
         let targets = self.weights[target.clone()].iter_mut().zip(&mut self.scales[target]);
@@ -110,10 +153,7 @@ impl Q8 {
             scales[lane] = F16::read_finite(row, source)?;
             let pairs = weights.0.as_chunks_mut::<2>().0;
             for (pair, values) in pairs.iter_mut().zip(source[2..].as_chunks::<8>().0) {
-                let pair = pair.as_flattened_mut().as_chunks_mut::<4>().0;
-                for (place, values) in places.into_iter().zip(values.as_chunks::<4>().0) {
-                    pair[place] = (u32::from_ne_bytes(*values) ^ flip).to_ne_bytes();
-                }
+                layout.set(pair, lane, values);
             }
         }
         Ok(())
@@ -125,11 +165,8 @@ impl Q8 {
         let layout = layout_of(v);
         let pairs = self.weights[at].0.as_chunks_mut::<2>().0;
         for (pair, columns) in pairs.iter_mut().zip(columns.as_chunks::<8>().0) {
-            let pair = pair.as_flattened_mut().as_chunks_mut::<4>().0;
             for lane in 0..LANES {
-                for (place, columns) in layout.places(lane).into_iter().zip(columns.as_chunks::<4>().0) {
-                    pair[place] = std::array::from_fn(|i| columns[i][lane] as u8 ^ layout.flip[i]);
-                }
+                layout.set(pair, lane, &columns.each_ref().map(|column| column[lane] as u8));
             }
         }
     }
@@ -141,10 +178,7 @@ impl Q8 {
         bytes[..2].copy_from_slice(&self.scales[at][lane].0.to_le_bytes());
         let pairs = self.weights[at].0.as_chunks::<2>().0;
         for (values, pair) in bytes[2..].as_chunks_mut::<8>().0.iter_mut().zip(pairs) {
-            let pair = pair.as_flattened().as_chunks::<4>().0;
-            for (place, values) in layout.places(lane).into_iter().zip(values.as_chunks_mut::<4>().0) {
-                *values = std::array::from_fn(|i| pair[place][i] ^ layout.flip[i]);
-            }
+            *values = layout.get(pair, lane);
         }
         bytes
     }
@@ -215,7 +249,7 @@ pub(crate) fn set_pairs<E: Element>(packed: &mut [Pair<E>], i: usize, k: usize, 
 
 #[inline(always)]
 fn layout_of<V: Simd>(_: V) -> Layout {
-    Layout { flip: V::FLIP, octets: V::OCTETS }
+    Layout { flip: u32::from_ne_bytes([V::FLIP; 4]), halves: V::HALVES, octets: V::OCTETS }
 }
 
 super::dispatch!(pub(super) fn layout() -> Layout = layout_of);

@@ -38,15 +38,15 @@ unsafe impl Zeroable for Plane {}
 /// Of nibbles.
 impl Steps for Plane {
     #[inline(always)]
-    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[[i8; BLOCK]; M]) {
+    #[allow(clippy::needless_range_loop)] // an iterator leaves sums in memory
+    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[V::Block; M]) {
         for i in 0..M {
             // Two chains of sums: one alone waits for its own last addition.
             let mut chains = [v.splat_i32(0); 2];
-            let values = values[i].as_chunks().0;
             for pair in 0..PAIRS {
                 let [first, second] = v.nibbles(&self.0[pair]);
-                chains[0] = v.dot_nibbles(chains[0], first, v.activations(&values[2 * pair]));
-                chains[1] = v.dot_nibbles(chains[1], second, v.activations(&values[2 * pair + 1]));
+                chains[0] = v.dot_nibbles(chains[0], first, v.activations(values, i, 2 * pair));
+                chains[1] = v.dot_nibbles(chains[1], second, v.activations(values, i, 2 * pair + 1));
             }
             sums[i] = v.add_i32(sums[i], v.add_i32(chains[0], chains[1]));
         }
@@ -61,13 +61,13 @@ impl Steps for Plane {
 /// The upper and the lower plane of a block of weights.
 impl Steps for (&Plane, &Plane) {
     #[inline(always)]
-    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[[i8; BLOCK]; M]) {
+    #[allow(clippy::needless_range_loop)] // an iterator leaves sums in memory
+    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[V::Block; M]) {
         for pair in 0..PAIRS {
             let [first, second] = self.pair(v, pair);
             for i in 0..M {
-                let values = values[i].as_chunks().0;
-                sums[i] = v.dot(sums[i], first, v.activations(&values[2 * pair]));
-                sums[i] = v.dot(sums[i], second, v.activations(&values[2 * pair + 1]));
+                sums[i] = v.dot(sums[i], first, v.activations(values, i, 2 * pair));
+                sums[i] = v.dot(sums[i], second, v.activations(values, i, 2 * pair + 1));
             }
         }
     }
@@ -212,7 +212,7 @@ pub(crate) fn length(a: &Activations) -> f32 {
 
 /// `Σ n a` of a block.
 #[inline(always)]
-fn dot_plane<V: Simd>(v: V, plane: &Plane, values: &[i8; BLOCK]) -> V::I {
+fn dot_plane<V: Simd>(v: V, plane: &Plane, values: &V::Block) -> V::I {
     let mut sums = [v.splat_i32(0)];
     v.dot_block(&mut sums, plane, std::array::from_ref(values));
     sums[0]
@@ -225,12 +225,12 @@ fn bounds_in<V: Simd>(v: V, w: &Planes, a: &Activations, length: f32, y: &mut Co
     for group in y.groups() {
         let range = group * blocks..(group + 1) * blocks;
         let mut out = v.splat(0.0);
-        let activations = a.values.iter().zip(&a.scales).zip(&a.starts);
+        let activations = V::blocks(a).iter().zip(&a.scales).zip(&a.starts);
         for ((upper, d), ((values, &scale), &start)) in
             w.upper[range.clone()].iter().zip(&w.scales[range]).zip(activations)
         {
             let sums = v.add_i32(v.shift_left::<4>(dot_plane(v, upper, values)), v.splat_i32(-120 * start));
-            out = v.add(out, v.mul(v.to_f32(sums), v.mul(v.load_f16(d), v.splat(scale))));
+            out = v.add(out, v.mul(v.to_f32(sums), v.mul(v.load_finite(d), v.splat(scale))));
         }
         y.store(v, v.add(out, v.mul(v.load(&w.errors[group]), v.splat(length))), 0, group * LANES);
     }
@@ -247,11 +247,11 @@ impl Groups for Exact<'_> {
         let range = group * blocks..(group + 1) * blocks;
         let mut out = v.splat(0.0);
         let weights = w.upper[range.clone()].iter().zip(&w.lower[range.clone()]).zip(&w.scales[range]);
-        let activations = a.values.iter().zip(&a.scales).zip(&a.starts);
+        let activations = V::blocks(a).iter().zip(&a.scales).zip(&a.starts);
         for (((upper, lower), d), ((values, &scale), &start)) in weights.zip(activations) {
             let upper = v.shift_left::<4>(dot_plane(v, upper, values));
             let sums = v.add_i32(v.add_i32(upper, dot_plane(v, lower, values)), v.splat_i32(-128 * start));
-            out = v.add(out, v.mul(v.to_f32(sums), v.mul(v.load_f16(d), v.splat(scale))));
+            out = v.add(out, v.mul(v.to_f32(sums), v.mul(v.load_finite(d), v.splat(scale))));
         }
         v.store(out, products);
     }

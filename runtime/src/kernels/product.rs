@@ -24,7 +24,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Kernels;
-use super::activations::{Activations, BLOCK};
+use super::activations::Activations;
 use super::packed::{Element, Pair, Q8};
 use super::simd::{BF16, F16, LANES, Simd, Steps};
 use super::tiles::{Tiles, rows_in_cache, with_rows};
@@ -107,7 +107,7 @@ pub(crate) trait Blocks {
 #[inline(always)]
 pub(crate) fn blocks_in<V: Simd, W: Blocks>(v: V, w: &W, a: &Activations, blocks: usize, y: &mut Columns<'_>) {
     let m = a.scales.len() / blocks;
-    let at_once = rows_in_cache(blocks * BLOCK, V::ROWS_Q8);
+    let at_once = rows_in_cache(blocks * size_of::<V::Block>(), V::ROWS_Q8);
     let mut first = 0;
     while first < m {
         let end = m.min(first + at_once);
@@ -136,13 +136,13 @@ fn block_tile<V: Simd, W: Blocks, const M: usize>(
 /// Rows of quantised activations that a tile meets: values, scales and starts, `[blocks][M]` each.
 #[inline(always)]
 #[allow(clippy::type_complexity)] // three slices
-pub(crate) fn tile_of<const M: usize>(
+pub(crate) fn tile_of<V: Simd, const M: usize>(
     a: &Activations,
     row: usize,
     blocks: usize,
-) -> (&[[[i8; BLOCK]; M]], &[[f32; M]], &[[i32; M]]) {
+) -> (&[[V::Block; M]], &[[f32; M]], &[[i32; M]]) {
     let range = row * blocks..(row + M) * blocks;
-    let (values, scales, starts) = (&a.values[range.clone()], &a.scales[range.clone()], &a.starts[range]);
+    let (values, scales, starts) = (&V::blocks(a)[range.clone()], &a.scales[range.clone()], &a.starts[range]);
     (values.as_chunks().0, scales.as_chunks().0, starts.as_chunks().0)
 }
 
@@ -157,7 +157,7 @@ pub(crate) fn next_group<V: Simd, const M: usize, T>(weights: &[T], group: usize
 /// Whether sums of int8 weights start from anything but zero.
 #[inline(always)]
 pub(crate) fn starts_at<V: Simd>() -> bool {
-    V::FLIP != [0; 4] || V::COMPLEMENTS
+    V::FLIP != 0 || V::COMPLEMENTS
 }
 
 /// A tile of weights of which each block has one scale a row: `weights` and their scales are a group's, `ahead` is
@@ -175,7 +175,7 @@ pub(crate) fn scaled_tile<V: Simd, B: Steps, T, const AHEAD: usize, const M: usi
     y: &mut Columns<'_>,
 ) {
     let (group, row) = place;
-    let (values, scales, starts) = tile_of::<M>(a, row, weight_scales.len());
+    let (values, scales, starts) = tile_of::<V, M>(a, row, weight_scales.len());
     let mut out = [v.splat(0.0); M];
     let activations = values.iter().zip(scales).zip(starts);
     for (b, ((weights, weight_scales), ((values, scales), starts))) in
@@ -193,7 +193,7 @@ pub(crate) fn scaled_tile<V: Simd, B: Steps, T, const AHEAD: usize, const M: usi
             }
         }
         v.dot_block(&mut sums, &weights, values);
-        let d = v.load_f16(weight_scales);
+        let d = v.load_finite(weight_scales);
         for i in 0..M {
             out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[i]))));
         }

@@ -1,5 +1,6 @@
 //! The specification of the vocabulary, in plain Rust; it runs everywhere.
 
+use super::activations::{Activations, BLOCK};
 use super::simd::{BF16, F16, LANES, Pairs, Simd, WeightStep, f16_to_f32, tree_sum};
 
 /// Available on every machine.
@@ -17,8 +18,8 @@ impl Simd for Scalar {
     type W = [[i8; 4]; LANES];
     type A = [i8; 4];
     type P = [[i16; 2]; LANES];
+    type Block = [i8; BLOCK];
 
-    const FLIP: [u8; 4] = [0; 4];
     const ROWS_Q8: usize = 2;
     const ROWS_F32: usize = 4;
 
@@ -169,8 +170,13 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    fn activations(self, x: &[i8; 4]) -> Self::A {
-        *x
+    fn blocks(a: &Activations) -> &[[i8; BLOCK]] {
+        &a.values
+    }
+
+    #[inline(always)]
+    fn activations<const M: usize>(self, tile: &[[i8; BLOCK]; M], row: usize, step: usize) -> Self::A {
+        tile[row].as_chunks().0[step]
     }
 
     #[inline(always)]

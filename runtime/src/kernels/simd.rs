@@ -5,7 +5,8 @@
 //! A value of a type that implements [`Simd`] is a proof that the machine has the instruction set: the only ones
 //! are made inside functions compiled for it, which [`dispatch!`](super::dispatch) calls after detection.
 
-use super::activations::BLOCK;
+use super::activations::{Activations, BLOCK};
+use super::packed::STEPS;
 
 /// Lanes of one vector, whatever the width of the registers behind it.
 pub(crate) const LANES: usize = 16;
@@ -40,10 +41,15 @@ pub(crate) trait Simd: Copy {
     type A: Copy;
     /// Two 16-bit integers for every lane.
     type P: Copy;
+    /// A block of activations as [`Simd::activations`] reads it.
+    type Block: Copy;
 
-    /// Every four consecutive packed int8 weights of a row are stored xor these values: 0x80 where the instruction
-    /// set needs a weight w as the unsigned byte w + 128 (sums then start from a correction), 0 elsewhere.
-    const FLIP: [u8; 4];
+    /// Packed int8 weights are stored xor this value: 0x80 where the instruction set needs a weight w as the unsigned
+    /// byte w + 128 (sums then start from a correction), else 0.
+    const FLIP: u8 = 0;
+    /// Whether a step of int8 weights is packed in two halves, the first and third of each lane's four and then the second
+    /// and fourth: `[2][lane][2]`, not `[lane][4]`.
+    const HALVES: bool = false;
     /// Whether blocks of int8 are packed in runs of eight values of a row rather than four, for an instruction set with
     /// a [`Simd::dot_block`] of its own: weights of two steps are `[lane][8]`, not `[step][lane][4]`, and a block of
     /// activations of a tile is `[4][rows of the tile][8]`, not `[rows of the tile][32]`.
@@ -73,6 +79,11 @@ pub(crate) trait Simd: Copy {
     fn select_less(self, a: Self::F, b: Self::F, x: Self::F, y: Self::F) -> Self::F;
     /// Widens IEEE half precision, exactly.
     fn load_f16(self, x: &[F16; LANES]) -> Self::F;
+    /// The same for values that are finite.
+    #[inline(always)]
+    fn load_finite(self, x: &[F16; LANES]) -> Self::F {
+        self.load_f16(x)
+    }
     /// Widens bfloat16, exactly.
     fn load_bf16(self, x: &[BF16; LANES]) -> Self::F;
     /// Widens bytes, exactly.
@@ -104,14 +115,20 @@ pub(crate) trait Simd: Copy {
     fn dot_pairs(self, sums: Self::I, a: Self::P, b: Self::P) -> Self::I;
 
     fn weights(self, x: &WeightStep) -> Self::W;
-    fn activations(self, x: &[i8; 4]) -> Self::A;
+    /// Completes activations, rows of so many blocks, whose values are there.
+    #[inline(always)]
+    fn prepare(self, _a: &mut Activations, _blocks: usize) {}
+    /// Blocks of rows, `[tiles][blocks][rows of the tile]`.
+    fn blocks(a: &Activations) -> &[Self::Block];
+    /// Values 4 `step`.. of a row of a tile, of which there is one block each.
+    fn activations<const M: usize>(self, tile: &[Self::Block; M], row: usize, step: usize) -> Self::A;
     /// `sums[lane] += weights[lane, ..4] · activations[..4]`, exactly, for activations in [-127, 127] and any
     /// int8 weight; up to what [`Simd::FLIP`] and [`Simd::COMPLEMENTS`] say.
     fn dot(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I;
 
     /// `sums[i][lane] += weights[lane] · activations[i]` of one block for each of M rows, exactly.
     #[inline(always)]
-    fn dot_block<B: Steps, const M: usize>(self, sums: &mut [Self::I; M], weights: &B, values: &[[i8; BLOCK]; M]) {
+    fn dot_block<B: Steps, const M: usize>(self, sums: &mut [Self::I; M], weights: &B, values: &[Self::Block; M]) {
         weights.dot(self, sums, values);
     }
 
@@ -121,7 +138,7 @@ pub(crate) trait Simd: Copy {
     fn join(self, upper: &WeightStep, lower: &WeightStep) -> [Self::W; 2] {
         let (mut first, mut second) = ([0; size_of::<WeightStep>()], [0; size_of::<WeightStep>()]);
         for i in 0..first.len() {
-            let flip = 0x80 ^ Self::FLIP[i % 4];
+            let flip = 0x80 ^ Self::FLIP;
             first[i] = (upper[i] << 4 | lower[i] & 15) ^ flip;
             second[i] = (upper[i] & 0xf0 | lower[i] >> 4) ^ flip;
         }
@@ -140,16 +157,23 @@ pub(crate) trait Simd: Copy {
 /// Packed weights of 16 rows, a block of 32 values each, whatever they are packed as.
 pub(crate) trait Steps {
     /// [`Simd::dot_block`] by [`Simd::dot`], one step after the other, for weights and activations in runs of four.
-    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[[i8; BLOCK]; M]);
+    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[V::Block; M]);
 
     /// The weights of two steps, of which there are four pairs. In runs of eight, values 8 `pair`.. of all lanes: the
     /// first holds those of lanes 0..8, the second of lanes 8..16.
     fn pair<V: Simd>(&self, v: V, pair: usize) -> [V::W; 2];
+
+    /// All steps as [`Simd::weights`] reads them, if weights are bytes.
+    #[allow(dead_code)] // for instruction sets that read them in parts of their own
+    #[inline(always)]
+    fn bytes(&self) -> Option<&[WeightStep; STEPS]> {
+        None
+    }
 }
 
 impl<S: Steps> Steps for &S {
     #[inline(always)]
-    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[[i8; BLOCK]; M]) {
+    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[V::Block; M]) {
         (*self).dot(v, sums, values);
     }
 
@@ -157,6 +181,18 @@ impl<S: Steps> Steps for &S {
     fn pair<V: Simd>(&self, v: V, pair: usize) -> [V::W; 2] {
         (*self).pair(v, pair)
     }
+
+    #[inline(always)]
+    fn bytes(&self) -> Option<&[WeightStep; STEPS]> {
+        (*self).bytes()
+    }
+}
+
+/// Values 4 `step`.. of a block of activations in one word.
+#[allow(dead_code)] // not every instruction set has words of four bytes
+#[inline(always)]
+pub(crate) fn four(x: &[i8; BLOCK], step: usize) -> i32 {
+    i32::from_ne_bytes(x.as_chunks::<4>().0[step].map(|x| x as u8))
 }
 
 /// The sum of [`Simd::sum`], in scalar form.

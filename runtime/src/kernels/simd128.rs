@@ -6,7 +6,12 @@
 
 use std::arch::wasm32::*;
 
-use super::simd::{BF16, F16, LANES, Pairs, Simd, WeightStep};
+use super::activations::{Activations, BLOCK};
+use super::packed::STEPS;
+#[cfg(target_feature = "relaxed-simd")]
+use super::simd::four;
+use super::simd::{BF16, F16, LANES, Pairs, Simd, Steps, WeightStep};
+use super::tiles::Tiles;
 
 /// WebAssembly with simd128.
 #[derive(Clone, Copy)]
@@ -70,6 +75,13 @@ fn widen_f16(x: v128) -> v128 {
     let exponent = i32x4_splat(0x0f80_0000);
     let infinite = i32x4_eq(v128_and(shifted, exponent), exponent);
     v128_or(finite, v128_and(infinite, i32x4_splat(0x7f80_0000)))
+}
+
+/// The same for finite ones.
+#[inline(always)]
+fn widen_finite_f16(x: v128) -> v128 {
+    let shifted = v128_and(i32x4_shl(x, 13), i32x4_splat(0x8fff_e000_u32 as i32));
+    f32x4_mul(shifted, f32x4_splat(f32::from_bits(0x7780_0000)))
 }
 
 /// The operations that both instruction sets share.
@@ -275,6 +287,7 @@ fn load_step(x: &WeightStep) -> V {
 }
 
 /// The low nibbles and the high ones of bytes.
+#[cfg(target_feature = "relaxed-simd")]
 #[inline(always)]
 fn split(x: V) -> [V; 2] {
     let mask = u8x16_splat(15);
@@ -282,51 +295,175 @@ fn split(x: V) -> [V; 2] {
 }
 
 impl Simd128 {
-    /// Weights as [`Simd::dot`] takes them.
+    /// Adds the products of a block for the lanes of `N` vectors from vector `FIRST` on, a half of a step after the other.
+    ///
+    /// The form of this loop matters more than its operations. Engines have 15 registers for sums, weights and
+    /// activations, and keep the order in which they get the operations. Were the loop unrolled here, those of one sum
+    /// would come first and then those of the next, so whole steps of weights and activations, or sums, would wait in
+    /// memory; with iterators in place of numbers they do as well. A sum that waits there makes the loop a fifth slower,
+    /// several make it half as fast where the caller's frames happen to leave them across cache lines (measured with
+    /// Chromium 148 on Zen 4; `perf annotate` with V8's `--perf-prof` shows them as moves from and to `rbp`).
     #[inline(always)]
-    fn pairs(self, pairs: V) -> (V, V) {
-        (pairs, std::array::from_fn(|i| i16x8_shr(pairs[i], 8)))
+    #[allow(clippy::needless_range_loop)] // rows and lanes by number, as above
+    fn dot_lanes<const M: usize, const N: usize, const FIRST: usize>(
+        self,
+        sums: &mut [V; M],
+        weights: &[WeightStep; STEPS],
+        values: &[[i16; BLOCK]; M],
+    ) {
+        let mut own = [[i32x4_splat(0); N]; M];
+        for i in 0..M {
+            own[i].copy_from_slice(&sums[i][FIRST..FIRST + N]);
+        }
+        const HALF: usize = size_of::<WeightStep>() / 2;
+        let mut weights = std::ptr::from_ref(weights).cast::<u8>();
+        let mut values = std::ptr::from_ref(values).cast::<u32>();
+        // The compiler does not see how often the loop runs.
+        let last = std::hint::black_box(weights.wrapping_add((2 * STEPS - 1) * HALF));
+        loop {
+            // SAFETY: half a step has eight bytes for each vector, and loads need no alignment.
+            let load = |j| unsafe { i16x8_load_extend_i8x8(weights.add(8 * (FIRST + j)).cast()) };
+            let w: [v128; N] = std::array::from_fn(load);
+            for i in 0..M {
+                // SAFETY: it has two numbers of 16 bits for each row.
+                let x = unsafe { v128_load32_splat(values.add(i)) };
+                for j in 0..N {
+                    own[i][j] = i32x4_add(own[i][j], i32x4_dot_i16x8(w[j], x));
+                }
+            }
+            if weights == last {
+                break;
+            }
+            // SAFETY: there is another half: both blocks have two for each step.
+            unsafe { (weights, values) = (weights.add(HALF), values.add(M)) };
+        }
+        for i in 0..M {
+            sums[i][FIRST..FIRST + N].copy_from_slice(&own[i]);
+        }
     }
+
+    /// Widens the blocks of a tile of `rows` rows, which lie side by side.
+    #[inline(always)]
+    fn widen(self, values: &[[i8; BLOCK]], wide: &mut [[i16; BLOCK]]) {
+        let rows = values.len();
+        let pairs = wide.as_flattened_mut().as_chunks_mut::<2>().0;
+        for (row, values) in values.iter().enumerate() {
+            for (four, values) in values.as_chunks::<16>().0.iter().enumerate() {
+                // SAFETY: the array holds a vector, and loads need no alignment.
+                let values = unsafe { v128_load(values.as_ptr().cast()) };
+                let (first, second) = (i16x8_shr(i16x8_shl(values, 8), 8), i16x8_shr(values, 8));
+                let pairs = pairs[8 * four * rows + row..][..7 * rows + 1].as_mut_ptr().cast::<u32>();
+                // SAFETY: eight places `rows` apart are in the slice.
+                unsafe {
+                    v128_store32_lane::<0>(first, pairs);
+                    v128_store32_lane::<0>(second, pairs.add(rows));
+                    v128_store32_lane::<1>(first, pairs.add(2 * rows));
+                    v128_store32_lane::<1>(second, pairs.add(3 * rows));
+                    v128_store32_lane::<2>(first, pairs.add(4 * rows));
+                    v128_store32_lane::<2>(second, pairs.add(5 * rows));
+                    v128_store32_lane::<3>(first, pairs.add(6 * rows));
+                    v128_store32_lane::<3>(second, pairs.add(7 * rows));
+                }
+            }
+        }
+    }
+}
+
+/// Two activations of values 4 `step`.. for every lane: the first and the third, or the others.
+#[inline(always)]
+fn pair<const M: usize>(tile: &[[i16; BLOCK]; M], row: usize, step: usize, half: usize) -> v128 {
+    let pair = tile.as_flattened().as_chunks::<2>().0[(2 * step + half) * M + row];
+    // SAFETY: 32 bits, and loads need no alignment.
+    unsafe { v128_load32_splat(pair.as_ptr().cast()) }
 }
 
 impl Simd for Simd128 {
     shared!();
 
-    /// Sixteen weights of four rows as eight 16-bit numbers, and those shifted right by a byte.
+    /// Of the four weights of each lane the first and the third as 16-bit numbers, and the others.
     type W = (V, V);
-    /// Four activations (a, b, c, d) as the 16-bit pairs (a, c) and (b - 256 a, d - 256 c).
+    /// The same of four activations.
     type A = (v128, v128);
+    type Block = [i16; BLOCK];
 
-    /// Weights in even places are stored as unsigned bytes.
-    const FLIP: [u8; 4] = [0x80, 0, 0x80, 0];
-    const ROWS_Q8: usize = 2;
+    const HALVES: bool = true;
+    const ROWS_Q8: usize = 4;
     const ROWS_F32: usize = 2;
 
     #[inline(always)]
-    fn weights(self, x: &WeightStep) -> (V, V) {
-        self.pairs(load_step(x))
+    fn load_finite(self, x: &[F16; LANES]) -> V {
+        // SAFETY: transparent over u16.
+        let [low, high] = unsafe { load_16(x) };
+        [
+            widen_finite_f16(i32x4_extend_low_i16x8(low)),
+            widen_finite_f16(i32x4_extend_high_i16x8(low)),
+            widen_finite_f16(i32x4_extend_low_i16x8(high)),
+            widen_finite_f16(i32x4_extend_high_i16x8(high)),
+        ]
     }
 
-    /// Nibbles are not flipped: the even one of a pair is an unsigned byte as it is.
+    #[inline(always)]
+    fn weights(self, x: &WeightStep) -> (V, V) {
+        let eights = x.as_chunks::<8>().0;
+        // SAFETY: eight bytes, and loads need no alignment.
+        let load = |i: usize| unsafe { i16x8_load_extend_i8x8(eights[i].as_ptr().cast()) };
+        (std::array::from_fn(load), std::array::from_fn(|i| load(4 + i)))
+    }
+
     #[inline(always)]
     fn nibbles(self, x: &WeightStep) -> [(V, V); 2] {
-        split(load_step(x)).map(|nibbles| self.pairs(nibbles))
+        let (x, mask) = (load_step(x), i16x8_splat(15));
+        let nibbles = |shift| std::array::from_fn(|i| v128_and(u16x8_shr(x[i], shift), mask));
+        [(nibbles(0), nibbles(8)), (nibbles(4), nibbles(12))]
     }
 
     #[inline(always)]
-    fn activations(self, x: &[i8; 4]) -> (v128, v128) {
-        let all = i32x4_splat(i32::from_le_bytes(x.map(|x| x as u8)));
-        let even_256 = i16x8_shl(all, 8);
-        (i16x8_shr(even_256, 8), i16x8_sub(i16x8_shr(all, 8), even_256))
+    fn join(self, upper: &WeightStep, lower: &WeightStep) -> [(V, V); 2] {
+        let (upper, lower) = (self.nibbles(upper), self.nibbles(lower));
+        let half = |upper: V, lower: V| -> V {
+            std::array::from_fn(|i| i16x8_sub(v128_or(i16x8_shl(upper[i], 4), lower[i]), i16x8_splat(128)))
+        };
+        std::array::from_fn(|i| (half(upper[i].0, lower[i].0), half(upper[i].1, lower[i].1)))
     }
 
-    /// Two weights side by side are a number p = 256 v + u of 16 bits: the odd one v signed, the even one u = w + 128
-    /// unsigned. With activations a and b, u a + v b = p a + v (b - 256 a): two multiplications of 16-bit numbers
-    /// that the hardware adds in pairs, and no widening of bytes. |b - 256 a| is at most 257 · 127, which 16 bits
-    /// hold.
     #[inline(always)]
-    fn dot(self, sums: V, (pairs, odd): (V, V), (a, b): (v128, v128)) -> V {
-        std::array::from_fn(|i| i32x4_add(i32x4_add(sums[i], i32x4_dot_i16x8(pairs[i], a)), i32x4_dot_i16x8(odd[i], b)))
+    fn prepare(self, a: &mut Activations, blocks: usize) {
+        a.wide.resize(a.values.len(), [0; BLOCK]);
+        for (first, rows) in Tiles::new(0..a.values.len() / blocks, Self::ROWS_Q8) {
+            let tile = first * blocks..(first + rows) * blocks;
+            let (values, wide) = (&a.values[tile.clone()], &mut a.wide[tile]);
+            for (values, wide) in values.chunks_exact(rows).zip(wide.chunks_exact_mut(rows)) {
+                self.widen(values, wide);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn blocks(a: &Activations) -> &[[i16; BLOCK]] {
+        &a.wide
+    }
+
+    #[inline(always)]
+    fn activations<const M: usize>(self, tile: &[[i16; BLOCK]; M], row: usize, step: usize) -> (v128, v128) {
+        (pair(tile, row, step, 0), pair(tile, row, step, 1))
+    }
+
+    #[inline(always)]
+    fn dot(self, sums: V, (even, odd): (V, V), (a, b): (v128, v128)) -> V {
+        std::array::from_fn(|i| i32x4_add(i32x4_add(sums[i], i32x4_dot_i16x8(even[i], a)), i32x4_dot_i16x8(odd[i], b)))
+    }
+
+    #[inline(always)]
+    fn dot_block<B: Steps, const M: usize>(self, sums: &mut [V; M], weights: &B, values: &[[i16; BLOCK]; M]) {
+        // Eight sums at once.
+        match weights.bytes() {
+            None => weights.dot(self, sums, values),
+            Some(weights) if M <= 2 => self.dot_lanes::<M, 4, 0>(sums, weights, values),
+            Some(weights) => {
+                self.dot_lanes::<M, 2, 0>(sums, weights, values);
+                self.dot_lanes::<M, 2, 2>(sums, weights, values);
+            }
+        }
     }
 }
 
@@ -355,8 +492,8 @@ impl Simd for Relaxed {
 
     type W = V;
     type A = Four;
+    type Block = [i8; BLOCK];
 
-    const FLIP: [u8; 4] = [0; 4];
     const COMPLEMENTS: bool = true;
     const ROWS_Q8: usize = 2;
     const ROWS_F32: usize = 2;
@@ -372,8 +509,13 @@ impl Simd for Relaxed {
     }
 
     #[inline(always)]
-    fn activations(self, x: &[i8; 4]) -> Four {
-        let all = i32x4_splat(i32::from_le_bytes(x.map(|x| x as u8)));
+    fn blocks(a: &Activations) -> &[[i8; BLOCK]] {
+        &a.values
+    }
+
+    #[inline(always)]
+    fn activations<const M: usize>(self, tile: &[[i8; BLOCK]; M], row: usize, step: usize) -> Four {
+        let all = i32x4_splat(four(&tile[row], step));
         let magnitudes = i8x16_abs(all);
         Four { all, magnitudes, negative: i8x16_gt(magnitudes, all) }
     }
