@@ -301,8 +301,8 @@ impl Simd128 {
     /// activations, and keep the order in which they get the operations. Were the loop unrolled here, those of one sum
     /// would come first and then those of the next, so whole steps of weights and activations, or sums, would wait in
     /// memory; with iterators in place of numbers they do as well. A sum that waits there makes the loop a fifth slower,
-    /// several make it half as fast where the caller's frames happen to leave them across cache lines (measured with
-    /// Chromium 148 on Zen 4; `perf annotate` with V8's `--perf-prof` shows them as moves from and to `rbp`).
+    /// several make it half as fast in some callers' frames (measured with Chromium 148 on Zen 4; `perf annotate` with
+    /// V8's `--perf-prof` shows them as moves from and to `rbp`).
     #[inline(always)]
     #[allow(clippy::needless_range_loop)] // rows and lanes by number, as above
     fn dot_lanes<const M: usize, const N: usize, const FIRST: usize>(
