@@ -403,8 +403,10 @@ def main():
         print(f"{engine}: {', '.join(map(str, counts))} of {COMPARED} first tokens are those of our float32 file")
     results = {}
     for name in args.models:
-        results[name] = measure(args, name, missing)
-        table(args, name, results[name])
+        # Of a folder its name, not where it lies.
+        label = os.path.basename(os.path.normpath(name))
+        results[label] = measure(args, name, missing)
+        table(args, label, results[label])
     brackets = "in brackets: how many times faster or smaller the first line is"
     print(f"\nMedians of {args.repeats}, {args.threads} thread(s); {brackets}.")
     if "beams4" in args.metrics:
