@@ -1,6 +1,7 @@
 //! Activations as int8: blocks of 32 values along a row, each with an f32 scale.
 
 use super::Kernels;
+use super::rounding::{MAGIC, magnitudes, scale_of};
 use super::simd::{LANES, Simd};
 use super::tiles::Tiles;
 
@@ -72,18 +73,10 @@ fn quantize_in<V: Simd>(v: V, x: &[f32], k: usize, start: Start, out: &mut Activ
 fn quantize_block<V: Simd>(v: V, x: &[f32; BLOCK], start: Start, values: &mut [i8; BLOCK]) -> (f32, i32) {
     let x = x.as_chunks::<LANES>().0;
     let (low, high) = (v.load(&x[0]), v.load(&x[1]));
-    let absmax = absmax(v, low, high);
-    let (scale, inverse) = if absmax < 1e-30 {
-        (0.0, 0.0)
-    } else if absmax < f32::INFINITY {
-        (absmax * (1.0 / 127.0), 127.0 / absmax)
-    } else {
-        (f32::NAN, 0.0)
-    };
-
-    // Adding 1.5 · 2^23 rounds to an integer and leaves it in the low bits; the low byte is the value.
-    let inverse = v.splat(inverse);
-    let magic = v.splat(12_582_912.0);
+    let absmax = v.largest_i32(v.max_i32(magnitudes(v, low), magnitudes(v, high)));
+    let (scale, inverse) = scale_of(f32::from_bits(absmax as u32), 127.0);
+    // The low byte is the value.
+    let (inverse, magic) = (v.splat(inverse), v.splat(MAGIC));
     let low = v.bits(v.add(v.mul(low, inverse), magic));
     let high = v.bits(v.add(v.mul(high, inverse), magic));
     let halves = values.as_chunks_mut::<LANES>().0;
@@ -109,14 +102,6 @@ fn sum<V: Simd>(v: V, low: V::I, high: V::I) -> i32 {
 #[inline(always)]
 fn negative(values: &[i8; BLOCK]) -> i32 {
     values.iter().map(|&value| i32::from(value.min(0))).sum()
-}
-
-/// The largest magnitude, compared as integers so that NaN counts as the largest.
-#[inline(always)]
-fn absmax<V: Simd>(v: V, low: V::F, high: V::F) -> f32 {
-    let magnitude = v.splat_i32(0x7fff_ffff);
-    let max = v.max_i32(v.and_i32(v.bits(low), magnitude), v.and_i32(v.bits(high), magnitude));
-    f32::from_bits(v.largest_i32(max) as u32)
 }
 
 super::dispatch!(pub(super) fn quantize(x: &[f32], k: usize, start: Start, out: &mut Activations) = quantize_in);

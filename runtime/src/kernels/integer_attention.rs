@@ -15,6 +15,7 @@
 use super::attention::{Alignment, FOUR, HeadKeyValues, HeadRows, add_bias, place};
 use super::memory::Zeroable;
 use super::product::Columns;
+use super::rounding::{MAGIC, magnitudes, scale_of};
 use super::rows::max_in;
 use super::simd::{LANES, Pairs, Simd};
 use super::tiles::{Tiles, with_rows};
@@ -95,7 +96,7 @@ fn pack_in<V: Simd>(v: V, pairs: &mut [Pairs], scales: &mut [[f32; LANES]], head
     let mut row = [0; WIDEST];
     for position in 0..len {
         let x = &keys[position * stride..][..width];
-        let (scale, inverse) = scale_of(absmax(v, x));
+        let (scale, inverse) = scale_of(f32::from_bits(absmax(v, x) as u32), LIMIT);
         round(v, x, inverse, &mut row);
         let (group, lane) = (position / LANES, position % LANES);
         key_scales[group][lane] = scale;
@@ -112,7 +113,7 @@ fn pack_in<V: Simd>(v: V, pairs: &mut [Pairs], scales: &mut [[f32; LANES]], head
         for position in positions.clone() {
             largest = largest.max(absmax(v, &values[position * stride..][..width]));
         }
-        let (scale, inverse) = scale_of(largest);
+        let (scale, inverse) = scale_of(f32::from_bits(largest as u32), LIMIT);
         *value_scale = scale;
         for position in positions.step_by(2) {
             round(v, &values[position * stride..][..width], inverse, &mut rows[0]);
@@ -133,34 +134,17 @@ fn pack_in<V: Simd>(v: V, pairs: &mut [Pairs], scales: &mut [[f32; LANES]], head
     }
 }
 
-/// The largest magnitude, as the bits of an f32, which compare as the numbers do; NaN counts as the largest.
+/// The largest magnitude, as the bits of an f32.
 #[inline(always)]
 fn absmax<V: Simd>(v: V, x: &[f32]) -> i32 {
-    let magnitude = v.splat_i32(0x7fff_ffff);
     let mut max = v.splat_i32(0);
     let (body, tail) = x.as_chunks::<LANES>();
     for x in body {
-        max = v.max_i32(max, v.and_i32(v.bits(v.load(x)), magnitude));
+        max = v.max_i32(max, magnitudes(v, v.load(x)));
     }
     let max = v.largest_i32(max);
     tail.iter().fold(max, |max, x| max.max(x.abs().to_bits() as i32))
 }
-
-/// The scale and its inverse, of a largest magnitude: NaN where it is not finite, so that the result shows it.
-#[inline(always)]
-fn scale_of(absmax: i32) -> (f32, f32) {
-    let absmax = f32::from_bits(absmax as u32);
-    if absmax < 1e-30 {
-        (0.0, 0.0)
-    } else if absmax < f32::INFINITY {
-        (absmax * (1.0 / LIMIT), LIMIT / absmax)
-    } else {
-        (f32::NAN, 0.0)
-    }
-}
-
-/// Adding this rounds to an integer, half to even, and leaves it in the low bits.
-const MAGIC: f32 = 12_582_912.0;
 
 /// `out = round(inverse x)`
 #[inline(always)]
@@ -215,7 +199,7 @@ fn attend_head_in<V: Simd>(
         let mut rounded = [0; WIDEST];
         for (i, q_scale) in q_scales.iter_mut().enumerate().take(count) {
             let q = &rows.q[(row + i) * rows.q_stride..][..width];
-            let (scale, inverse) = scale_of(absmax(v, q));
+            let (scale, inverse) = scale_of(f32::from_bits(absmax(v, q) as u32), LIMIT);
             round(v, q, inverse, &mut rounded);
             *q_scale = scale;
             for (out, &q) in scratch.q[i..].iter_mut().step_by(count).zip(rounded[..width].as_chunks::<2>().0) {

@@ -1,5 +1,6 @@
 //! Elementary functions, defined by their operations so that every instruction set gives the same bits.
 
+use super::rounding::MAGIC;
 use super::simd::Simd;
 
 /// e^x with an error of at most 1.1 units in the last place (tested against f64).
@@ -7,9 +8,8 @@ use super::simd::Simd;
 /// Exactly 0 below -87.33 (where results would be subnormal), infinity above 88.7228, NaN for NaN.
 #[inline(always)]
 pub(crate) fn exp<V: Simd>(v: V, x: V::F) -> V::F {
-    // x = n ln 2 + r with |r| <= ln 2 / 2. Adding 1.5 · 2^23 rounds to an integer, half to even, and leaves n in
-    // the low bits.
-    let magic = v.splat(12_582_912.0);
+    // x = n ln 2 + r with |r| <= ln 2 / 2; n is left in the low bits.
+    let magic = v.splat(MAGIC);
     let shifted = v.add(v.mul(x, v.splat(std::f32::consts::LOG2_E)), magic);
     let n = v.sub(shifted, magic);
     // ln 2 in two parts: the first has few enough bits that n times it is exact.

@@ -25,6 +25,7 @@ mod nibbles;
 mod packed;
 mod planes;
 mod product;
+mod rounding;
 mod rows;
 mod scalar;
 mod simd;
