@@ -14,6 +14,7 @@ use super::memory::Table;
 use super::packed::{Element, Pair, Q8};
 use super::planes::length;
 use super::product::{Columns, scaled_tile, starts_at};
+use super::rounding::{MAGIC, magnitudes};
 use super::simd::{BF16, F16, LANES, Simd};
 
 /// The int8 copy of `[n, k]` weights.
@@ -70,8 +71,7 @@ fn copy_in<V: Simd, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Coar
             for ((value, w), &inverse) in values.iter_mut().zip(&panel[columns.clone()]).zip(&inverse_factors[columns])
             {
                 *value = v.mul(E::load(v, &w.0[group % 2]), v.splat(inverse));
-                // As integers, so that NaN counts as the largest.
-                largest = v.max_i32(largest, v.and_i32(v.bits(*value), v.splat_i32(0x7fff_ffff)));
+                largest = v.max_i32(largest, magnitudes(v, *value));
             }
             let at = group * blocks + block;
             let (mut exact, mut inverses) = ([0.0; LANES], [0.0; LANES]);
@@ -89,8 +89,7 @@ fn copy_in<V: Simd, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Coar
                 }
             }
             let (scale, inverse) = (v.load_f16(&copy.weights.scales[at]), v.load(&inverses));
-            // Adding 1.5 · 2^23 rounds to an integer and leaves it in the low bits.
-            let magic = v.splat(12_582_912.0);
+            let magic = v.splat(MAGIC);
             let mut bytes = [[0; LANES]; BLOCK];
             for (value, bytes) in values.iter().zip(&mut bytes) {
                 let shifted = v.add(v.mul(*value, inverse), magic);
@@ -110,8 +109,10 @@ fn copy_in<V: Simd, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Coar
         for lane in 0..LANES {
             let (error, norm) = (f64::from(errors[lane]).sqrt(), f64::from(norms[lane]).sqrt());
             // The exact product is rounded at each of its k products and sums, the coarse one three times in each block,
-            // and so are these sums of squares: relative to sums of at most |x| |w| and |x'| |w'|.
+            // and so are these sums of squares: relative to sums of at most |x| |w| and |x'| |w'|. Squares of values under
+            // 2e-19 may have vanished.
             let rounding = 2.0 * (4 * k + 3 * blocks + 8) as f64 * f64::from(f32::EPSILON) * (norm + error);
+            let rounding = rounding + k as f64 * 2e-19;
             (copy.errors[group][lane], copy.norms[group][lane]) = match unbounded[lane] {
                 true => (f32::INFINITY, 0.0),
                 false => [error, norm].map(|length| ((length + rounding) * 1.000_01) as f32).into(),
@@ -140,15 +141,17 @@ fn factors<V: Simd, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Vec<
     sums.iter().map(factor).collect()
 }
 
-/// The lengths of one row's int8 form and of what that leaves of it, rounded up.
-pub(crate) fn lengths(x: &[f32], a: &Activations) -> [f32; 2] {
+/// The lengths of one row's int8 form and of what that leaves of it, rounded up; none where they make no bounds.
+pub(crate) fn lengths(x: &[f32], a: &Activations) -> Option<[f32; 2]> {
     let mut rest = 0.0;
     for ((x, values), &scale) in x.chunks(BLOCK).zip(&a.values).zip(&a.scales) {
         for (&x, &value) in x.iter().zip(values) {
             rest += (f64::from(x) - f64::from(scale) * f64::from(value)).powi(2);
         }
     }
-    [length(a), (rest.sqrt() * 1.000_001) as f32]
+    let lengths = [length(a), (rest.sqrt() * 1.000_001) as f32];
+    // Products of next to nothing are rounded to multiples of the least number, which no bound accounts for.
+    (lengths[0] > 1e-10 && lengths.iter().all(|length| length.is_finite())).then_some(lengths)
 }
 
 /// Upper bounds of the products of one row of these [`lengths`], whose activations start as int8 weights want.

@@ -397,8 +397,7 @@ impl Matrix {
             let Workspace { threads, activations, row, .. } = workspace;
             copy.balance(x, row);
             activations::quantize(kernels, row, self.k, Start::Int8, activations);
-            let lengths = coarse::lengths(row, activations);
-            if lengths[0] > 0.0 && lengths.iter().all(|length| length.is_finite()) {
+            if let Some(lengths) = coarse::lengths(row, activations) {
                 let work = |y: &mut Columns<'_>, _| coarse::bounds(kernels, copy, activations, lengths, y);
                 divide(threads, self.k, self.n, LANES, &Columns::new(y, self.n), &work);
                 except.iter().for_each(|&id| y[id as usize] = f32::NEG_INFINITY);

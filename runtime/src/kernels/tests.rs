@@ -881,3 +881,23 @@ fn copies_in_int8() {
         }
     }
 }
+
+/// Rows so small that the squares of their values vanish are still told apart.
+#[test]
+fn copies_of_next_to_nothing() {
+    let (n, k) = (48, 32);
+    let value = |row: usize| match row {
+        3 => 1e-25f32,
+        30 => 2e-25,
+        _ => -1.0,
+    };
+    let data = (0..n).flat_map(|row| value(row).to_le_bytes().repeat(k)).collect();
+    let (name, file, data) = ("head".to_owned(), "test".to_owned(), Bytes::from_vec(data));
+    let tensor = Tensor { name, file, dtype: DType::F32, shape: vec![n, k], data };
+    for kernels in Kernels::available() {
+        let mut copied = Matrix::new(kernels, &[&tensor]).unwrap();
+        copied.copy(kernels);
+        let best = copied.argmax(kernels, &vec![1.0; k], &[], &mut vec![0.0; n], &mut Workspace::default());
+        assert_eq!(best, Some(30), "{}", kernels.isa().name());
+    }
+}
