@@ -141,10 +141,6 @@ impl Decoding {
             let logits = &mut session.logits[row * vocab..(row + rows) * vocab];
             row += rows;
             let parents = match &mut document.search {
-                Search::Single(search) if self.plan.needs_only_best() => {
-                    search.advance_best(kernels, &self.plan, logits);
-                    search.parents()
-                }
                 Search::Single(search) => {
                     search.advance(kernels, &self.plan, logits);
                     search.parents()
@@ -198,11 +194,7 @@ impl Decoding {
             }
             let row = if only_best { row - 1 } else { row };
             let logits = &mut session.logits[row * vocab..(row + 1) * vocab];
-            if only_best {
-                search.advance_best(kernels, plan, logits);
-            } else {
-                search.advance(kernels, plan, logits);
-            }
+            search.advance(kernels, plan, logits);
             right += 1;
         }
         document.position += right;

@@ -75,6 +75,9 @@ impl SingleSearch {
 
     /// Takes logits `[rows, vocab_size]` and goes on by one token.
     pub fn advance(&mut self, kernels: Kernels, plan: &Plan, logits: &mut [f32]) {
+        if plan.needs_only_best() {
+            return self.advance_best(kernels, plan, logits);
+        }
         let rows = self.rows();
         let vocab = logits.len() / rows;
         self.step += 1;
@@ -114,7 +117,7 @@ impl SingleSearch {
     }
 
     /// As [`SingleSearch::advance_by`], by the likeliest token of a row of logits.
-    pub fn advance_best(&mut self, kernels: Kernels, plan: &Plan, logits: &mut [f32]) {
+    fn advance_best(&mut self, kernels: Kernels, plan: &Plan, logits: &mut [f32]) {
         self.except(plan).iter().for_each(|&id| logits[id as usize] = f32::NEG_INFINITY);
         // All NaN only if the weights are: any token is as wrong as another.
         self.advance_by(plan, kernels.argmax(logits).unwrap_or(0) as u32);
