@@ -29,12 +29,68 @@ pub(crate) enum PackedHead<'a> {
     Integers(integer_attention::PackedHead<'a>),
 }
 
-/// Memory of keys and values that one head after the other is laid out in, and of what attending to it needs.
+/// Memory of packed heads, `[runs]` of one length and width each.
+#[derive(Default)]
+struct Packed {
+    /// Each of [`attention::PackedHead::size`].
+    floats: Buffer<[f32; LANES]>,
+    /// Each of [`integer_attention::Sizes`].
+    pairs: Buffer<Pairs>,
+    scales: Buffer<[f32; LANES]>,
+}
+
+impl Packed {
+    /// Makes room for this many runs; where there was less, what was there is lost.
+    fn reserve(&mut self, numbers: Numbers, runs: usize, len: usize, width: usize) {
+        match numbers.of(width) {
+            Numbers::Floats => {
+                self.floats.part(runs * attention::PackedHead::size(len, width));
+            }
+            Numbers::Integers => {
+                let sizes = integer_attention::Sizes::of(len, width);
+                self.pairs.part(runs * sizes.pairs);
+                self.scales.part(runs * sizes.scales);
+            }
+        }
+    }
+
+    /// Lays out a head as this run, for which there is room.
+    fn pack(&mut self, kernels: Kernels, numbers: Numbers, run: usize, head: HeadKeyValues<'_>) {
+        match numbers.of(head.width) {
+            Numbers::Floats => {
+                let size = attention::PackedHead::size(head.len, head.width);
+                attention::PackedHead::pack(&mut self.floats.part((run + 1) * size)[run * size..], head);
+            }
+            Numbers::Integers => {
+                let sizes = integer_attention::Sizes::of(head.len, head.width);
+                let pairs = &mut self.pairs.part((run + 1) * sizes.pairs)[run * sizes.pairs..];
+                let scales = &mut self.scales.part((run + 1) * sizes.scales)[run * sizes.scales..];
+                integer_attention::pack(kernels, pairs, scales, head);
+            }
+        }
+    }
+
+    fn head(&self, numbers: Numbers, run: usize, len: usize, width: usize) -> PackedHead<'_> {
+        match numbers.of(width) {
+            Numbers::Floats => {
+                let size = attention::PackedHead::size(len, width);
+                let packed = &self.floats.values()[run * size..(run + 1) * size];
+                PackedHead::Floats(attention::PackedHead::new(packed, len, width))
+            }
+            Numbers::Integers => {
+                let sizes = integer_attention::Sizes::of(len, width);
+                let pairs = &self.pairs.values()[run * sizes.pairs..(run + 1) * sizes.pairs];
+                let scales = &self.scales.values()[run * sizes.scales..(run + 1) * sizes.scales];
+                PackedHead::Integers(integer_attention::PackedHead::new(pairs, scales, len, width))
+            }
+        }
+    }
+}
+
+/// Memory that one head after the other is laid out in, and what attending to it needs.
 #[derive(Default)]
 pub(crate) struct HeadMemory {
-    floats: Buffer<[f32; LANES]>,
-    pairs: Vec<Pairs>,
-    scales: Vec<[f32; LANES]>,
+    packed: Packed,
     pub(crate) scratch: Scratch,
 }
 
@@ -52,22 +108,9 @@ impl HeadMemory {
         numbers: Numbers,
         head: HeadKeyValues<'_>,
     ) -> (PackedHead<'_>, &mut Scratch) {
-        let (len, width) = (head.len, head.width);
-        let packed = match numbers.of(width) {
-            Numbers::Floats => {
-                let floats = self.floats.part(attention::PackedHead::size(len, width));
-                PackedHead::Floats(attention::PackedHead::pack(floats, head))
-            }
-            Numbers::Integers => {
-                let sizes = integer_attention::Sizes::of(len, width);
-                self.pairs.resize(sizes.pairs, Pairs([[0; 2]; LANES]));
-                self.scales.resize(sizes.scales, [0.0; LANES]);
-                let (pairs, scales) = (&mut self.pairs, &mut self.scales);
-                integer_attention::pack(kernels, pairs, scales, head);
-                PackedHead::Integers(integer_attention::PackedHead::new(pairs, scales, len, width))
-            }
-        };
-        (packed, &mut self.scratch)
+        self.packed.reserve(numbers, 1, head.len, head.width);
+        self.packed.pack(kernels, numbers, 0, head);
+        (self.packed.head(numbers, 0, head.len, head.width), &mut self.scratch)
     }
 }
 
@@ -96,11 +139,8 @@ impl PackedHead<'_> {
 /// Keys and values of a source text for the cross-attention of every block, computed once and read at every step.
 #[derive(Default)]
 pub struct PackedKeyValues {
-    /// `[blocks][heads][attention::PackedHead::size]`
-    floats: Buffer<[f32; LANES]>,
-    /// `[blocks][heads][integer_attention::Sizes]`
-    pairs: Buffer<Pairs>,
-    scales: Buffer<[f32; LANES]>,
+    /// `[blocks][heads]`
+    packed: Packed,
     numbers: Numbers,
     heads: Heads,
     len: usize,
@@ -109,18 +149,8 @@ pub struct PackedKeyValues {
 impl PackedKeyValues {
     /// Makes room for `blocks` blocks of a source of `len` positions; what was there is lost.
     pub fn begin(&mut self, numbers: Numbers, heads: Heads, len: usize, blocks: usize) {
-        (self.numbers, self.heads, self.len) = (numbers.of(heads.width), heads, len);
-        let runs = blocks * heads.count;
-        match self.numbers {
-            Numbers::Floats => {
-                self.floats.part(runs * attention::PackedHead::size(len, heads.width));
-            }
-            Numbers::Integers => {
-                let sizes = integer_attention::Sizes::of(len, heads.width);
-                self.pairs.part(runs * sizes.pairs);
-                self.scales.part(runs * sizes.scales);
-            }
-        }
+        (self.numbers, self.heads, self.len) = (numbers, heads, len);
+        self.packed.reserve(numbers, blocks * heads.count, len, heads.width);
     }
 
     /// Takes over `keys` and `values` of a block, `[len, heads * width]` each.
@@ -128,22 +158,9 @@ impl PackedKeyValues {
         let (len, width, inner) = (self.len, self.heads.width, self.heads.inner());
         assert!(keys.len() == values.len() && keys.len() == len * inner, "keys and values are [len, inner]");
         for head in 0..self.heads.count {
-            let run = block * self.heads.count + head;
             let first = (head * width).min(keys.len());
             let of_head = HeadKeyValues { keys: &keys[first..], values: &values[first..], stride: inner, len, width };
-            match self.numbers {
-                Numbers::Floats => {
-                    let size = attention::PackedHead::size(len, width);
-                    let packed = &mut self.floats.part((run + 1) * size)[run * size..];
-                    attention::PackedHead::pack(packed, of_head);
-                }
-                Numbers::Integers => {
-                    let sizes = integer_attention::Sizes::of(len, width);
-                    let pairs = &mut self.pairs.part((run + 1) * sizes.pairs)[run * sizes.pairs..];
-                    let scales = &mut self.scales.part((run + 1) * sizes.scales)[run * sizes.scales..];
-                    integer_attention::pack(kernels, pairs, scales, of_head);
-                }
-            }
+            self.packed.pack(kernels, self.numbers, block * self.heads.count + head, of_head);
         }
     }
 
@@ -157,19 +174,6 @@ impl PackedKeyValues {
     }
 
     pub(crate) fn head(&self, block: usize, head: usize) -> PackedHead<'_> {
-        let (run, len, width) = (block * self.heads.count + head, self.len, self.heads.width);
-        match self.numbers {
-            Numbers::Floats => {
-                let size = attention::PackedHead::size(len, width);
-                let packed = &self.floats.values()[run * size..(run + 1) * size];
-                PackedHead::Floats(attention::PackedHead::new(packed, len, width))
-            }
-            Numbers::Integers => {
-                let sizes = integer_attention::Sizes::of(len, width);
-                let pairs = &self.pairs.values()[run * sizes.pairs..(run + 1) * sizes.pairs];
-                let scales = &self.scales.values()[run * sizes.scales..(run + 1) * sizes.scales];
-                PackedHead::Integers(integer_attention::PackedHead::new(pairs, scales, len, width))
-            }
-        }
+        self.packed.head(self.numbers, block * self.heads.count + head, self.len, self.heads.width)
     }
 }
