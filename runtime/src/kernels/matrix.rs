@@ -1,6 +1,6 @@
 //! A weight matrix in the form its products read, whatever type it has in the file.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::activations::{self, Activations, BLOCK, Start};
 use super::coarse::{self, Coarse};
@@ -69,20 +69,20 @@ impl Workspace {
 /// A weight matrix `[n, k]`, possibly several stacked by rows, made ready for `y = x W^T`.
 pub struct Matrix {
     storage: Storage,
-    /// A copy of weights of floats, for [`Matrix::argmax`].
-    coarse: Option<Coarse>,
+    /// A copy of weights of floats, where [`Matrix::argmax`] is to make one when it is first wanted.
+    coarse: Option<OnceLock<Coarse>>,
     n: usize,
     k: usize,
     /// What the weights are packed for.
     isa: Isa,
 }
 
-/// Weights from which on two planes pay: smaller ones stay in a core's own cache, which is fast enough. In WebAssembly
-/// they never do: taking nibbles apart costs more there than reading half as much saves.
-const PLANES_FROM: usize = 4 << 20;
+/// Weights from which on bounds pay: smaller ones stay in a core's own cache, which is fast enough. In WebAssembly they
+/// never do: taking nibbles apart costs more there than reading half as much saves.
+const LARGE: usize = 4 << 20;
 
-fn has_planes(n: usize, k: usize) -> bool {
-    !cfg!(target_family = "wasm") && n.saturating_mul(k) >= PLANES_FROM
+fn is_large(n: usize, k: usize) -> bool {
+    !cfg!(target_family = "wasm") && n.saturating_mul(k) >= LARGE
 }
 
 /// What a matrix is for.
@@ -91,7 +91,7 @@ pub enum Purpose {
     /// [`Matrix::multiply`].
     Product,
     /// [`Matrix::argmax`] too. Int8 weights that are too large for a core's own cache are laid out so that it reads
-    /// little more than half of them.
+    /// little more than half of them; of weights of floats it makes an int8 copy, which it reads instead of most.
     Argmax,
 }
 
@@ -134,8 +134,8 @@ impl Matrix {
         match Matrix::zeroed(kernels, parts, purpose) {
             Some(matrix) => {
                 let mut matrix = matrix.filled(kernels, parts)?;
-                if purpose == Purpose::Argmax && has_planes(matrix.n, k) {
-                    matrix.copy(kernels);
+                if purpose == Purpose::Argmax && is_large(matrix.n, k) {
+                    matrix.coarse = Some(OnceLock::new());
                 }
                 Ok(matrix)
             }
@@ -160,16 +160,22 @@ impl Matrix {
         Ok(self)
     }
 
-    /// Adds an int8 copy of floats.
+    /// Makes the int8 copy of weights of floats, however few they are.
+    #[cfg(test)]
     pub(super) fn copy(&mut self, kernels: Kernels) {
+        self.coarse = Some(OnceLock::new());
+        self.int8_copy(kernels);
+    }
+
+    /// The int8 copy of weights of floats, made when it is first wanted: most uses of a model never do.
+    fn int8_copy(&self, kernels: Kernels) -> Option<&Coarse> {
         let (n, k) = (self.n, self.k);
-        if k.is_multiple_of(BLOCK) {
-            self.coarse = match &self.storage {
-                Storage::F32(w) => Some(coarse::copy_f32(kernels, w, n, k)),
-                Storage::F16(w) => Some(coarse::copy_f16(kernels, w, n, k)),
-                Storage::BF16(w) => Some(coarse::copy_bf16(kernels, w, n, k)),
-                _ => None,
-            };
+        let cell = self.coarse.as_ref().filter(|_| k.is_multiple_of(BLOCK))?;
+        match &self.storage {
+            Storage::F32(w) => Some(cell.get_or_init(|| coarse::copy_f32(kernels, w, n, k))),
+            Storage::F16(w) => Some(cell.get_or_init(|| coarse::copy_f16(kernels, w, n, k))),
+            Storage::BF16(w) => Some(cell.get_or_init(|| coarse::copy_bf16(kernels, w, n, k))),
+            _ => None,
         }
     }
 
@@ -180,7 +186,7 @@ impl Matrix {
         let dtype = parts[0].dtype;
         let storage = match dtype {
             _ if parts.iter().any(|part| part.dtype != dtype) => return None,
-            DType::Q8_0 if purpose == Purpose::Argmax && has_planes(n, k) => Storage::Planes(Planes::zeroed(n, k)),
+            DType::Q8_0 if purpose == Purpose::Argmax && is_large(n, k) => Storage::Planes(Planes::zeroed(n, k)),
             DType::Q8_0 => Storage::Q8(Q8::zeroed(n, k)),
             DType::Q4_0 => Storage::Q4(Q4::zeroed(n, k)),
             DType::Q4_K => Storage::Q4K(Q4K::zeroed(n, k)),
@@ -389,7 +395,7 @@ impl Matrix {
                 return planes::largest(kernels, w, activations, y);
             }
         }
-        if let Some(copy) = &self.coarse
+        if let Some(copy) = self.int8_copy(kernels)
             && copy.bounded()
         {
             assert!(x.len() == self.k && y.len() == self.n, "x is [k] and y is [n]");
@@ -416,7 +422,7 @@ impl Matrix {
 
     /// Bytes that [`Matrix::argmax`] reads at least.
     pub fn argmax_bytes(&self) -> usize {
-        match (&self.storage, &self.coarse) {
+        match (&self.storage, self.coarse.as_ref().and_then(OnceLock::get)) {
             (_, Some(coarse)) => coarse.bytes(),
             (Storage::Planes(w), _) => w.coarse_bytes(),
             _ => self.bytes(),
