@@ -74,7 +74,7 @@ fn quantize_block<V: Simd>(v: V, x: &[f32; BLOCK], start: Start, values: &mut [i
     let x = x.as_chunks::<LANES>().0;
     let (low, high) = (v.load(&x[0]), v.load(&x[1]));
     let absmax = v.largest_i32(v.max_i32(magnitudes(v, low), magnitudes(v, high)));
-    let (scale, inverse) = scale_of(f32::from_bits(absmax as u32), 127.0);
+    let (scale, inverse) = scale_of(absmax, 127.0);
     // The low byte is the value.
     let (inverse, magic) = (v.splat(inverse), v.splat(MAGIC));
     let low = v.bits(v.add(v.mul(low, inverse), magic));

@@ -213,8 +213,7 @@ fn attend_head_in<V: Simd>(
         return;
     }
     let most = V::ROWS_F32.min(rows.count);
-    // An odd number of cache lines from row to row: rows a power of two apart would share few cache sets.
-    let stride = (len.div_ceil(LANES) | 1) * LANES;
+    let stride = row_stride(len);
     scratch.q.resize(width * most, 0.0);
     scratch.scores.resize(stride * most, 0.0);
     for (row, count) in Tiles::new(0..rows.count, V::ROWS_F32) {
@@ -227,16 +226,12 @@ fn attend_head_in<V: Simd>(
         let q = &scratch.q[..width * count];
         with_rows!(count, V::ROWS_F32, scores[_](v, packed, q, &mut scratch.scores, stride));
         let mut inverse = [0.0; 12];
-        for i in 0..count {
-            let scores = &mut scratch.scores[i * stride..][..len.next_multiple_of(LANES)];
-            scores[len..].fill(f32::NEG_INFINITY);
-            if let Some((bias, offset)) = bias {
-                add_bias(v, &mut scores[..len], &bias[offset - (row + i)..][..len]);
-            }
-            inverse[i] = 1.0 / exponentials(v, scores);
+        for (i, inverse) in inverse.iter_mut().enumerate().take(count) {
+            let scores = completed(v, &mut scratch.scores[i * stride..], len, bias, row + i);
+            *inverse = 1.0 / exponentials(v, scores);
             if let Some(alignment) = &mut alignment {
                 let out = &mut alignment.out[(row + i) * len..][..len];
-                axpy_in(v, alignment.share * inverse[i], &scores[..len], out);
+                axpy_in(v, alignment.share * *inverse, &scores[..len], out);
             }
         }
         with_rows!(count, V::ROWS_F32, mix[_](v, packed, &scratch.scores, stride, &inverse, row, &mut rows.out));
@@ -280,8 +275,31 @@ fn scores<V: Simd, const M: usize>(v: V, packed: PackedHead<'_>, q: &[f32], scor
     }
 }
 
+/// How far rows of scores of `len` positions lie apart: an odd number of cache lines, since rows a power of two apart would
+/// share few cache sets.
+pub(crate) fn row_stride(len: usize) -> usize {
+    (len.div_ceil(LANES) | 1) * LANES
+}
+
+/// The first `len` scores with the bias of this query, filled up to whole vectors with what has no weight.
 #[inline(always)]
-pub(crate) fn add_bias<V: Simd>(v: V, scores: &mut [f32], bias: &[f32]) {
+pub(crate) fn completed<'a, V: Simd>(
+    v: V,
+    scores: &'a mut [f32],
+    len: usize,
+    bias: Option<(&[f32], usize)>,
+    query: usize,
+) -> &'a mut [f32] {
+    let scores = &mut scores[..len.next_multiple_of(LANES)];
+    scores[len..].fill(f32::NEG_INFINITY);
+    if let Some((bias, offset)) = bias {
+        add_bias(v, &mut scores[..len], &bias[offset - query..][..len]);
+    }
+    scores
+}
+
+#[inline(always)]
+fn add_bias<V: Simd>(v: V, scores: &mut [f32], bias: &[f32]) {
     let (scores, scores_tail) = scores.as_chunks_mut::<LANES>();
     let (bias, bias_tail) = bias.as_chunks::<LANES>();
     for (scores, bias) in scores.iter_mut().zip(bias) {

@@ -12,7 +12,7 @@
 //! Integer sums are exact and fit 32 bits: 128 · 4095² and 32 · 16383 · 4095 are below 2^31. Rounding errs by at most
 //! 1/8190 of the largest value of a row, a thirtieth of what int8 activations err by in the products around it.
 
-use super::attention::{Alignment, FOUR, HeadKeyValues, HeadRows, add_bias, place};
+use super::attention::{Alignment, FOUR, HeadKeyValues, HeadRows, completed, place, row_stride};
 use super::memory::Zeroable;
 use super::product::Columns;
 use super::rounding::{MAGIC, magnitudes, scale_of};
@@ -96,7 +96,7 @@ fn pack_in<V: Simd>(v: V, pairs: &mut [Pairs], scales: &mut [[f32; LANES]], head
     let mut row = [0; WIDEST];
     for position in 0..len {
         let x = &keys[position * stride..][..width];
-        let (scale, inverse) = scale_of(f32::from_bits(absmax(v, x) as u32), LIMIT);
+        let (scale, inverse) = scale_of(absmax(v, x), LIMIT);
         round(v, x, inverse, &mut row);
         let (group, lane) = (position / LANES, position % LANES);
         key_scales[group][lane] = scale;
@@ -113,7 +113,7 @@ fn pack_in<V: Simd>(v: V, pairs: &mut [Pairs], scales: &mut [[f32; LANES]], head
         for position in positions.clone() {
             largest = largest.max(absmax(v, &values[position * stride..][..width]));
         }
-        let (scale, inverse) = scale_of(f32::from_bits(largest as u32), LIMIT);
+        let (scale, inverse) = scale_of(largest, LIMIT);
         *value_scale = scale;
         for position in positions.step_by(2) {
             round(v, &values[position * stride..][..width], inverse, &mut rows[0]);
@@ -189,8 +189,7 @@ fn attend_head_in<V: Simd>(
         return;
     }
     let most = V::ROWS_F32.min(rows.count);
-    // An odd number of cache lines from row to row: rows a power of two apart would share few cache sets.
-    let stride = (len.div_ceil(LANES) | 1) * LANES;
+    let stride = row_stride(len);
     scratch.q.resize(width / 2 * most, [0; 2]);
     scratch.scores.resize(stride * most, 0.0);
     scratch.weights.resize(stride * most, 0);
@@ -199,7 +198,7 @@ fn attend_head_in<V: Simd>(
         let mut rounded = [0; WIDEST];
         for (i, q_scale) in q_scales.iter_mut().enumerate().take(count) {
             let q = &rows.q[(row + i) * rows.q_stride..][..width];
-            let (scale, inverse) = scale_of(f32::from_bits(absmax(v, q) as u32), LIMIT);
+            let (scale, inverse) = scale_of(absmax(v, q), LIMIT);
             round(v, q, inverse, &mut rounded);
             *q_scale = scale;
             for (out, &q) in scratch.q[i..].iter_mut().step_by(count).zip(rounded[..width].as_chunks::<2>().0) {
@@ -209,16 +208,12 @@ fn attend_head_in<V: Simd>(
         let q = &scratch.q[..width / 2 * count];
         with_rows!(count, V::ROWS_F32, scores[_](v, packed, q, &q_scales, &mut scratch.scores, stride));
         let mut inverse = [0.0; 12];
-        for i in 0..count {
-            let scores = &mut scratch.scores[i * stride..][..len.next_multiple_of(LANES)];
-            scores[len..].fill(f32::NEG_INFINITY);
-            if let Some((bias, offset)) = bias {
-                add_bias(v, &mut scores[..len], &bias[offset - (row + i)..][..len]);
-            }
+        for (i, inverse) in inverse.iter_mut().enumerate().take(count) {
+            let scores = completed(v, &mut scratch.scores[i * stride..], len, bias, row + i);
             let weights = &mut scratch.weights[i * stride..][..scores.len()];
-            inverse[i] = 1.0 / exponentials(v, scores, weights);
+            *inverse = 1.0 / exponentials(v, scores, weights);
             if let Some(alignment) = &mut alignment {
-                let share = alignment.share * inverse[i];
+                let share = alignment.share * *inverse;
                 for (out, &weight) in alignment.out[(row + i) * len..][..len].iter_mut().zip(weights.iter()) {
                     *out += share * f32::from(weight);
                 }
