@@ -1,4 +1,4 @@
-//! The tables and vectors of the specification (t5-system 1, 7 and 8) that concern the runtime.
+//! The tables and vectors of the specification (docs/t5.md 1, 7 and 8) that concern the runtime.
 
 use t5_runtime::config::{Activation, FeedForward, T5Config};
 use t5_runtime::kernels::Kernels;

@@ -57,8 +57,8 @@ need_commands() {
 
 need_target() {
     local target=$1 toolchain=${2:-} library
-    library=$(cd "$TOOLS_ROOT" && rustc ${toolchain:+"+$toolchain"} --print target-libdir --target "$target" 2>/dev/null) ||
-        library=
+    library=$(cd "$TOOLS_ROOT" &&
+        rustc ${toolchain:+"+$toolchain"} --print target-libdir --target "$target" 2>/dev/null) || library=
     # The folder exists for targets that were removed, too.
     [ -n "$library" ] && compgen -G "$library/libcore-*.rlib" >/dev/null && return 0
     local how=(rustup target add "$target" ${toolchain:+--toolchain "$toolchain"})

@@ -1,5 +1,5 @@
-//! What is in the files: names, shapes, types and keys against the description of llama.cpp's format (gguf-t5
-//! sections 2 to 6 and 9), values against naive codecs, and the ways in which a checkpoint is refused.
+//! What is in the files: names, shapes, types and keys against the description of llama.cpp's format
+//! (docs/gguf.md 2 to 6 and 9), values against naive codecs, and the ways in which a checkpoint is refused.
 
 mod common;
 
@@ -350,7 +350,7 @@ fn vocabulary_and_generation_defaults_travel_along() {
     assert_eq!(back.generation.eos_token_ids, [1, 3]);
 }
 
-/// The sizes of the data section that gguf-t5 section 4 gives for published models, with bias tables as F32.
+/// The sizes of the data section that docs/gguf.md 4 gives for published models, with bias tables as F32.
 #[test]
 fn published_models_have_the_sizes_of_the_specification() {
     let t5 = r#"{"vocab_size": 32128, "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8}"#;

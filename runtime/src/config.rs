@@ -81,7 +81,7 @@ pub struct T5Config {
     pub feed_forward: FeedForward,
     /// No `lm_head` of its own: the embedding is the output matrix, too.
     pub tie_word_embeddings: bool,
-    /// Multiply the decoder's output by d_model^-0.5 before the head. Independent of the tie (t5-system 1.6).
+    /// Multiply the decoder's output by d_model^-0.5 before the head. Independent of the tie (docs/t5.md 1.6).
     pub scale_decoder_outputs: bool,
     pub pad_token_id: u32,
     pub eos_token_id: u32,

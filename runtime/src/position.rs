@@ -24,7 +24,7 @@ impl From<Stack> for Direction {
 }
 
 /// Distances to buckets, as a table of the first distance of each bucket: no logarithm at run time, so no
-/// platform's `ln` can move a boundary (t5-system 1.2).
+/// platform's `ln` can move a boundary (docs/t5.md 1.2).
 #[derive(Clone, Debug)]
 pub struct Buckets {
     direction: Direction,
@@ -149,7 +149,7 @@ impl PositionBias {
 mod tests {
     use super::*;
 
-    /// The definition of t5-system 1.2 in float64, logarithm and all.
+    /// The definition of docs/t5.md 1.2 in float64, logarithm and all.
     fn reference(rel: i64, direction: Direction, buckets: usize, max_distance: usize) -> usize {
         let n = -rel;
         let (base, side, n) = match direction {

@@ -205,7 +205,7 @@ fn generation_defaults_come_from_generation_config() {
     }
 }
 
-// Head, tie and scale (t5-system 1.6).
+// Head, tie and scale (docs/t5.md 1.6).
 
 #[test]
 fn the_head_is_what_is_stored_and_the_scale_what_is_said() {

@@ -1,4 +1,4 @@
-//! GGUF checkpoints of both dialects: what is accepted, and every way they can be wrong (gguf-t5 section 8, items 12
+//! GGUF checkpoints of both dialects: what is accepted, and every way they can be wrong (docs/gguf.md 8, items 12
 //! to 18).
 
 mod common;
@@ -942,7 +942,7 @@ fn split_checkpoints_are_opened() {
     assert!(error.contains("part 2 of 2: expected the first, m-00001-of-00002.gguf"), "{error}");
 }
 
-// The totals of gguf-t5 section 4.
+// The totals of docs/gguf.md 4.
 
 #[test]
 fn published_models_have_the_published_counts_and_sizes() {

@@ -1,4 +1,4 @@
-//! Every way a GGUF container can be wrong (gguf-t5 section 8, items 1 to 11 and 19), and what must be accepted.
+//! Every way a GGUF container can be wrong (docs/gguf.md 8, items 1 to 11 and 19), and what must be accepted.
 
 mod common;
 

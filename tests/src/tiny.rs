@@ -48,7 +48,7 @@ impl Tiny {
     }
 }
 
-/// The three models of the specification's golden tiny forward (t5-system 8.2).
+/// The three models of the specification's golden tiny forward (docs/t5.md 8.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
     /// ReLU, tied, scaled.
@@ -59,7 +59,7 @@ pub enum Variant {
     UmT5,
 }
 
-/// The model of t5-system 8.2: V 11, d 4, 2 heads of 3, f 6, 2 + 2 layers, 8 buckets to distance 20; element i of
+/// The model of docs/t5.md 8.2: V 11, d 4, 2 heads of 3, f 6, 2 + 2 layers, 8 buckets to distance 20; element i of
 /// tensor s, in the order given there, is ((7919 s + 104729 i + 31 i²) mod 1009) / 1009 - 1/2.
 pub fn specification(variant: Variant) -> Tiny {
     let gated = variant != Variant::V1_0;

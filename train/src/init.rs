@@ -1,4 +1,4 @@
-//! Initial values of the parameters (t5-system 1.5): three published schemes that differ in the feed-forward, the
+//! Initial values of the parameters (docs/t5.md 1.5): three published schemes that differ in the feed-forward, the
 //! relative-position tables and the head.
 
 use serde::{Deserialize, Serialize};

@@ -184,7 +184,7 @@ struct Update<'a> {
 }
 
 impl Update<'_> {
-    /// Adafactor (t5-system 6.2).
+    /// Adafactor (docs/t5.md 6.2).
     fn adafactor(&self, shape: &[usize], x: &mut [f32], gradient: &mut [f32], slots: &mut Slots) {
         let options = self.options;
         let age = (self.step.saturating_sub(options.step_offset) + 1) as f64;
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn adafactor_takes_the_reference_step() {
-        // t5-system 6.2 [T]: X = ones(3, 2), R along the smaller side.
+        // docs/t5.md 6.2: X = ones(3, 2), R along the smaller side.
         let options = adafactor(0);
         let update = Update { options: &options, step: 1, rate: 0.1, scale: 1.0, decay: 0.0 };
         let (mut x, mut g) = (vec![1.0; 6], vec![1.0; 6]);
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn adafactor_takes_two_computed_steps() {
-        // t5-system 6.2 [K].
+        // docs/t5.md 6.2, the second vector.
         let options = adafactor(0);
         let mut x = vec![0.1, 0.2, 0.3, 0.4, 0.5, 0.6];
         let gradient = [0.1, -0.2, 0.3, 0.4, 0.5, -0.6];

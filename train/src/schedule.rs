@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn the_paper_s_rates() {
-        // t5-system 6.1.
+        // docs/t5.md 6.1.
         let paper = schedule(Kind::InverseSquareRoot, Warmup::Constant);
         for (step, expected) in
             [(0, 0.01), (10_000, 0.01), (40_000, 0.005), (262_144, 0.001953), (524_288, 0.001381), (1_000_000, 0.001)]

@@ -11,7 +11,7 @@ use t5_train::model::{LossOptions, Model};
 use t5_train::ops::Sequences;
 use t5_train::ops::dropout::Plan;
 
-/// The values of t5-system 8.2: a formula of the tensor's place in its order of generation, which differs from
+/// The values of docs/t5.md 8.2: a formula of the tensor's place in its order of generation, which differs from
 /// the schema's (norms after the matrices of their layer).
 fn golden_model(config: &T5Config) -> Model {
     let layer = |role: Role| match role {

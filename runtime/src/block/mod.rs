@@ -1,4 +1,4 @@
-//! Block codecs: how each [`DType`] turns values into bytes and back (gguf-t5 section 6).
+//! Block codecs: how each [`DType`] turns values into bytes and back (docs/gguf.md 6).
 //!
 //! Decoding accepts any bits: a damaged scale gives NaN or infinity, never a panic. [`check`] says whether stored
 //! data are fit for kernels.
@@ -52,7 +52,7 @@ pub fn decode(dtype: DType, data: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Encodes whole rows: the inverse of [`decode`], rounding as gguf-t5 section 6 says (F16 and BF16 to nearest even).
+/// Encodes whole rows: the inverse of [`decode`], rounding as docs/gguf.md 6 says (F16 and BF16 to nearest even).
 ///
 /// Q8_0 values stay within [-127, 127]. The same values give the same bytes on every machine.
 ///

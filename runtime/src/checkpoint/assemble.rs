@@ -55,7 +55,7 @@ pub(super) fn assemble(
         let name = dialect.id_name(id);
         stored.tensors.contains_key(&name) || stored.unsupported.contains_key(&name)
     };
-    // t5-system 1.6: what is stored decides about the tie; the scale is another question.
+    // docs/t5.md 1.6: what is stored decides about the tie; the scale is another question.
     let head = TensorId { role: Role::OutputHead, stack: None, block: None };
     config.tie_word_embeddings = config.is_encoder_only() || !has(&stored, head);
     config.relative_bias_per_block = [(Stack::Encoder, config.num_layers), (Stack::Decoder, config.num_decoder_layers)]

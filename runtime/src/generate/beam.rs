@@ -1,4 +1,4 @@
-//! Beam search over one document, as T5 used it (Mesh and T5X; t5-system 7.2) and as the transformers library
+//! Beam search over one document, as T5 used it (Mesh and T5X; docs/t5.md 7.2) and as the transformers library
 //! computes it (7.3). They differ in the length penalty, in which candidates may finish, and in when to stop.
 
 use super::options::{EarlyStopping, LengthPenalty, Plan};

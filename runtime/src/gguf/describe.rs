@@ -1,4 +1,4 @@
-//! Configuration and generation defaults as key-values, both ways (gguf-t5 sections 2, 7.1 and 9).
+//! Configuration and generation defaults as key-values, both ways (docs/gguf.md 2, 7.1 and 9).
 
 use super::keys;
 use super::reader::File;

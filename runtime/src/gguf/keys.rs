@@ -2,7 +2,7 @@
 //!
 //! Keys of the model start with its architecture, [`T5`] or [`T5_ENCODER`]; [`of`] puts them together. Keys of our own,
 //! for what llama.cpp's format leaves out, start with `pocket_t5.`; a file without them is read by the rules that
-//! gguf-t5 gives for each.
+//! docs/gguf.md 9 gives for each.
 
 /// Architecture of an encoder-decoder model.
 pub const T5: &str = "t5";
@@ -68,7 +68,7 @@ pub const TOKEN_TYPES: &str = "tokenizer.ggml.token_type";
 pub const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 /// SentencePiece's `remove_extra_whitespaces`.
 pub const REMOVE_EXTRA_WHITESPACES: &str = "tokenizer.ggml.remove_extra_whitespaces";
-/// The normaliser's table (gguf-t5 section 3.1).
+/// The normaliser's table (docs/gguf.md 3.1).
 pub const CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
 /// `</s>`.
 pub const EOS_ID: &str = "tokenizer.ggml.eos_token_id";

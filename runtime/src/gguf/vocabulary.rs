@@ -1,4 +1,4 @@
-//! Vocabularies as key-values, both ways (gguf-t5 section 3).
+//! Vocabularies as key-values, both ways (docs/gguf.md 3).
 
 use super::keys;
 use super::reader::File;

@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn activations_are_the_specification_s() {
-        // t5-system 8.1, item 3.
+        // docs/t5.md 8.1.
         for (x, expected) in [(-1.0, -0.158_808), (1.0, 0.841_192), (3.0, 2.996_362_6)] {
             assert!((gelu_new(x).0 - expected).abs() < 1e-6);
         }

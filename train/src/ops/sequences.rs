@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn the_packing_example_becomes_two_spans() {
-        // t5-system 6.3.
+        // docs/t5.md 6.3.
         let batch = Batch {
             encoder_ids: vec![7, 8, 5, 1, 8, 4, 9, 3, 1, 0],
             encoder_segments: vec![1, 1, 1, 1, 2, 2, 2, 2, 2, 0],

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use t5_runtime::config::{FeedForward, T5Config};
 
-/// The configuration of t5-system 8.2.
+/// The configuration of docs/t5.md 8.2.
 pub fn golden_config(feed_forward: &str, tied: bool, model_type: &str) -> T5Config {
     T5Config {
         model_type: model_type.to_owned(),
