@@ -1,13 +1,14 @@
-//! What the runtime may depend on: no training framework, and nothing of the command where a library is asked for.
+//! What each crate may depend on (docs/architecture.md 1): the runtime on no training framework, and on nothing of the
+//! command where a library is asked for; the quantiser and the browser's module on no trainer, the trainer on neither.
 
 use std::process::Command;
 
 use t5_tests::paths;
 
-/// Names of the packages that `t5-runtime` is built from, for this machine.
-fn tree(arguments: &[&str]) -> Vec<String> {
+/// Names of the packages that a package is built from, for this machine.
+fn tree(package: &str, arguments: &[&str]) -> Vec<String> {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--locked", "--package", "t5-runtime", "--edges", "normal,build", "--prefix", "none"])
+        .args(["tree", "--locked", "--package", package, "--edges", "normal,build", "--prefix", "none"])
         .args(["--format", "{p}"])
         .args(arguments)
         .current_dir(paths::workspace())
@@ -24,7 +25,7 @@ fn has(tree: &[String], name: &str) -> bool {
 
 #[test]
 fn the_runtime_knows_no_training_framework() {
-    let tree = tree(&[]);
+    let tree = tree("t5-runtime", &[]);
     // The list is what it should be: the package itself, something direct, something of the command.
     for expected in ["t5-runtime", "half", "clap"] {
         assert!(has(&tree, expected), "{expected} is missing from {tree:?}");
@@ -38,9 +39,23 @@ fn the_runtime_knows_no_training_framework() {
 
 #[test]
 fn the_library_leaves_the_command_out() {
-    let tree = tree(&["--no-default-features"]);
+    let tree = tree("t5-runtime", &["--no-default-features"]);
     assert!(has(&tree, "half"), "{tree:?}");
     for command in ["clap", "anyhow", "indicatif", "hf-hub", "ureq"] {
         assert!(!has(&tree, command), "the library alone depends on {command}");
+    }
+}
+
+#[test]
+fn crates_know_those_below_them() {
+    for (package, expected, forbidden) in [
+        ("t5-quantize", "t5-runtime", ["candle-core", "t5-train", "t5-wasm"]),
+        ("t5-wasm", "t5-quantize", ["candle-core", "t5-train", "clap"]),
+        ("t5-train", "t5-runtime", ["t5-quantize", "t5-wasm", "t5-tests"]),
+    ] {
+        let tree = tree(package, &[]);
+        assert!(has(&tree, expected), "{expected} is missing from {tree:?}");
+        let found = forbidden.iter().find(|name| has(&tree, name));
+        assert!(found.is_none(), "{package} depends on {}", found.unwrap_or(&""));
     }
 }
