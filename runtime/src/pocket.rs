@@ -32,7 +32,8 @@ impl Model {
     /// ```
     /// let model = t5_runtime::Model::pocket()?;
     /// let mut session = model.session();
-    /// let outputs = session.generate("translate English to German: Where is the station?", &Default::default())?.finish();
+    /// let request = "translate English to German: Where is the station?";
+    /// let outputs = session.generate(request, &Default::default())?.finish();
     /// assert_eq!(outputs[0].text, "Wo ist der Bahnhof?");
     /// # Ok::<(), t5_runtime::Error>(())
     /// ```

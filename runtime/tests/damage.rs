@@ -174,7 +174,9 @@ proptest! {
 
     /// Only digits change, so that the header stays JSON and sizes, shapes and offsets contradict each other.
     #[test]
-    fn contradictory_safetensors_headers_never_panic(changes in proptest::collection::vec((any::<u32>(), 0u8..10), 1..6)) {
+    fn contradictory_safetensors_headers_never_panic(
+        changes in proptest::collection::vec((any::<u32>(), 0u8..10), 1..6),
+    ) {
         let mut bytes = SAFETENSORS.clone();
         let header = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
         let digits: Vec<usize> = (8..header).filter(|&i| bytes[i].is_ascii_digit()).collect();

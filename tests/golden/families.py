@@ -62,7 +62,8 @@ FAMILIES = {
     ),
     "mt5": (
         "mT5, stored as F32; a vocabulary that 16 does not divide",
-        dict(model_type="mt5", architectures=["MT5ForConditionalGeneration"], vocab_size=107, d_model=24, d_kv=6, d_ff=40),
+        dict(model_type="mt5", architectures=["MT5ForConditionalGeneration"], vocab_size=107, d_model=24, d_kv=6,
+             d_ff=40),
         dict(dtype="F32"),
     ),
     "umt5": (

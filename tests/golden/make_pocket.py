@@ -41,7 +41,8 @@ TEXTS = [
 folder = sys.argv[1]
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-print(json.dumps({"reference": f"transformers {transformers.__version__}", "torch": torch.__version__, "dtype": "float32"}))
+reference = f"transformers {transformers.__version__}"
+print(json.dumps({"reference": reference, "torch": torch.__version__, "dtype": "float32"}))
 for text in TEXTS:
     source = tokenizer(text, return_tensors="pt").input_ids
     options = dict(do_sample=False, num_beams=1, max_new_tokens=64)

@@ -187,7 +187,9 @@ def first_distribution(model, input_ids, ends, **options):
 def nudged(name, state, relative, seed=7):
     """A model whose weights are off by a relative error: what must not change when the arithmetic does."""
     generator = torch.Generator().manual_seed(seed)
-    noisy = {key: value * (1 + relative * torch.randn(value.shape, generator=generator)) for key, value in state.items()}
+    noisy = {}
+    for key, value in state.items():
+        noisy[key] = value * (1 + relative * torch.randn(value.shape, generator=generator))
     return build(name, noisy)
 
 

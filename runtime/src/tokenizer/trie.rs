@@ -152,7 +152,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_a_hash_map(keys in prop::collection::vec("[ab\u{0}]{0,20}|\\PC{0,3}", 0..60), probe in "[ab]{0,20}") {
+        fn agrees_with_a_hash_map(
+            keys in prop::collection::vec("[ab\u{0}]{0,20}|\\PC{0,3}", 0..60),
+            probe in "[ab]{0,20}",
+        ) {
             let trie = Trie::new(keys.iter().enumerate().map(|(value, key)| (key.as_bytes(), value as u32)));
             let map: HashMap<&[u8], u32> =
                 keys.iter().enumerate().map(|(value, key)| (key.as_bytes(), value as u32)).collect();

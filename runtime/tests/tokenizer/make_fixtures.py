@@ -28,22 +28,27 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 def sentences():
     """A few thousand plain sentences in English, German and French."""
     english = (
-        ["The gardener", "My sister", "An old sailor", "The teacher", "Our neighbour", "A young painter", "The baker's son"],
+        ["The gardener", "My sister", "An old sailor", "The teacher", "Our neighbour", "A young painter",
+         "The baker's son"],
         ["watered", "repaired", "described", "forgot", "sold", "painted", "remembered", "is looking for"],
-        ["the roses", "a wooden boat", "the broken clock", "three letters", "the kitchen window", "his notebook (the red one)"],
-        ["before sunrise.", "in the rain...", "without a word!", "on Monday, at 10:30.", "for 25 euros.", "again and again."],
+        ["the roses", "a wooden boat", "the broken clock", "three letters", "the kitchen window",
+         "his notebook (the red one)"],
+        ["before sunrise.", "in the rain...", "without a word!", "on Monday, at 10:30.", "for 25 euros.",
+         "again and again."],
     )
     german = (
         ["Der Gärtner", "Meine Schwester", "Ein alter Seemann", "Die Lehrerin", "Unser Nachbar", "Die größte Bäckerei"],
         ["beschreibt", "vergisst", "verkauft", "malt", "sucht überall", "repariert", "öffnet"],
         ["die Rosen", "ein Holzboot", "die kaputte Uhr", "drei Briefe", "das Küchenfenster", "den Schlüssel"],
-        ["vor Sonnenaufgang.", "im Regen.", "ohne ein Wort!", "am Montag um 10:30 Uhr.", "für 25 Euro.", "schon wieder?"],
+        ["vor Sonnenaufgang.", "im Regen.", "ohne ein Wort!", "am Montag um 10:30 Uhr.", "für 25 Euro.",
+         "schon wieder?"],
     )
     french = (
         ["Le jardinier", "Ma sœur", "Un vieux marin", "La maîtresse d'école", "Notre voisin", "L'élève"],
         ["arrose", "décrit", "oublie", "vend", "a peint", "répare", "cherche"],
         ["les roses", "un bateau en bois", "l'horloge cassée", "trois lettres", "la fenêtre de la cuisine", "ses clés"],
-        ["avant l'aube.", "sous la pluie...", "sans un mot !", "lundi à 10 h 30.", "pour 25 euros.", "encore une fois ?"],
+        ["avant l'aube.", "sous la pluie...", "sans un mot !", "lundi à 10 h 30.", "pour 25 euros.",
+         "encore une fois ?"],
     )
     for language in (english, german, french):
         for parts in itertools.product(*language):
@@ -156,15 +161,21 @@ TEXTS = [
     "", " ", "   ", "\t\n", "a", " a", "a ", "  a   b  ", "The gardener\twatered\nthe roses.", "line one\r\nline two\r",
     "Der Gärtner verkauft die größte Bäckerei für 25 Euro.", "L'élève a peint l'horloge cassée, sans un mot !",
     "no\u00a0break\u2003em\u3000wide\u200bzero\u2028line\u0085next", "\ufeffbyte order mark", "trailing tab\t",
-    "cafe\u0301 cafe\u0301", "a\u0308o\u0308u\u0308", "e\u0323\u0301", "é\u0323", "\u0301alone", "a\u0301\u0302\u0303\u0304\u0305z",
+    "cafe\u0301 cafe\u0301", "a\u0308o\u0308u\u0308", "e\u0323\u0301", "é\u0323", "\u0301alone",
+    "a\u0301\u0302\u0303\u0304\u0305z",
     "ＦＵＬＬ ｗｉｄｔｈ １２３", "ﬁnd me ﬀ ™ ½ … ①", "find me", "xﬁnd mex", "smile 😀 👩‍👩‍👧‍👦 🇩🇪🇫🇷🇩 👍🏽", "日本語 と 한국어", "Привет, мир",
-    "العربية \u06001 \u060012", "हिन्दी क्षि", "ไทย", "z̷a̸l̶g̵o̷", "a\0b", "\0", "\x01\x02", "\x01The\x02re", "bell\x07 del\x7f esc\x1b",
+    "العربية \u06001 \u060012", "हिन्दी क्षि", "ไทย", "z̷a̸l̶g̵o̷", "a\0b", "\0", "\x01\x02", "\x01The\x02re",
+    "bell\x07 del\x7f esc\x1b",
     "Hello <extra_id_0>.", "Hello<extra_id_0>.", "Hello <extra_id_0> .", "<extra_id_0> a <extra_id_1> b <extra_id_2>",
-    "<extra_id_0><extra_id_1>", " <extra_id_0> ", "<extra_id_19><extra_id_20><extra_id_007>", "<extra_id_1", "extra_id_0>", "< extra_id_0 >",
-    "<pad> Today is <unk> nice day </s>", "the end</s>", "the end </s>", "the end</s> ", "</s>", "</s></s>", "the</s>end", "<pad>", "<unk>",
+    "<extra_id_0><extra_id_1>", " <extra_id_0> ", "<extra_id_19><extra_id_20><extra_id_007>", "<extra_id_1",
+    "extra_id_0>", "< extra_id_0 >",
+    "<pad> Today is <unk> nice day </s>", "the end</s>", "the end </s>", "the end</s> ", "</s>", "</s></s>",
+    "the</s>end", "<pad>", "<unk>",
     "＜pad＞", "＜unk＞", "x＜unk＞ｙ日＜unk＞", "＜/s＞", "＜extra_id_0＞", "<s> <S> <PAD> </S>", "▁", "▁a▁▁b▁", "a ▁ b", "_a_",
-    "a <left> b <right> c", "<left><right>", "  <right>  <left>  ", "<left>a<left>", "x<extra_id y", "<0x41><0xE2>", "[PAD32100]",
-    "....................", "--------", "aaaaaaaaaaaaaaaaaaaaaaaaa", "hahahahahahaha", "!?!?!?", "1234567890", "10:30", "25 euros",
+    "a <left> b <right> c", "<left><right>", "  <right>  <left>  ", "<left>a<left>", "x<extra_id y", "<0x41><0xE2>",
+    "[PAD32100]",
+    "....................", "--------", "aaaaaaaaaaaaaaaaaaaaaaaaa", "hahahahahahaha", "!?!?!?", "1234567890",
+    "10:30", "25 euros",
     "{curly} [square] \\back|pipe~tilde`tick^hat_under", "http://example.org/a?b=c&d=%20", "O'Brien's \"quoted\" “curly” ‘text’ – dash — long",
     "SHOUTING The Gardener", "ß ẞ œ Œ æ ç Ç ñ", "x" * 300, "ab " * 60, "é" * 100, "👍" * 40,
 ]  # fmt: skip
@@ -204,7 +215,8 @@ def main():
     base = tokenizer_json(proto)
     with open(os.path.join(HERE, "small.json"), "w") as file:
         json.dump(base, file, ensure_ascii=False, separators=(",", ":"))
-    golden = {"made_with": {m.__name__: m.__version__ for m in (tokenizers, sentencepiece, transformers)}, "texts": TEXTS}
+    made_with = {m.__name__: m.__version__ for m in (tokenizers, sentencepiece, transformers)}
+    golden = {"made_with": made_with, "texts": TEXTS}
 
     # The test runs the crate itself on the variants; the values of the library for Python are kept for two.
     golden["variants"] = copy.deepcopy(variants(base))
@@ -219,7 +231,8 @@ def main():
         golden[f"small.json, {name}"] = of_file(description, TEXTS, ids_to_decode(count))
 
     proto, processor = train(
-        "fallback.model", vocab_size=620, byte_fallback=True, remove_extra_whitespaces=False, user_defined_symbols=["<2de>"]
+        "fallback.model", vocab_size=620, byte_fallback=True, remove_extra_whitespaces=False,
+        user_defined_symbols=["<2de>"]
     )
     plain = [text for text in TEXTS if "<" not in text and "＜" not in text]
     golden["sentencepiece fallback.model"] = {
@@ -243,7 +256,8 @@ def main():
         different = [t for t, ids in zip(TEXTS, golden["t5"]["ids"]) if loaded(t).input_ids != ids]
         assert not different, f"transformers differs on {different}"
         processor = sentencepiece.SentencePieceProcessor(model_file=os.path.join(sys.argv[1], "spiece.model"))
-        different = [t for t, ids in zip(TEXTS, golden["t5"]["ids"]) if "<" not in t and processor.encode(t) + [1] != ids]
+        pairs = zip(TEXTS, golden["t5"]["ids"])
+        different = [t for t, ids in pairs if "<" not in t and processor.encode(t) + [1] != ids]
         golden["t5"]["sentencepiece differs"] = different
     else:
         with open(path) as file:
