@@ -43,7 +43,7 @@ struct Limits {
 
 impl Limits {
     fn measure(kernels: Kernels) -> Limits {
-        let data = limits::Buffer::new(256 << 18);
+        let data = limits::Ones::new(256 << 18).expect("256 MiB");
         let read = [1, 8, 16, 24, 36, 64, 256].map(|mib| {
             let part = &data[..mib << 18];
             let seconds = best(|| {
@@ -132,7 +132,7 @@ impl Bench {
                 let mut y = vec![0.0; rows * 32128];
                 let mut workspace = Workspace::default();
                 // Plain reading of as many bytes takes turns with the products: both meet the same neighbours.
-                let buffer = limits::Buffer::new(bytes / 4);
+                let buffer = limits::Ones::new(bytes / 4).expect("memory for as many bytes as the matrices have");
                 let [seconds, reading] = best_of([
                     &mut || {
                         for matrix in &matrices {

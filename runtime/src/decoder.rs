@@ -125,19 +125,23 @@ impl DecoderState {
 
     /// Starts over with `documents` documents of `sequences` sequences each, which are expected to become
     /// `positions` tokens long. Sequence `i` belongs to document `i / sequences`.
-    pub fn begin(&mut self, shared: &Shared, documents: usize, sequences: usize, positions: usize) {
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] where there is not enough.
+    pub fn begin(&mut self, shared: &Shared, documents: usize, sequences: usize, positions: usize) -> Result<()> {
         self.slots = documents * sequences;
         self.paths.clear();
         self.next_paths.clear();
         // What was allocated for earlier requests is there already.
         let ready = self.own.values().len() / self.runs(shared).max(1) / shared.config.d_kv.max(1);
         self.positions = 0; // nothing to keep
-        self.grow(shared, ready.max(FIRST_POSITIONS).min(positions));
+        self.grow(shared, ready.max(FIRST_POSITIONS).min(positions))?;
         if self.cross.len() < documents {
             self.cross.resize_with(documents, PackedKeyValues::default);
         }
         self.documents.clear();
         self.documents.extend((0..self.slots).map(|slot| slot / sequences));
+        Ok(())
     }
 
     /// Runs of positions in the self-attention caches.
@@ -147,7 +151,7 @@ impl DecoderState {
 
     /// Makes room for more positions. Limits of new tokens are often far above what is generated, so memory
     /// follows what is used.
-    fn grow(&mut self, shared: &Shared, positions: usize) {
+    fn grow(&mut self, shared: &Shared, positions: usize) -> Result<()> {
         for bias in &mut self.biases {
             bias.prepare(positions);
         }
@@ -155,6 +159,7 @@ impl DecoderState {
         let runs = self.runs(shared);
         if self.own.values().len() < runs * after {
             let kept = Some(std::mem::take(&mut self.own)).filter(|_| before > 0);
+            self.own.reserve(runs.saturating_mul(after))?;
             let own = self.own.part(runs * after);
             if let Some(kept) = kept {
                 for (run, own) in kept.values().chunks_exact(before).zip(own.chunks_exact_mut(after)) {
@@ -177,9 +182,13 @@ impl DecoderState {
         std::mem::swap(&mut self.paths, &mut self.next_paths);
         self.next_paths.resize(self.paths.len(), 0);
         self.positions = positions;
+        Ok(())
     }
 
     /// Computes the cross-attention keys and values of a document from its encoder states `[len, d_model]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] where there is not enough.
     pub fn set_source(
         &mut self,
         shared: &Shared,
@@ -187,13 +196,13 @@ impl DecoderState {
         document: usize,
         states: &[f32],
         s: &mut Scratch,
-    ) {
+    ) -> Result<()> {
         let inner = shared.config.inner_dim();
         let len = states.len() / shared.config.d_model;
         let cache = &mut self.cross[document];
         let heads = Heads { count: shared.config.num_heads, width: shared.config.d_kv };
         let numbers = weights.blocks.first().map_or_else(Numbers::default, |block| block.cross.k.numbers());
-        cache.begin(numbers, heads, len, weights.blocks.len());
+        cache.begin(numbers, heads, len, weights.blocks.len())?;
         for (index, block) in weights.blocks.iter().enumerate() {
             let keys = part(&mut s.wide, len * inner);
             block.cross.k.multiply(shared.kernels, states, len, keys, &mut s.workspace);
@@ -201,6 +210,7 @@ impl DecoderState {
             block.cross.v.multiply(shared.kernels, states, len, values, &mut s.workspace);
             cache.pack(shared.kernels, index, keys, values);
         }
+        Ok(())
     }
 
     /// Makes sequence `first + i` continue what was sequence `first + parents[i]`, over positions below `len`.
@@ -220,6 +230,9 @@ impl DecoderState {
     ///
     /// `alignment`, if given, becomes `[queries, source]`: cross-attention weights averaged over heads and blocks.
     /// All queries must then belong to one document.
+    ///
+    /// # Errors
+    /// As [`DecoderState::run`].
     #[allow(clippy::too_many_arguments)] // the weights, the request, two results and scratch
     pub fn forward(
         &mut self,
@@ -230,9 +243,10 @@ impl DecoderState {
         logits: &mut Vec<f32>,
         alignment: Option<&mut Vec<f32>>,
         s: &mut Scratch,
-    ) {
-        self.run(shared, weights, queries, alignment, s);
+    ) -> Result<()> {
+        self.run(shared, weights, queries, alignment, s)?;
         self.head(shared, weights, wanted, logits, s);
+        Ok(())
     }
 
     /// The head over the rows of the last pass whose index is in `wanted`: `logits` becomes `[wanted, vocab_size]`.
@@ -282,6 +296,9 @@ impl DecoderState {
     }
 
     /// Runs the blocks over `queries`: leaves the residual stream in `x`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] where there is not enough for the keys and values of new positions.
     pub fn run(
         &mut self,
         shared: &Shared,
@@ -289,7 +306,7 @@ impl DecoderState {
         queries: &[Query],
         mut alignment: Option<&mut Vec<f32>>,
         s: &mut Scratch,
-    ) {
+    ) -> Result<()> {
         let config = &shared.config;
         let kernels = shared.kernels;
         let (d, inner, eps) = (config.d_model, config.inner_dim(), config.layer_norm_epsilon);
@@ -297,7 +314,7 @@ impl DecoderState {
         let rows = queries.len();
         let longest = queries.iter().map(|query| query.position + 1).max().unwrap_or(0);
         if longest > self.positions {
-            self.grow(shared, longest.max(2 * self.positions));
+            self.grow(shared, longest.max(2 * self.positions))?;
         }
         let x = part(&mut self.x, rows * d);
         shared.embed(queries.iter().map(|query| query.token), x);
@@ -363,5 +380,6 @@ impl DecoderState {
 
             block.feed_forward.apply(kernels, eps, x, rows, s);
         }
+        Ok(())
     }
 }

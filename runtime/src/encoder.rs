@@ -59,7 +59,7 @@ impl EncoderState {
         documents: &[&[u32]],
         out: &mut Vec<f32>,
         s: &mut Scratch,
-    ) {
+    ) -> Result<()> {
         let config = &shared.config;
         let kernels = shared.kernels;
         let (d, inner, eps) = (config.d_model, config.inner_dim(), config.layer_norm_epsilon);
@@ -82,12 +82,20 @@ impl EncoderState {
             for ids in documents {
                 let end = row + ids.len();
                 let (qkv, context) = (&qkv[row * 3 * inner..end * 3 * inner], &mut context[row * inner..end * inner]);
-                kernels.attend_all(block.attention.qkv.numbers(), heads, qkv, bias.row(0), context, &mut s.workspace);
+                kernels.attend_all(
+                    block.attention.qkv.numbers(),
+                    heads,
+                    qkv,
+                    bias.row(0),
+                    context,
+                    &mut s.workspace,
+                )?;
                 row = end;
             }
             add_product(kernels, &block.attention.o, context, rows, x, &mut s.delta, &mut s.workspace);
             block.feed_forward.apply(kernels, eps, x, rows, s);
         }
         kernels.rms_norm(x, &weights.final_norm, eps, part(out, rows * d));
+        Ok(())
     }
 }

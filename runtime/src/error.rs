@@ -39,6 +39,10 @@ pub enum Error {
     #[error("{option}: {what}")]
     Option { option: &'static str, what: String },
 
+    /// There is not enough memory, or an option or a text asks for more than any machine has.
+    #[error("not enough memory for {what}: {bytes} bytes more were wanted")]
+    Memory { what: &'static str, bytes: usize },
+
     /// The model hub could not be reached or does not have the file.
     #[error("hf:{repository}: {what}")]
     Hub { repository: String, what: String },

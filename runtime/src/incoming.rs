@@ -192,7 +192,7 @@ impl Arriving {
             .collect();
         all.sort_by_key(|(parts, _)| Reverse(parts.iter().map(|part| part.data.len()).sum::<usize>()));
         for (parts, purpose) in all {
-            let Some(matrix) = Matrix::zeroed(kernels, &parts, purpose) else { continue };
+            let Some(matrix) = Matrix::zeroed(kernels, &parts, purpose)? else { continue };
             let mut first = 0;
             for part in &parts {
                 targets.entry(part.name.clone()).or_default().push((matrices.len(), first));

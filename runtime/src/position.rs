@@ -96,6 +96,17 @@ pub struct BiasRow<'a> {
     pub offset: usize,
 }
 
+impl<'a> BiasRow<'a> {
+    /// The biases of one head over all distances.
+    ///
+    /// # Panics
+    /// If there are none for it.
+    pub(crate) fn head(self, head: usize) -> &'a [f32] {
+        let start = head.saturating_mul(self.head_stride);
+        &self.values[start.min(self.values.len())..][..self.head_stride]
+    }
+}
+
 impl PositionBias {
     /// Reads a stack's table.
     pub fn new(config: &T5Config, stack: Stack, tensor: &Tensor) -> Result<PositionBias> {

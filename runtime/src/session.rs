@@ -173,15 +173,14 @@ impl Session {
                 return Err(Error::Option { option: "source", what: "expected at least one token".to_owned() });
             }
         }
-        self.encoder.run(&weights.shared, &weights.encoder, documents, &mut self.states, &mut self.scratch);
-        Ok(())
+        self.encoder.run(&weights.shared, &weights.encoder, documents, &mut self.states, &mut self.scratch)
     }
 
     /// Encodes documents and prepares the decoder for `sequences` sequences of each, up to `positions` long.
     pub(crate) fn encode_sources(&mut self, sources: &[&[u32]], sequences: usize, positions: usize) -> Result<()> {
         self.model.weights().decoder()?;
         if let Some(decoder) = &mut self.decoder {
-            decoder.begin(&self.model.weights().shared, sources.len(), sequences, positions);
+            decoder.begin(&self.model.weights().shared, sources.len(), sequences, positions)?;
         }
         let mut next = 0;
         while next < sources.len() {
@@ -198,7 +197,7 @@ impl Session {
             for (document, ids) in (next..end).zip(&sources[next..end]) {
                 let states = &self.states[row * d..(row + ids.len()) * d];
                 if let Some(decoder) = &mut self.decoder {
-                    decoder.set_source(&weights.shared, weights.decoder()?, document, states, &mut self.scratch);
+                    decoder.set_source(&weights.shared, weights.decoder()?, document, states, &mut self.scratch)?;
                 }
                 row += ids.len();
             }
@@ -218,7 +217,7 @@ impl Session {
         let decoder = weights.decoder()?;
         if let Some(state) = &mut self.decoder {
             let (logits, scratch) = (&mut self.logits, &mut self.scratch);
-            state.forward(&weights.shared, decoder, queries, wanted, logits, alignment, scratch);
+            state.forward(&weights.shared, decoder, queries, wanted, logits, alignment, scratch)?;
         }
         Ok(())
     }
@@ -228,7 +227,7 @@ impl Session {
         let weights = self.model.weights();
         let decoder = weights.decoder()?;
         if let Some(state) = &mut self.decoder {
-            state.run(&weights.shared, decoder, queries, None, &mut self.scratch);
+            state.run(&weights.shared, decoder, queries, None, &mut self.scratch)?;
         }
         Ok(())
     }

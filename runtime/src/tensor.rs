@@ -112,9 +112,9 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Rows of the matrix; 1 for a vector.
+    /// Rows of the matrix; 1 for a vector. `usize::MAX` where there would be more.
     pub fn rows(&self) -> usize {
-        self.shape[..self.shape.len().saturating_sub(1)].iter().product()
+        self.shape[..self.shape.len().saturating_sub(1)].iter().copied().fold(1, usize::saturating_mul)
     }
 
     /// Length of a row.
@@ -122,9 +122,9 @@ impl Tensor {
         self.shape.last().copied().unwrap_or(1)
     }
 
-    /// Number of values.
+    /// Number of values. `usize::MAX` where there would be more.
     pub fn len(&self) -> usize {
-        self.rows() * self.columns()
+        self.rows().saturating_mul(self.columns())
     }
 
     /// Whether the tensor has no values.
@@ -137,6 +137,7 @@ impl Tensor {
     /// # Panics
     /// If `row` is not below [`Tensor::rows`].
     pub fn row_data(&self, row: usize) -> &[u8] {
+        assert!(row < self.rows(), "row {row} of {}", self.rows());
         let bytes = self.data.len() / self.rows();
         &self.data[row * bytes..(row + 1) * bytes]
     }
@@ -147,7 +148,13 @@ impl Tensor {
     }
 
     /// Checks that `data` has exactly the bytes that type and shape ask for.
+    ///
+    /// # Errors
+    /// If it has not, if an extent is 0, if blocks do not fill a row, or if the size overflows.
     pub fn check_size(&self) -> Result<()> {
+        if self.shape.contains(&0) {
+            return Err(self.error(format!("expected extents above 0, found the shape {:?}", self.shape)));
+        }
         let expected = self
             .dtype
             .row_bytes(self.columns())
@@ -165,5 +172,29 @@ impl Tensor {
             return Err(self.error(format!("expected {expected} bytes, found {}", self.data.len())));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extents_that_no_file_has_do_not_wrap() {
+        let tensor = |shape: &[usize]| Tensor {
+            name: "a".to_owned(),
+            file: "test".to_owned(),
+            dtype: DType::F32,
+            shape: shape.to_vec(),
+            data: Bytes::from_vec(Vec::new()),
+        };
+        let huge = tensor(&[1 << 40, 1 << 40, 2]);
+        assert_eq!((huge.rows(), huge.len()), (usize::MAX, usize::MAX));
+        assert!(huge.check_size().unwrap_err().to_string().contains("its size overflows"));
+        let none = tensor(&[1 << 40, 0, 1 << 40, 1 << 40]);
+        assert_eq!((none.rows(), none.len()), (0, 0));
+        assert!(none.check_size().unwrap_err().to_string().contains("expected extents above 0"));
+        let vector = tensor(&[3]);
+        assert_eq!((vector.rows(), vector.columns(), vector.len()), (1, 3, 3));
     }
 }

@@ -41,7 +41,6 @@ pub(super) fn encode(values: &[f32; 256], block: &mut [u8; 144]) -> bool {
         weights[j] = x.map(|x| root + x.abs());
         (scales[j], mins[j]) = search(x, &weights[j]);
     }
-    let largest = |numbers: &[f32; 8]| numbers.iter().copied().fold(0f32, f32::max);
     let d = largest(&scales) / MAX_SCALE;
     let dmin = largest(&mins) / MAX_SCALE;
     let Some(mut best) = Candidate::new(subs, &weights, &scales, &mins, d, dmin) else { return false };
@@ -57,6 +56,12 @@ pub(super) fn encode(values: &[f32; 256], block: &mut [u8; 144]) -> bool {
     true
 }
 
+/// The largest of numbers that are not negative. Zeros of either sign give 0.0: which of them `f32::max` returns depends
+/// on the compiler, and d and dmin are stored with their sign.
+fn largest(numbers: &[f32; 8]) -> f32 {
+    numbers.iter().fold(0.0, |max, &x| if x > max { x } else { max })
+}
+
 /// The s and m for 32 values with the least weighted squared error that the grid finds.
 fn search(x: &[f32; 32], weights: &[f32; 32]) -> (f32, f32) {
     let min = x.iter().copied().fold(0f32, f32::min);
@@ -64,7 +69,7 @@ fn search(x: &[f32; 32], weights: &[f32; 32]) -> (f32, f32) {
     let range = max - min;
     if range <= 0.0 {
         // All equal and not positive: the minimum alone stores them.
-        return (0.0, -min);
+        return (0.0, 0.0 - min);
     }
     let mut best = (f32::INFINITY, 0.0, 0.0);
     // How many quants the range spans: fewer than 15 waste resolution, more clip the ends; either can pay.
@@ -227,6 +232,26 @@ impl Candidate {
             for ((byte, &low), &high) in bytes.iter_mut().zip(&pair[0]).zip(&pair[1]) {
                 *byte = low as u8 | (high as u8) << 4;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same values give the same bytes whatever compiler made the program, so no sign is left to chance.
+    #[test]
+    fn zeros_have_no_sign() {
+        for signs in 0..256u32 {
+            let zeros = std::array::from_fn(|i| if signs >> i & 1 == 1 { -0.0 } else { 0.0 });
+            assert!(largest(&std::hint::black_box(zeros)).is_sign_positive(), "{zeros:?}");
+            let values: [f32; 256] = std::array::from_fn(|i| zeros[i % 8]);
+            let (scale, minimum) = search(&std::array::from_fn(|i| values[i]), &[1.0; 32]);
+            assert!(scale.is_sign_positive() && minimum.is_sign_positive(), "{scale} {minimum}");
+            let mut block = [0xff; 144];
+            assert!(encode(&std::hint::black_box(values), &mut block));
+            assert_eq!(block, [0; 144]);
         }
     }
 }

@@ -14,6 +14,7 @@ use super::math;
 use super::product::Columns;
 use super::rows::{axpy_in, dot_in, max_in, softmax_in};
 use super::simd::{LANES, Simd};
+use super::sizes::product;
 use super::tiles::{Tiles, with_rows};
 use crate::position::BiasRow;
 
@@ -25,8 +26,14 @@ pub struct Heads {
 }
 
 impl Heads {
+    /// Values of all heads side by side; `usize::MAX`, which no row has, where there would be more.
+    ///
+    /// # Panics
+    /// If there are no heads, or they have no values.
     pub(crate) fn inner(self) -> usize {
-        self.count * self.width
+        let Heads { count, width } = self;
+        assert!(count > 0 && width > 0, "expected heads with values, found {count} of {width}");
+        product([count, width])
     }
 }
 
@@ -74,7 +81,7 @@ fn attend_in<V: Simd>(
             *score = dot_in(v, q, &cache.keys[at..at + width]);
         }
         if let Some(bias) = bias {
-            add_bias(v, scores, &bias.values[head * bias.head_stride + bias.offset..][..len]);
+            add_bias(v, scores, &bias.head(head)[bias.offset..][..len]);
         }
         softmax_in(v, scores);
         out.fill(0.0);
@@ -133,7 +140,7 @@ pub(crate) struct PackedHead<'a> {
 impl<'a> PackedHead<'a> {
     /// Vectors that keys and values of `len` positions take.
     pub(crate) fn size(len: usize, width: usize) -> usize {
-        len.div_ceil(LANES) * width + width.div_ceil(LANES) * len
+        product([len.div_ceil(LANES), width]).saturating_add(product([width.div_ceil(LANES), len]))
     }
 
     /// What [`PackedHead::pack`] made.

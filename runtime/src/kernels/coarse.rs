@@ -16,6 +16,7 @@ use super::planes::length;
 use super::product::{Columns, scaled_tile, starts_at};
 use super::rounding::{MAGIC, magnitudes};
 use super::simd::{BF16, F16, LANES, Simd};
+use crate::error::Result;
 
 /// The int8 copy of `[n, k]` weights.
 pub(crate) struct Coarse {
@@ -47,13 +48,16 @@ impl Coarse {
 }
 
 /// Copies `n` rows of `k` values, whole blocks.
+///
+/// # Errors
+/// [`crate::Error::Memory`] where there is not enough.
 #[inline(always)]
-fn copy_in<V: Simd, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Coarse {
+fn copy_in<V: Simd, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Result<Coarse> {
     let groups = n.div_ceil(LANES);
     let mut copy = Coarse {
-        weights: Q8::zeroed(n, k),
-        errors: Table::zeroed(groups),
-        norms: Table::zeroed(groups),
+        weights: Q8::zeroed(n, k)?,
+        errors: Table::zeroed(groups)?,
+        norms: Table::zeroed(groups)?,
         factors: factors(v, w, n, k),
         usefulness: Usefulness::default(),
     };
@@ -119,7 +123,7 @@ fn copy_in<V: Simd, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Coar
             };
         }
     }
-    copy
+    Ok(copy)
 }
 
 /// The power of two next to the root of each column's mean square.
@@ -206,6 +210,6 @@ super::dispatch!(
 super::dispatch!(
     pub(super) fn largest_bf16(coarse: &Coarse, w: &[Pair<BF16>], x: &[f32], bounds: &[f32]) -> Option<usize> = largest_of
 );
-super::dispatch!(pub(super) fn copy_f32(w: &[Pair<f32>], n: usize, k: usize) -> Coarse = copy_in);
-super::dispatch!(pub(super) fn copy_f16(w: &[Pair<F16>], n: usize, k: usize) -> Coarse = copy_in);
-super::dispatch!(pub(super) fn copy_bf16(w: &[Pair<BF16>], n: usize, k: usize) -> Coarse = copy_in);
+super::dispatch!(pub(super) fn copy_f32(w: &[Pair<f32>], n: usize, k: usize) -> Result<Coarse> = copy_in);
+super::dispatch!(pub(super) fn copy_f16(w: &[Pair<F16>], n: usize, k: usize) -> Result<Coarse> = copy_in);
+super::dispatch!(pub(super) fn copy_bf16(w: &[Pair<BF16>], n: usize, k: usize) -> Result<Coarse> = copy_in);

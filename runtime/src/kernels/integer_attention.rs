@@ -18,6 +18,7 @@ use super::product::Columns;
 use super::rounding::{MAGIC, magnitudes, scale_of};
 use super::rows::max_in;
 use super::simd::{LANES, Pairs, Simd};
+use super::sizes::product;
 use super::tiles::{Tiles, with_rows};
 use super::{Kernels, math};
 
@@ -66,8 +67,8 @@ pub(crate) struct Sizes {
 
 impl Sizes {
     pub(crate) fn of(len: usize, width: usize) -> Sizes {
-        let (keys, key_scales) = (len.div_ceil(LANES) * (width / 2), len.div_ceil(LANES));
-        let pairs = keys + width.div_ceil(LANES) * len.div_ceil(2);
+        let (keys, key_scales) = (product([len.div_ceil(LANES), width / 2]), len.div_ceil(LANES));
+        let pairs = keys.saturating_add(product([width.div_ceil(LANES), len.div_ceil(2)]));
         Sizes { keys, pairs, key_scales, scales: key_scales + len.div_ceil(BLOCK * LANES) }
     }
 }

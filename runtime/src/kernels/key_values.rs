@@ -3,7 +3,9 @@
 use super::attention::{self, Alignment, HeadKeyValues, HeadRows, HeadScratch, Heads};
 use super::memory::Buffer;
 use super::simd::{LANES, Pairs};
+use super::sizes::product;
 use super::{Kernels, integer_attention};
+use crate::error::Result;
 
 /// The numbers in which queries meet keys, and weights meet values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,15 +43,16 @@ struct Packed {
 
 impl Packed {
     /// Makes room for this many runs; where there was less, what was there is lost.
-    fn reserve(&mut self, numbers: Numbers, runs: usize, len: usize, width: usize) {
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] where there is not enough.
+    fn reserve(&mut self, numbers: Numbers, runs: usize, len: usize, width: usize) -> Result<()> {
         match numbers.of(width) {
-            Numbers::Floats => {
-                self.floats.part(runs * attention::PackedHead::size(len, width));
-            }
+            Numbers::Floats => self.floats.reserve(product([runs, attention::PackedHead::size(len, width)])),
             Numbers::Integers => {
                 let sizes = integer_attention::Sizes::of(len, width);
-                self.pairs.part(runs * sizes.pairs);
-                self.scales.part(runs * sizes.scales);
+                self.pairs.reserve(product([runs, sizes.pairs]))?;
+                self.scales.reserve(product([runs, sizes.scales]))
             }
         }
     }
@@ -101,14 +104,21 @@ pub(crate) struct Scratch {
 }
 
 impl HeadMemory {
-    /// Lays out a head.
+    /// Makes room for heads of this size; where there was less, what was there is lost.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] where there is not enough.
+    pub(crate) fn reserve(&mut self, numbers: Numbers, len: usize, width: usize) -> Result<()> {
+        self.packed.reserve(numbers, 1, len, width)
+    }
+
+    /// Lays out a head, for which there is room.
     pub(crate) fn pack(
         &mut self,
         kernels: Kernels,
         numbers: Numbers,
         head: HeadKeyValues<'_>,
     ) -> (PackedHead<'_>, &mut Scratch) {
-        self.packed.reserve(numbers, 1, head.len, head.width);
         self.packed.pack(kernels, numbers, 0, head);
         (self.packed.head(numbers, 0, head.len, head.width), &mut self.scratch)
     }
@@ -144,24 +154,47 @@ pub struct PackedKeyValues {
     numbers: Numbers,
     heads: Heads,
     len: usize,
+    blocks: usize,
 }
 
 impl PackedKeyValues {
     /// Makes room for `blocks` blocks of a source of `len` positions; what was there is lost.
-    pub fn begin(&mut self, numbers: Numbers, heads: Heads, len: usize, blocks: usize) {
-        (self.numbers, self.heads, self.len) = (numbers, heads, len);
-        self.packed.reserve(numbers, blocks * heads.count, len, heads.width);
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] where there is not enough: no block can be packed then.
+    ///
+    /// # Panics
+    /// If there are no positions or no heads, or heads have no values.
+    pub fn begin(&mut self, numbers: Numbers, heads: Heads, len: usize, blocks: usize) -> Result<()> {
+        assert!(len > 0 && heads.inner() > 0, "a source has at least one position");
+        self.blocks = 0;
+        self.packed.reserve(numbers, product([blocks, heads.count]), len, heads.width)?;
+        (self.numbers, self.heads, self.len, self.blocks) = (numbers, heads, len, blocks);
+        Ok(())
     }
 
     /// Takes over `keys` and `values` of a block, `[len, heads * width]` each.
+    ///
+    /// # Panics
+    /// If they have another length, or [`PackedKeyValues::begin`] made no room for the block.
     pub fn pack(&mut self, kernels: Kernels, block: usize, keys: &[f32], values: &[f32]) {
+        let run = self.run(block);
         let (len, width, inner) = (self.len, self.heads.width, self.heads.inner());
-        assert!(keys.len() == values.len() && keys.len() == len * inner, "keys and values are [len, inner]");
+        assert!(
+            keys.len() == values.len() && keys.len() == product([len, inner]),
+            "expected keys and values of {len} positions, {inner} each"
+        );
         for head in 0..self.heads.count {
-            let first = (head * width).min(keys.len());
+            let first = head * width;
             let of_head = HeadKeyValues { keys: &keys[first..], values: &values[first..], stride: inner, len, width };
-            self.packed.pack(kernels, self.numbers, block * self.heads.count + head, of_head);
+            self.packed.pack(kernels, self.numbers, run + head, of_head);
         }
+    }
+
+    /// The first run of a block.
+    fn run(&self, block: usize) -> usize {
+        assert!(block < self.blocks, "block {block} of {}: there is no room for it", self.blocks);
+        block * self.heads.count
     }
 
     pub(crate) fn heads(&self) -> Heads {
@@ -174,6 +207,6 @@ impl PackedKeyValues {
     }
 
     pub(crate) fn head(&self, block: usize, head: usize) -> PackedHead<'_> {
-        self.packed.head(self.numbers, block * self.heads.count + head, self.len, self.heads.width)
+        self.packed.head(self.numbers, self.run(block) + head, self.len, self.heads.width)
     }
 }

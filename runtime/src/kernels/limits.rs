@@ -5,20 +5,24 @@ use super::Kernels;
 use super::activations::{Activations, BLOCK};
 use super::memory::Table;
 use super::simd::{LANES, Simd, WeightStep};
+use crate::error::Result;
 
 /// Values in the kind of memory that packed weights lie in.
-pub struct Buffer(Table<f32>);
+pub struct Ones(Table<f32>);
 
-impl Buffer {
+impl Ones {
     /// `len` values, each 1.
-    pub fn new(len: usize) -> Buffer {
-        let mut table = Table::zeroed(len);
+    ///
+    /// # Errors
+    /// [`Error::Memory`](crate::Error::Memory) where there is not enough.
+    pub fn new(len: usize) -> Result<Ones> {
+        let mut table = Table::zeroed(len)?;
         table.fill(1.0);
-        Buffer(table)
+        Ok(Ones(table))
     }
 }
 
-impl std::ops::Deref for Buffer {
+impl std::ops::Deref for Ones {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {

@@ -11,7 +11,8 @@ use super::packed::{self, Pair, Q8, Row};
 use super::planes::{self, Planes};
 use super::product::{self, Columns};
 use super::simd::{BF16, F16, LANES};
-use super::threads::{Threads, share};
+use super::sizes::{self, share};
+use super::threads::Threads;
 use super::{Isa, Kernels};
 use crate::block;
 use crate::error::Result;
@@ -70,7 +71,7 @@ impl Workspace {
 pub struct Matrix {
     storage: Storage,
     /// A copy of weights of floats, where [`Matrix::argmax`] is to make one when it is first wanted.
-    coarse: Option<OnceLock<Coarse>>,
+    coarse: Option<OnceLock<Option<Coarse>>>,
     n: usize,
     k: usize,
     /// What the weights are packed for.
@@ -114,7 +115,11 @@ impl Matrix {
     /// released; other types, and parts of different types, stay as they are.
     ///
     /// # Errors
-    /// Where widths differ, a tensor's size does not match its shape, or the scale of a block is not finite.
+    /// Where widths differ, a tensor's size does not match its shape, the scale of a block is not finite, or there is not
+    /// enough memory.
+    ///
+    /// # Panics
+    /// If there are no parts.
     pub fn new(kernels: Kernels, parts: &[&Tensor]) -> Result<Matrix> {
         Matrix::made_for(Purpose::Product, kernels, parts)
     }
@@ -123,28 +128,45 @@ impl Matrix {
     ///
     /// # Errors
     /// As [`Matrix::new`].
+    ///
+    /// # Panics
+    /// As [`Matrix::new`].
     pub fn made_for(purpose: Purpose, kernels: Kernels, parts: &[&Tensor]) -> Result<Matrix> {
-        let k = parts[0].columns();
-        for part in parts {
-            if part.columns() != k {
-                return Err(part.error(format!("expected rows of {k} values, found {}", part.columns())));
-            }
-            part.check_size()?;
-        }
-        match Matrix::zeroed(kernels, parts, purpose) {
+        parts.iter().try_for_each(|part| part.check_size())?;
+        match Matrix::zeroed(kernels, parts, purpose)? {
             Some(matrix) => {
                 let mut matrix = matrix.filled(kernels, parts)?;
-                if purpose == Purpose::Argmax && is_large(matrix.n, k) {
+                if purpose == Purpose::Argmax && is_large(matrix.n, matrix.k) {
                     matrix.coarse = Some(OnceLock::new());
                 }
                 Ok(matrix)
             }
             None => {
-                let n = parts.iter().map(|part| part.rows()).sum();
+                let (n, k) = Matrix::shape(parts)?;
                 let storage = Storage::Encoded(parts.iter().map(|&part| part.clone()).collect());
                 Ok(Matrix { storage, coarse: None, n, k, isa: kernels.isa() })
             }
         }
+    }
+
+    /// Rows and columns of parts stacked by rows.
+    ///
+    /// # Errors
+    /// Where widths differ.
+    ///
+    /// # Panics
+    /// If there are no parts.
+    fn shape(parts: &[&Tensor]) -> Result<(usize, usize)> {
+        assert!(!parts.is_empty(), "a matrix has at least one part");
+        let k = parts[0].columns();
+        let mut n = 0usize;
+        for part in parts {
+            if part.columns() != k {
+                return Err(part.error(format!("expected rows of {k} values, found {}", part.columns())));
+            }
+            n = n.saturating_add(part.rows());
+        }
+        Ok((n, k))
     }
 
     /// Sets all rows, and releases the file's pages.
@@ -167,49 +189,60 @@ impl Matrix {
         self.int8_copy(kernels);
     }
 
-    /// The int8 copy of weights of floats, made when it is first wanted: most uses of a model never do.
+    /// The int8 copy of weights of floats, made when it is first wanted: most uses of a model never do. Where there is no
+    /// memory for it, there is none, and all products are computed.
     fn int8_copy(&self, kernels: Kernels) -> Option<&Coarse> {
         let (n, k) = (self.n, self.k);
         let cell = self.coarse.as_ref().filter(|_| k.is_multiple_of(BLOCK))?;
         match &self.storage {
-            Storage::F32(w) => Some(cell.get_or_init(|| coarse::copy_f32(kernels, w, n, k))),
-            Storage::F16(w) => Some(cell.get_or_init(|| coarse::copy_f16(kernels, w, n, k))),
-            Storage::BF16(w) => Some(cell.get_or_init(|| coarse::copy_bf16(kernels, w, n, k))),
-            _ => None,
+            Storage::F32(w) => cell.get_or_init(|| coarse::copy_f32(kernels, w, n, k).ok()),
+            Storage::F16(w) => cell.get_or_init(|| coarse::copy_f16(kernels, w, n, k).ok()),
+            Storage::BF16(w) => cell.get_or_init(|| coarse::copy_bf16(kernels, w, n, k).ok()),
+            _ => return None,
         }
+        .as_ref()
     }
 
     /// A matrix of the same form with all weights zero, for [`Matrix::set_row`]; `None` for types that stay as they
     /// are. Needs the tensors' types and shapes only.
-    pub(crate) fn zeroed(kernels: Kernels, parts: &[&Tensor], purpose: Purpose) -> Option<Matrix> {
-        let (n, k): (usize, _) = (parts.iter().map(|part| part.rows()).sum(), parts[0].columns());
+    ///
+    /// # Errors
+    /// Where widths differ, or there is not enough memory.
+    ///
+    /// # Panics
+    /// If there are no parts.
+    pub(crate) fn zeroed(kernels: Kernels, parts: &[&Tensor], purpose: Purpose) -> Result<Option<Matrix>> {
+        let (n, k) = Matrix::shape(parts)?;
         let dtype = parts[0].dtype;
         let storage = match dtype {
-            _ if parts.iter().any(|part| part.dtype != dtype) => return None,
-            DType::Q8_0 if purpose == Purpose::Argmax && is_large(n, k) => Storage::Planes(Planes::zeroed(n, k)),
-            DType::Q8_0 => Storage::Q8(Q8::zeroed(n, k)),
-            DType::Q4_0 => Storage::Q4(Q4::zeroed(n, k)),
-            DType::Q4_K => Storage::Q4K(Q4K::zeroed(n, k)),
-            DType::F32 => Storage::F32(packed::zeroed_pairs(n, k)),
-            DType::F16 => Storage::F16(packed::zeroed_pairs(n, k)),
-            DType::BF16 => Storage::BF16(packed::zeroed_pairs(n, k)),
-            _ => return None,
+            _ if parts.iter().any(|part| part.dtype != dtype) => return Ok(None),
+            DType::Q8_0 if purpose == Purpose::Argmax && is_large(n, k) => Storage::Planes(Planes::zeroed(n, k)?),
+            DType::Q8_0 => Storage::Q8(Q8::zeroed(n, k)?),
+            DType::Q4_0 => Storage::Q4(Q4::zeroed(n, k)?),
+            DType::Q4_K => Storage::Q4K(Q4K::zeroed(n, k)?),
+            DType::F32 => Storage::F32(packed::zeroed_pairs(n, k)?),
+            DType::F16 => Storage::F16(packed::zeroed_pairs(n, k)?),
+            DType::BF16 => Storage::BF16(packed::zeroed_pairs(n, k)?),
+            _ => return Ok(None),
         };
-        Some(Matrix { storage, coarse: None, n, k, isa: kernels.isa() })
+        Ok(Some(Matrix { storage, coarse: None, n, k, isa: kernels.isa() }))
     }
 
     /// Int8 weights in two planes, however few they are.
     #[cfg(test)]
     pub(super) fn in_planes(kernels: Kernels, part: &Tensor) -> Result<Matrix> {
         let (n, k) = (part.rows(), part.columns());
-        let storage = Storage::Planes(Planes::zeroed(n, k));
+        let storage = Storage::Planes(Planes::zeroed(n, k)?);
         Matrix { storage, coarse: None, n, k, isa: kernels.isa() }.filled(kernels, &[part])
     }
 
     /// A matrix of this shape without weights: it must not be used.
-    pub(crate) fn absent(kernels: Kernels, parts: &[&Tensor]) -> Matrix {
-        let (n, k) = (parts.iter().map(|part| part.rows()).sum(), parts[0].columns());
-        Matrix { storage: Storage::Encoded(Vec::new()), coarse: None, n, k, isa: kernels.isa() }
+    ///
+    /// # Errors
+    /// Where widths differ.
+    pub(crate) fn absent(kernels: Kernels, parts: &[&Tensor]) -> Result<Matrix> {
+        let (n, k) = Matrix::shape(parts)?;
+        Ok(Matrix { storage: Storage::Encoded(Vec::new()), coarse: None, n, k, isa: kernels.isa() })
     }
 
     /// Sets row `i`, from `bytes` of row `index` of a tensor.
@@ -294,11 +327,8 @@ impl Matrix {
     /// If `x` or `y` has another length, or `kernels` is not what the matrix was prepared for.
     pub fn multiply(&self, kernels: Kernels, x: &[f32], m: usize, y: &mut [f32], workspace: &mut Workspace) {
         let (n, k) = (self.n, self.k);
-        assert!(x.len() == m * k && y.len() == m * n, "x is [m, k] and y is [m, n]");
+        assert!(x.len() == sizes::product([m, k]) && y.len() == sizes::product([m, n]), "x is [m, k] and y is [m, n]");
         assert_eq!(kernels.isa(), self.isa, "a matrix is used with the kernels it was prepared for");
-        if k == 0 {
-            return y.fill(0.0);
-        }
         workspace.shared();
         let Workspace { threads, activations, x: tiles, row, own: scratch } = workspace;
         let scratch = &scratch[..];
@@ -307,43 +337,43 @@ impl Matrix {
             Storage::Q8(w) => {
                 activations::quantize(kernels, x, k, Start::Int8, activations);
                 let work = |y: &mut Columns<'_>, _| product::q8(kernels, w, activations, k / BLOCK, y);
-                divide(threads, m * k, n, LANES, &y, &work);
+                divide(threads, sizes::product([m, k]), n, LANES, &y, &work);
             }
             Storage::Planes(w) => {
                 activations::quantize(kernels, x, k, Start::Int8, activations);
                 let work = |y: &mut Columns<'_>, _| planes::planes(kernels, w, activations, k / BLOCK, y);
-                divide(threads, m * k, n, LANES, &y, &work);
+                divide(threads, sizes::product([m, k]), n, LANES, &y, &work);
             }
             Storage::Q4(w) => {
                 activations::quantize(kernels, x, k, Start::Nibbles, activations);
                 let work = |y: &mut Columns<'_>, _| nibbles::q4(kernels, w, activations, k / BLOCK, y);
-                divide(threads, m * k, n, LANES, &y, &work);
+                divide(threads, sizes::product([m, k]), n, LANES, &y, &work);
             }
             Storage::Q4K(w) => {
                 activations::quantize(kernels, x, k, Start::Sum, activations);
                 let work = |y: &mut Columns<'_>, _| nibbles::q4_k(kernels, w, activations, k / BLOCK, y);
-                divide(threads, m * k, n, LANES, &y, &work);
+                divide(threads, sizes::product([m, k]), n, LANES, &y, &work);
             }
             Storage::F32(w) => {
                 let x = tiled(kernels, x, m, tiles);
                 let work = |y: &mut Columns<'_>, thread| {
                     product::plain_f32(kernels, w, x, k, y, &mut own(scratch, thread).wide);
                 };
-                divide(threads, m * k, n, 2 * LANES, &y, &work);
+                divide(threads, sizes::product([m, k]), n, 2 * LANES, &y, &work);
             }
             Storage::F16(w) => {
                 let x = tiled(kernels, x, m, tiles);
                 let work = |y: &mut Columns<'_>, thread| {
                     product::plain_f16(kernels, w, x, k, y, &mut own(scratch, thread).wide);
                 };
-                divide(threads, m * k, n, 2 * LANES, &y, &work);
+                divide(threads, sizes::product([m, k]), n, 2 * LANES, &y, &work);
             }
             Storage::BF16(w) => {
                 let x = tiled(kernels, x, m, tiles);
                 let work = |y: &mut Columns<'_>, thread| {
                     product::plain_bf16(kernels, w, x, k, y, &mut own(scratch, thread).wide);
                 };
-                divide(threads, m * k, n, 2 * LANES, &y, &work);
+                divide(threads, sizes::product([m, k]), n, 2 * LANES, &y, &work);
             }
             Storage::Encoded(parts) => {
                 let wide = &mut own(scratch, 0).wide;
@@ -423,7 +453,7 @@ impl Matrix {
     /// Bytes that [`Matrix::argmax`] reads at least.
     pub fn argmax_bytes(&self) -> usize {
         match (&self.storage, self.coarse.as_ref().and_then(OnceLock::get)) {
-            (_, Some(coarse)) => coarse.bytes(),
+            (_, Some(Some(coarse))) => coarse.bytes(),
             (Storage::Planes(w), _) => w.coarse_bytes(),
             _ => self.bytes(),
         }
@@ -464,7 +494,7 @@ fn divide(
     work: &(dyn Fn(&mut Columns<'_>, usize) + Sync),
 ) {
     let units = n.div_ceil(unit);
-    let parts = threads.parts(units, each.saturating_mul(n));
+    let parts = threads.parts(units, sizes::product([each, n]));
     threads.run(parts, &|thread, part| {
         let units = share(units, part, parts);
         // SAFETY: shares have no unit in common, and the whole is not used meanwhile.

@@ -31,6 +31,7 @@ mod scalar;
 mod simd;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod simd128;
+mod sizes;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -47,6 +48,7 @@ use crate::config::Activation;
 use crate::error::{Error, Result};
 use crate::position::BiasRow;
 use product::Columns;
+use sizes::{product, share};
 
 /// An instruction set that kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,11 +229,17 @@ impl Kernels {
 
     /// RMS norm without mean subtraction or bias: `out[i, :] = x[i, :] / sqrt(mean(x[i, :]²) + eps) * weight`.
     /// `x` and `out` are `[rows, d]`, `weight` is `[d]`.
+    ///
+    /// # Panics
+    /// If `weight` is empty, or `x` and `out` are not as many rows of its length.
     pub fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
         rows::rms_norm(*self, x, weight, eps, out);
     }
 
     /// `x += y`.
+    ///
+    /// # Panics
+    /// If they differ in length.
     pub fn add(&self, x: &mut [f32], y: &[f32]) {
         rows::add(*self, x, y);
     }
@@ -242,11 +250,17 @@ impl Kernels {
     }
 
     /// `out[i] = act(x[i])`.
+    ///
+    /// # Panics
+    /// If they differ in length.
     pub fn activate(&self, activation: Activation, x: &[f32], out: &mut [f32]) {
         rows::activate(*self, activation, x, out);
     }
 
     /// `out[i, :] = act(x[i, ..f]) * x[i, f..]` for `x` `[rows, 2f]`, `out` `[rows, f]`.
+    ///
+    /// # Panics
+    /// If `f` is 0, or `x` and `out` are not as many rows.
     pub fn activate_gated(&self, activation: Activation, x: &[f32], f: usize, out: &mut [f32]) {
         rows::activate_gated(*self, activation, x, f, out);
     }
@@ -261,17 +275,28 @@ impl Kernels {
         rows::log_sum_exp(*self, x)
     }
 
-    /// Dot product of two vectors of one length.
+    /// Dot product of two vectors.
+    ///
+    /// # Panics
+    /// If they differ in length.
     pub fn dot(&self, x: &[f32], y: &[f32]) -> f32 {
         rows::dot(*self, x, y)
     }
 
     /// `out += factor * x`.
+    ///
+    /// # Panics
+    /// If they differ in length.
     pub fn axpy(&self, factor: f32, x: &[f32], out: &mut [f32]) {
         rows::axpy(*self, factor, x, out);
     }
 
-    /// Attention of one query; see [`attention`].
+    /// Attention of one query `[inner]` over the visible positions of a cache; `out` is `[inner]`, and `scores`
+    /// `[heads, positions]` becomes the attention weights.
+    ///
+    /// # Panics
+    /// If there are no heads, or they have no values; if a slice has another length; if no position is visible, more than
+    /// the cache has, or one in a slot that it does not have; or if there are no biases for a head and its positions.
     pub fn attend(
         &self,
         heads: Heads,
@@ -281,12 +306,30 @@ impl Kernels {
         scores: &mut [f32],
         out: &mut [f32],
     ) {
+        let (inner, len) = (heads.inner(), cache.slots.len());
+        assert!(q.len() == inner && out.len() == inner, "q and out are [inner]");
+        assert!(len > 0 && scores.len() == product([heads.count, len]), "scores are [heads, positions], at least one");
+        let slots = sizes::rows(cache.keys, product([inner, cache.positions]), "keys are [slots, inner, positions]");
+        assert!(
+            cache.keys.len() == cache.values.len()
+                && len <= cache.positions
+                && cache.slots.iter().all(|&slot| (slot as usize) < slots),
+            "visible positions are in {slots} slots of {}, of keys as of values",
+            cache.positions
+        );
         attention::attend(*self, heads, q, cache, bias, scores, out);
     }
 
     /// Self-attention of a whole document: `qkv` is `[len, 3 * inner]` (query, key, value side by side), `out`
     /// `[len, inner]`. `bias` is the first query's; each following query's begins one value earlier. `numbers` are those
     /// that the products are computed in.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where there is not enough to lay out a head in.
+    ///
+    /// # Panics
+    /// If there are no heads, or they have no values; if `qkv` or `out` has another length; or if there are no biases for a
+    /// head and its positions.
     pub fn attend_all(
         &self,
         numbers: Numbers,
@@ -295,19 +338,30 @@ impl Kernels {
         bias: BiasRow<'_>,
         out: &mut [f32],
         workspace: &mut Workspace,
-    ) {
-        let inner = heads.count * heads.width;
-        let len = qkv.len() / (3 * inner);
+    ) -> Result<()> {
+        let inner = heads.inner();
+        let len = sizes::rows(qkv, product([3, inner]), "qkv is [len, 3 * inner]");
         assert_eq!(out.len(), len * inner, "qkv is [len, 3 * inner] and out is [len, inner]");
         if len == 0 {
-            return;
+            return Ok(());
         }
+        // Query `len - 1` begins `len - 1` values before the first one's.
+        assert!(
+            len - 1 <= bias.offset && bias.offset.saturating_add(len) <= bias.head_stride,
+            "expected biases of {len} positions on both sides, found {} from {} on",
+            bias.head_stride,
+            bias.offset
+        );
         let (threads, scratch) = workspace.shared();
-        let parts = threads.parts(heads.count, 2 * len * len * inner);
+        let parts = threads.parts(heads.count, product([2, len, len, inner]));
+        let used = if parts == 1 { 1 } else { threads.count() };
+        for thread in 0..used {
+            matrix::own(scratch, thread).head.reserve(numbers, len, heads.width)?;
+        }
         let columns = Columns::new(out, inner);
         threads.run(parts, &|thread, part| {
             let own = &mut *matrix::own(scratch, thread);
-            for head in threads::share(heads.count, part, parts) {
+            for head in share(heads.count, part, parts) {
                 let first = head * heads.width;
                 let key_values = attention::HeadKeyValues {
                     keys: &qkv[inner + first..],
@@ -325,14 +379,18 @@ impl Kernels {
                     // SAFETY: each head is in one share, and heads have no column in common.
                     out: unsafe { columns.part(first..first + heads.width) },
                 };
-                let bias = (&bias.values[head * bias.head_stride..][..bias.head_stride], bias.offset);
+                let bias = (bias.head(head), bias.offset);
                 packed.attend(*self, &mut rows, Some(bias), None, scratch);
             }
         });
+        Ok(())
     }
 
     /// Cross-attention of queries `[queries, inner]` over one source in one block; `out` is `[queries, inner]`. A query's
     /// result does not depend on the queries beside it.
+    ///
+    /// # Panics
+    /// If the block was not packed; or if `q`, `out` or an alignment has another length.
     pub fn attend_packed(
         &self,
         q: &[f32],
@@ -343,17 +401,20 @@ impl Kernels {
         workspace: &mut Workspace,
     ) {
         let heads = source.heads();
-        let inner = heads.count * heads.width;
-        assert!(q.len() == out.len() && q.len().is_multiple_of(inner), "q and out are [queries, inner]");
-        if q.is_empty() {
+        let inner = heads.inner();
+        let count = sizes::rows(q, inner, "q is [queries, inner]");
+        assert_eq!(q.len(), out.len(), "q and out are [queries, inner]");
+        if count == 0 {
             return;
         }
-        let count = q.len() / inner;
+        if let Some(alignment) = &alignment {
+            assert_eq!(alignment.out.len(), product([count, source.len()]), "an alignment is [queries, source]");
+        }
         let (threads, scratch) = workspace.shared();
         let parts = match alignment {
             // Heads add to one result in order.
             Some(_) => 1,
-            None => threads.parts(heads.count, 2 * count * source.len() * inner),
+            None => threads.parts(heads.count, product([2, count, source.len(), inner])),
         };
         let columns = Columns::new(out, inner);
         let head = |head: usize, own: &mut matrix::Own, alignment: Option<&mut Alignment<'_>>| {
@@ -374,7 +435,7 @@ impl Kernels {
         }
         threads.run(parts, &|thread, part| {
             let own = &mut *matrix::own(scratch, thread);
-            threads::share(heads.count, part, parts).for_each(|index| head(index, own, None));
+            share(heads.count, part, parts).for_each(|index| head(index, own, None));
         });
     }
 

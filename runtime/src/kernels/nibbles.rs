@@ -16,6 +16,7 @@ use super::memory::{Table, Zeroable};
 use super::packed::{Layout, Row};
 use super::product::{Blocks, Columns, blocks_in, scaled_tile, tile_of};
 use super::simd::{F16, LANES, Simd, Steps, WeightStep};
+use super::sizes::product;
 use crate::block;
 use crate::error::Result;
 use crate::tensor::DType;
@@ -120,9 +121,12 @@ impl Steps for NibbleBlock {
 
 impl Q4 {
     /// `n` rows of `k` values, all zero.
-    pub(crate) fn zeroed(n: usize, k: usize) -> Q4 {
-        let blocks = n.div_ceil(LANES) * (k / BLOCK);
-        Q4 { weights: Table::zeroed(blocks), scales: Table::zeroed(blocks) }
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] where there is not enough.
+    pub(crate) fn zeroed(n: usize, k: usize) -> Result<Q4> {
+        let blocks = product([n.div_ceil(LANES), k / BLOCK]);
+        Ok(Q4 { weights: Table::zeroed(blocks)?, scales: Table::zeroed(blocks)? })
     }
 
     /// Interleaves row `i` of `k` values.
@@ -149,9 +153,12 @@ impl Q4 {
 
 impl Q4K {
     /// `n` rows of `k` values, all zero.
-    pub(crate) fn zeroed(n: usize, k: usize) -> Q4K {
-        let supers = n.div_ceil(LANES) * (k / DType::Q4_K.block_len());
-        Q4K { weights: Table::zeroed(supers * SUBS), scales: Table::zeroed(supers) }
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] where there is not enough.
+    pub(crate) fn zeroed(n: usize, k: usize) -> Result<Q4K> {
+        let supers = product([n.div_ceil(LANES), k / DType::Q4_K.block_len()]);
+        Ok(Q4K { weights: Table::zeroed(product([supers, SUBS]))?, scales: Table::zeroed(supers)? })
     }
 
     /// Interleaves row `i` of `k` values.

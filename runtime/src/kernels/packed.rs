@@ -5,6 +5,7 @@ use super::Kernels;
 use super::activations::BLOCK;
 use super::memory::{Table, Zeroable};
 use super::simd::{BF16, F16, LANES, Simd, Steps, WeightStep, f16_to_f32};
+use super::sizes::product;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
 
@@ -135,9 +136,12 @@ impl Q8 {
     }
 
     /// `n` rows of `k` values, all zero.
-    pub(crate) fn zeroed(n: usize, k: usize) -> Q8 {
-        let blocks = n.div_ceil(LANES) * (k / BLOCK);
-        Q8 { weights: Table::zeroed(blocks), scales: Table::zeroed(blocks) }
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] where there is not enough.
+    pub(crate) fn zeroed(n: usize, k: usize) -> Result<Q8> {
+        let blocks = product([n.div_ceil(LANES), k / BLOCK]);
+        Ok(Q8 { weights: Table::zeroed(blocks)?, scales: Table::zeroed(blocks)? })
     }
 
     /// Interleaves row `i` of `k` values.
@@ -235,8 +239,11 @@ pub(crate) struct Pair<E>(pub(crate) [[E; LANES]; 2]);
 unsafe impl<E: Zeroable> Zeroable for Pair<E> {}
 
 /// `n` rows of `k` values, all zero.
-pub(crate) fn zeroed_pairs<E: Element>(n: usize, k: usize) -> Table<Pair<E>> {
-    Table::zeroed(n.div_ceil(2 * LANES) * k)
+///
+/// # Errors
+/// [`crate::Error::Memory`] where there is not enough.
+pub(crate) fn zeroed_pairs<E: Element>(n: usize, k: usize) -> Result<Table<Pair<E>>> {
+    Table::zeroed(product([n.div_ceil(2 * LANES), k]))
 }
 
 /// Interleaves row `i` of `k` values.

@@ -20,6 +20,7 @@ use super::nibbles::{octet, set_octet};
 use super::packed::{Layout, Row};
 use super::product::{Blocks, Columns, blocks_in, next_group, scaled_tile, starts_at};
 use super::simd::{F16, LANES, Simd, Steps, WeightStep, f16_to_f32};
+use super::sizes::product;
 use crate::error::Result;
 use crate::tensor::DType;
 
@@ -91,15 +92,19 @@ pub(crate) struct Planes {
 
 impl Planes {
     /// `n` rows of `k` values, all zero.
-    pub(crate) fn zeroed(n: usize, k: usize) -> Planes {
-        let (groups, blocks) = (n.div_ceil(LANES), k / BLOCK);
-        Planes {
-            upper: Table::zeroed(groups * blocks),
-            lower: Table::zeroed(groups * blocks),
-            scales: Table::zeroed(groups * blocks),
-            errors: Table::zeroed(groups),
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] where there is not enough.
+    pub(crate) fn zeroed(n: usize, k: usize) -> Result<Planes> {
+        let groups = n.div_ceil(LANES);
+        let blocks = product([groups, k / BLOCK]);
+        Ok(Planes {
+            upper: Table::zeroed(blocks)?,
+            lower: Table::zeroed(blocks)?,
+            scales: Table::zeroed(blocks)?,
+            errors: Table::zeroed(groups)?,
             usefulness: Usefulness::default(),
-        }
+        })
     }
 
     /// Whether bounds are worth computing. They are too loose where some inputs are far larger than others and their

@@ -87,7 +87,7 @@ pub(crate) fn dot_in<V: Simd>(v: V, x: &[f32], y: &[f32]) -> f32 {
 #[inline(always)]
 fn rms_norm_in<V: Simd>(v: V, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let d = weight.len();
-    assert!(x.len() == out.len() && x.len().is_multiple_of(d), "x and out are [rows, d]");
+    assert!(d > 0 && x.len() == out.len() && x.len().is_multiple_of(d), "x and out are [rows, d]");
     for (x, out) in x.chunks_exact(d).zip(out.chunks_exact_mut(d)) {
         let scale = v.splat(1.0 / (dot_in(v, x, x) / d as f32 + eps).sqrt());
         out.copy_from_slice(weight);

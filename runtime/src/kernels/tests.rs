@@ -1,6 +1,8 @@
 //! Every kernel on every instruction set of this machine against the scalar one, bit for bit, and the scalar one
 //! against f64 arithmetic.
 
+mod misuse;
+
 use super::*;
 use crate::block;
 use crate::storage::Bytes;
@@ -459,13 +461,13 @@ fn threads_do_not_change_attention() {
     let bias = BiasRow { values: &table, head_stride: 2 * len, offset: len };
     for (kernels, numbers) in Kernels::available().flat_map(|kernels| NUMBERS.map(|numbers| (kernels, numbers))) {
         let mut source = PackedKeyValues::default();
-        source.begin(numbers, heads, len, 1);
+        source.begin(numbers, heads, len, 1).unwrap();
         source.pack(kernels, 0, &qkv[..len * inner], &qkv[len * inner..2 * len * inner]);
         let run = |threads: usize| {
             let mut workspace = Workspace::default();
             workspace.set_threads(threads);
             let mut own = vec![f32::NAN; len * inner];
-            kernels.attend_all(numbers, heads, &qkv, bias, &mut own, &mut workspace);
+            kernels.attend_all(numbers, heads, &qkv, bias, &mut own, &mut workspace).unwrap();
             let mut cross = vec![f32::NAN; len * inner];
             let q = &qkv[2 * len * inner..];
             kernels.attend_packed(q, &source, 0, &mut cross, None, &mut workspace);
@@ -644,7 +646,7 @@ fn attention_over_documents() {
         let all = |kernels: Kernels| {
             let mut out = vec![f32::NAN; len * inner];
             let bias = document.bias();
-            kernels.attend_all(numbers, heads, &document.qkv, bias, &mut out, &mut Workspace::default());
+            kernels.attend_all(numbers, heads, &document.qkv, bias, &mut out, &mut Workspace::default()).unwrap();
             out
         };
         same_everywhere(&name, all);
@@ -656,10 +658,10 @@ fn attention_over_documents() {
         let across = |kernels: Kernels, queries: std::ops::Range<usize>| {
             let mut source = PackedKeyValues::default();
             // Twice: what was there before must not shine through.
-            source.begin(numbers, heads, len + 3, 2);
+            source.begin(numbers, heads, len + 3, 2).unwrap();
             let longer = [&keys[..], &vec![f32::NAN; 3 * inner]].concat();
             source.pack(kernels, 1, &longer, &longer);
-            source.begin(numbers, heads, len, 2);
+            source.begin(numbers, heads, len, 2).unwrap();
             source.pack(kernels, 0, &values, &keys);
             source.pack(kernels, 1, &keys, &values);
             let mut out = vec![f32::NAN; queries.len() * inner];
@@ -743,7 +745,7 @@ fn attention_shows_what_is_not_a_number() {
             qkv[2 * 48 + column * 16 + 3] = broken;
             for kernels in Kernels::available() {
                 let mut out = vec![0.0; 5 * 16];
-                kernels.attend_all(numbers, heads, &qkv, bias, &mut out, &mut Workspace::default());
+                kernels.attend_all(numbers, heads, &qkv, bias, &mut out, &mut Workspace::default()).unwrap();
                 // A query spoils its own row, a key or a value all of them.
                 let rows = if column == 0 { 2..3 } else { 0..5 };
                 let spoilt = |row: usize| out[row * 16..(row + 1) * 16].iter().any(|x| !x.is_finite());

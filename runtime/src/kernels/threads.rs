@@ -84,11 +84,6 @@ impl Threads {
 #[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
 const MOST: usize = 64;
 
-/// The part of `pieces` that part `part` of `parts` covers.
-pub(crate) fn share(pieces: usize, part: usize, parts: usize) -> std::ops::Range<usize> {
-    pieces * part / parts..pieces * (part + 1) / parts
-}
-
 #[cfg(all(test, not(target_family = "wasm")))]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -130,18 +125,5 @@ mod tests {
             done.fetch_add(1, Ordering::Relaxed);
         });
         assert_eq!(done.into_inner(), 8);
-    }
-
-    #[test]
-    fn shares_cover_all() {
-        for (pieces, parts) in [(0, 1), (5, 3), (7, 7), (100, 8)] {
-            let mut next = 0;
-            for part in 0..parts {
-                let range = share(pieces, part, parts);
-                assert_eq!(range.start, next);
-                next = range.end;
-            }
-            assert_eq!(next, pieces);
-        }
     }
 }
