@@ -2,14 +2,7 @@
 
 use crate::error::{Error, Result};
 
-/// The non-linearity of the feed-forward layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    Relu,
-    /// The tanh form of GELU (`gelu_new`), which is what "gated-gelu" means in T5 1.1; not the erf form.
-    GeluNew,
-    Silu,
-}
+pub use crate::kernels::Activation;
 
 impl Activation {
     fn name(self) -> &'static str {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::attention::{CrossAttention, Scratch, SelfAttention, add_product, part};
 use crate::error::Result;
 use crate::feed_forward::FeedForward;
-use crate::kernels::{Alignment, Buffer, Heads, KeyValues, Matrix, Numbers, PackedKeyValues};
+use crate::kernels::{AlignmentOut, Buffer, Heads, KeyValues, Matrix, Numbers, PackedKeyValues};
 use crate::position::PositionBias;
 use crate::schema::Stack;
 use crate::shared::{Loader, Shared};
@@ -368,7 +368,7 @@ impl DecoderState {
             for same in queries.chunk_by(|a, b| self.documents[a.sequence] == self.documents[b.sequence]) {
                 let source = &self.cross[self.documents[same[0].sequence]];
                 let range = row * inner..(row + same.len()) * inner;
-                let alignment = alignment.as_mut().map(|alignment| Alignment {
+                let alignment = alignment.as_mut().map(|alignment| AlignmentOut {
                     share: 1.0 / (heads.count * weights.blocks.len()) as f32,
                     out: &mut alignment[row * source.len()..(row + same.len()) * source.len()],
                 });

@@ -2,6 +2,7 @@
 
 use crate::config::T5Config;
 use crate::error::Result;
+use crate::kernels::BiasRow;
 use crate::schema::Stack;
 use crate::tensor::Tensor;
 
@@ -86,25 +87,6 @@ pub struct PositionBias {
     /// `[num_heads, span]`: the bias of `key - query = i - (length - 1)`.
     by_offset: Vec<f32>,
     length: usize,
-}
-
-/// The biases of one query over keys 0, 1, …: head `h`, key `k` at `values[h * head_stride + offset + k]`.
-#[derive(Clone, Copy, Debug)]
-pub struct BiasRow<'a> {
-    pub values: &'a [f32],
-    pub head_stride: usize,
-    pub offset: usize,
-}
-
-impl<'a> BiasRow<'a> {
-    /// The biases of one head over all distances.
-    ///
-    /// # Panics
-    /// If there are none for it.
-    pub(crate) fn head(self, head: usize) -> &'a [f32] {
-        let start = head.saturating_mul(self.head_stride);
-        &self.values[start.min(self.values.len())..][..self.head_stride]
-    }
 }
 
 impl PositionBias {

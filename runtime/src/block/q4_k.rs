@@ -1,8 +1,8 @@
 //! Encoding of Q4_K: a search for the scales and minima that lose least.
 //!
-//! A sub-block of 32 values is stored as x ≈ s q - m with q in 0..=15, s ≥ 0 and m ≥ 0, and s and m as six-bit multiples
-//! of the super-block's d and dmin. The squared error of a value weighs as much as the sub-block's root mean square
-//! plus the value's magnitude: large weights matter more for products than their number says.
+//! A sub-block of 32 values is stored as x ≈ s q - m with q in 0..=15, s ≥ 0 and m ≥ 0, and s and m as six-bit
+//! multiples of the super-block's d and dmin. The squared error of a value weighs as much as the sub-block's root mean
+//! square plus the value's magnitude: large weights matter more for products than their number says.
 //!
 //! 1. For each sub-block, each of a grid of spans around its range gives quants, and weighted least squares the s and m
 //!    that suit those quants best; from the best of them, quants and scales are improved in turn.
@@ -56,8 +56,8 @@ pub(super) fn encode(values: &[f32; 256], block: &mut [u8; 144]) -> bool {
     true
 }
 
-/// The largest of numbers that are not negative. Zeros of either sign give 0.0: which of them `f32::max` returns depends
-/// on the compiler, and d and dmin are stored with their sign.
+/// The largest of numbers that are not negative. Zeros of either sign give 0.0: which of them `f32::max` returns
+/// depends on the compiler, and d and dmin are stored with their sign.
 fn largest(numbers: &[f32; 8]) -> f32 {
     numbers.iter().fold(0.0, |max, &x| if x > max { x } else { max })
 }

@@ -1,10 +1,12 @@
 //! What the machine allows: read bandwidth and arithmetic peaks, measured with the kernels' own vocabulary, for
 //! benches to print beside what the kernels reach.
 
-use super::Kernels;
-use super::activations::{Activations, BLOCK};
+use super::activations::Activations;
+use super::dot::Dot;
+use super::isa::dispatch;
+use super::layout::{BLOCK, WeightStep};
 use super::memory::Table;
-use super::simd::{LANES, Simd, WeightStep};
+use super::simd::{LANES, Simd};
 use crate::error::Result;
 
 /// Values in the kind of memory that packed weights lie in.
@@ -47,7 +49,7 @@ fn read_in<V: Simd>(v: V, data: &[f32]) -> i32 {
 
 /// Int8 products on registers: returns the number of operations (a multiplication and an addition count as two).
 #[inline(always)]
-fn dots_in<V: Simd>(v: V, rounds: usize, weights: &[WeightStep; 2], activations: &[i8; 4]) -> (usize, i32) {
+fn dots_in<V: Dot>(v: V, rounds: usize, weights: &[WeightStep; 2], activations: &[i8; 4]) -> (usize, i32) {
     let w = [v.weights(&weights[0]), v.weights(&weights[1])];
     let mut block = [0; BLOCK];
     block[..4].copy_from_slice(activations);
@@ -89,8 +91,8 @@ fn total<V: Simd, const N: usize>(v: V, sums: [V::I; N]) -> i32 {
     v.sum_i32(all)
 }
 
-super::dispatch!(pub fn read(data: &[f32]) -> i32 = read_in);
-super::dispatch!(
+dispatch!(pub fn read(data: &[f32]) -> i32 = read_in);
+dispatch!(
     pub fn dots(rounds: usize, weights: &[WeightStep; 2], activations: &[i8; 4]) -> (usize, i32) = dots_in
 );
-super::dispatch!(pub fn products(rounds: usize, x: &[f32; LANES]) -> (usize, i32) = products_in);
+dispatch!(pub fn products(rounds: usize, x: &[f32; LANES]) -> (usize, i32) = products_in);

@@ -1,6 +1,6 @@
 //! Elementary functions, defined by their operations so that every instruction set gives the same bits.
 
-use super::rounding::MAGIC;
+use super::rounding::ROUNDING;
 use super::simd::Simd;
 
 /// e^x with an error of at most 1.1 units in the last place (tested against f64).
@@ -9,9 +9,9 @@ use super::simd::Simd;
 #[inline(always)]
 pub(crate) fn exp<V: Simd>(v: V, x: V::F) -> V::F {
     // x = n ln 2 + r with |r| <= ln 2 / 2; n is left in the low bits.
-    let magic = v.splat(MAGIC);
-    let shifted = v.add(v.mul(x, v.splat(std::f32::consts::LOG2_E)), magic);
-    let n = v.sub(shifted, magic);
+    let rounding = v.splat(ROUNDING);
+    let shifted = v.add(v.mul(x, v.splat(std::f32::consts::LOG2_E)), rounding);
+    let n = v.sub(shifted, rounding);
     // ln 2 in two parts: the first has few enough bits that n times it is exact.
     let r = v.sub(v.sub(x, v.mul(n, v.splat(0.693_359_4))), v.mul(n, v.splat(-2.121_944_4e-4)));
     // e^r = 1 + r + r² q(r); q is the minimax polynomial of degree 4, relative error of e^r 3.1e-9.
@@ -76,7 +76,7 @@ pub(crate) fn ln(x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scalar::Scalar;
+    use super::super::isa::scalar::Scalar;
     use super::super::simd::LANES;
     use super::*;
 

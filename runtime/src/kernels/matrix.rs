@@ -1,77 +1,35 @@
 //! A weight matrix in the form its products read, whatever type it has in the file.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
-use super::activations::{self, Activations, BLOCK, Start};
-use super::coarse::{self, Coarse};
-use super::key_values::{HeadMemory, Numbers};
+use super::argmax::int8_copy::{self, Int8Copy};
+use super::argmax::{self, planes};
+use super::attention::packed::Numbers;
+use super::columns::Columns;
+use super::isa::{Isa, Kernels};
+use super::layout::BLOCK;
 use super::memory::Table;
-use super::nibbles::{self, Q4, Q4K};
-use super::packed::{self, Pair, Q8, Row};
-use super::planes::{self, Planes};
-use super::product::{self, Columns};
+use super::pack::floats::{Pair, set_pairs, zeroed_pairs};
+use super::pack::nibbles::{Q4, Q4K};
+use super::pack::planes::Planes;
+use super::pack::q8::Q8;
+use super::pack::{self, Row};
+use super::product::{self, floats};
+use super::quantize::{Start, quantize};
+use super::rows;
 use super::simd::{BF16, F16, LANES};
 use super::sizes::{self, share};
 use super::threads::Threads;
-use super::{Isa, Kernels};
+use super::workspace::{Workspace, own};
 use crate::block;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};
-
-/// The threads of a session and their scratch memory, kept between calls so that steady-state work allocates nothing.
-#[derive(Default)]
-pub struct Workspace {
-    threads: Threads,
-    activations: Activations,
-    /// Rows of x laid out by tiles.
-    x: Vec<f32>,
-    /// A row as it is decoded, `[k]`.
-    row: Vec<f32>,
-    /// What each thread has for itself.
-    own: Vec<Mutex<Own>>,
-}
-
-/// Scratch memory of one thread.
-#[derive(Default)]
-pub(crate) struct Own {
-    /// 16 rows of weights widened to f32, `[k, 16]`, or two such groups.
-    wide: Vec<[f32; LANES]>,
-    /// Keys and values of the head that attention is at.
-    pub(crate) head: HeadMemory,
-}
-
-/// The scratch memory of a thread. Only that thread locks it, so this never waits.
-pub(crate) fn own(all: &[Mutex<Own>], thread: usize) -> MutexGuard<'_, Own> {
-    // A panic leaves scratch memory that the next use fills anew.
-    all[thread].lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Workspace {
-    /// Work is shared by `threads` threads, the caller's included. Results do not depend on it.
-    pub fn set_threads(&mut self, threads: usize) {
-        self.threads = Threads::new(threads);
-    }
-
-    /// How many threads there are.
-    pub fn threads(&self) -> usize {
-        self.threads.count()
-    }
-
-    /// The threads, and what each has for itself.
-    pub(crate) fn shared(&mut self) -> (&mut Threads, &[Mutex<Own>]) {
-        let count = self.threads.count();
-        if self.own.len() < count {
-            self.own.resize_with(count, Mutex::default);
-        }
-        (&mut self.threads, &self.own)
-    }
-}
 
 /// A weight matrix `[n, k]`, possibly several stacked by rows, made ready for `y = x W^T`.
 pub struct Matrix {
     storage: Storage,
     /// A copy of weights of floats, where [`Matrix::argmax`] is to make one when it is first wanted.
-    coarse: Option<OnceLock<Option<Coarse>>>,
+    int8_copy: Option<OnceLock<Option<Int8Copy>>>,
     n: usize,
     k: usize,
     /// What the weights are packed for.
@@ -111,12 +69,12 @@ enum Storage {
 impl Matrix {
     /// Prepares one matrix, or several of equal width stacked by rows (`q`, `k`, `v` in one product).
     ///
-    /// Weights of type Q8_0, Q4_0, Q4_K, F32, F16 and BF16 are copied into the layout that products read, and the file's pages
-    /// released; other types, and parts of different types, stay as they are.
+    /// Weights of type Q8_0, Q4_0, Q4_K, F32, F16 and BF16 are copied into the layout that products read, and the
+    /// file's pages released; other types, and parts of different types, stay as they are.
     ///
     /// # Errors
-    /// Where widths differ, a tensor's size does not match its shape, the scale of a block is not finite, or there is not
-    /// enough memory.
+    /// Where widths differ, a tensor's size does not match its shape, the scale of a block is not finite, or there is
+    /// not enough memory.
     ///
     /// # Panics
     /// If there are no parts.
@@ -137,14 +95,14 @@ impl Matrix {
             Some(matrix) => {
                 let mut matrix = matrix.filled(kernels, parts)?;
                 if purpose == Purpose::Argmax && is_large(matrix.n, matrix.k) {
-                    matrix.coarse = Some(OnceLock::new());
+                    matrix.int8_copy = Some(OnceLock::new());
                 }
                 Ok(matrix)
             }
             None => {
                 let (n, k) = Matrix::shape(parts)?;
                 let storage = Storage::Encoded(parts.iter().map(|&part| part.clone()).collect());
-                Ok(Matrix { storage, coarse: None, n, k, isa: kernels.isa() })
+                Ok(Matrix { storage, int8_copy: None, n, k, isa: kernels.isa() })
             }
         }
     }
@@ -185,19 +143,19 @@ impl Matrix {
     /// Makes the int8 copy of weights of floats, however few they are.
     #[cfg(test)]
     pub(super) fn copy(&mut self, kernels: Kernels) {
-        self.coarse = Some(OnceLock::new());
-        self.int8_copy(kernels);
+        self.int8_copy = Some(OnceLock::new());
+        self.wanted_copy(kernels);
     }
 
-    /// The int8 copy of weights of floats, made when it is first wanted: most uses of a model never do. Where there is no
-    /// memory for it, there is none, and all products are computed.
-    fn int8_copy(&self, kernels: Kernels) -> Option<&Coarse> {
+    /// The int8 copy of weights of floats, made when it is first wanted: most uses of a model never do. Where there is
+    /// no memory for it, there is none, and all products are computed.
+    fn wanted_copy(&self, kernels: Kernels) -> Option<&Int8Copy> {
         let (n, k) = (self.n, self.k);
-        let cell = self.coarse.as_ref().filter(|_| k.is_multiple_of(BLOCK))?;
+        let cell = self.int8_copy.as_ref().filter(|_| k.is_multiple_of(BLOCK))?;
         match &self.storage {
-            Storage::F32(w) => cell.get_or_init(|| coarse::copy_f32(kernels, w, n, k).ok()),
-            Storage::F16(w) => cell.get_or_init(|| coarse::copy_f16(kernels, w, n, k).ok()),
-            Storage::BF16(w) => cell.get_or_init(|| coarse::copy_bf16(kernels, w, n, k).ok()),
+            Storage::F32(w) => cell.get_or_init(|| int8_copy::copy_f32(kernels, w, n, k).ok()),
+            Storage::F16(w) => cell.get_or_init(|| int8_copy::copy_f16(kernels, w, n, k).ok()),
+            Storage::BF16(w) => cell.get_or_init(|| int8_copy::copy_bf16(kernels, w, n, k).ok()),
             _ => return None,
         }
         .as_ref()
@@ -220,12 +178,12 @@ impl Matrix {
             DType::Q8_0 => Storage::Q8(Q8::zeroed(n, k)?),
             DType::Q4_0 => Storage::Q4(Q4::zeroed(n, k)?),
             DType::Q4_K => Storage::Q4K(Q4K::zeroed(n, k)?),
-            DType::F32 => Storage::F32(packed::zeroed_pairs(n, k)?),
-            DType::F16 => Storage::F16(packed::zeroed_pairs(n, k)?),
-            DType::BF16 => Storage::BF16(packed::zeroed_pairs(n, k)?),
+            DType::F32 => Storage::F32(zeroed_pairs(n, k)?),
+            DType::F16 => Storage::F16(zeroed_pairs(n, k)?),
+            DType::BF16 => Storage::BF16(zeroed_pairs(n, k)?),
             _ => return Ok(None),
         };
-        Ok(Some(Matrix { storage, coarse: None, n, k, isa: kernels.isa() }))
+        Ok(Some(Matrix { storage, int8_copy: None, n, k, isa: kernels.isa() }))
     }
 
     /// Int8 weights in two planes, however few they are.
@@ -233,7 +191,7 @@ impl Matrix {
     pub(super) fn in_planes(kernels: Kernels, part: &Tensor) -> Result<Matrix> {
         let (n, k) = (part.rows(), part.columns());
         let storage = Storage::Planes(Planes::zeroed(n, k)?);
-        Matrix { storage, coarse: None, n, k, isa: kernels.isa() }.filled(kernels, &[part])
+        Matrix { storage, int8_copy: None, n, k, isa: kernels.isa() }.filled(kernels, &[part])
     }
 
     /// A matrix of this shape without weights: it must not be used.
@@ -242,7 +200,7 @@ impl Matrix {
     /// Where widths differ.
     pub(crate) fn absent(kernels: Kernels, parts: &[&Tensor]) -> Result<Matrix> {
         let (n, k) = Matrix::shape(parts)?;
-        Ok(Matrix { storage: Storage::Encoded(Vec::new()), coarse: None, n, k, isa: kernels.isa() })
+        Ok(Matrix { storage: Storage::Encoded(Vec::new()), int8_copy: None, n, k, isa: kernels.isa() })
     }
 
     /// Sets row `i`, from `bytes` of row `index` of a tensor.
@@ -259,15 +217,15 @@ impl Matrix {
     ) -> Result<()> {
         let k = self.k;
         let row = Row { tensor, index, bytes };
-        let layout = kernels.layout();
+        let layout = pack::layout(kernels);
         match &mut self.storage {
             Storage::Q8(w) => w.set_row(i, k, row, layout)?,
             Storage::Planes(w) => w.set_row(i, k, row, layout)?,
             Storage::Q4(w) => w.set_row(i, k, row, layout)?,
             Storage::Q4K(w) => w.set_row(i, k, row, layout)?,
-            Storage::F32(w) => packed::set_pairs(w, i, k, bytes),
-            Storage::F16(w) => packed::set_pairs(w, i, k, bytes),
-            Storage::BF16(w) => packed::set_pairs(w, i, k, bytes),
+            Storage::F32(w) => set_pairs(w, i, k, bytes),
+            Storage::F16(w) => set_pairs(w, i, k, bytes),
+            Storage::BF16(w) => set_pairs(w, i, k, bytes),
             Storage::Encoded(_) => unreachable!("a matrix made by zeroed"),
         }
         Ok(())
@@ -283,7 +241,7 @@ impl Matrix {
     /// # Panics
     /// If [`Matrix::has_rows`] is false.
     pub(crate) fn row(&self, kernels: Kernels, i: usize, out: &mut [f32]) {
-        let layout = kernels.layout();
+        let layout = pack::layout(kernels);
         match &self.storage {
             Storage::Q8(w) => {
                 for (block, out) in out.chunks_exact_mut(BLOCK).enumerate() {
@@ -335,43 +293,43 @@ impl Matrix {
         let mut y = Columns::new(y, n);
         match &self.storage {
             Storage::Q8(w) => {
-                activations::quantize(kernels, x, k, Start::Int8, activations);
+                quantize(kernels, x, k, Start::Int8, activations);
                 let work = |y: &mut Columns<'_>, _| product::q8(kernels, w, activations, k / BLOCK, y);
                 divide(threads, sizes::product([m, k]), n, LANES, &y, &work);
             }
             Storage::Planes(w) => {
-                activations::quantize(kernels, x, k, Start::Int8, activations);
-                let work = |y: &mut Columns<'_>, _| planes::planes(kernels, w, activations, k / BLOCK, y);
+                quantize(kernels, x, k, Start::Int8, activations);
+                let work = |y: &mut Columns<'_>, _| product::planes::planes(kernels, w, activations, k / BLOCK, y);
                 divide(threads, sizes::product([m, k]), n, LANES, &y, &work);
             }
             Storage::Q4(w) => {
-                activations::quantize(kernels, x, k, Start::Nibbles, activations);
-                let work = |y: &mut Columns<'_>, _| nibbles::q4(kernels, w, activations, k / BLOCK, y);
+                quantize(kernels, x, k, Start::Nibbles, activations);
+                let work = |y: &mut Columns<'_>, _| product::nibbles::q4(kernels, w, activations, k / BLOCK, y);
                 divide(threads, sizes::product([m, k]), n, LANES, &y, &work);
             }
             Storage::Q4K(w) => {
-                activations::quantize(kernels, x, k, Start::Sum, activations);
-                let work = |y: &mut Columns<'_>, _| nibbles::q4_k(kernels, w, activations, k / BLOCK, y);
+                quantize(kernels, x, k, Start::Sum, activations);
+                let work = |y: &mut Columns<'_>, _| product::nibbles::q4_k(kernels, w, activations, k / BLOCK, y);
                 divide(threads, sizes::product([m, k]), n, LANES, &y, &work);
             }
             Storage::F32(w) => {
                 let x = tiled(kernels, x, m, tiles);
                 let work = |y: &mut Columns<'_>, thread| {
-                    product::plain_f32(kernels, w, x, k, y, &mut own(scratch, thread).wide);
+                    floats::plain_f32(kernels, w, x, k, y, &mut own(scratch, thread).wide);
                 };
                 divide(threads, sizes::product([m, k]), n, 2 * LANES, &y, &work);
             }
             Storage::F16(w) => {
                 let x = tiled(kernels, x, m, tiles);
                 let work = |y: &mut Columns<'_>, thread| {
-                    product::plain_f16(kernels, w, x, k, y, &mut own(scratch, thread).wide);
+                    floats::plain_f16(kernels, w, x, k, y, &mut own(scratch, thread).wide);
                 };
                 divide(threads, sizes::product([m, k]), n, 2 * LANES, &y, &work);
             }
             Storage::BF16(w) => {
                 let x = tiled(kernels, x, m, tiles);
                 let work = |y: &mut Columns<'_>, thread| {
-                    product::plain_bf16(kernels, w, x, k, y, &mut own(scratch, thread).wide);
+                    floats::plain_bf16(kernels, w, x, k, y, &mut own(scratch, thread).wide);
                 };
                 divide(threads, sizes::product([m, k]), n, 2 * LANES, &y, &work);
             }
@@ -390,14 +348,15 @@ impl Matrix {
                             wide[lane] = value;
                         }
                     }
-                    product::panel(kernels, &wide[..k], x, &mut y, column);
+                    floats::panel(kernels, &wide[..k], x, &mut y, column);
                 }
             }
         }
     }
 
-    /// The index of the largest value of `x W^T` for a single row, among those not in `except`: the same as if the product
-    /// had been computed by [`Matrix::multiply`], the lowest one on ties, `None` where all are NaN. `y` `[n]` is scratch.
+    /// The index of the largest value of `x W^T` for a single row, among those not in `except`: the same as if the
+    /// product had been computed by [`Matrix::multiply`], the lowest one on ties, `None` where all are NaN. `y` `[n]`
+    /// is scratch.
     ///
     /// # Panics
     /// As [`Matrix::multiply`], and if `except` names a row that is not there.
@@ -415,8 +374,8 @@ impl Matrix {
             assert!(x.len() == self.k && y.len() == self.n, "x is [k] and y is [n]");
             assert_eq!(kernels.isa(), self.isa, "a matrix is used with the kernels it was prepared for");
             let Workspace { threads, activations, .. } = workspace;
-            activations::quantize(kernels, x, self.k, Start::Sum, activations);
-            let length = planes::length(activations);
+            quantize(kernels, x, self.k, Start::Sum, activations);
+            let length = argmax::length(activations);
             // Without a length there are no bounds.
             if length.is_finite() {
                 let work = |y: &mut Columns<'_>, _| planes::bounds(kernels, w, activations, length, y);
@@ -425,36 +384,36 @@ impl Matrix {
                 return planes::largest(kernels, w, activations, y);
             }
         }
-        if let Some(copy) = self.int8_copy(kernels)
+        if let Some(copy) = self.wanted_copy(kernels)
             && copy.bounded()
         {
             assert!(x.len() == self.k && y.len() == self.n, "x is [k] and y is [n]");
             assert_eq!(kernels.isa(), self.isa, "a matrix is used with the kernels it was prepared for");
             let Workspace { threads, activations, row, .. } = workspace;
             copy.balance(x, row);
-            activations::quantize(kernels, row, self.k, Start::Int8, activations);
-            if let Some(lengths) = coarse::lengths(row, activations) {
-                let work = |y: &mut Columns<'_>, _| coarse::bounds(kernels, copy, activations, lengths, y);
+            quantize(kernels, row, self.k, Start::Int8, activations);
+            if let Some(lengths) = int8_copy::lengths(row, activations) {
+                let work = |y: &mut Columns<'_>, _| int8_copy::bounds(kernels, copy, activations, lengths, y);
                 divide(threads, self.k, self.n, LANES, &Columns::new(y, self.n), &work);
                 except.iter().for_each(|&id| y[id as usize] = f32::NEG_INFINITY);
                 return match &self.storage {
-                    Storage::F32(w) => coarse::largest_f32(kernels, copy, w, x, y),
-                    Storage::F16(w) => coarse::largest_f16(kernels, copy, w, x, y),
-                    Storage::BF16(w) => coarse::largest_bf16(kernels, copy, w, x, y),
+                    Storage::F32(w) => int8_copy::largest_f32(kernels, copy, w, x, y),
+                    Storage::F16(w) => int8_copy::largest_f16(kernels, copy, w, x, y),
+                    Storage::BF16(w) => int8_copy::largest_bf16(kernels, copy, w, x, y),
                     _ => unreachable!("only weights of floats have a copy"),
                 };
             }
         }
         self.multiply(kernels, x, 1, y, workspace);
         except.iter().for_each(|&id| y[id as usize] = f32::NEG_INFINITY);
-        kernels.argmax(y)
+        rows::argmax(kernels, y)
     }
 
     /// Bytes that [`Matrix::argmax`] reads at least.
     pub fn argmax_bytes(&self) -> usize {
-        match (&self.storage, self.coarse.as_ref().and_then(OnceLock::get)) {
-            (_, Some(Some(coarse))) => coarse.bytes(),
-            (Storage::Planes(w), _) => w.coarse_bytes(),
+        match (&self.storage, self.int8_copy.as_ref().and_then(OnceLock::get)) {
+            (_, Some(Some(copy))) => copy.bytes(),
+            (Storage::Planes(w), _) => w.upper_bytes(),
             _ => self.bytes(),
         }
     }
@@ -479,7 +438,7 @@ fn tiled<'a>(kernels: Kernels, x: &'a [f32], m: usize, buffer: &'a mut Vec<f32>)
     if m <= 1 {
         return x;
     }
-    product::tile_rows(kernels, x, x.len() / m, buffer);
+    floats::tile_rows(kernels, x, x.len() / m, buffer);
     buffer
 }
 

@@ -75,8 +75,8 @@ impl<T: Zeroable> std::ops::Deref for Table<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: the memory is aligned, holds `len` values, no more than isize::MAX bytes, that are initialised (zero or
-        // written since), and no other table shares it.
+        // SAFETY: the memory is aligned, holds `len` values, no more than isize::MAX bytes, that are initialised (zero
+        // or written since), and no other table shares it.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
 }
@@ -174,9 +174,9 @@ mod huge {
     const HUGE_PAGE: usize = 2 << 20;
     /// Address space of a mapping that small matrices share. What is never written takes no memory.
     const SHARED: usize = 32 << 20;
-    /// From this many bytes on, mappings are asked to be of huge pages, and memory of a session's own has a mapping of its
-    /// own. Clearing a huge page of which less is used would cost more than it saves; and address space is limited, so
-    /// ten thousand short texts must not take two pages of it each.
+    /// From this many bytes on, mappings are asked to be of huge pages, and memory of a session's own has a mapping of
+    /// its own. Clearing a huge page of which less is used would cost more than it saves; and address space is limited,
+    /// so ten thousand short texts must not take two pages of it each.
     const LARGE: usize = HUGE_PAGE / 2;
 
     /// What holds a table's bytes.

@@ -3,10 +3,18 @@
 //! Sums run in sixteen lanes (value i goes to lane i mod 16, in order) that [`Simd::sum`] adds as a tree; a last
 //! partial vector is filled up with the value that changes nothing.
 
-use super::Kernels;
+use super::isa::dispatch;
 use super::math;
 use super::simd::{LANES, Simd};
-use crate::config::Activation;
+
+/// The non-linearity of the feed-forward layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    Relu,
+    /// The tanh form of GELU (`gelu_new`), which is what "gated-gelu" means in T5 1.1; not the erf form.
+    GeluNew,
+    Silu,
+}
 
 /// The first `LANES` or fewer values of `x`, filled up with `fill`.
 #[inline(always)]
@@ -196,15 +204,15 @@ pub(crate) fn argmax_in<V: Simd>(v: V, x: &[f32]) -> Option<usize> {
     x[start..].iter().position(|&x| x == max).map(|i| start + i)
 }
 
-super::dispatch!(pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) = rms_norm_in);
-super::dispatch!(pub(super) fn add(x: &mut [f32], y: &[f32]) = add_in);
-super::dispatch!(pub(super) fn scale(x: &mut [f32], factor: f32) = scale_in);
-super::dispatch!(pub(super) fn axpy(factor: f32, x: &[f32], out: &mut [f32]) = axpy_in);
-super::dispatch!(pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 = dot_in);
-super::dispatch!(pub(super) fn activate(activation: Activation, x: &[f32], out: &mut [f32]) = activate_in);
-super::dispatch!(
+dispatch!(pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) = rms_norm_in);
+dispatch!(pub(super) fn add(x: &mut [f32], y: &[f32]) = add_in);
+dispatch!(pub(super) fn scale(x: &mut [f32], factor: f32) = scale_in);
+dispatch!(pub(super) fn axpy(factor: f32, x: &[f32], out: &mut [f32]) = axpy_in);
+dispatch!(pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 = dot_in);
+dispatch!(pub(super) fn activate(activation: Activation, x: &[f32], out: &mut [f32]) = activate_in);
+dispatch!(
     pub(super) fn activate_gated(activation: Activation, x: &[f32], f: usize, out: &mut [f32]) = activate_gated_in
 );
-super::dispatch!(pub(super) fn softmax(scores: &mut [f32]) = softmax_in);
-super::dispatch!(pub(super) fn log_sum_exp(x: &[f32]) -> f32 = log_sum_exp_in);
-super::dispatch!(pub(super) fn argmax(x: &[f32]) -> Option<usize> = argmax_in);
+dispatch!(pub(super) fn softmax(scores: &mut [f32]) = softmax_in);
+dispatch!(pub(super) fn log_sum_exp(x: &[f32]) -> f32 = log_sum_exp_in);
+dispatch!(pub(super) fn argmax(x: &[f32]) -> Option<usize> = argmax_in);

@@ -1,5 +1,6 @@
 //! Sizes of what callers give and of what is made for them. Extents come from callers, and safe code may name any: here
-//! they are multiplied, nowhere else, and what does not fit becomes `usize::MAX`, which no slice has and no memory holds.
+//! they are multiplied, nowhere else, and what does not fit becomes `usize::MAX`, which no slice has and no memory
+//! holds.
 
 /// The product of extents, `usize::MAX` where that is too large.
 pub(crate) fn product<const N: usize>(extents: [usize; N]) -> usize {

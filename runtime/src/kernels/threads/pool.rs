@@ -6,7 +6,11 @@ use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::Duration;
 
-use super::system::{self, Instant, Running};
+#[cfg(not(target_family = "wasm"))]
+use super::native as system;
+#[cfg(target_family = "wasm")]
+use super::workers as system;
+use system::{Instant, Running};
 
 type Work<'a> = &'a (dyn Fn(usize, usize) + Sync);
 

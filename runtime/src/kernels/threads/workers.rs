@@ -1,7 +1,7 @@
 //! Threads and time where only the host can start threads: in WebAssembly.
 //!
-//! The host starts workers over the same memory. Each registers with [`enter`] and then waits in [`serve`] for work, for
-//! as long as the program runs. A thread begins by handing its work to one that waits, and ends by returning there.
+//! The host starts workers over the same memory. Each registers with [`enter`] and then waits in [`serve`] for work,
+//! for as long as the program runs. A thread begins by handing its work to one that waits, and ends by returning there.
 
 use std::ops::Add;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -12,26 +12,21 @@
 //! Only rows whose upper bound reaches the best exact product so far are multiplied exactly, with the bits that the
 //! full product has; so the index of the largest is the same as if all had been.
 
-use super::Kernels;
-use super::activations::{Activations, BLOCK};
-use super::argmax::{Groups, Usefulness, largest_in};
-use super::memory::{Table, Zeroable};
-use super::nibbles::{octet, set_octet};
-use super::packed::{Layout, Row};
-use super::product::{Blocks, Columns, blocks_in, next_group, scaled_tile, starts_at};
-use super::simd::{F16, LANES, Simd, Steps, WeightStep, f16_to_f32};
-use super::sizes::product;
+use super::Row;
 use crate::error::Result;
+use crate::kernels::argmax::Usefulness;
+use crate::kernels::dot::{Dot, Steps};
+use crate::kernels::layout::{BLOCK, Layout, NIBBLE_STEPS, Order, WeightStep, octet, set_octet};
+use crate::kernels::memory::{Table, Zeroable};
+use crate::kernels::simd::{F16, LANES, f16_to_f32};
+use crate::kernels::sizes::product;
 use crate::tensor::DType;
-
-/// Pairs of vector steps of one block.
-const PAIRS: usize = BLOCK / 8;
 
 /// Four bits of each weight of one block of 32 values of 16 rows: pair p holds values 8p.. in its low nibbles and
 /// 8p + 4.. in its high ones, or in runs of eight all of 8p.., see [`set_octet`].
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
-pub(crate) struct Plane([WeightStep; PAIRS]);
+pub(crate) struct Plane([WeightStep; NIBBLE_STEPS]);
 
 // SAFETY: 256 bytes, aligned to 64.
 unsafe impl Zeroable for Plane {}
@@ -40,11 +35,11 @@ unsafe impl Zeroable for Plane {}
 impl Steps for Plane {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)] // an iterator leaves sums in memory
-    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[V::Block; M]) {
+    fn dot<V: Dot, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[V::Block; M]) {
         for i in 0..M {
             // Two chains of sums: one alone waits for its own last addition.
             let mut chains = [v.splat_i32(0); 2];
-            for pair in 0..PAIRS {
+            for pair in 0..NIBBLE_STEPS {
                 let [first, second] = v.nibbles(&self.0[pair]);
                 chains[0] = v.dot_nibbles(chains[0], first, v.activations(values, i, 2 * pair));
                 chains[1] = v.dot_nibbles(chains[1], second, v.activations(values, i, 2 * pair + 1));
@@ -54,7 +49,7 @@ impl Steps for Plane {
     }
 
     #[inline(always)]
-    fn pair<V: Simd>(&self, v: V, pair: usize) -> [V::W; 2] {
+    fn pair<V: Dot>(&self, v: V, pair: usize) -> [V::W; 2] {
         v.nibbles(&self.0[pair])
     }
 }
@@ -63,8 +58,8 @@ impl Steps for Plane {
 impl Steps for (&Plane, &Plane) {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)] // an iterator leaves sums in memory
-    fn dot<V: Simd, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[V::Block; M]) {
-        for pair in 0..PAIRS {
+    fn dot<V: Dot, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[V::Block; M]) {
+        for pair in 0..NIBBLE_STEPS {
             let [first, second] = self.pair(v, pair);
             for i in 0..M {
                 sums[i] = v.dot(sums[i], first, v.activations(values, i, 2 * pair));
@@ -74,20 +69,20 @@ impl Steps for (&Plane, &Plane) {
     }
 
     #[inline(always)]
-    fn pair<V: Simd>(&self, v: V, pair: usize) -> [V::W; 2] {
+    fn pair<V: Dot>(&self, v: V, pair: usize) -> [V::W; 2] {
         v.join(&self.0.0[pair], &self.1.0[pair])
     }
 }
 
 /// Q8_0 weights, `[groups, blocks]`; the last group is filled up with rows of scale zero.
 pub(crate) struct Planes {
-    upper: Table<Plane>,
-    lower: Table<Plane>,
+    pub(crate) upper: Table<Plane>,
+    pub(crate) lower: Table<Plane>,
     /// `[groups, blocks, 16]`
-    scales: Table<[F16; LANES]>,
+    pub(crate) scales: Table<[F16; LANES]>,
     /// For each row what |x| is multiplied by for the bound, `[groups, 16]`.
-    errors: Table<[f32; LANES]>,
-    usefulness: Usefulness,
+    pub(crate) errors: Table<[f32; LANES]>,
+    pub(crate) usefulness: Usefulness,
 }
 
 impl Planes {
@@ -135,7 +130,7 @@ impl Planes {
             let steps: &[[[u8; 4]; 2]] = unsigned.as_chunks::<4>().0.as_chunks().0;
             for ((upper, lower), steps) in upper.iter_mut().zip(lower).zip(steps) {
                 let [first, second] = steps.map(u32::from_ne_bytes);
-                if layout.octets {
+                if layout.order == Order::Eights {
                     set_octet(upper, lane, [first >> 4, second >> 4]);
                     set_octet(lower, lane, [first, second]);
                     continue;
@@ -161,7 +156,7 @@ impl Planes {
         bytes[..2].copy_from_slice(&self.scales[at][lane].0.to_le_bytes());
         let steps: &mut [[[u8; 4]; 2]] = bytes[2..].as_chunks_mut::<4>().0.as_chunks_mut().0;
         for (steps, (upper, lower)) in steps.iter_mut().zip(self.upper[at].0.iter().zip(&self.lower[at].0)) {
-            let pair = if layout.octets {
+            let pair = if layout.order == Order::Eights {
                 let (upper, lower) = (octet(upper, lane), octet(lower, lane));
                 [upper[0] << 4 | lower[0], upper[1] << 4 | lower[1]]
             } else {
@@ -180,96 +175,7 @@ impl Planes {
     }
 
     /// Bytes that the bounds of a single row read.
-    pub(crate) fn coarse_bytes(&self) -> usize {
+    pub(crate) fn upper_bytes(&self) -> usize {
         size_of_val(&self.upper[..]) + size_of_val(&self.scales[..]) + size_of_val(&self.errors[..])
     }
 }
-
-/// The full product, with the bits that [`super::packed::Q8`] gives. Activations start as its do.
-impl Blocks for Planes {
-    #[inline(always)]
-    fn tile<V: Simd, const M: usize>(
-        &self,
-        v: V,
-        group: usize,
-        a: &Activations,
-        blocks: usize,
-        row: usize,
-        y: &mut Columns<'_>,
-    ) {
-        let range = group * blocks..(group + 1) * blocks;
-        let weights = self.upper[range.clone()].iter().zip(&self.lower[range.clone()]);
-        let weight_scales = &self.scales[range];
-        let ahead = [&self.upper, &self.lower].map(|plane| next_group::<V, M, _>(plane, group, blocks, row));
-        scaled_tile::<V, _, _, 2, M>(v, weights, weight_scales, ahead, starts_at::<V>(), a, (group, row), y);
-    }
-}
-
-/// |x| of one row of quantised activations, rounded up.
-pub(crate) fn length(a: &Activations) -> f32 {
-    let mut sum = 0.0;
-    for (values, &scale) in a.values.iter().zip(&a.scales) {
-        let squares: i32 = values.iter().map(|&value| i32::from(value).pow(2)).sum();
-        sum += f64::from(scale).powi(2) * f64::from(squares);
-    }
-    (sum.sqrt() * 1.000_001) as f32
-}
-
-/// `Σ n a` of a block.
-#[inline(always)]
-fn dot_plane<V: Simd>(v: V, plane: &Plane, values: &V::Block) -> V::I {
-    let mut sums = [v.splat_i32(0)];
-    v.dot_block(&mut sums, plane, std::array::from_ref(values));
-    sums[0]
-}
-
-/// Upper bounds of the products of one row of activations of length `length`, which start from Σ a.
-#[inline(always)]
-fn bounds_in<V: Simd>(v: V, w: &Planes, a: &Activations, length: f32, y: &mut Columns<'_>) {
-    let blocks = a.scales.len();
-    for group in y.groups() {
-        let range = group * blocks..(group + 1) * blocks;
-        let mut out = v.splat(0.0);
-        let activations = V::blocks(a).iter().zip(&a.scales).zip(&a.starts);
-        for ((upper, d), ((values, &scale), &start)) in
-            w.upper[range.clone()].iter().zip(&w.scales[range]).zip(activations)
-        {
-            let sums = v.add_i32(v.shift_left::<4>(dot_plane(v, upper, values)), v.splat_i32(-120 * start));
-            out = v.add(out, v.mul(v.to_f32(sums), v.mul(v.load_finite(d), v.splat(scale))));
-        }
-        y.store(v, v.add(out, v.mul(v.load(&w.errors[group]), v.splat(length))), 0, group * LANES);
-    }
-}
-
-/// Weights and one row of activations, which start from Σ a.
-struct Exact<'a>(&'a Planes, &'a Activations);
-
-impl Groups for Exact<'_> {
-    #[inline(always)]
-    fn products<V: Simd>(&self, v: V, group: usize, products: &mut [f32; LANES]) {
-        let &Exact(w, a) = self;
-        let blocks = a.scales.len();
-        let range = group * blocks..(group + 1) * blocks;
-        let mut out = v.splat(0.0);
-        let weights = w.upper[range.clone()].iter().zip(&w.lower[range.clone()]).zip(&w.scales[range]);
-        let activations = V::blocks(a).iter().zip(&a.scales).zip(&a.starts);
-        for (((upper, lower), d), ((values, &scale), &start)) in weights.zip(activations) {
-            let upper = v.shift_left::<4>(dot_plane(v, upper, values));
-            let sums = v.add_i32(v.add_i32(upper, dot_plane(v, lower, values)), v.splat_i32(-128 * start));
-            out = v.add(out, v.mul(v.to_f32(sums), v.mul(v.load_finite(d), v.splat(scale))));
-        }
-        v.store(out, products);
-    }
-}
-
-/// The index of the largest product, the lowest one on ties.
-#[inline(always)]
-fn largest_of<V: Simd>(v: V, w: &Planes, a: &Activations, bounds: &[f32]) -> Option<usize> {
-    largest_in(v, &Exact(w, a), &w.usefulness, bounds)
-}
-
-super::dispatch!(pub(super) fn planes(w: &Planes, a: &Activations, blocks: usize, y: &mut Columns<'_>) = blocks_in);
-super::dispatch!(pub(super) fn bounds(w: &Planes, a: &Activations, length: f32, y: &mut Columns<'_>) = bounds_in);
-super::dispatch!(
-    pub(super) fn largest(w: &Planes, a: &Activations, bounds: &[f32]) -> Option<usize> = largest_of
-);

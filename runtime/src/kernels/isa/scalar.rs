@@ -1,7 +1,9 @@
 //! The specification of the vocabulary, in plain Rust; it runs everywhere.
 
-use super::activations::{Activations, BLOCK};
-use super::simd::{BF16, F16, LANES, Pairs, Simd, WeightStep, f16_to_f32, tree_sum};
+use crate::kernels::activations::Activations;
+use crate::kernels::dot::{Dot, Pairs};
+use crate::kernels::layout::{BLOCK, Layout, Order, WeightStep};
+use crate::kernels::simd::{BF16, F16, LANES, Simd, f16_to_f32, tree_sum};
 
 /// Available on every machine.
 #[derive(Clone, Copy)]
@@ -15,12 +17,7 @@ fn map<A: Copy, B: Copy, R>(a: [A; LANES], b: [B; LANES], f: impl Fn(A, B) -> R)
 impl Simd for Scalar {
     type F = [f32; LANES];
     type I = [i32; LANES];
-    type W = [[i8; 4]; LANES];
-    type A = [i8; 4];
-    type P = [[i16; 2]; LANES];
-    type Block = [i8; BLOCK];
 
-    const ROWS_Q8: usize = 2;
     const ROWS_F32: usize = 4;
 
     #[inline(always)]
@@ -137,6 +134,16 @@ impl Simd for Scalar {
     fn sum_i32(self, a: Self::I) -> i32 {
         a.into_iter().fold(0, i32::wrapping_add)
     }
+}
+
+impl Dot for Scalar {
+    type W = [[i8; 4]; LANES];
+    type A = [i8; 4];
+    type P = [[i16; 2]; LANES];
+    type Block = [i8; BLOCK];
+
+    const LAYOUT: Layout = Layout { order: Order::Fours, flip: 0 };
+    const ROWS_Q8: usize = 2;
 
     #[inline(always)]
     fn store_i8(self, a: Self::I, out: &mut [i8; LANES]) {

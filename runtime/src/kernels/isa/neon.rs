@@ -1,6 +1,6 @@
 //! AArch64: four registers for sixteen lanes. Three ways of int8 products give the same sums: [`Neon`] through 16-bit
-//! products, which every AArch64 processor can, [`Dotprod`] through the dot product instruction of ARMv8.2, and [`I8mm`]
-//! through the matrix product instruction of ARMv8.6.
+//! products, which every AArch64 processor can, [`Dotprod`] through the dot product instruction of ARMv8.2, and
+//! [`super::i8mm`] through the matrix product instruction of ARMv8.6.
 //!
 //! Three instructions are written as assembly: half precision, the dot product and the matrix product have no stable
 //! intrinsics yet.
@@ -8,8 +8,10 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::activations::{Activations, BLOCK};
-use super::simd::{BF16, F16, LANES, Pairs, Simd, Steps, WeightStep, four};
+use crate::kernels::activations::Activations;
+use crate::kernels::dot::{Dot, Pairs, four};
+use crate::kernels::layout::{BLOCK, Layout, Order, WeightStep};
+use crate::kernels::simd::{BF16, F16, LANES, Simd};
 
 /// Any AArch64 processor.
 #[derive(Clone, Copy)]
@@ -33,27 +35,9 @@ pub(crate) fn detected() -> bool {
     std::arch::is_aarch64_feature_detected!("dotprod")
 }
 
-/// Proof that the processor has the matrix product instruction, and that of dot products.
-#[derive(Clone, Copy)]
-pub(crate) struct I8mm(());
-
-impl I8mm {
-    /// # Safety
-    /// [`detected_i8mm`] must have returned true.
-    #[inline(always)]
-    pub(crate) unsafe fn assume() -> I8mm {
-        I8mm(())
-    }
-}
-
-/// Whether the processor has the matrix product instruction, and that of dot products.
-pub(crate) fn detected_i8mm() -> bool {
-    detected() && std::arch::is_aarch64_feature_detected!("i8mm")
-}
-
-type F = [float32x4_t; 4];
-type I = [int32x4_t; 4];
-type W = [int8x16_t; 4];
+pub(super) type F = [float32x4_t; 4];
+pub(super) type I = [int32x4_t; 4];
+pub(super) type W = [int8x16_t; 4];
 
 /// One operation of two vectors on all four.
 macro_rules! each {
@@ -67,7 +51,7 @@ macro_rules! each {
 
 /// Four halves as f32.
 #[inline(always)]
-fn widen_f16(x: uint16x4_t) -> float32x4_t {
+pub(super) fn widen_f16(x: uint16x4_t) -> float32x4_t {
     let wide: float32x4_t;
     // SAFETY: an instruction of every AArch64 processor, between registers.
     unsafe {
@@ -96,23 +80,9 @@ unsafe fn sdot(mut sums: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
 /// # Safety
 /// The processor must have the dot product instruction.
 #[inline(always)]
-unsafe fn sdot_16(sums: I, w: W, a: int8x16_t) -> I {
+pub(super) unsafe fn sdot_16(sums: I, w: W, a: int8x16_t) -> I {
     // SAFETY: the caller vouches for the instruction.
     unsafe { [sdot(sums[0], w[0], a), sdot(sums[1], w[1], a), sdot(sums[2], w[2], a), sdot(sums[3], w[3], a)] }
-}
-
-/// `sums[lane][row] += w[lane, ..8] · a[row, ..8]` of two lanes and two rows.
-///
-/// # Safety
-/// The processor must have the matrix product instruction.
-#[inline(always)]
-unsafe fn smmla(mut sums: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
-    // SAFETY: as for the dot product.
-    unsafe {
-        asm!(".arch_extension i8mm", "smmla {0:v}.4s, {1:v}.16b, {2:v}.16b", inout(vreg) sums, in(vreg) w, in(vreg) a,
-            options(pure, nomem, nostack, preserves_flags));
-    }
-    sums
 }
 
 /// The same as [`sdot`] by 16-bit products, of which two fit 32 bits easily.
@@ -128,39 +98,36 @@ fn dot_by_16_bits(sums: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
 
 /// Four sums of two products each.
 #[inline(always)]
-fn multiply_pairs(a: int16x8_t, b: int16x8_t) -> int32x4_t {
+pub(super) fn multiply_pairs(a: int16x8_t, b: int16x8_t) -> int32x4_t {
     // SAFETY: instructions of every AArch64 processor, between registers.
     unsafe { vpaddq_s32(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_high_s16(a, b)) }
 }
 
-/// The operations that both share. SAFETY of every unsafe block: NEON is part of the target's baseline, and loads and
-/// stores go through references to arrays of exactly the size they touch.
-macro_rules! shared {
+/// [`Simd`], which all three implement alike.
+macro_rules! shared_simd {
     () => {
         type F = F;
         type I = I;
-        type W = W;
-        type P = [int16x8_t; 4];
-        type A = int8x16_t;
-        type Block = [i8; BLOCK];
 
-        const ROWS_Q8: usize = 2;
         const ROWS_F32: usize = 6;
 
         #[inline(always)]
         fn splat(self, x: f32) -> F {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe { [vdupq_n_f32(x); 4] }
         }
 
         #[inline(always)]
         fn load(self, x: &[f32; LANES]) -> F {
             let x = x.as_ptr();
+            // SAFETY: instructions of every AArch64 processor, and as many bytes are there as are read.
             unsafe { [vld1q_f32(x), vld1q_f32(x.add(4)), vld1q_f32(x.add(8)), vld1q_f32(x.add(12))] }
         }
 
         #[inline(always)]
         fn store(self, x: F, out: &mut [f32; LANES]) {
             let out = out.as_mut_ptr();
+            // SAFETY: instructions of every AArch64 processor, and as many bytes are there as are written.
             unsafe {
                 vst1q_f32(out, x[0]);
                 vst1q_f32(out.add(4), x[1]);
@@ -171,21 +138,25 @@ macro_rules! shared {
 
         #[inline(always)]
         fn add(self, a: F, b: F) -> F {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe { each!(vaddq_f32, a, b) }
         }
 
         #[inline(always)]
         fn sub(self, a: F, b: F) -> F {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe { each!(vsubq_f32, a, b) }
         }
 
         #[inline(always)]
         fn mul(self, a: F, b: F) -> F {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe { each!(vmulq_f32, a, b) }
         }
 
         #[inline(always)]
         fn div(self, a: F, b: F) -> F {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe { each!(vdivq_f32, a, b) }
         }
 
@@ -197,6 +168,7 @@ macro_rules! shared {
 
         #[inline(always)]
         fn select_less(self, a: F, b: F, x: F, y: F) -> F {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe {
                 [
                     vbslq_f32(vcltq_f32(a[0], b[0]), x[0], y[0]),
@@ -210,6 +182,7 @@ macro_rules! shared {
         #[inline(always)]
         fn load_f16(self, x: &[F16; LANES]) -> F {
             let x = x.as_ptr().cast::<u16>();
+            // SAFETY: instructions of every AArch64 processor, and as many bytes are there as are read.
             unsafe {
                 [
                     widen_f16(vld1_u16(x)),
@@ -223,6 +196,7 @@ macro_rules! shared {
         #[inline(always)]
         fn load_bf16(self, x: &[BF16; LANES]) -> F {
             let x = x.as_ptr().cast::<u16>();
+            // SAFETY: instructions of every AArch64 processor, and as many bytes are there as are read.
             unsafe {
                 [
                     vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(x))),
@@ -235,6 +209,7 @@ macro_rules! shared {
 
         #[inline(always)]
         fn load_u8(self, x: &[u8; LANES]) -> F {
+            // SAFETY: instructions of every AArch64 processor, and as many bytes are there as are read.
             unsafe {
                 let bytes = vld1q_u8(x.as_ptr());
                 let (low, high) = (vmovl_u8(vget_low_u8(bytes)), vmovl_high_u8(bytes));
@@ -249,6 +224,7 @@ macro_rules! shared {
 
         #[inline(always)]
         fn sum(self, x: F) -> f32 {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe {
                 let x = vaddq_f32(vaddq_f32(x[0], x[2]), vaddq_f32(x[1], x[3]));
                 let x = vadd_f32(vget_low_f32(x), vget_high_f32(x));
@@ -258,26 +234,31 @@ macro_rules! shared {
 
         #[inline(always)]
         fn splat_i32(self, x: i32) -> I {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe { [vdupq_n_s32(x); 4] }
         }
 
         #[inline(always)]
         fn add_i32(self, a: I, b: I) -> I {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe { each!(vaddq_s32, a, b) }
         }
 
         #[inline(always)]
         fn max_i32(self, a: I, b: I) -> I {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe { each!(vmaxq_s32, a, b) }
         }
 
         #[inline(always)]
         fn and_i32(self, a: I, b: I) -> I {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe { each!(vandq_s32, a, b) }
         }
 
         #[inline(always)]
         fn shift_left<const BITS: i32>(self, a: I) -> I {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe {
                 [
                     vshlq_n_s32::<BITS>(a[0]),
@@ -290,31 +271,49 @@ macro_rules! shared {
 
         #[inline(always)]
         fn to_f32(self, a: I) -> F {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe { each!(vcvtq_f32_s32, a) }
         }
 
         #[inline(always)]
         fn bits(self, a: F) -> I {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe { each!(vreinterpretq_s32_f32, a) }
         }
 
         #[inline(always)]
         fn of_bits(self, a: I) -> F {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe { each!(vreinterpretq_f32_s32, a) }
         }
 
         #[inline(always)]
         fn largest_i32(self, a: I) -> i32 {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe { vmaxvq_s32(vmaxq_s32(vmaxq_s32(a[0], a[1]), vmaxq_s32(a[2], a[3]))) }
         }
 
         #[inline(always)]
         fn sum_i32(self, a: I) -> i32 {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe { vaddvq_s32(vaddq_s32(vaddq_s32(a[0], a[1]), vaddq_s32(a[2], a[3]))) }
         }
+    };
+}
+
+/// What all three do alike of [`Dot`].
+macro_rules! shared_dot {
+    () => {
+        type W = W;
+        type P = [int16x8_t; 4];
+        type A = int8x16_t;
+        type Block = [i8; BLOCK];
+
+        const ROWS_Q8: usize = 2;
 
         #[inline(always)]
         fn store_i8(self, a: I, out: &mut [i8; LANES]) {
+            // SAFETY: instructions of every AArch64 processor, and as many bytes are there as are written.
             unsafe {
                 let low = vcombine_s16(vmovn_s32(a[0]), vmovn_s32(a[1]));
                 let high = vcombine_s16(vmovn_s32(a[2]), vmovn_s32(a[3]));
@@ -324,6 +323,7 @@ macro_rules! shared {
 
         #[inline(always)]
         fn store_i16(self, a: I, out: &mut [i16; LANES]) {
+            // SAFETY: instructions of every AArch64 processor, and as many bytes are there as are written.
             unsafe {
                 vst1q_s16(out.as_mut_ptr(), vcombine_s16(vmovn_s32(a[0]), vmovn_s32(a[1])));
                 vst1q_s16(out[8..].as_mut_ptr(), vcombine_s16(vmovn_s32(a[2]), vmovn_s32(a[3])));
@@ -333,11 +333,13 @@ macro_rules! shared {
         #[inline(always)]
         fn load_pairs(self, x: &Pairs) -> [int16x8_t; 4] {
             let x = x.0.as_ptr().cast::<i16>();
+            // SAFETY: instructions of every AArch64 processor, and as many bytes are there as are read.
             unsafe { [vld1q_s16(x), vld1q_s16(x.add(8)), vld1q_s16(x.add(16)), vld1q_s16(x.add(24))] }
         }
 
         #[inline(always)]
         fn splat_pair(self, [a, b]: [i16; 2]) -> [int16x8_t; 4] {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe { [vreinterpretq_s16_s32(vdupq_n_s32(i32::from(b) << 16 | i32::from(a as u16))); 4] }
         }
 
@@ -350,6 +352,7 @@ macro_rules! shared {
         #[inline(always)]
         fn weights(self, x: &WeightStep) -> W {
             let x = x.as_ptr().cast::<i8>();
+            // SAFETY: instructions of every AArch64 processor, and as many bytes are there as are read.
             unsafe { [vld1q_s8(x), vld1q_s8(x.add(16)), vld1q_s8(x.add(32)), vld1q_s8(x.add(48))] }
         }
 
@@ -360,6 +363,7 @@ macro_rules! shared {
 
         #[inline(always)]
         fn activations<const M: usize>(self, tile: &[[i8; BLOCK]; M], row: usize, step: usize) -> int8x16_t {
+            // SAFETY: instructions of every AArch64 processor, between registers.
             unsafe { vreinterpretq_s8_s32(vdupq_n_s32(four(&tile[row], step))) }
         }
 
@@ -367,6 +371,7 @@ macro_rules! shared {
         #[inline(always)]
         fn join(self, upper: &WeightStep, lower: &WeightStep) -> [W; 2] {
             let (upper, lower) = (upper.as_ptr(), lower.as_ptr());
+            // SAFETY: instructions of every AArch64 processor, and as many bytes are there as are read.
             unsafe {
                 let upper =
                     [vld1q_u8(upper), vld1q_u8(upper.add(16)), vld1q_u8(upper.add(32)), vld1q_u8(upper.add(48))];
@@ -393,6 +398,7 @@ macro_rules! shared {
         #[inline(always)]
         fn nibbles(self, x: &WeightStep) -> [W; 2] {
             let x = x.as_ptr();
+            // SAFETY: instructions of every AArch64 processor, and as many bytes are there as are read.
             unsafe {
                 let all = [vld1q_u8(x), vld1q_u8(x.add(16)), vld1q_u8(x.add(32)), vld1q_u8(x.add(48))];
                 let mask = vdupq_n_u8(15);
@@ -410,8 +416,16 @@ macro_rules! shared {
     };
 }
 
+pub(super) use {each, shared_dot, shared_simd};
+
 impl Simd for Neon {
-    shared!();
+    shared_simd!();
+}
+
+impl Dot for Neon {
+    shared_dot!();
+
+    const LAYOUT: Layout = Layout { order: Order::Fours, flip: 0 };
 
     #[inline(always)]
     fn dot(self, sums: I, weights: W, activations: int8x16_t) -> I {
@@ -425,106 +439,17 @@ impl Simd for Neon {
 }
 
 impl Simd for Dotprod {
-    shared!();
+    shared_simd!();
+}
+
+impl Dot for Dotprod {
+    shared_dot!();
+
+    const LAYOUT: Layout = Layout { order: Order::Fours, flip: 0 };
 
     #[inline(always)]
     fn dot(self, sums: I, weights: W, activations: int8x16_t) -> I {
         // SAFETY: a value of `Dotprod` proves that the instruction is there.
         unsafe { sdot_16(sums, weights, activations) }
-    }
-}
-
-/// The matrix product instruction takes eight values of two lanes and of two rows, so weights and activations are packed
-/// in runs of eight. One row meets the same weights through dot products.
-///
-/// For a block of 32 values of 16 lanes the vector instructions are, beside 32 loads of weights and what turns sums into
-/// results,
-///
-/// | | products | of activations | putting sums in order |
-/// |---|---|---|---|
-/// | two rows, `smmla` | 32 | 4 | 8 |
-/// | two rows, `sdot` as in [`Dotprod`] | 64 | 16 | 0 |
-/// | one row, `sdot` in runs of eight | 32 | 4 | 4 |
-/// | one row, `sdot` as in [`Dotprod`] | 32 | 8 | 0 |
-///
-/// As compiled, with everything, two rows take 133 instructions a block for 1,024 multiplications, 7.7 multiplications an
-/// instruction; [`Dotprod`] takes 178, so 5.8. Four rows at once would load weights half as often, but their sums and
-/// results fill all 32 registers, and the compiler then moves as much to memory and back.
-impl Simd for I8mm {
-    shared!();
-
-    const OCTETS: bool = true;
-
-    #[inline(always)]
-    fn dot(self, sums: I, weights: W, activations: int8x16_t) -> I {
-        // SAFETY: a value of `I8mm` proves that the instruction is there.
-        unsafe { sdot_16(sums, weights, activations) }
-    }
-
-    #[inline(always)]
-    fn dot_block<B: Steps, const M: usize>(self, sums: &mut [I; M], weights: &B, values: &[[i8; BLOCK]; M]) {
-        let octets = values.as_flattened().as_chunks::<8>().0.as_chunks::<M>().0;
-        let mut row = 0;
-        while row + 2 <= M {
-            // [lanes 0..8 and 8..16][two lanes], each of [lane][row].
-            let mut products = [self.splat_i32(0); 2];
-            for (pair, octets) in octets.iter().enumerate() {
-                let w = weights.pair(self, pair);
-                // SAFETY: a value of `I8mm` proves that the instruction is there; a pair of rows has 16 bytes.
-                unsafe {
-                    let a = vld1q_s8(octets[row..row + 2].as_flattened().as_ptr());
-                    for (products, w) in products.iter_mut().zip(w) {
-                        *products = [
-                            smmla(products[0], w[0], a),
-                            smmla(products[1], w[1], a),
-                            smmla(products[2], w[2], a),
-                            smmla(products[3], w[3], a),
-                        ];
-                    }
-                }
-            }
-            let [low, high] = products;
-            // SAFETY: instructions of every AArch64 processor, between registers.
-            let pair = unsafe {
-                [
-                    [
-                        vuzp1q_s32(low[0], low[1]),
-                        vuzp1q_s32(low[2], low[3]),
-                        vuzp1q_s32(high[0], high[1]),
-                        vuzp1q_s32(high[2], high[3]),
-                    ],
-                    [
-                        vuzp2q_s32(low[0], low[1]),
-                        vuzp2q_s32(low[2], low[3]),
-                        vuzp2q_s32(high[0], high[1]),
-                        vuzp2q_s32(high[2], high[3]),
-                    ],
-                ]
-            };
-            sums[row] = self.add_i32(sums[row], pair[0]);
-            sums[row + 1] = self.add_i32(sums[row + 1], pair[1]);
-            row += 2;
-        }
-        if row < M {
-            // [lanes 0..8 and 8..16][two lanes], each of [lane][half of the run].
-            let mut halves = [self.splat_i32(0); 2];
-            for (pair, octets) in octets.iter().enumerate() {
-                let [first, second] = weights.pair(self, pair);
-                // SAFETY: the eight values of the row.
-                let a = unsafe { vcombine_s8(vld1_s8(octets[row].as_ptr()), vld1_s8(octets[row].as_ptr())) };
-                halves = [self.dot(halves[0], first, a), self.dot(halves[1], second, a)];
-            }
-            let [low, high] = halves;
-            // SAFETY: instructions of every AArch64 processor, between registers.
-            let row_sums = unsafe {
-                [
-                    vpaddq_s32(low[0], low[1]),
-                    vpaddq_s32(low[2], low[3]),
-                    vpaddq_s32(high[0], high[1]),
-                    vpaddq_s32(high[2], high[3]),
-                ]
-            };
-            sums[row] = self.add_i32(sums[row], row_sums);
-        }
     }
 }

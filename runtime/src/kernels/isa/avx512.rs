@@ -2,8 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use super::activations::{Activations, BLOCK};
-use super::simd::{BF16, F16, LANES, Pairs, Simd, WeightStep, four};
+use crate::kernels::activations::Activations;
+use crate::kernels::dot::{Dot, Pairs, four};
+use crate::kernels::layout::{BLOCK, Layout, Order, WeightStep};
+use crate::kernels::simd::{BF16, F16, LANES, Simd};
 
 /// Proof that the processor has the features of [`detected`].
 #[derive(Clone, Copy)]
@@ -28,80 +30,84 @@ pub(crate) fn detected() -> bool {
         && super::avx2::detected()
 }
 
-// SAFETY of every unsafe block in this implementation: a value of `Avx512` proves that the features are there,
-// and loads and stores go through references to arrays of exactly the size they touch.
 impl Simd for Avx512 {
     type F = __m512;
     type I = __m512i;
-    type W = __m512i;
-    type A = __m512i;
-    type P = __m512i;
-    type Block = [i8; BLOCK];
 
-    const FLIP: u8 = 0x80;
-    const ROWS_Q8: usize = 8;
     const ROWS_F32: usize = 12;
 
     #[inline(always)]
     fn prefetch<T>(self, x: &T) {
         let start = std::ptr::from_ref(x).cast::<i8>();
         for line in (0..size_of::<T>()).step_by(64) {
+            // SAFETY: a hint, which reads nothing; `self` proves that the processor has the instructions.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line)) }
         }
     }
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_set1_ps(x) }
     }
 
     #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> __m512 {
+        // SAFETY: `self` proves that the processor has the instructions, and as many bytes are there as are read.
         unsafe { _mm512_loadu_ps(x.as_ptr()) }
     }
 
     #[inline(always)]
     fn store(self, x: __m512, out: &mut [f32; LANES]) {
+        // SAFETY: `self` proves that the processor has the instructions, and as many bytes are there as are written.
         unsafe { _mm512_storeu_ps(out.as_mut_ptr(), x) }
     }
 
     #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_add_ps(a, b) }
     }
 
     #[inline(always)]
     fn sub(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_sub_ps(a, b) }
     }
 
     #[inline(always)]
     fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_mul_ps(a, b) }
     }
 
     #[inline(always)]
     fn div(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_div_ps(a, b) }
     }
 
     #[inline(always)]
     fn max(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_max_ps(a, b) }
     }
 
     #[inline(always)]
     fn select_less(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
     }
 
     #[inline(always)]
     fn load_f16(self, x: &[F16; LANES]) -> __m512 {
+        // SAFETY: `self` proves that the processor has the instructions, and as many bytes are there as are read.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
     }
 
     #[inline(always)]
     fn load_bf16(self, x: &[BF16; LANES]) -> __m512 {
+        // SAFETY: `self` proves that the processor has the instructions, and as many bytes are there as are read.
         unsafe {
             let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
@@ -110,11 +116,13 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn load_u8(self, x: &[u8; LANES]) -> __m512 {
+        // SAFETY: `self` proves that the processor has the instructions, and as many bytes are there as are read.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
     }
 
     #[inline(always)]
     fn sum(self, x: __m512) -> f32 {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe {
             let x = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x));
             super::avx2::sum_8(x)
@@ -123,46 +131,55 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn splat_i32(self, x: i32) -> __m512i {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_set1_epi32(x) }
     }
 
     #[inline(always)]
     fn add_i32(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_add_epi32(a, b) }
     }
 
     #[inline(always)]
     fn max_i32(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_max_epi32(a, b) }
     }
 
     #[inline(always)]
     fn and_i32(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_and_si512(a, b) }
     }
 
     #[inline(always)]
     fn shift_left<const BITS: i32>(self, a: __m512i) -> __m512i {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_sllv_epi32(a, _mm512_set1_epi32(BITS)) }
     }
 
     #[inline(always)]
     fn to_f32(self, a: __m512i) -> __m512 {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_cvtepi32_ps(a) }
     }
 
     #[inline(always)]
     fn bits(self, a: __m512) -> __m512i {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_castps_si512(a) }
     }
 
     #[inline(always)]
     fn of_bits(self, a: __m512i) -> __m512 {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_castsi512_ps(a) }
     }
 
     #[inline(always)]
     fn largest_i32(self, a: __m512i) -> i32 {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe {
             super::avx2::largest_8(_mm256_max_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64::<1>(a)))
         }
@@ -170,38 +187,55 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn sum_i32(self, a: __m512i) -> i32 {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe {
             super::avx2::sum_8_i32(_mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64::<1>(a)))
         }
     }
+}
+
+impl Dot for Avx512 {
+    type W = __m512i;
+    type A = __m512i;
+    type P = __m512i;
+    type Block = [i8; BLOCK];
+
+    const LAYOUT: Layout = Layout { order: Order::Fours, flip: 0x80 };
+    const ROWS_Q8: usize = 8;
 
     #[inline(always)]
     fn store_i8(self, a: __m512i, out: &mut [i8; LANES]) {
+        // SAFETY: `self` proves that the processor has the instructions, and as many bytes are there as are written.
         unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(a)) }
     }
 
     #[inline(always)]
     fn store_i16(self, a: __m512i, out: &mut [i16; LANES]) {
+        // SAFETY: `self` proves that the processor has the instructions, and as many bytes are there as are written.
         unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(a)) }
     }
 
     #[inline(always)]
     fn load_pairs(self, x: &Pairs) -> __m512i {
+        // SAFETY: `self` proves that the processor has the instructions, and as many bytes are there as are read.
         unsafe { _mm512_loadu_si512(x.0.as_ptr().cast()) }
     }
 
     #[inline(always)]
     fn splat_pair(self, [a, b]: [i16; 2]) -> __m512i {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_set1_epi32(i32::from(b) << 16 | i32::from(a as u16)) }
     }
 
     #[inline(always)]
     fn dot_pairs(self, sums: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_dpwssd_epi32(sums, a, b) }
     }
 
     #[inline(always)]
     fn weights(self, x: &WeightStep) -> __m512i {
+        // SAFETY: `self` proves that the processor has the instructions, and as many bytes are there as are read.
         unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
     }
 
@@ -212,16 +246,19 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn activations<const M: usize>(self, tile: &[[i8; BLOCK]; M], row: usize, step: usize) -> __m512i {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_set1_epi32(four(&tile[row], step)) }
     }
 
     #[inline(always)]
     fn dot(self, sums: __m512i, weights: __m512i, activations: __m512i) -> __m512i {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_dpbusd_epi32(sums, weights, activations) }
     }
 
     #[inline(always)]
     fn nibbles(self, x: &WeightStep) -> [__m512i; 2] {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe {
             let mask = _mm512_set1_epi8(15);
             let w = self.weights(x);
@@ -231,6 +268,7 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn join(self, upper: &WeightStep, lower: &WeightStep) -> [__m512i; 2] {
+        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe {
             let (upper, lower) = (self.weights(upper), self.weights(lower));
             let mask = _mm512_set1_epi8(15);

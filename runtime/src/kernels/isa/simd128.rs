@@ -1,33 +1,27 @@
 //! WebAssembly's 128-bit vectors: four of them for sixteen lanes. They are chosen when the module is compiled, since
 //! a module with instructions that an engine does not know is refused whole; so no proof of detection is needed.
 //!
-//! Two ways of int8 products give the same sums: [`Simd128`] through 16-bit multiplications, and [`Relaxed`] through
-//! the relaxed dot product, which is one instruction where the processor has one, and is used there.
+//! Two ways of int8 products give the same sums: [`Simd128`] through 16-bit multiplications, and [`super::relaxed`]
+//! through the relaxed dot product, which is one instruction where the processor has one, and is used there.
 
 use std::arch::wasm32::*;
 
-use super::activations::{Activations, BLOCK};
-use super::packed::STEPS;
-#[cfg(target_feature = "relaxed-simd")]
-use super::simd::four;
-use super::simd::{BF16, F16, LANES, Pairs, Simd, Steps, WeightStep};
-use super::tiles::Tiles;
+use crate::kernels::activations::Activations;
+use crate::kernels::dot::{Dot, Pairs, Steps};
+use crate::kernels::layout::{BLOCK, Layout, Order, STEPS, WeightStep};
+use crate::kernels::simd::{BF16, F16, LANES, Simd};
+use crate::kernels::tiles::Tiles;
 
 /// WebAssembly with simd128.
 #[derive(Clone, Copy)]
 pub(crate) struct Simd128;
 
-/// WebAssembly with simd128 and relaxed-simd.
-#[cfg(target_feature = "relaxed-simd")]
-#[derive(Clone, Copy)]
-pub(crate) struct Relaxed;
-
-type V = [v128; 4];
+pub(super) type V = [v128; 4];
 
 /// # Safety
 /// `T` must be a plain type of four bytes.
 #[inline(always)]
-unsafe fn load<T>(x: &[T; LANES]) -> V {
+pub(super) unsafe fn load<T>(x: &[T; LANES]) -> V {
     let x = std::ptr::from_ref(x).cast::<v128>();
     // SAFETY: the array holds four vectors, and loads need no alignment.
     unsafe { [v128_load(x), v128_load(x.add(1)), v128_load(x.add(2)), v128_load(x.add(3))] }
@@ -36,7 +30,7 @@ unsafe fn load<T>(x: &[T; LANES]) -> V {
 /// # Safety
 /// `T` must be a plain type of four bytes.
 #[inline(always)]
-unsafe fn store<T>(x: V, out: &mut [T; LANES]) {
+pub(super) unsafe fn store<T>(x: V, out: &mut [T; LANES]) {
     let out = std::ptr::from_mut(out).cast::<v128>();
     // SAFETY: the array holds four vectors, and stores need no alignment.
     unsafe {
@@ -52,7 +46,7 @@ unsafe fn store<T>(x: V, out: &mut [T; LANES]) {
 /// # Safety
 /// `T` must be a plain type of two bytes.
 #[inline(always)]
-unsafe fn load_16<T>(x: &[T; LANES]) -> [v128; 2] {
+pub(super) unsafe fn load_16<T>(x: &[T; LANES]) -> [v128; 2] {
     let x = std::ptr::from_ref(x).cast::<v128>();
     // SAFETY: the array holds two vectors, and loads need no alignment.
     unsafe { [v128_load(x), v128_load(x.add(1))] }
@@ -67,7 +61,7 @@ macro_rules! each {
 
 /// Four IEEE half precision numbers, each sign-extended to 32 bits.
 #[inline(always)]
-fn widen_f16(x: v128) -> v128 {
+pub(super) fn widen_f16(x: v128) -> v128 {
     // As `f16_to_f32`: the exponent field moves over and a product corrects it. The sign, spread over the upper half
     // by the extension, keeps its one bit.
     let shifted = v128_and(i32x4_shl(x, 13), i32x4_splat(0x8fff_e000_u32 as i32));
@@ -84,12 +78,13 @@ fn widen_finite_f16(x: v128) -> v128 {
     f32x4_mul(shifted, f32x4_splat(f32::from_bits(0x7780_0000)))
 }
 
-/// The operations that both instruction sets share.
-macro_rules! shared {
+/// [`Simd`], which both implement alike but for [`Simd::load_finite`].
+macro_rules! shared_simd {
     () => {
         type F = V;
         type I = V;
-        type P = V;
+
+        const ROWS_F32: usize = 2;
 
         #[inline(always)]
         fn splat(self, x: f32) -> V {
@@ -236,6 +231,13 @@ macro_rules! shared {
             let a = i32x4_add(a, i32x4_shuffle::<2, 3, 0, 1>(a, a));
             i32x4_extract_lane::<0>(a).wrapping_add(i32x4_extract_lane::<1>(a))
         }
+    };
+}
+
+/// What both do alike of [`Dot`].
+macro_rules! shared_dot {
+    () => {
+        type P = V;
 
         #[inline(always)]
         fn store_i8(self, a: V, out: &mut [i8; LANES]) {
@@ -281,28 +283,24 @@ macro_rules! shared {
 
 /// Sixteen rows of four bytes.
 #[inline(always)]
-fn load_step(x: &WeightStep) -> V {
+pub(super) fn load_step(x: &WeightStep) -> V {
     // SAFETY: sixteen times four bytes.
     unsafe { load(x.as_chunks::<4>().0.as_array::<LANES>().expect("64 bytes")) }
 }
 
-/// The low nibbles and the high ones of bytes.
 #[cfg(target_feature = "relaxed-simd")]
-#[inline(always)]
-fn split(x: V) -> [V; 2] {
-    let mask = u8x16_splat(15);
-    [std::array::from_fn(|i| v128_and(x[i], mask)), std::array::from_fn(|i| u8x16_shr(x[i], 4))]
-}
+pub(super) use {each, shared_dot, shared_simd};
 
 impl Simd128 {
-    /// Adds the products of a block for the lanes of `N` vectors from vector `FIRST` on, a half of a step after the other.
+    /// Adds the products of a block for the lanes of `N` vectors from vector `FIRST` on, a half of a step after the
+    /// other.
     ///
     /// The form of this loop matters more than its operations. Engines have 15 registers for sums, weights and
     /// activations, and keep the order in which they get the operations. Were the loop unrolled here, those of one sum
     /// would come first and then those of the next, so whole steps of weights and activations, or sums, would wait in
-    /// memory; with iterators in place of numbers they do as well. A sum that waits there makes the loop a fifth slower,
-    /// several make it half as fast in some callers' frames (measured with Chromium 148 on Zen 4; `perf annotate` with
-    /// V8's `--perf-prof` shows them as moves from and to `rbp`).
+    /// memory; with iterators in place of numbers they do as well. A sum that waits there makes the loop a fifth
+    /// slower, several make it half as fast in some callers' frames (measured with Chromium 148 on Zen 4; `perf
+    /// annotate` with V8's `--perf-prof` shows them as moves from and to `rbp`).
     #[inline(always)]
     #[allow(clippy::needless_range_loop)] // rows and lanes by number, as above
     fn dot_lanes<const M: usize, const N: usize, const FIRST: usize>(
@@ -378,17 +376,7 @@ fn pair<const M: usize>(tile: &[[i16; BLOCK]; M], row: usize, step: usize, half:
 }
 
 impl Simd for Simd128 {
-    shared!();
-
-    /// Of the four weights of each lane the first and the third as 16-bit numbers, and the others.
-    type W = (V, V);
-    /// The same of four activations.
-    type A = (v128, v128);
-    type Block = [i16; BLOCK];
-
-    const HALVES: bool = true;
-    const ROWS_Q8: usize = 4;
-    const ROWS_F32: usize = 2;
+    shared_simd!();
 
     #[inline(always)]
     fn load_finite(self, x: &[F16; LANES]) -> V {
@@ -401,6 +389,19 @@ impl Simd for Simd128 {
             widen_finite_f16(i32x4_extend_high_i16x8(high)),
         ]
     }
+}
+
+impl Dot for Simd128 {
+    shared_dot!();
+
+    /// Of the four weights of each lane the first and the third as 16-bit numbers, and the others.
+    type W = (V, V);
+    /// The same of four activations.
+    type A = (v128, v128);
+    type Block = [i16; BLOCK];
+
+    const LAYOUT: Layout = Layout { order: Order::Halves, flip: 0 };
+    const ROWS_Q8: usize = 4;
 
     #[inline(always)]
     fn weights(self, x: &WeightStep) -> (V, V) {
@@ -464,75 +465,5 @@ impl Simd for Simd128 {
                 self.dot_lanes::<M, 2, 2>(sums, weights, values);
             }
         }
-    }
-}
-
-/// Whether the relaxed dot product is the processor's own instruction (AVX-VNNI, ARMv8.2). Older processors of the x86
-/// family multiply bytes to 16 bits, which saturate, and need five instructions: more than [`Simd128`] does. Operands
-/// that are out of bounds on purpose tell them apart: four times -128 · 255 there becomes twice -32768.
-#[cfg(target_feature = "relaxed-simd")]
-pub(crate) fn relaxed_dot_is_fast() -> bool {
-    let sums = i32x4_relaxed_dot_i8x16_i7x16_add(i8x16_splat(-128), u8x16_splat(255), i32x4_splat(0));
-    i32x4_extract_lane::<0>(sums) != -65536
-}
-
-/// Four activations for [`Relaxed`].
-#[cfg(target_feature = "relaxed-simd")]
-#[derive(Clone, Copy)]
-pub(crate) struct Four {
-    all: v128,
-    magnitudes: v128,
-    /// All bits of those below zero.
-    negative: v128,
-}
-
-#[cfg(target_feature = "relaxed-simd")]
-impl Simd for Relaxed {
-    shared!();
-
-    type W = V;
-    type A = Four;
-    type Block = [i8; BLOCK];
-
-    const COMPLEMENTS: bool = true;
-    const ROWS_Q8: usize = 2;
-    const ROWS_F32: usize = 2;
-
-    #[inline(always)]
-    fn weights(self, x: &WeightStep) -> V {
-        load_step(x)
-    }
-
-    #[inline(always)]
-    fn nibbles(self, x: &WeightStep) -> [V; 2] {
-        split(load_step(x))
-    }
-
-    #[inline(always)]
-    fn blocks(a: &Activations) -> &[[i8; BLOCK]] {
-        &a.values
-    }
-
-    #[inline(always)]
-    fn activations<const M: usize>(self, tile: &[[i8; BLOCK]; M], row: usize, step: usize) -> Four {
-        let all = i32x4_splat(four(&tile[row], step));
-        let magnitudes = i8x16_abs(all);
-        Four { all, magnitudes, negative: i8x16_gt(magnitudes, all) }
-    }
-
-    /// The relaxed product is the same everywhere while its second operand has 7 bits, as magnitudes do: sums of two
-    /// products are at most 2 · 128 · 127 and fit 16 bits. The sign goes to the weight: of a negative activation a,
-    /// the complement -w - 1 times |a| is w a - |a|.
-    #[inline(always)]
-    fn dot(self, sums: V, weights: V, a: Four) -> V {
-        std::array::from_fn(|i| {
-            i32x4_relaxed_dot_i8x16_i7x16_add(v128_xor(weights[i], a.negative), a.magnitudes, sums[i])
-        })
-    }
-
-    /// Here the nibbles are those of 7 bits.
-    #[inline(always)]
-    fn dot_nibbles(self, sums: V, nibbles: V, a: Four) -> V {
-        std::array::from_fn(|i| i32x4_relaxed_dot_i8x16_i7x16_add(a.all, nibbles[i], sums[i]))
     }
 }

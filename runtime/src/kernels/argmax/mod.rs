@@ -1,47 +1,53 @@
 //! The largest of many products by upper bounds that cost less: only those whose bound reaches the best so far are
 //! computed exactly, so the result is the same as if all had been.
 
+pub(crate) mod int8_copy;
+pub(crate) mod planes;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::rows::{argmax_in, max_in};
-use super::simd::{LANES, Simd};
+use crate::kernels::activations::Activations;
+use crate::kernels::dot::Dot;
+use crate::kernels::rows::{argmax_in, max_in};
+use crate::kernels::simd::LANES;
 
 /// Exact products, in groups of 16.
 pub(crate) trait Groups {
-    fn products<V: Simd>(&self, v: V, group: usize, out: &mut [f32; LANES]);
+    fn products<V: Dot>(&self, v: V, group: usize, out: &mut [f32; LANES]);
 }
 
 /// How well the bounds of a matrix have done.
 #[derive(Default)]
 pub(crate) struct Usefulness {
-    /// Times that too little was ruled out, less those that enough was.
+    /// How often the bounds were too loose, minus how often they were tight; never below 0.
     loose: AtomicU32,
 }
 
-/// Groups of a hundred that may be multiplied exactly before bounds have cost more than they save.
-const LOOSE: usize = 35;
+/// Bounds are too loose where more than this many of a hundred groups had to be multiplied exactly: they then cost more
+/// than they save.
+const TOO_LOOSE: usize = 35;
 
-/// So many times more too loose than not, and bounds are not tried again.
-const TIMES: u32 = 8;
+/// Bounds are given up once they were too loose this many times more often than tight.
+const GIVEN_UP: u32 = 8;
 
 impl Usefulness {
     /// Whether bounds are worth computing.
     pub(crate) fn expected(&self) -> bool {
-        self.loose.load(Ordering::Relaxed) < TIMES
+        self.loose.load(Ordering::Relaxed) < GIVEN_UP
     }
 
     fn note(&self, met: usize, groups: usize) {
-        // Other threads may count at the same time: the result is the same whatever they do.
+        // If another thread counts at the same time, one of the counts is lost: that changes speed, never results.
         let loose = self.loose.load(Ordering::Relaxed);
-        let too_loose = 100 * met > LOOSE * groups;
+        let too_loose = 100 * met > TOO_LOOSE * groups;
         self.loose.store(if too_loose { loose + 1 } else { loose.saturating_sub(1) }, Ordering::Relaxed);
     }
 }
 
-/// The index of the largest product, the lowest one on ties. `bounds` are those of all products; products that must not
-/// be chosen have -infinity there.
+/// The index of the largest product, the lowest one on ties. `bounds` holds an upper bound of every product, and
+/// -infinity for those that must not be chosen.
 #[inline(always)]
-pub(crate) fn largest_in<V: Simd, G: Groups>(
+pub(crate) fn largest_in<V: Dot, G: Groups>(
     v: V,
     groups: &G,
     usefulness: &Usefulness,
@@ -51,7 +57,7 @@ pub(crate) fn largest_in<V: Simd, G: Groups>(
     let likely = argmax_in(v, bounds)? / LANES;
     best.meet(v, groups, likely, bounds);
     let mut met = 1;
-    // Most stretches of the bounds hold none that reaches the best.
+    // In most stretches no bound reaches the best product so far.
     const STRETCH: usize = 16;
     for (i, stretch) in bounds.chunks(STRETCH * LANES).enumerate() {
         if max_in(v, stretch) < best.value {
@@ -75,7 +81,7 @@ struct Best {
 
 impl Best {
     #[inline(always)]
-    fn meet<V: Simd, G: Groups>(&mut self, v: V, groups: &G, group: usize, bounds: &[f32]) {
+    fn meet<V: Dot, G: Groups>(&mut self, v: V, groups: &G, group: usize, bounds: &[f32]) {
         let mut products = [0.0; LANES];
         groups.products(v, group, &mut products);
         for (index, (&bound, &product)) in (group * LANES..).zip(bounds[group * LANES..].iter().zip(&products)) {
@@ -85,4 +91,14 @@ impl Best {
             }
         }
     }
+}
+
+/// |x| of one row of quantised activations, rounded up.
+pub(crate) fn length(a: &Activations) -> f32 {
+    let mut sum = 0.0;
+    for (values, &scale) in a.values.iter().zip(&a.scales) {
+        let squares: i32 = values.iter().map(|&value| i32::from(value).pow(2)).sum();
+        sum += f64::from(scale).powi(2) * f64::from(squares);
+    }
+    (sum.sqrt() * 1.000_001) as f32
 }

@@ -1,5 +1,5 @@
 //! Attention of many queries in 16-bit integers, for models whose weights are integers too: half the memory of
-//! [`super::attention`]'s floats, and half the instructions.
+//! [`super::floats`], and half the instructions.
 //!
 //! ```text
 //! queries, keys   x = s n, |n| <= 4095                  one scale s for each row of a head
@@ -12,15 +12,17 @@
 //! Integer sums are exact and fit 32 bits: 128 · 4095² and 32 · 16383 · 4095 are below 2^31. Rounding errs by at most
 //! 1/8190 of the largest value of a row, a thirtieth of what int8 activations err by in the products around it.
 
-use super::attention::{Alignment, FOUR, HeadKeyValues, HeadRows, completed, place, row_stride};
-use super::memory::Zeroable;
-use super::product::Columns;
-use super::rounding::{MAGIC, magnitudes, scale_of};
-use super::rows::max_in;
-use super::simd::{LANES, Pairs, Simd};
-use super::sizes::product;
-use super::tiles::{Tiles, with_rows};
-use super::{Kernels, math};
+use super::{AlignmentOut, FOUR, HeadKeyValues, HeadRows, completed, place, row_stride};
+use crate::kernels::columns::Columns;
+use crate::kernels::dot::{Dot, Pairs};
+use crate::kernels::isa::dispatch;
+use crate::kernels::math;
+use crate::kernels::memory::Zeroable;
+use crate::kernels::rounding::{ROUNDING, magnitudes, scale_of};
+use crate::kernels::rows::max_in;
+use crate::kernels::simd::LANES;
+use crate::kernels::sizes::product;
+use crate::kernels::tiles::{Tiles, with_rows};
 
 /// Largest magnitude of queries, keys and values.
 const LIMIT: f32 = 4095.0;
@@ -39,10 +41,10 @@ pub(crate) fn possible(width: usize) -> bool {
     width <= WIDEST && width.is_multiple_of(2)
 }
 
-/// Keys and values of one head as [`attend_head`] reads them; places beyond the end hold zeros. Groups of 16 lie together
-/// by fours, as in [`super::attention::PackedHead`].
+/// Keys and values of one head as [`attend_head`] reads them; places beyond the end hold zeros. Groups of 16 lie
+/// together by fours, as in [`super::floats::FloatHead`].
 #[derive(Clone, Copy)]
-pub(crate) struct PackedHead<'a> {
+pub(crate) struct IntegerHead<'a> {
     /// `[fours of groups of 16 positions][width / 2][groups]`, lanes are positions.
     keys: &'a [Pairs],
     /// `[fours of groups of 16 values of the head][pairs of positions][groups]`, lanes are values.
@@ -73,19 +75,19 @@ impl Sizes {
     }
 }
 
-impl<'a> PackedHead<'a> {
+impl<'a> IntegerHead<'a> {
     /// What [`pack`] made.
-    pub(crate) fn new(pairs: &'a [Pairs], scales: &'a [[f32; LANES]], len: usize, width: usize) -> PackedHead<'a> {
+    pub(crate) fn new(pairs: &'a [Pairs], scales: &'a [[f32; LANES]], len: usize, width: usize) -> IntegerHead<'a> {
         let sizes = Sizes::of(len, width);
         let (keys, values) = pairs.split_at(sizes.keys);
         let (key_scales, value_scales) = scales.split_at(sizes.key_scales);
-        PackedHead { keys, values, key_scales, value_scales: value_scales.as_flattened(), len }
+        IntegerHead { keys, values, key_scales, value_scales: value_scales.as_flattened(), len }
     }
 }
 
 /// Rounds and lays out a head in memory of [`Sizes::of`].
 #[inline(always)]
-fn pack_in<V: Simd>(v: V, pairs: &mut [Pairs], scales: &mut [[f32; LANES]], head: HeadKeyValues<'_>) {
+fn pack_in<V: Dot>(v: V, pairs: &mut [Pairs], scales: &mut [[f32; LANES]], head: HeadKeyValues<'_>) {
     let HeadKeyValues { keys, values, stride, len, width } = head;
     let sizes = Sizes::of(len, width);
     if !len.is_multiple_of(LANES) || !width.is_multiple_of(LANES) {
@@ -137,7 +139,7 @@ fn pack_in<V: Simd>(v: V, pairs: &mut [Pairs], scales: &mut [[f32; LANES]], head
 
 /// The largest magnitude, as the bits of an f32.
 #[inline(always)]
-fn absmax<V: Simd>(v: V, x: &[f32]) -> i32 {
+fn absmax<V: Dot>(v: V, x: &[f32]) -> i32 {
     let mut max = v.splat_i32(0);
     let (body, tail) = x.as_chunks::<LANES>();
     for x in body {
@@ -149,23 +151,23 @@ fn absmax<V: Simd>(v: V, x: &[f32]) -> i32 {
 
 /// `out = round(inverse x)`
 #[inline(always)]
-fn round<V: Simd>(v: V, x: &[f32], inverse: f32, out: &mut [i16; WIDEST]) {
-    let (inverse, magic) = (v.splat(inverse), v.splat(MAGIC));
+fn round<V: Dot>(v: V, x: &[f32], inverse: f32, out: &mut [i16; WIDEST]) {
+    let (inverse, rounding) = (v.splat(inverse), v.splat(ROUNDING));
     let (body, tail) = x.as_chunks::<LANES>();
     let out = out.as_chunks_mut::<LANES>().0;
     for (x, out) in body.iter().zip(out.iter_mut()) {
-        v.store_i16(v.bits(v.add(v.mul(v.load(x), inverse), magic)), out);
+        v.store_i16(v.bits(v.add(v.mul(v.load(x), inverse), rounding)), out);
     }
     if !tail.is_empty() {
         let mut lanes = [0.0; LANES];
         lanes[..tail.len()].copy_from_slice(tail);
-        v.store_i16(v.bits(v.add(v.mul(v.load(&lanes), inverse), magic)), &mut out[body.len()]);
+        v.store_i16(v.bits(v.add(v.mul(v.load(&lanes), inverse), rounding)), &mut out[body.len()]);
     }
 }
 
-/// Scratch of [`attend_head`].
+/// IntegerScratch of [`attend_head`].
 #[derive(Default)]
-pub(crate) struct Scratch {
+pub(crate) struct IntegerScratch {
     /// `[width / 2][queries of the tile]`
     q: Vec<[i16; 2]>,
     /// `[queries of the tile, row stride]`
@@ -174,15 +176,15 @@ pub(crate) struct Scratch {
     weights: Vec<i16>,
 }
 
-/// `out = softmax(q K^T + bias) V` for the queries of one head; see [`super::attention`].
+/// `out = softmax(q K^T + bias) V` for the queries of one head; see [`super::floats`].
 #[inline(always)]
-fn attend_head_in<V: Simd>(
+fn attend_head_in<V: Dot>(
     v: V,
     rows: &mut HeadRows<'_>,
-    packed: PackedHead<'_>,
+    packed: IntegerHead<'_>,
     bias: Option<(&[f32], usize)>,
-    alignment: Option<&mut Alignment<'_>>,
-    scratch: &mut Scratch,
+    alignment: Option<&mut AlignmentOut<'_>>,
+    scratch: &mut IntegerScratch,
 ) {
     let mut alignment = alignment;
     let (len, width) = (packed.len, rows.width);
@@ -226,9 +228,9 @@ fn attend_head_in<V: Simd>(
 
 /// `scores[i, p] = q[i] · keys[p]`
 #[inline(always)]
-fn scores<V: Simd, const M: usize>(
+fn scores<V: Dot, const M: usize>(
     v: V,
-    packed: PackedHead<'_>,
+    packed: IntegerHead<'_>,
     q: &[[i16; 2]],
     q_scales: &[f32; 12],
     scores: &mut [f32],
@@ -275,14 +277,14 @@ fn scores<V: Simd, const M: usize>(
 
 /// The weights of whole vectors of scores; returns their sum.
 #[inline(always)]
-fn exponentials<V: Simd>(v: V, scores: &[f32], weights: &mut [i16]) -> f32 {
+fn exponentials<V: Dot>(v: V, scores: &[f32], weights: &mut [i16]) -> f32 {
     let max = v.splat(max_in(v, scores));
-    let (one, magic) = (v.splat(ONE), v.splat(MAGIC));
+    let (one, rounding) = (v.splat(ONE), v.splat(ROUNDING));
     let mut sum = v.splat(0.0);
     for (scores, weights) in scores.as_chunks::<LANES>().0.iter().zip(weights.as_chunks_mut::<LANES>().0) {
         let e = math::exp(v, v.sub(v.load(scores), max));
-        let rounded = v.add(v.mul(e, one), magic);
-        sum = v.add(sum, v.sub(rounded, magic));
+        let rounded = v.add(v.mul(e, one), rounding);
+        sum = v.add(sum, v.sub(rounded, rounding));
         v.store_i16(v.bits(rounded), weights);
     }
     v.sum(sum)
@@ -290,9 +292,9 @@ fn exponentials<V: Simd>(v: V, scores: &[f32], weights: &mut [i16]) -> f32 {
 
 /// `out[i] = inverse[i] Σ weights[i, p] values[p]`
 #[inline(always)]
-fn mix<V: Simd, const M: usize>(
+fn mix<V: Dot, const M: usize>(
     v: V,
-    packed: PackedHead<'_>,
+    packed: IntegerHead<'_>,
     weights: &[i16],
     stride: usize,
     inverse: &[f32; 12],
@@ -350,13 +352,13 @@ fn mix<V: Simd, const M: usize>(
     }
 }
 
-super::dispatch!(pub(super) fn pack(pairs: &mut [Pairs], scales: &mut [[f32; LANES]], head: HeadKeyValues<'_>) = pack_in);
-super::dispatch!(
-    pub(super) fn attend_head(
+dispatch!(pub(crate) fn pack(pairs: &mut [Pairs], scales: &mut [[f32; LANES]], head: HeadKeyValues<'_>) = pack_in);
+dispatch!(
+    pub(crate) fn attend_head(
         rows: &mut HeadRows<'_>,
-        packed: PackedHead<'_>,
+        packed: IntegerHead<'_>,
         bias: Option<(&[f32], usize)>,
-        alignment: Option<&mut Alignment<'_>>,
-        scratch: &mut Scratch
+        alignment: Option<&mut AlignmentOut<'_>>,
+        scratch: &mut IntegerScratch
     ) = attend_head_in
 );

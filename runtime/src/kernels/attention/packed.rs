@@ -1,11 +1,14 @@
 //! Keys and values laid out for many queries, in floats or in integers.
 
-use super::attention::{self, Alignment, HeadKeyValues, HeadRows, HeadScratch, Heads};
-use super::memory::Buffer;
-use super::simd::{LANES, Pairs};
-use super::sizes::product;
-use super::{Kernels, integer_attention};
+use super::floats::{self, FloatHead, FloatScratch};
+use super::integers::{self, IntegerHead, IntegerScratch, Sizes};
+use super::{AlignmentOut, HeadKeyValues, HeadRows, Heads};
 use crate::error::Result;
+use crate::kernels::dot::Pairs;
+use crate::kernels::isa::Kernels;
+use crate::kernels::memory::Buffer;
+use crate::kernels::simd::LANES;
+use crate::kernels::sizes::product;
 
 /// The numbers in which queries meet keys, and weights meet values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,23 +23,23 @@ pub enum Numbers {
 
 impl Numbers {
     fn of(self, width: usize) -> Numbers {
-        if integer_attention::possible(width) { self } else { Numbers::Floats }
+        if integers::possible(width) { self } else { Numbers::Floats }
     }
 }
 
 /// Keys and values of one head.
 #[derive(Clone, Copy)]
 pub(crate) enum PackedHead<'a> {
-    Floats(attention::PackedHead<'a>),
-    Integers(integer_attention::PackedHead<'a>),
+    Floats(FloatHead<'a>),
+    Integers(IntegerHead<'a>),
 }
 
 /// Memory of packed heads, `[runs]` of one length and width each.
 #[derive(Default)]
 struct Packed {
-    /// Each of [`attention::PackedHead::size`].
+    /// Each of [`FloatHead::size`].
     floats: Buffer<[f32; LANES]>,
-    /// Each of [`integer_attention::Sizes`].
+    /// Each of [`Sizes`].
     pairs: Buffer<Pairs>,
     scales: Buffer<[f32; LANES]>,
 }
@@ -48,9 +51,9 @@ impl Packed {
     /// [`crate::Error::Memory`] where there is not enough.
     fn reserve(&mut self, numbers: Numbers, runs: usize, len: usize, width: usize) -> Result<()> {
         match numbers.of(width) {
-            Numbers::Floats => self.floats.reserve(product([runs, attention::PackedHead::size(len, width)])),
+            Numbers::Floats => self.floats.reserve(product([runs, FloatHead::size(len, width)])),
             Numbers::Integers => {
-                let sizes = integer_attention::Sizes::of(len, width);
+                let sizes = Sizes::of(len, width);
                 self.pairs.reserve(product([runs, sizes.pairs]))?;
                 self.scales.reserve(product([runs, sizes.scales]))
             }
@@ -61,14 +64,14 @@ impl Packed {
     fn pack(&mut self, kernels: Kernels, numbers: Numbers, run: usize, head: HeadKeyValues<'_>) {
         match numbers.of(head.width) {
             Numbers::Floats => {
-                let size = attention::PackedHead::size(head.len, head.width);
-                attention::PackedHead::pack(&mut self.floats.part((run + 1) * size)[run * size..], head);
+                let size = FloatHead::size(head.len, head.width);
+                FloatHead::pack(&mut self.floats.part((run + 1) * size)[run * size..], head);
             }
             Numbers::Integers => {
-                let sizes = integer_attention::Sizes::of(head.len, head.width);
+                let sizes = Sizes::of(head.len, head.width);
                 let pairs = &mut self.pairs.part((run + 1) * sizes.pairs)[run * sizes.pairs..];
                 let scales = &mut self.scales.part((run + 1) * sizes.scales)[run * sizes.scales..];
-                integer_attention::pack(kernels, pairs, scales, head);
+                integers::pack(kernels, pairs, scales, head);
             }
         }
     }
@@ -76,15 +79,15 @@ impl Packed {
     fn head(&self, numbers: Numbers, run: usize, len: usize, width: usize) -> PackedHead<'_> {
         match numbers.of(width) {
             Numbers::Floats => {
-                let size = attention::PackedHead::size(len, width);
+                let size = FloatHead::size(len, width);
                 let packed = &self.floats.values()[run * size..(run + 1) * size];
-                PackedHead::Floats(attention::PackedHead::new(packed, len, width))
+                PackedHead::Floats(FloatHead::new(packed, len, width))
             }
             Numbers::Integers => {
-                let sizes = integer_attention::Sizes::of(len, width);
+                let sizes = Sizes::of(len, width);
                 let pairs = &self.pairs.values()[run * sizes.pairs..(run + 1) * sizes.pairs];
                 let scales = &self.scales.values()[run * sizes.scales..(run + 1) * sizes.scales];
-                PackedHead::Integers(integer_attention::PackedHead::new(pairs, scales, len, width))
+                PackedHead::Integers(IntegerHead::new(pairs, scales, len, width))
             }
         }
     }
@@ -94,13 +97,13 @@ impl Packed {
 #[derive(Default)]
 pub(crate) struct HeadMemory {
     packed: Packed,
-    pub(crate) scratch: Scratch,
+    pub(crate) scratch: HeadScratch,
 }
 
 #[derive(Default)]
-pub(crate) struct Scratch {
-    floats: HeadScratch,
-    integers: integer_attention::Scratch,
+pub(crate) struct HeadScratch {
+    floats: FloatScratch,
+    integers: IntegerScratch,
 }
 
 impl HeadMemory {
@@ -118,7 +121,7 @@ impl HeadMemory {
         kernels: Kernels,
         numbers: Numbers,
         head: HeadKeyValues<'_>,
-    ) -> (PackedHead<'_>, &mut Scratch) {
+    ) -> (PackedHead<'_>, &mut HeadScratch) {
         self.packed.pack(kernels, numbers, 0, head);
         (self.packed.head(numbers, 0, head.len, head.width), &mut self.scratch)
     }
@@ -132,15 +135,15 @@ impl PackedHead<'_> {
         kernels: Kernels,
         rows: &mut HeadRows<'_>,
         bias: Option<(&[f32], usize)>,
-        alignment: Option<&mut Alignment<'_>>,
-        scratch: &mut Scratch,
+        alignment: Option<&mut AlignmentOut<'_>>,
+        scratch: &mut HeadScratch,
     ) {
         match self {
             PackedHead::Floats(head) => {
-                attention::attend_head(kernels, rows, head, bias, alignment, &mut scratch.floats);
+                floats::attend_head(kernels, rows, head, bias, alignment, &mut scratch.floats);
             }
             PackedHead::Integers(head) => {
-                integer_attention::attend_head(kernels, rows, head, bias, alignment, &mut scratch.integers);
+                integers::attend_head(kernels, rows, head, bias, alignment, &mut scratch.integers);
             }
         }
     }

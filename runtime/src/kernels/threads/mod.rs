@@ -15,12 +15,8 @@ mod pool;
 
 #[cfg(not(target_family = "wasm"))]
 mod native;
-#[cfg(not(target_family = "wasm"))]
-use native as system;
 #[cfg(all(target_family = "wasm", target_feature = "atomics"))]
 pub mod workers;
-#[cfg(all(target_family = "wasm", target_feature = "atomics"))]
-use workers as system;
 
 /// The threads of one session. One thread is the caller's alone.
 #[derive(Default)]

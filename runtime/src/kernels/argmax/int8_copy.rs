@@ -7,19 +7,22 @@
 //! x · w = x' · w' + x' · e + r · (w / f) <= x' · w' + |x'| |e| + |r| |w / f|
 //! ```
 
-use super::Kernels;
-use super::activations::{Activations, BLOCK};
-use super::argmax::{Groups, Usefulness, largest_in};
-use super::memory::Table;
-use super::packed::{Element, Pair, Q8};
-use super::planes::length;
-use super::product::{Columns, scaled_tile, starts_at};
-use super::rounding::{MAGIC, magnitudes};
-use super::simd::{BF16, F16, LANES, Simd};
+use super::{Groups, Usefulness, largest_in, length};
 use crate::error::Result;
+use crate::kernels::activations::Activations;
+use crate::kernels::columns::Columns;
+use crate::kernels::dot::Dot;
+use crate::kernels::isa::dispatch;
+use crate::kernels::layout::BLOCK;
+use crate::kernels::memory::Table;
+use crate::kernels::pack::floats::{Element, Pair};
+use crate::kernels::pack::q8::Q8;
+use crate::kernels::product::{scaled_tile, starts_at};
+use crate::kernels::rounding::{ROUNDING, magnitudes};
+use crate::kernels::simd::{BF16, F16, LANES};
 
 /// The int8 copy of `[n, k]` weights.
-pub(crate) struct Coarse {
+pub(crate) struct Int8Copy {
     weights: Q8,
     /// |e| and |w / f| of each row, larger by what sums are rounded, `[groups, 16]`.
     errors: Table<[f32; LANES]>,
@@ -29,7 +32,7 @@ pub(crate) struct Coarse {
     usefulness: Usefulness,
 }
 
-impl Coarse {
+impl Int8Copy {
     /// Whether bounds are worth computing.
     pub(crate) fn bounded(&self) -> bool {
         self.usefulness.expected()
@@ -52,9 +55,9 @@ impl Coarse {
 /// # Errors
 /// [`crate::Error::Memory`] where there is not enough.
 #[inline(always)]
-fn copy_in<V: Simd, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Result<Coarse> {
+fn copy_in<V: Dot, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Result<Int8Copy> {
     let groups = n.div_ceil(LANES);
-    let mut copy = Coarse {
+    let mut copy = Int8Copy {
         weights: Q8::zeroed(n, k)?,
         errors: Table::zeroed(groups)?,
         norms: Table::zeroed(groups)?,
@@ -93,17 +96,17 @@ fn copy_in<V: Simd, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Resu
                 }
             }
             let (scale, inverse) = (v.load_f16(&copy.weights.scales[at]), v.load(&inverses));
-            let magic = v.splat(MAGIC);
+            let rounding = v.splat(ROUNDING);
             let mut bytes = [[0; LANES]; BLOCK];
             for (value, bytes) in values.iter().zip(&mut bytes) {
-                let shifted = v.add(v.mul(*value, inverse), magic);
+                let shifted = v.add(v.mul(*value, inverse), rounding);
                 // Half a step of the scale's own rounding may lead beyond 127.
-                let rounded = v.max(v.splat(-127.0), v.sub(shifted, magic));
+                let rounded = v.max(v.splat(-127.0), v.sub(shifted, rounding));
                 let rounded = v.select_less(v.splat(127.0), rounded, v.splat(127.0), rounded);
                 let left = v.sub(*value, v.mul(rounded, scale));
                 error = v.add(error, v.mul(left, left));
                 norm = v.add(norm, v.mul(*value, *value));
-                v.store_i8(v.bits(v.add(rounded, magic)), bytes);
+                v.store_i8(v.bits(v.add(rounded, rounding)), bytes);
             }
             copy.weights.set_block(v, at, &bytes);
         }
@@ -112,9 +115,9 @@ fn copy_in<V: Simd, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Resu
         v.store(norm, &mut norms);
         for lane in 0..LANES {
             let (error, norm) = (f64::from(errors[lane]).sqrt(), f64::from(norms[lane]).sqrt());
-            // The exact product is rounded at each of its k products and sums, the coarse one three times in each block,
-            // and so are these sums of squares: relative to sums of at most |x| |w| and |x'| |w'|. Squares of values under
-            // 2e-19 may have vanished.
+            // The exact product is rounded at each of its k products and sums, the coarse one three times in each
+            // block, and so are these sums of squares: relative to sums of at most |x| |w| and |x'| |w'|. Squares of
+            // values under 2e-19 may have vanished.
             let rounding = 2.0 * (4 * k + 3 * blocks + 8) as f64 * f64::from(f32::EPSILON) * (norm + error);
             let rounding = rounding + k as f64 * 2e-19;
             (copy.errors[group][lane], copy.norms[group][lane]) = match unbounded[lane] {
@@ -128,7 +131,7 @@ fn copy_in<V: Simd, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Resu
 
 /// The power of two next to the root of each column's mean square.
 #[inline(always)]
-fn factors<V: Simd, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Vec<f32> {
+fn factors<V: Dot, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Vec<f32> {
     let mut sums = vec![[0.0; LANES]; k];
     for panel in w.chunks_exact(k) {
         for (sum, w) in sums.iter_mut().zip(panel) {
@@ -160,7 +163,7 @@ pub(crate) fn lengths(x: &[f32], a: &Activations) -> Option<[f32; 2]> {
 
 /// Upper bounds of the products of one row of these [`lengths`], whose activations start as int8 weights want.
 #[inline(always)]
-fn bounds_in<V: Simd>(v: V, w: &Coarse, a: &Activations, lengths: [f32; 2], y: &mut Columns<'_>) {
+fn bounds_in<V: Dot>(v: V, w: &Int8Copy, a: &Activations, lengths: [f32; 2], y: &mut Columns<'_>) {
     let blocks = a.scales.len();
     for group in y.groups() {
         let range = group * blocks..(group + 1) * blocks;
@@ -181,7 +184,7 @@ struct Exact<'a, E>(&'a [Pair<E>], &'a [f32]);
 impl<E: Element> Groups for Exact<'_, E> {
     /// The operations of the full product.
     #[inline(always)]
-    fn products<V: Simd>(&self, v: V, group: usize, out: &mut [f32; LANES]) {
+    fn products<V: Dot>(&self, v: V, group: usize, out: &mut [f32; LANES]) {
         let &Exact(w, x) = self;
         let panel = &w[group / 2 * x.len()..(group / 2 + 1) * x.len()];
         let mut sums = v.splat(0.0);
@@ -194,22 +197,37 @@ impl<E: Element> Groups for Exact<'_, E> {
 
 /// The index of the largest product of `x`, the lowest one on ties.
 #[inline(always)]
-fn largest_of<V: Simd, E: Element>(v: V, coarse: &Coarse, w: &[Pair<E>], x: &[f32], bounds: &[f32]) -> Option<usize> {
-    largest_in(v, &Exact(w, x), &coarse.usefulness, bounds)
+fn largest_of<V: Dot, E: Element>(v: V, copy: &Int8Copy, w: &[Pair<E>], x: &[f32], bounds: &[f32]) -> Option<usize> {
+    largest_in(v, &Exact(w, x), &copy.usefulness, bounds)
 }
 
-super::dispatch!(
-    pub(super) fn bounds(w: &Coarse, a: &Activations, lengths: [f32; 2], y: &mut Columns<'_>) = bounds_in
+dispatch!(
+    pub(crate) fn bounds(w: &Int8Copy, a: &Activations, lengths: [f32; 2], y: &mut Columns<'_>) = bounds_in
 );
-super::dispatch!(
-    pub(super) fn largest_f32(coarse: &Coarse, w: &[Pair<f32>], x: &[f32], bounds: &[f32]) -> Option<usize> = largest_of
+dispatch!(
+    pub(crate) fn largest_f32(
+        copy: &Int8Copy,
+        w: &[Pair<f32>],
+        x: &[f32],
+        bounds: &[f32]
+    ) -> Option<usize> = largest_of
 );
-super::dispatch!(
-    pub(super) fn largest_f16(coarse: &Coarse, w: &[Pair<F16>], x: &[f32], bounds: &[f32]) -> Option<usize> = largest_of
+dispatch!(
+    pub(crate) fn largest_f16(
+        copy: &Int8Copy,
+        w: &[Pair<F16>],
+        x: &[f32],
+        bounds: &[f32]
+    ) -> Option<usize> = largest_of
 );
-super::dispatch!(
-    pub(super) fn largest_bf16(coarse: &Coarse, w: &[Pair<BF16>], x: &[f32], bounds: &[f32]) -> Option<usize> = largest_of
+dispatch!(
+    pub(crate) fn largest_bf16(
+        copy: &Int8Copy,
+        w: &[Pair<BF16>],
+        x: &[f32],
+        bounds: &[f32]
+    ) -> Option<usize> = largest_of
 );
-super::dispatch!(pub(super) fn copy_f32(w: &[Pair<f32>], n: usize, k: usize) -> Result<Coarse> = copy_in);
-super::dispatch!(pub(super) fn copy_f16(w: &[Pair<F16>], n: usize, k: usize) -> Result<Coarse> = copy_in);
-super::dispatch!(pub(super) fn copy_bf16(w: &[Pair<BF16>], n: usize, k: usize) -> Result<Coarse> = copy_in);
+dispatch!(pub(crate) fn copy_f32(w: &[Pair<f32>], n: usize, k: usize) -> Result<Int8Copy> = copy_in);
+dispatch!(pub(crate) fn copy_f16(w: &[Pair<F16>], n: usize, k: usize) -> Result<Int8Copy> = copy_in);
+dispatch!(pub(crate) fn copy_bf16(w: &[Pair<BF16>], n: usize, k: usize) -> Result<Int8Copy> = copy_in);

@@ -1,0 +1,122 @@
+//! Integers narrower than 32 bits: how weights are unpacked, activations are broadcast, and both are multiplied into
+//! sixteen i32 sums. The contract of int8 products is all here; [`super::layout`] shows what the weights look like.
+
+use super::activations::Activations;
+use super::layout::{BLOCK, Layout, STEPS, WeightStep};
+use super::simd::{LANES, Simd};
+
+/// Two 16-bit integers for each lane.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs(pub(crate) [[i16; 2]; LANES]);
+
+/// Exact products of int8 and of 16-bit integers, sixteen lanes at a time.
+pub(crate) trait Dot: Simd {
+    /// 64 int8 weights, prepared for [`Dot::dot`].
+    type W: Copy;
+    /// 4 int8 activations for every lane, prepared for [`Dot::dot`].
+    type A: Copy;
+    /// Two 16-bit integers for every lane.
+    type P: Copy;
+    /// A block of activations as [`Dot::activations`] reads it.
+    type Block: Copy;
+
+    /// How blocks of int8 and of nibbles are packed.
+    const LAYOUT: Layout;
+    /// Whether [`Dot::dot`] multiplies the complement -w - 1 of a weight w with the magnitude of a negative activation:
+    /// sums then start from the sum of the magnitudes of those below zero.
+    const COMPLEMENTS: bool = false;
+    /// Rows of activations that meet a group of 16 weight rows at once in int8 products: 1, 2, 3, 4, 6, 8 or 12.
+    const ROWS_Q8: usize;
+
+    /// The low byte of each lane.
+    fn store_i8(self, a: Self::I, out: &mut [i8; LANES]);
+
+    /// The low two bytes of each lane.
+    fn store_i16(self, a: Self::I, out: &mut [i16; LANES]);
+
+    fn load_pairs(self, x: &Pairs) -> Self::P;
+    fn splat_pair(self, x: [i16; 2]) -> Self::P;
+    /// `sums[lane] += a[lane][0] b[lane][0] + a[lane][1] b[lane][1]`, exactly while 32 bits hold it.
+    fn dot_pairs(self, sums: Self::I, a: Self::P, b: Self::P) -> Self::I;
+
+    fn weights(self, x: &WeightStep) -> Self::W;
+    /// Completes activations, rows of so many blocks, whose values are there.
+    #[inline(always)]
+    fn prepare(self, _a: &mut Activations, _blocks: usize) {}
+    /// Blocks of rows, `[tiles][blocks][rows of the tile]`.
+    fn blocks(a: &Activations) -> &[Self::Block];
+    /// Values 4 `step`.. of a row of a tile, of which there is one block each.
+    fn activations<const M: usize>(self, tile: &[Self::Block; M], row: usize, step: usize) -> Self::A;
+    /// `sums[lane] += weights[lane, ..4] · activations[..4]`, exactly, for activations in [-127, 127] and any
+    /// int8 weight; up to what [`Layout::flip`] and [`Dot::COMPLEMENTS`] say.
+    fn dot(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I;
+
+    /// `sums[i][lane] += weights[lane] · activations[i]` of one block for each of M rows, exactly.
+    #[inline(always)]
+    fn dot_block<B: Steps, const M: usize>(self, sums: &mut [Self::I; M], weights: &B, values: &[Self::Block; M]) {
+        weights.dot(self, sums, values);
+    }
+
+    /// The weights of two steps, of each the unsigned byte w + 128, from their upper and their lower nibbles: the first
+    /// step's in the low nibbles of both, the second's in the high ones.
+    #[inline(always)]
+    fn join(self, upper: &WeightStep, lower: &WeightStep) -> [Self::W; 2] {
+        let (mut first, mut second) = ([0; size_of::<WeightStep>()], [0; size_of::<WeightStep>()]);
+        for i in 0..first.len() {
+            let flip = 0x80 ^ Self::LAYOUT.flip;
+            first[i] = (upper[i] << 4 | lower[i] & 15) ^ flip;
+            second[i] = (upper[i] & 0xf0 | lower[i] >> 4) ^ flip;
+        }
+        [self.weights(&first), self.weights(&second)]
+    }
+
+    /// The low nibbles and the high nibbles of packed weights, as numbers from 0 to 15.
+    fn nibbles(self, x: &WeightStep) -> [Self::W; 2];
+    /// As [`Dot::dot`] for what [`Dot::nibbles`] gives, whatever [`Layout::flip`] and [`Dot::COMPLEMENTS`] are.
+    #[inline(always)]
+    fn dot_nibbles(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I {
+        self.dot(sums, weights, activations)
+    }
+}
+
+/// Packed weights of 16 rows, a block of 32 values each, whatever they are packed as.
+pub(crate) trait Steps {
+    /// [`Dot::dot_block`] by [`Dot::dot`], one step after the other, for weights and activations in runs of four.
+    fn dot<V: Dot, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[V::Block; M]);
+
+    /// The weights of two steps, of which there are four pairs. In runs of eight, values 8 `pair`.. of all lanes: the
+    /// first holds those of lanes 0..8, the second of lanes 8..16.
+    fn pair<V: Dot>(&self, v: V, pair: usize) -> [V::W; 2];
+
+    /// All steps as [`Dot::weights`] reads them, if weights are bytes.
+    #[allow(dead_code)] // for instruction sets that read them in parts of their own
+    #[inline(always)]
+    fn bytes(&self) -> Option<&[WeightStep; STEPS]> {
+        None
+    }
+}
+
+impl<S: Steps> Steps for &S {
+    #[inline(always)]
+    fn dot<V: Dot, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[V::Block; M]) {
+        (*self).dot(v, sums, values);
+    }
+
+    #[inline(always)]
+    fn pair<V: Dot>(&self, v: V, pair: usize) -> [V::W; 2] {
+        (*self).pair(v, pair)
+    }
+
+    #[inline(always)]
+    fn bytes(&self) -> Option<&[WeightStep; STEPS]> {
+        (*self).bytes()
+    }
+}
+
+/// Values 4 `step`.. of a block of activations in one word.
+#[allow(dead_code)] // not every instruction set has words of four bytes
+#[inline(always)]
+pub(crate) fn four(x: &[i8; BLOCK], step: usize) -> i32 {
+    i32::from_ne_bytes(x.as_chunks::<4>().0[step].map(|x| x as u8))
+}

@@ -1,0 +1,197 @@
+//! The instruction sets: which there are, which this machine has, and how a kernel is compiled once for each.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod i8mm;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
+pub(crate) mod relaxed;
+pub(crate) mod scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub(crate) mod simd128;
+
+use crate::error::{Error, Result};
+
+/// An instruction set that kernels are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Plain Rust, compiled for the target's baseline.
+    Scalar,
+    /// x86-64 with AVX2 and F16C.
+    Avx2,
+    /// x86-64 with AVX-512 (F, BW, DQ, VL) and VNNI. AVX-512 without VNNI uses [`Isa::Avx2`].
+    Avx512,
+    /// AArch64 with NEON, which all have.
+    Neon,
+    /// The same with the dot product instruction of ARMv8.2.
+    Dotprod,
+    /// The same with the matrix product instruction of ARMv8.6 for int8 products of two or more rows.
+    I8mm,
+    /// WebAssembly with 128-bit vectors, where the module is compiled for them.
+    Simd128,
+    /// The same with relaxed vectors, of which only integer products that are exact everywhere are used. It is the
+    /// better one on processors that have these products.
+    Relaxed,
+}
+
+impl Isa {
+    /// All of them, the best last.
+    pub const ALL: [Isa; 8] =
+        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::Dotprod, Isa::I8mm, Isa::Simd128, Isa::Relaxed];
+
+    /// The name used on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
+            Isa::Dotprod => "dotprod",
+            Isa::I8mm => "i8mm",
+            Isa::Simd128 => "simd128",
+            Isa::Relaxed => "relaxed",
+        }
+    }
+
+    fn is_available(self) -> bool {
+        match self {
+            Isa::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::detected(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::detected(),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => true,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Dotprod => neon::detected(),
+            #[cfg(target_arch = "aarch64")]
+            Isa::I8mm => i8mm::detected(),
+            // A WebAssembly module with instructions that the engine lacks does not load at all.
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Isa::Simd128 => true,
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
+            Isa::Relaxed => true,
+            #[allow(unreachable_patterns)] // each target has its own
+            _ => false,
+        }
+    }
+}
+
+/// The kernels of one instruction set. Holding a value proves that the machine has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernels {
+    isa: Isa,
+}
+
+/// Defines a function that runs a generic kernel, compiled once for each instruction set, on the one that `kernels`
+/// stands for: `dispatch!(pub(super) fn name(x: &[f32]) -> f32 = generic)`, where `generic` takes the vocabulary
+/// first.
+macro_rules! dispatch {
+    ($vis:vis fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? = $generic:path) => {
+        $vis fn $name(kernels: $crate::kernels::isa::Kernels, $($arg: $type),*) $(-> $result)? {
+            use $crate::kernels::isa::{Isa, scalar};
+            #[cfg(target_arch = "x86_64")]
+            use $crate::kernels::isa::{avx2, avx512};
+            #[cfg(target_arch = "aarch64")]
+            use $crate::kernels::isa::{i8mm, neon};
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
+            use $crate::kernels::isa::relaxed;
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            use $crate::kernels::isa::simd128;
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,f16c")]
+            fn run_avx512($($arg: $type),*) $(-> $result)? {
+                // SAFETY: this function is only called where the features were detected.
+                $generic(unsafe { avx512::Avx512::assume() }, $($arg),*)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,f16c")]
+            fn run_avx2($($arg: $type),*) $(-> $result)? {
+                // SAFETY: this function is only called where the features were detected.
+                $generic(unsafe { avx2::Avx2::assume() }, $($arg),*)
+            }
+
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon,dotprod")]
+            fn run_dotprod($($arg: $type),*) $(-> $result)? {
+                // SAFETY: this function is only called where the feature was detected.
+                $generic(unsafe { neon::Dotprod::assume() }, $($arg),*)
+            }
+
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon,dotprod,i8mm")]
+            fn run_i8mm($($arg: $type),*) $(-> $result)? {
+                // SAFETY: this function is only called where the features were detected.
+                $generic(unsafe { i8mm::I8mm::assume() }, $($arg),*)
+            }
+
+            match kernels.isa() {
+                Isa::Scalar => $generic(scalar::Scalar, $($arg),*),
+                // SAFETY: a `Kernels` of this instruction set is only made after its features were detected.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => unsafe { run_avx2($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => unsafe { run_avx512($($arg),*) },
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => $generic(neon::Neon, $($arg),*),
+                // SAFETY: as above.
+                #[cfg(target_arch = "aarch64")]
+                Isa::Dotprod => unsafe { run_dotprod($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "aarch64")]
+                Isa::I8mm => unsafe { run_i8mm($($arg),*) },
+                #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+                Isa::Simd128 => $generic(simd128::Simd128, $($arg),*),
+                #[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
+                Isa::Relaxed => $generic(relaxed::Relaxed, $($arg),*),
+                #[allow(unreachable_patterns)] // each target has its own
+                _ => unreachable!("no value of Kernels stands for an instruction set that is not there"),
+            }
+        }
+    };
+}
+pub(crate) use dispatch;
+
+impl Kernels {
+    /// The best instruction set of this machine.
+    pub fn detect() -> Kernels {
+        let wanted = |kernels: &Kernels| match kernels.isa {
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
+            Isa::Relaxed => relaxed::dot_is_fast(),
+            _ => true,
+        };
+        Kernels::available().filter(wanted).last().expect("the scalar kernels are always available")
+    }
+
+    /// The kernels of every instruction set of this machine, the best last.
+    pub fn available() -> impl Iterator<Item = Kernels> {
+        Isa::ALL.into_iter().filter(|isa| isa.is_available()).map(|isa| Kernels { isa })
+    }
+
+    /// A forced choice, for tests and benches.
+    ///
+    /// # Errors
+    /// If the machine does not have it, or there is none of this name.
+    pub fn with_isa(name: &str) -> Result<Kernels> {
+        Kernels::available().find(|kernels| kernels.isa.name() == name).ok_or_else(|| {
+            let available: Vec<&str> = Kernels::available().map(|kernels| kernels.isa.name()).collect();
+            Error::Option {
+                option: "--isa",
+                what: format!("expected one that this machine has ({}), found {name}", available.join(", ")),
+            }
+        })
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+}

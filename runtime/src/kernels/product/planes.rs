@@ -1,0 +1,30 @@
+//! Products of int8 weights in two planes.
+
+use super::{Blocks, blocks_in, next_group, scaled_tile, starts_at};
+use crate::kernels::activations::Activations;
+use crate::kernels::columns::Columns;
+use crate::kernels::dot::Dot;
+use crate::kernels::isa::dispatch;
+use crate::kernels::pack::planes::Planes;
+
+/// The full product, with the bits that [`crate::kernels::pack::q8::Q8`] gives. Activations start as its do.
+impl Blocks for Planes {
+    #[inline(always)]
+    fn tile<V: Dot, const M: usize>(
+        &self,
+        v: V,
+        group: usize,
+        a: &Activations,
+        blocks: usize,
+        row: usize,
+        y: &mut Columns<'_>,
+    ) {
+        let range = group * blocks..(group + 1) * blocks;
+        let weights = self.upper[range.clone()].iter().zip(&self.lower[range.clone()]);
+        let weight_scales = &self.scales[range];
+        let ahead = [&self.upper, &self.lower].map(|plane| next_group::<V, M, _>(plane, group, blocks, row));
+        scaled_tile::<V, _, _, 2, M>(v, weights, weight_scales, ahead, starts_at::<V>(), a, (group, row), y);
+    }
+}
+
+dispatch!(pub(crate) fn planes(w: &Planes, a: &Activations, blocks: usize, y: &mut Columns<'_>) = blocks_in);

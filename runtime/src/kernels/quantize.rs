@@ -1,0 +1,91 @@
+//! Makes int8 of activations, as products read them.
+
+use super::activations::Activations;
+use super::dot::Dot;
+use super::isa::dispatch;
+use super::layout::{BLOCK, Order};
+use super::rounding::{ROUNDING, magnitudes, scale_of};
+use super::simd::LANES;
+use super::tiles::Tiles;
+
+/// What a product wants to know of a block's values.
+#[derive(Clone, Copy)]
+pub(crate) enum Start {
+    /// What the integer sum of a block of int8 weights starts from: -128 Σ of the values whose weights are stored
+    /// flipped (w xor 0x80 = w + 128 as an unsigned byte), or Σ |values below zero| where these meet complements.
+    Int8,
+    /// The same for nibbles n that stand for n - 8: -8 Σ.
+    Nibbles,
+    /// Σ itself.
+    Sum,
+}
+
+/// Quantises `x`, rows of `k` values (whole blocks): scale = absmax / 127, value = x · (127 / absmax) rounded to the
+/// nearest, half to even. Blocks with an absmax under 1e-30 become zero; a NaN or infinity makes the block's scale
+/// NaN, so the product shows it.
+#[inline(always)]
+fn quantize_in<V: Dot>(v: V, x: &[f32], k: usize, start: Start, out: &mut Activations) {
+    let blocks = k / BLOCK;
+    let count = x.len() / BLOCK;
+    out.values.resize(count, [0; BLOCK]);
+    out.scales.resize(count, 0.0);
+    out.starts.resize(count, 0);
+    for (first, rows) in Tiles::new(0..x.len() / k, V::ROWS_Q8) {
+        for row in 0..rows {
+            let x = x[(first + row) * k..(first + row + 1) * k].as_chunks::<BLOCK>().0;
+            for (block, x) in x.iter().enumerate() {
+                let at = first * blocks + block * rows + row;
+                if matches!(V::LAYOUT.order, Order::Eights) {
+                    let mut values = [0; BLOCK];
+                    (out.scales[at], out.starts[at]) = quantize_block(v, x, start, &mut values);
+                    let tile = &mut out.values[at - row..at - row + rows];
+                    let octets = tile.as_flattened_mut().as_chunks_mut::<8>().0;
+                    for (octet, values) in octets[row..].iter_mut().step_by(rows).zip(values.as_chunks::<8>().0) {
+                        *octet = *values;
+                    }
+                } else {
+                    (out.scales[at], out.starts[at]) = quantize_block(v, x, start, &mut out.values[at]);
+                }
+            }
+        }
+    }
+    v.prepare(out, blocks);
+}
+
+/// Returns the scale and the start.
+#[inline(always)]
+fn quantize_block<V: Dot>(v: V, x: &[f32; BLOCK], start: Start, values: &mut [i8; BLOCK]) -> (f32, i32) {
+    let x = x.as_chunks::<LANES>().0;
+    let (low, high) = (v.load(&x[0]), v.load(&x[1]));
+    let absmax = v.largest_i32(v.max_i32(magnitudes(v, low), magnitudes(v, high)));
+    let (scale, inverse) = scale_of(absmax, 127.0);
+    // The low byte is the value.
+    let (inverse, rounding) = (v.splat(inverse), v.splat(ROUNDING));
+    let low = v.bits(v.add(v.mul(low, inverse), rounding));
+    let high = v.bits(v.add(v.mul(high, inverse), rounding));
+    let halves = values.as_chunks_mut::<LANES>().0;
+    v.store_i8(low, &mut halves[0]);
+    v.store_i8(high, &mut halves[1]);
+    let start = match start {
+        Start::Int8 if V::COMPLEMENTS => -negative(values),
+        Start::Int8 if V::LAYOUT.flip == 0 => 0,
+        Start::Int8 => sum(v, low, high).wrapping_mul(-128),
+        Start::Nibbles => sum(v, low, high).wrapping_mul(-8),
+        Start::Sum => sum(v, low, high),
+    };
+    (scale, start)
+}
+
+/// The sum of rounded values, to each of which [`ROUNDING`] is still added.
+#[inline(always)]
+fn sum<V: Dot>(v: V, low: V::I, high: V::I) -> i32 {
+    v.sum_i32(v.add_i32(low, high)).wrapping_sub((ROUNDING.to_bits() as i32).wrapping_mul(BLOCK as i32))
+}
+
+/// The sum of the values below zero.
+#[inline(always)]
+fn negative(values: &[i8; BLOCK]) -> i32 {
+    values.iter().map(|&value| i32::from(value.min(0))).sum()
+}
+
+dispatch!(pub(super) fn quantize(x: &[f32], k: usize, start: Start, out: &mut Activations) = quantize_in);
