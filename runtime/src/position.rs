@@ -1,5 +1,7 @@
 //! Relative position: buckets of distances and the bias that attention adds to its scores.
 
+use std::sync::Arc;
+
 use crate::config::T5Config;
 use crate::error::Result;
 use crate::kernels::BiasRow;
@@ -50,16 +52,29 @@ impl Buckets {
             // open, whatever the last bit of the quotient is.
             (exact + (position * (side - exact) as f64 + 1e-9) as usize).min(side - 1)
         };
+        // Buckets never fall as distances grow, so each begins where halving an interval leads: walking over all distances
+        // would take minutes where a file names 2^30. The logarithms of neighbouring distances differ by far more than
+        // their rounding errors up to there.
         let mut first = vec![0];
-        let mut distance = 1;
-        while first.len() < side && distance <= max_distance {
-            // With few distances and many buckets some buckets stay empty: they begin where the next one does.
-            while first.len() <= bucket(distance) {
-                first.push(distance);
+        while first.len() < side {
+            let (mut below, mut begins) = (first[first.len() - 1], max_distance);
+            if below >= max_distance || bucket(max_distance) < first.len() {
+                break;
             }
-            distance += 1;
+            while begins - below > 1 {
+                let middle = below + (begins - below) / 2;
+                if bucket(middle) < first.len() { below = middle } else { begins = middle }
+            }
+            // With few distances and many buckets some buckets stay empty: they begin where the next one does.
+            first.resize((bucket(begins) + 1).min(side), begins);
         }
         Buckets { direction, first }
+    }
+
+    /// The table of a stack of this model.
+    pub fn of_stack(config: &T5Config, stack: Stack) -> Buckets {
+        let (count, max_distance) = (config.relative_attention_num_buckets, config.relative_attention_max_distance);
+        Buckets::new(stack.into(), count, max_distance)
     }
 
     /// The bucket of a key at `key` for a query at `query` (positions).
@@ -80,7 +95,8 @@ impl Buckets {
 /// The bias of one table, laid out so that a query's biases over successive keys are one slice.
 #[derive(Clone, Debug)]
 pub struct PositionBias {
-    buckets: Buckets,
+    /// Of the stack.
+    buckets: Arc<Buckets>,
     num_heads: usize,
     /// `[buckets, num_heads]`, the checkpoint's table.
     table: Vec<f32>,
@@ -90,21 +106,24 @@ pub struct PositionBias {
 }
 
 impl PositionBias {
-    /// Reads a stack's table.
-    pub fn new(config: &T5Config, stack: Stack, tensor: &Tensor) -> Result<PositionBias> {
-        let buckets =
-            Buckets::new(stack.into(), config.relative_attention_num_buckets, config.relative_attention_max_distance);
+    /// Reads a table of a stack, `[buckets, num_heads]`, which has these buckets.
+    ///
+    /// # Errors
+    /// If a value is not finite.
+    pub fn new(buckets: Arc<Buckets>, tensor: &Tensor) -> Result<PositionBias> {
+        let num_heads = tensor.columns();
         let mut table = vec![0.0; tensor.len()];
-        for (row, out) in table.chunks_exact_mut(tensor.columns()).enumerate() {
+        for (row, out) in table.chunks_exact_mut(num_heads).enumerate() {
             crate::block::decode(tensor.dtype, tensor.row_data(row), out);
         }
         if let Some(bad) = table.iter().find(|value| !value.is_finite()) {
             return Err(tensor.error(format!("expected finite values, found {bad}")));
         }
-        Ok(PositionBias { buckets, num_heads: config.num_heads, table, by_offset: Vec::new(), length: 0 })
+        Ok(PositionBias { buckets, num_heads, table, by_offset: Vec::new(), length: 0 })
     }
 
-    /// An unprepared copy to be prepared by a session of its own.
+    /// Lays the biases out for positions below `length`, unless they are. A model's tables are copied by each session,
+    /// which prepares its own.
     pub fn prepare(&mut self, length: usize) {
         if length <= self.length {
             return;
@@ -181,6 +200,52 @@ mod tests {
                     assert_eq!(found, expected, "{direction:?} {buckets} {max} {}", key as i64 - 1500);
                 }
             }
+        }
+    }
+
+    /// The first distance of each bucket, found by walking over all of them.
+    fn walked(direction: Direction, buckets: usize, max_distance: usize) -> Vec<usize> {
+        let side = if direction == Direction::Causal { buckets } else { buckets / 2 };
+        let exact = side / 2;
+        let bucket = |distance: usize| {
+            if distance < exact {
+                return distance;
+            }
+            let position = (distance as f64 / exact as f64).ln() / (max_distance as f64 / exact as f64).ln();
+            (exact + (position * (side - exact) as f64 + 1e-9) as usize).min(side - 1)
+        };
+        let mut first = vec![0];
+        for distance in 1..=max_distance {
+            while first.len() < side && first.len() <= bucket(distance) {
+                first.push(distance);
+            }
+        }
+        first
+    }
+
+    #[test]
+    fn boundaries_are_those_of_a_walk_over_all_distances() {
+        for direction in [Direction::Bidirectional, Direction::Causal] {
+            for buckets in (0..70).chain([126, 127, 128, 254, 512, 1000, 4096]) {
+                for max in (0..150).step_by(3).chain([1, 128, 256, 1000, 4097, 30_000]) {
+                    let found = Buckets::new(direction, buckets, max).first;
+                    assert_eq!(found, walked(direction, buckets, max), "{direction:?} {buckets} {max}");
+                }
+            }
+        }
+    }
+
+    /// A walk would take half a minute.
+    #[test]
+    fn far_distances_cost_no_time() {
+        let begin = std::time::Instant::now();
+        let table = Buckets::new(Direction::Causal, 4096, 1 << 30);
+        assert!(begin.elapsed().as_secs_f32() < 1.0, "{:?}", begin.elapsed());
+        assert_eq!((table.side(), table.of(1 << 30, 0)), (4096, 4095));
+        // The logarithmic half runs from 2^11 to 2^30 in 2^11 buckets.
+        for bucket in [2049, 3000, 4095] {
+            let expected = 2f64.powf(11.0 + 19.0 * (bucket - 2048) as f64 / 2048.0);
+            assert_eq!(table.first[bucket], expected.ceil() as usize, "bucket {bucket}");
         }
     }
 

@@ -10,7 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::T5Config;
 use crate::error::{Error, Result};
 use crate::kernels::{Kernels, Matrix, Purpose};
-use crate::position::PositionBias;
+use crate::position::{Buckets, PositionBias};
 use crate::schema::{self, Role, Stack, TensorId};
 use crate::storage::Bytes;
 use crate::tensor::Tensor;
@@ -153,10 +153,11 @@ impl<'a> Loader<'a> {
     /// The bias tables of a stack: one, or one for each block (umT5).
     pub fn position_biases(&self, stack: Stack, blocks: usize) -> Result<Vec<PositionBias>> {
         let count = if self.config().relative_bias_per_block { blocks } else { 1 };
+        let buckets = Arc::new(Buckets::of_stack(self.config(), stack));
         (0..count)
             .map(|block| {
                 let id = TensorId { role: Role::RelativeBias, stack: Some(stack), block: Some(block) };
-                PositionBias::new(self.config(), stack, &*self.small(id)?)
+                PositionBias::new(buckets.clone(), &*self.small(id)?)
             })
             .collect()
     }
