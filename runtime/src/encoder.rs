@@ -1,18 +1,20 @@
 //! The encoder: ids `[len]` to hidden states `[len, d_model]`.
 
-use crate::attention::{Scratch, SelfAttention, add_product, part};
 use crate::error::Result;
-use crate::feed_forward::FeedForward;
-use crate::kernels::Heads;
-use crate::position::PositionBias;
+use crate::layers::{FeedForward, Norm, Scratch, SelfAttention, part};
+use crate::loader::Loader;
+use crate::model::ModelData;
+use crate::position::StackBias;
 use crate::schema::Stack;
-use crate::shared::{Loader, Shared};
+
+/// Rows through blocks that make a piece of work: more do not make a product faster, but keep whoever waits for the
+/// piece waiting.
+const PIECE: usize = 512;
 
 pub(crate) struct EncoderWeights {
     blocks: Vec<EncoderBlock>,
-    /// One table, or one for each block (umT5).
-    biases: Vec<PositionBias>,
-    final_norm: Vec<f32>,
+    bias: StackBias,
+    final_norm: Norm,
 }
 
 struct EncoderBlock {
@@ -32,70 +34,70 @@ impl EncoderWeights {
                     })
                 })
                 .collect::<Result<_>>()?,
-            biases: loader.position_biases(Stack::Encoder, blocks)?,
+            bias: loader.position_bias(Stack::Encoder, blocks)?,
             final_norm: loader.final_norm(Stack::Encoder)?,
         })
     }
 }
 
-/// A session's share of the encoder: biases prepared for the longest input so far.
+/// A session's share of the encoder.
 pub(crate) struct EncoderState {
-    biases: Vec<PositionBias>,
+    /// Prepared for the longest input so far.
+    bias: StackBias,
     /// `[rows, d_model]`: the residual stream.
     x: Vec<f32>,
+    /// Of the documents that are being encoded.
+    lengths: Vec<usize>,
+    /// Blocks that they have passed.
+    passed: usize,
 }
 
 impl EncoderState {
     pub fn new(weights: &EncoderWeights) -> EncoderState {
-        EncoderState { biases: weights.biases.clone(), x: Vec::new() }
+        EncoderState { bias: weights.bias.clone(), x: Vec::new(), lengths: Vec::new(), passed: 0 }
     }
 
-    /// Encodes several documents at once, each attending to itself only. `out` is `[sum of lengths, d_model]`,
-    /// the documents one after the other: rows of one document do not depend on which others run beside it.
-    pub fn run(
-        &mut self,
-        shared: &Shared,
-        weights: &EncoderWeights,
-        documents: &[&[u32]],
-        out: &mut Vec<f32>,
-        s: &mut Scratch,
-    ) -> Result<()> {
-        let config = &shared.config;
-        let kernels = shared.kernels;
-        let (d, inner, eps) = (config.d_model, config.inner_dim(), config.layer_norm_epsilon);
-        let heads = Heads { count: config.num_heads, width: config.d_kv };
-        let rows: usize = documents.iter().map(|ids| ids.len()).sum();
-        let longest = documents.iter().map(|ids| ids.len()).max().unwrap_or(0);
-        for bias in &mut self.biases {
-            bias.prepare(longest);
+    /// The hidden states, `[rows, d_model]`, once all blocks are passed.
+    pub fn finish(&self, model: &ModelData, out: &mut Vec<f32>) {
+        let len = self.lengths.iter().sum::<usize>() * model.config.d_model;
+        model.encoder.final_norm.apply(model.kernels, &self.x[..len], part(out, len));
+    }
+}
+
+/// The encoder at work for a session.
+pub(crate) struct Encoder<'a> {
+    pub model: &'a ModelData,
+    pub state: &'a mut EncoderState,
+    pub scratch: &'a mut Scratch,
+}
+
+impl Encoder<'_> {
+    /// Begins with several documents at once, whose ids stand one after the other. Each attends to itself only: its
+    /// states do not depend on which others run beside it.
+    pub fn begin(&mut self, ids: impl Iterator<Item = u32>, lengths: impl Iterator<Item = usize>) {
+        let EncoderState { bias, x, lengths: all, passed } = &mut *self.state;
+        all.clear();
+        all.extend(lengths);
+        *passed = 0;
+        bias.prepare(all.iter().copied().max().unwrap_or(0));
+        let d = self.model.config.d_model;
+        let x = part(x, all.iter().sum::<usize>() * d);
+        self.model.embedding.look_up(self.model.kernels, ids, d, x);
+    }
+
+    /// Takes them through as many blocks as make a piece of work, at least one; false when all are passed.
+    pub fn run(&mut self) -> Result<bool> {
+        let EncoderState { bias, x, lengths, passed } = &mut *self.state;
+        let kernels = self.model.kernels;
+        let blocks = &self.model.encoder.blocks;
+        let rows = lengths.iter().sum::<usize>();
+        let x = &mut x[..rows * self.model.config.d_model];
+        let piece = (PIECE / rows.max(1)).max(1);
+        for block in blocks.iter().skip(*passed).take(piece) {
+            block.attention.apply(kernels, lengths, bias.of_block(*passed), x, self.scratch)?;
+            block.feed_forward.apply(kernels, x, self.scratch);
+            *passed += 1;
         }
-        let x = part(&mut self.x, rows * d);
-        shared.embed(documents.iter().flat_map(|ids| ids.iter().copied()), x);
-        for (index, block) in weights.blocks.iter().enumerate() {
-            let bias = &self.biases[index.min(self.biases.len() - 1)];
-            let normed = part(&mut s.normed, rows * d);
-            kernels.rms_norm(x, &block.attention.norm, eps, normed);
-            let qkv = part(&mut s.wide, rows * 3 * inner);
-            block.attention.qkv.multiply(kernels, normed, rows, qkv, &mut s.workspace);
-            let context = part(&mut s.narrow, rows * inner);
-            let mut row = 0;
-            for ids in documents {
-                let end = row + ids.len();
-                let (qkv, context) = (&qkv[row * 3 * inner..end * 3 * inner], &mut context[row * inner..end * inner]);
-                kernels.attend_all(
-                    block.attention.qkv.numbers(),
-                    heads,
-                    qkv,
-                    bias.row(0),
-                    context,
-                    &mut s.workspace,
-                )?;
-                row = end;
-            }
-            add_product(kernels, &block.attention.o, context, rows, x, &mut s.delta, &mut s.workspace);
-            block.feed_forward.apply(kernels, eps, x, rows, s);
-        }
-        kernels.rms_norm(x, &weights.final_norm, eps, part(out, rows * d));
-        Ok(())
+        Ok(*passed < blocks.len())
     }
 }

@@ -13,9 +13,9 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::gguf::MAGIC;
 use crate::kernels::{Kernels, Matrix, Purpose};
+use crate::loader::{Loader, WeightSource};
 use crate::model::{Model, ModelOptions, Stacks};
 use crate::schema::EMBEDDING_ALIASES;
-use crate::shared::{Loader, Weights};
 use crate::storage::Bytes;
 use crate::tensor::Tensor;
 use crate::tokenizer::Tokenizer;
@@ -170,9 +170,10 @@ impl Arriving {
         let tokenizer = Model::tokenizer_of(&checkpoint)?;
         // The tokenizer has its own copy.
         checkpoint.vocabulary = None;
-        let loader = Loader { checkpoint: &checkpoint, kernels, weights: Weights::Expected(RefCell::new(Vec::new())) };
+        let loader =
+            Loader { checkpoint: &checkpoint, kernels, source: WeightSource::Expected(RefCell::new(Vec::new())) };
         Stacks::load(&loader)?;
-        let Weights::Expected(expected) = loader.weights else { unreachable!("set above") };
+        let WeightSource::Expected(expected) = loader.source else { unreachable!("set above") };
 
         // Tied embeddings are looked up in the head, where its type allows that.
         let embedding = EMBEDDING_ALIASES[0];
@@ -267,8 +268,8 @@ impl Arriving {
 
     fn finish(self) -> Result<Model> {
         let Arriving { checkpoint, tokenizer, matrices, kernels, .. } = self;
-        let weights = Weights::Made(RefCell::new(matrices.into_iter().collect()));
-        let stacks = Stacks::load(&Loader { checkpoint: &checkpoint, kernels, weights })?;
+        let source = WeightSource::Made(RefCell::new(matrices.into_iter().collect()));
+        let stacks = Stacks::load(&Loader { checkpoint: &checkpoint, kernels, source })?;
         Ok(Model::from_stacks(checkpoint, kernels, tokenizer, stacks))
     }
 }
@@ -299,7 +300,7 @@ mod tests {
         let file = pocket::bytes();
         for piece in [997, 65_536, 1 << 20, file.len()] {
             let model = receive(file, file.len(), piece).unwrap();
-            assert!(matches!(model.weights().shared.embedding, crate::shared::Embedding::Head(_)));
+            assert!(matches!(model.data().embedding, crate::layers::Embedding::Head(_)));
             let found = model.session().logits_ids(&source, &target).unwrap();
             assert!(found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()), "pieces of {piece}");
             let text = "translate English to German: Good morning.";

@@ -17,14 +17,12 @@
 //! # }
 //! ```
 
-mod attention;
 pub mod block;
 pub mod checkpoint;
 pub mod config;
 mod decoder;
 mod encoder;
 pub mod error;
-mod feed_forward;
 pub mod generate;
 pub mod generation;
 pub mod gguf;
@@ -32,13 +30,15 @@ pub mod gguf;
 pub mod hub;
 mod incoming;
 pub mod kernels;
+mod layers;
+mod loader;
+mod memory;
 pub mod model;
 #[cfg(feature = "default-model")]
 pub mod pocket;
 pub mod position;
 pub mod schema;
 pub mod session;
-mod shared;
 pub mod storage;
 pub mod tensor;
 mod threads;

@@ -9,8 +9,9 @@ use crate::decoder::DecoderWeights;
 use crate::encoder::EncoderWeights;
 use crate::error::{Error, Result};
 use crate::generation::GenerationDefaults;
-use crate::kernels::{Kernels, Matrix};
-use crate::shared::{Embedding, Loader, Shared, Weights as Source};
+use crate::kernels::{Heads, Kernels, Matrix};
+use crate::layers::Embedding;
+use crate::loader::{Loader, WeightSource};
 use crate::storage::Bytes;
 use crate::tokenizer::Tokenizer;
 
@@ -18,11 +19,15 @@ use crate::tokenizer::Tokenizer;
 /// ([`Model::session`]).
 #[derive(Clone)]
 pub struct Model {
-    weights: Arc<Weights>,
+    data: Arc<ModelData>,
 }
 
-pub(crate) struct Weights {
-    pub shared: Shared,
+/// What all sessions of a model share.
+pub(crate) struct ModelData {
+    pub file: String,
+    pub config: T5Config,
+    pub kernels: Kernels,
+    pub embedding: Embedding,
     pub encoder: EncoderWeights,
     /// `None` in an encoder-only model.
     decoder: Option<DecoderWeights>,
@@ -83,7 +88,7 @@ impl Model {
     pub fn from_checkpoint(checkpoint: Checkpoint, options: &ModelOptions) -> Result<Model> {
         let kernels = options.kernels()?;
         let tokenizer = Model::tokenizer_of(&checkpoint)?;
-        let stacks = Stacks::load(&Loader { checkpoint: &checkpoint, kernels, weights: Source::Whole })?;
+        let stacks = Stacks::load(&Loader { checkpoint: &checkpoint, kernels, source: WeightSource::Whole })?;
         Ok(Model::from_stacks(checkpoint, kernels, tokenizer, stacks))
     }
 
@@ -97,31 +102,24 @@ impl Model {
         tokenizer: Option<Tokenizer>,
         Stacks { encoder, decoder, embedding }: Stacks,
     ) -> Model {
-        Model {
-            weights: Arc::new(Weights {
-                shared: Shared { file: checkpoint.file, config: checkpoint.config, kernels, embedding },
-                encoder,
-                decoder,
-                tokenizer,
-                generation: checkpoint.generation,
-                notes: checkpoint.notes,
-            }),
-        }
+        let Checkpoint { file, config, generation, notes, .. } = checkpoint;
+        let data = ModelData { file, config, kernels, embedding, encoder, decoder, tokenizer, generation, notes };
+        Model { data: Arc::new(data) }
     }
 
     /// The configuration.
     pub fn config(&self) -> &T5Config {
-        &self.weights.shared.config
+        &self.data.config
     }
 
     /// The kernels that this model was prepared for.
     pub fn kernels(&self) -> Kernels {
-        self.weights.shared.kernels
+        self.data.kernels
     }
 
     /// What the checkpoint says about decoding.
     pub fn generation_defaults(&self) -> &GenerationDefaults {
-        &self.weights.generation
+        &self.data.generation
     }
 
     /// The tokenizer.
@@ -129,7 +127,7 @@ impl Model {
     /// # Errors
     /// Where the checkpoint came without one.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        self.weights.tokenizer.as_ref().ok_or_else(|| Error::Tokenizer {
+        self.data.tokenizer.as_ref().ok_or_else(|| Error::Tokenizer {
             file: self.file().to_owned(),
             what: "expected tokenizer.json or spiece.model beside the weights, found neither".to_owned(),
         })
@@ -137,30 +135,54 @@ impl Model {
 
     /// The file that the model was opened from.
     pub fn file(&self) -> &str {
-        &self.weights.shared.file
+        &self.data.file
     }
 
     /// Remarks made while opening (settings ignored, tensors skipped).
     pub fn notes(&self) -> &[String] {
-        &self.weights.notes
+        &self.data.notes
     }
 
     /// Bytes of weights that one decoder step reads: all of the decoder and the head.
     pub fn decoder_step_bytes(&self) -> usize {
-        self.weights.decoder.as_ref().map_or(0, DecoderWeights::bytes)
+        self.data.decoder.as_ref().map_or(0, DecoderWeights::bytes)
     }
 
-    pub(crate) fn weights(&self) -> &Weights {
-        &self.weights
+    pub(crate) fn data(&self) -> &ModelData {
+        &self.data
+    }
+
+    /// Refuses ids outside the vocabulary.
+    pub(crate) fn check_ids(&self, option: &'static str, ids: &[u32]) -> Result<()> {
+        match ids.iter().find(|&&id| id as usize >= self.data.config.vocab_size) {
+            Some(id) => {
+                let what = format!("expected ids below {}, found {id}", self.data.config.vocab_size);
+                Err(Error::Option { option, what })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses what the encoder cannot read.
+    pub(crate) fn check_source(&self, ids: &[u32]) -> Result<()> {
+        if ids.is_empty() {
+            return Err(Error::Option { option: "source", what: "expected at least one token".to_owned() });
+        }
+        self.check_ids("source", ids)
     }
 }
 
-impl Weights {
+impl ModelData {
+    /// The attention heads of both stacks.
+    pub fn heads(&self) -> Heads {
+        Heads { count: self.config.num_heads, width: self.config.d_kv }
+    }
+
     /// The decoder, or an error for an encoder-only model.
     pub fn decoder(&self) -> Result<&DecoderWeights> {
         self.decoder.as_ref().ok_or_else(|| {
-            let file = &self.shared.file;
-            Error::config(file, "num_decoder_layers", "expected a model with a decoder, found an encoder only")
+            let what = "expected a model with a decoder, found an encoder only";
+            Error::config(&self.file, "num_decoder_layers", what)
         })
     }
 }

@@ -157,6 +157,27 @@ impl PositionBias {
     }
 }
 
+/// The bias tables of a stack: one that its blocks share, or one for each block (umT5).
+#[derive(Clone)]
+pub(crate) struct StackBias(Vec<PositionBias>);
+
+impl StackBias {
+    /// At least one table.
+    pub fn new(tables: Vec<PositionBias>) -> StackBias {
+        StackBias(tables)
+    }
+
+    /// As [`PositionBias::prepare`], for all of them.
+    pub fn prepare(&mut self, length: usize) {
+        self.0.iter_mut().for_each(|table| table.prepare(length));
+    }
+
+    /// What the scores of a block get.
+    pub fn of_block(&self, block: usize) -> &PositionBias {
+        &self.0[block.min(self.0.len() - 1)]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

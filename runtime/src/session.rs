@@ -1,28 +1,41 @@
 //! [`Session`]: the working space of one thread over a shared [`Model`].
 
-use crate::attention::Scratch;
-use crate::decoder::{DecoderState, Query};
-use crate::encoder::EncoderState;
+use crate::decoder::{Decoder, DecoderState};
+use crate::encoder::{Encoder, EncoderState};
 use crate::error::{Error, Result};
+use crate::layers::{FIRST_POSITIONS, Query, Scratch};
+use crate::memory::{self, Request};
 use crate::model::Model;
 
 /// Rows of encoder input that are worth running together: more do not make a product faster, but cost memory.
 const ENCODER_ROWS: usize = 512;
 
-/// Teacher-forced tokens whose logits are computed at once.
-const SCORE_ROWS: usize = 32;
+/// Given tokens that the decoder reads at once.
+pub(crate) const FORCED_ROWS: usize = 32;
 
 /// Everything that changes while a model runs. Buffers grow to the largest request met and are then re-used.
 pub struct Session {
     pub(crate) model: Model,
     encoder: EncoderState,
-    /// `None` for an encoder-only model.
+    /// Made when it is first needed.
     decoder: Option<DecoderState>,
     scratch: Scratch,
     /// `[rows, d_model]`: encoder output of the last documents.
     states: Vec<f32>,
-    /// `[wanted, vocab_size]`: logits of the last decoder pass.
-    pub(crate) logits: Vec<f32>,
+    /// The largest request so far, in bytes: memory for such a one is there.
+    granted: u64,
+}
+
+/// Sources on their way through the encoder and into the decoder's caches, a piece of work at a time.
+pub(crate) struct Encoding {
+    /// All sources, one after the other.
+    ids: Vec<u32>,
+    lengths: Vec<usize>,
+    /// Sources, and their ids, that are in the caches.
+    done: usize,
+    done_ids: usize,
+    /// How many of the next ones are in the encoder.
+    group: usize,
 }
 
 /// The log-probability of a target given a source.
@@ -48,11 +61,11 @@ impl Model {
     /// A working space over this model: every buffer of encoding and decoding, allocated once and re-used.
     pub fn session(&self) -> Session {
         Session {
-            encoder: EncoderState::new(&self.weights().encoder),
-            decoder: self.weights().decoder().ok().map(DecoderState::new),
+            encoder: EncoderState::new(&self.data().encoder),
+            decoder: None,
             scratch: Scratch::default(),
             states: Vec::new(),
-            logits: Vec::new(),
+            granted: 0,
             model: self.clone(),
         }
     }
@@ -77,7 +90,12 @@ impl Session {
 
     /// The encoder's hidden states of a source, `[len, d_model]`.
     pub fn encode_ids(&mut self, source: &[u32]) -> Result<&[f32]> {
-        self.run_encoder(&[source])?;
+        self.model.check_source(source)?;
+        self.ask(&[source.len()], 0, 0)?;
+        let mut encoder = self.encoder();
+        encoder.begin(source.iter().copied(), std::iter::once(source.len()));
+        while encoder.run()? {}
+        self.encoder.finish(self.model.data(), &mut self.states);
         Ok(&self.states[..source.len() * self.model.config().d_model])
     }
 
@@ -116,7 +134,8 @@ impl Session {
         let mut logprobs = Vec::with_capacity(target.len());
         let vocab = self.model.config().vocab_size;
         let kernels = self.model.kernels();
-        self.force(source, target, |targets, logits, _| {
+        self.force(source, target, false, |targets, decoder| {
+            let logits = decoder.logits(0..targets.len());
             for (&id, row) in targets.iter().zip(logits.chunks_exact(vocab)) {
                 logprobs.push(row[id as usize] - kernels.log_sum_exp(row));
             }
@@ -127,133 +146,132 @@ impl Session {
     /// Logits of every step of a teacher-forced target, `[target, vocab_size]`.
     pub fn logits_ids(&mut self, source: &[u32], target: &[u32]) -> Result<Vec<f32>> {
         let mut all = Vec::with_capacity(target.len() * self.model.config().vocab_size);
-        self.force(source, target, |_, logits, _| all.extend_from_slice(logits))?;
+        self.force(source, target, false, |targets, decoder| all.extend_from_slice(decoder.logits(0..targets.len())))?;
         Ok(all)
     }
 
     /// Which source tokens each token of a target attends to.
     pub fn alignment_ids(&mut self, source: &[u32], target: &[u32]) -> Result<Alignment> {
         let mut weights = Vec::with_capacity(source.len() * target.len());
-        self.force(source, target, |_, _, alignment| weights.extend_from_slice(alignment))?;
+        self.force(source, target, true, |_, decoder| weights.extend_from_slice(decoder.alignment()))?;
         Ok(Alignment { source_ids: source.to_vec(), target_ids: target.to_vec(), weights })
     }
 
-    /// Runs the decoder over a given target in pieces; `each` gets the piece, its logits and its alignment.
-    fn force(&mut self, source: &[u32], target: &[u32], mut each: impl FnMut(&[u32], &[f32], &[f32])) -> Result<()> {
-        self.model.weights().shared.check_ids("source", source)?;
-        self.model.weights().shared.check_ids("target", target)?;
+    /// Runs the decoder over a given target in pieces; `each` gets the piece, and the decoder with its
+    /// logits and, if `aligned`, its alignment.
+    fn force(
+        &mut self,
+        source: &[u32],
+        target: &[u32],
+        aligned: bool,
+        mut each: impl FnMut(&[u32], &mut Decoder<'_>),
+    ) -> Result<()> {
+        self.model.check_ids("target", target)?;
         if target.is_empty() {
             return Err(Error::Option { option: "target", what: "expected at least one token".to_owned() });
         }
-        self.encode_sources(&[source], 1, target.len())?;
-        let mut alignment = Vec::new();
-        let vocab = self.model.config().vocab_size;
-        let start = self.model.config().decoder_start_token_id;
-        for (piece, targets) in target.chunks(SCORE_ROWS).enumerate() {
-            let first = piece * SCORE_ROWS;
-            let queries: Vec<Query> = (first..first + targets.len())
-                .map(|position| {
-                    // The decoder reads the target shifted right.
-                    let token = if position == 0 { start } else { target[position - 1] };
-                    Query { token, sequence: 0, position }
-                })
-                .collect();
+        let mut encoding = self.begin_sources(&[source], 1, target.len())?;
+        while self.encode_more(&mut encoding)? {}
+        let mut decoder = self.decoder()?;
+        // The decoder reads the target shifted right.
+        let start = decoder.model.config.decoder_start_token_id;
+        let read = std::iter::once(start).chain(target.iter().copied());
+        let mut queries = read.enumerate().map(|(position, token)| Query { token, sequence: 0, position });
+        for targets in target.chunks(FORCED_ROWS) {
+            let queries: Vec<Query> = queries.by_ref().take(targets.len()).collect();
             let wanted: Vec<usize> = (0..targets.len()).collect();
-            self.run_decoder(&queries, &wanted, Some(&mut alignment))?;
-            each(targets, &self.logits[..targets.len() * vocab], &alignment);
-        }
-        Ok(())
-    }
-
-    fn run_encoder(&mut self, documents: &[&[u32]]) -> Result<()> {
-        let weights = self.model.weights();
-        for ids in documents {
-            weights.shared.check_ids("source", ids)?;
-            if ids.is_empty() {
-                return Err(Error::Option { option: "source", what: "expected at least one token".to_owned() });
+            if aligned {
+                decoder.run_aligned(&queries)?;
+            } else {
+                decoder.run(&queries)?;
             }
-        }
-        self.encoder.run(&weights.shared, &weights.encoder, documents, &mut self.states, &mut self.scratch)
-    }
-
-    /// Encodes documents and prepares the decoder for `sequences` sequences of each, up to `positions` long.
-    pub(crate) fn encode_sources(&mut self, sources: &[&[u32]], sequences: usize, positions: usize) -> Result<()> {
-        self.model.weights().decoder()?;
-        if let Some(decoder) = &mut self.decoder {
-            decoder.begin(&self.model.weights().shared, sources.len(), sequences, positions)?;
-        }
-        let mut next = 0;
-        while next < sources.len() {
-            let mut end = next + 1;
-            let mut rows = sources[next].len();
-            while end < sources.len() && rows + sources[end].len() <= ENCODER_ROWS {
-                rows += sources[end].len();
-                end += 1;
-            }
-            self.run_encoder(&sources[next..end])?;
-            let weights = self.model.weights();
-            let d = weights.shared.config.d_model;
-            let mut row = 0;
-            for (document, ids) in (next..end).zip(&sources[next..end]) {
-                let states = &self.states[row * d..(row + ids.len()) * d];
-                if let Some(decoder) = &mut self.decoder {
-                    decoder.set_source(&weights.shared, weights.decoder()?, document, states, &mut self.scratch)?;
-                }
-                row += ids.len();
-            }
-            next = end;
+            decoder.head(&wanted);
+            each(targets, &mut decoder);
         }
         Ok(())
     }
 
-    /// One pass of the decoder; logits of the wanted queries are then in `self.logits`.
-    pub(crate) fn run_decoder(
-        &mut self,
-        queries: &[Query],
-        wanted: &[usize],
-        alignment: Option<&mut Vec<f32>>,
-    ) -> Result<()> {
-        let weights = self.model.weights();
-        let decoder = weights.decoder()?;
-        if let Some(state) = &mut self.decoder {
-            let (logits, scratch) = (&mut self.logits, &mut self.scratch);
-            state.forward(&weights.shared, decoder, queries, wanted, logits, alignment, scratch)?;
+    /// The encoder at work in this session.
+    fn encoder(&mut self) -> Encoder<'_> {
+        Encoder { model: self.model.data(), state: &mut self.encoder, scratch: &mut self.scratch }
+    }
+
+    /// The decoder at work in this session.
+    ///
+    /// # Errors
+    /// For an encoder-only model.
+    pub(crate) fn decoder(&mut self) -> Result<Decoder<'_>> {
+        let model = self.model.data();
+        let weights = model.decoder()?;
+        let state = self.decoder.get_or_insert_with(|| DecoderState::new(model, weights));
+        Ok(Decoder { model, weights, state, scratch: &mut self.scratch })
+    }
+
+    /// Prepares to encode sources and to decode `sequences` sequences of each, up to `positions` tokens long.
+    ///
+    /// # Errors
+    /// If the model has no decoder, a source is empty or has ids outside the vocabulary, or there is too little memory.
+    pub(crate) fn begin_sources(&mut self, sources: &[&[u32]], sequences: usize, positions: usize) -> Result<Encoding> {
+        sources.iter().try_for_each(|ids| self.model.check_source(ids))?;
+        let lengths: Vec<usize> = sources.iter().map(|ids| ids.len()).collect();
+        self.decoder()?;
+        self.ask(&lengths, sequences, positions)?;
+        self.decoder()?.begin(sources.len(), sequences, positions)?;
+        Ok(Encoding { ids: sources.concat(), lengths, done: 0, done_ids: 0, group: 0 })
+    }
+
+    /// An error if there is no memory for a request with sources of these lengths.
+    fn ask(&mut self, lengths: &[usize], sequences: usize, positions: usize) -> Result<()> {
+        let source = lengths.iter().sum::<usize>();
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let request = Request {
+            source,
+            longest,
+            encoder_rows: longest.max(source.min(ENCODER_ROWS)),
+            sequences: lengths.len() * sequences,
+            positions: positions.min(FIRST_POSITIONS),
+            threads: self.threads(),
+        };
+        let bytes = request.bytes(self.model.config());
+        if bytes > self.granted {
+            memory::ask("a source of this length and its sequences", bytes)?;
+            self.granted = bytes;
         }
         Ok(())
     }
 
-    /// One pass of the decoder's blocks; [`Session::best_token`] and [`Session::run_head`] go on from there.
-    pub(crate) fn run_blocks(&mut self, queries: &[Query]) -> Result<()> {
-        let weights = self.model.weights();
-        let decoder = weights.decoder()?;
-        if let Some(state) = &mut self.decoder {
-            state.run(&weights.shared, decoder, queries, None, &mut self.scratch)?;
+    /// Does the next piece of work on sources; false when all are in the decoder's caches.
+    pub(crate) fn encode_more(&mut self, encoding: &mut Encoding) -> Result<bool> {
+        let Encoding { ids, lengths, done, done_ids, group } = encoding;
+        let (ids, lengths) = (&ids[*done_ids..], &lengths[*done..]);
+        if lengths.is_empty() {
+            return Ok(false);
         }
-        Ok(())
-    }
-
-    /// The likeliest token after one query of the last pass, among those not in `except`.
-    pub(crate) fn best_token(&mut self, query: usize, except: &[u32]) -> Result<u32> {
-        let weights = self.model.weights();
-        let decoder = weights.decoder()?;
-        let Some(state) = &mut self.decoder else { return Ok(0) };
-        Ok(state.best(&weights.shared, decoder, query, except, &mut self.logits, &mut self.scratch))
-    }
-
-    /// Logits after the wanted queries of the last pass, then in `self.logits`.
-    pub(crate) fn run_head(&mut self, wanted: &[usize]) -> Result<()> {
-        let weights = self.model.weights();
-        let decoder = weights.decoder()?;
-        if let Some(state) = &mut self.decoder {
-            state.head(&weights.shared, decoder, wanted, &mut self.logits, &mut self.scratch);
+        let mut encoder = self.encoder();
+        if *group == 0 {
+            let mut rows = 0;
+            let fits = |len: &&usize| {
+                rows += **len;
+                rows <= ENCODER_ROWS
+            };
+            *group = lengths.iter().take_while(fits).count().max(1);
+            encoder.begin(ids.iter().copied(), lengths[..*group].iter().copied());
         }
-        Ok(())
-    }
-
-    /// Makes sequence `first + i` continue what was sequence `first + parents[i]`, over positions below `len`.
-    pub(crate) fn reorder(&mut self, first: usize, parents: &[usize], len: usize) {
-        if let Some(decoder) = &mut self.decoder {
-            decoder.reorder(first, parents, len);
+        if encoder.run()? {
+            return Ok(true);
         }
+        self.encoder.finish(self.model.data(), &mut self.states);
+        let states = std::mem::take(&mut self.states);
+        let mut decoder = self.decoder()?;
+        let d = decoder.model.config.d_model;
+        let mut row = 0;
+        for (index, &len) in lengths[..*group].iter().enumerate() {
+            decoder.set_source(*done + index, &states[row * d..(row + len) * d])?;
+            row += len;
+        }
+        self.states = states;
+        *done += std::mem::take(group);
+        *done_ids += row;
+        Ok(*done < encoding.lengths.len())
     }
 }

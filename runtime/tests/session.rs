@@ -184,6 +184,55 @@ fn cancelling_ends_between_tokens() {
     assert_eq!(again.finish, Finish::Length);
 }
 
+/// The caller is heard before the first token, too: in the encoder, and while a forced prefix is read.
+#[test]
+fn cancelling_reaches_the_encoder_and_the_prefix() {
+    let model = model();
+    let mut session = model.session();
+    let source = vec![7; 2000];
+    let prefix_ids = vec![9; 500];
+    let cancel = Arc::new(AtomicBool::new(false));
+    let options = GenerateOptions { cancel: Some(cancel.clone()), prefix_ids, ..forced(20) };
+    let whole = session.generate_ids(&source, &options).unwrap().finish();
+    // Two blocks of the encoder and the start token with its 500 followers, 32 at once: the last piece gives a token.
+    let pieces = model.config().num_layers + 501usize.div_ceil(32);
+    for pieces in [0, 1, 2, 3, 10, pieces - 1] {
+        cancel.store(false, Ordering::Relaxed);
+        let mut generation = session.generate_ids(&source, &options).unwrap();
+        assert!((0..pieces).all(|_| generation.work()));
+        assert_eq!(generation.passes(), 0, "after {pieces} pieces");
+        cancel.store(true, Ordering::Relaxed);
+        assert!(!generation.work());
+        let output = generation.finish().remove(0);
+        assert_eq!((output.finish, output.ids.len()), (Finish::Cancelled, 0), "after {pieces} pieces");
+    }
+    // In pieces the result is the same.
+    cancel.store(false, Ordering::Relaxed);
+    let mut generation = session.generate_ids(&source, &options).unwrap();
+    assert!((0..pieces).all(|_| generation.work()));
+    assert_eq!(generation.passes(), 1);
+    while generation.work() {}
+    assert_eq!(generation.finish(), whole);
+}
+
+/// From another thread: the encoder is quadratic, and a source that takes seconds is left after a block.
+#[test]
+fn a_batch_is_cancelled_from_another_thread() {
+    let model = model();
+    let cancel = Arc::new(AtomicBool::new(false));
+    let options = GenerateOptions { cancel: Some(cancel.clone()), ..forced(1) };
+    let source = vec![7; 3000];
+    let sources = vec![&source[..]; 200];
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            cancel.store(true, Ordering::Relaxed);
+        });
+        let results = model.session().generate_batch_ids(&sources, &options).unwrap();
+        assert!(results.iter().all(|outputs| outputs[0].finish == Finish::Cancelled && outputs[0].ids.is_empty()));
+    });
+}
+
 #[test]
 fn threads_share_a_model() {
     let model = model();

@@ -25,6 +25,7 @@ impl From<Error> for Failure {
             | Error::Config { .. }
             | Error::Tokenizer { .. } => "bad-model",
             Error::Option { .. } => "bad-option",
+            Error::Memory { .. } => "out-of-memory",
             _ => "failed",
         };
         Failure::new(code, error.to_string())

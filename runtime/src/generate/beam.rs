@@ -111,7 +111,7 @@ impl BeamSearch {
         // first `beams`, and at the length limit everything finishes; T5 lets all of the 2 * beams finish.
         for index in 0..self.candidates.len() {
             let candidate = self.candidates[index];
-            let ends = plan.eos.contains(&candidate.token) || (hugging_face && last);
+            let ends = plan.ends(candidate.token) || (hugging_face && last);
             if ends && (!hugging_face || index < self.beams) {
                 self.finish(plan, &candidate);
             }
@@ -124,7 +124,7 @@ impl BeamSearch {
             if self.parents.len() == self.beams {
                 break;
             }
-            if plan.eos.contains(&candidate.token) {
+            if plan.ends(candidate.token) {
                 continue;
             }
             let next = &mut self.next[self.parents.len()];

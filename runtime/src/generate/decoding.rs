@@ -7,9 +7,10 @@ use super::lookup::{self, Lookup};
 use super::options::{GenerateOptions, Plan};
 use super::single::SingleSearch;
 use super::{Finish, Output};
-use crate::decoder::Query;
+use crate::decoder::Decoder;
 use crate::error::Result;
-use crate::session::Session;
+use crate::layers::Query;
+use crate::session::{Encoding, FORCED_ROWS, Session};
 
 pub(super) enum Search {
     Single(SingleSearch),
@@ -46,7 +47,28 @@ pub(super) struct Document {
     first: usize,
     /// Tokens in its cache: start, prefix and all but the newest generated one.
     position: usize,
-    cancelled: bool,
+    /// Why it ended before its search did.
+    cut: Option<Finish>,
+}
+
+/// How far a generation has come.
+enum Phase {
+    /// The sources are on their way into the decoder's caches.
+    Encoding(Encoding),
+    /// So many tokens of the start token and the forced prefix have been read.
+    Prefix(usize),
+    Tokens,
+}
+
+/// What a piece of work has led to.
+#[derive(PartialEq, Eq)]
+pub(super) enum Progress {
+    /// No token yet.
+    Working,
+    /// Every live sequence has a token more, or a single one several.
+    Tokens,
+    /// There is nothing left to do.
+    Done,
 }
 
 /// Documents being decoded in lock step. Each step runs the live rows of all of them through the decoder at
@@ -54,7 +76,7 @@ pub(super) struct Document {
 pub(super) struct Decoding {
     pub plan: Plan,
     pub documents: Vec<Document>,
-    started: bool,
+    phase: Phase,
     queries: Vec<Query>,
     wanted: Vec<usize>,
     lookup: Option<Lookup>,
@@ -63,21 +85,13 @@ pub(super) struct Decoding {
 }
 
 impl Decoding {
-    /// Encodes the sources and prepares the caches.
+    /// Checks the request and prepares the caches; the work begins with the first [`Decoding::work`].
     pub fn begin(session: &mut Session, sources: &[&[u32]], options: &GenerateOptions) -> Result<Decoding> {
         let plan = Plan::new(&session.model, options)?;
-        for source in sources {
-            session.model.weights().shared.check_ids("source", source)?;
-        }
         let sequences = plan.sequences();
-        session.encode_sources(sources, sequences, 1 + plan.prefix.len() + plan.max_new)?;
+        let encoding = session.begin_sources(sources, sequences, 1 + plan.prefix.len() + plan.max_new)?;
         let documents = (0..sources.len())
-            .map(|index| Document {
-                search: Search::new(&plan),
-                first: index * sequences,
-                position: 0,
-                cancelled: false,
-            })
+            .map(|index| Document { search: Search::new(&plan), first: index * sequences, position: 0, cut: None })
             .collect();
         let proposals = match sources {
             [source] if plan.looks_up(&session.model) => Some(Lookup::new(source)),
@@ -87,8 +101,8 @@ impl Decoding {
             lookup: proposals,
             passes: 0,
             documents,
-            started: false,
-            queries: Vec::with_capacity(sources.len() * sequences.max(1 + plan.prefix.len()) + lookup::MANY),
+            phase: Phase::Encoding(encoding),
+            queries: Vec::with_capacity(sources.len() * sequences.max(FORCED_ROWS) + lookup::MANY),
             wanted: Vec::with_capacity(sources.len() * sequences + lookup::MANY),
             plan,
         })
@@ -96,49 +110,110 @@ impl Decoding {
 
     /// Generates one token for every live sequence, or several for a single one. False when all documents are done.
     pub fn step(&mut self, session: &mut Session) -> Result<bool> {
+        loop {
+            match self.work(session)? {
+                Progress::Working => {}
+                Progress::Tokens => return Ok(true),
+                Progress::Done => return Ok(false),
+            }
+        }
+    }
+
+    /// Does a piece of work of bounded size: some blocks of the encoder, some tokens of the prefix, or one step as
+    /// [`Decoding::step`] does it. Between any two the caller's wish to cancel is heard.
+    pub fn work(&mut self, session: &mut Session) -> Result<Progress> {
         if let Some(cancel) = &self.plan.options.cancel
             && cancel.load(Ordering::Relaxed)
         {
-            self.documents.iter_mut().filter(|document| !document.search.is_done()).for_each(|d| d.cancelled = true);
+            self.cut(Finish::Cancelled);
         }
+        if self.documents.iter().all(Document::is_done) {
+            return Ok(Progress::Done);
+        }
+        match &mut self.phase {
+            Phase::Encoding(encoding) => {
+                if !session.encode_more(encoding)? {
+                    self.phase = Phase::Prefix(0);
+                }
+                Ok(Progress::Working)
+            }
+            Phase::Prefix(read) => {
+                let read = *read;
+                self.read_prefix(&mut session.decoder()?, read)
+            }
+            Phase::Tokens => {
+                self.collect_queries();
+                self.advance(&mut session.decoder()?)
+            }
+        }
+    }
+
+    /// Ends all that have not come to an end.
+    pub fn cut(&mut self, why: Finish) {
+        self.documents.iter_mut().filter(|document| !document.is_done()).for_each(|document| document.cut = Some(why));
+    }
+
+    /// Reads the next of the start token and the forced prefix, of which `read` were read before. The last piece goes on
+    /// to the first token.
+    fn read_prefix(&mut self, decoder: &mut Decoder<'_>, read: usize) -> Result<Progress> {
+        let given = 1 + self.plan.prefix.len();
+        let end = given.min(read + (FORCED_ROWS / self.documents.len()).max(1));
+        self.queries.clear();
+        self.wanted.clear();
+        for document in &mut self.documents {
+            let start = std::iter::once(self.plan.start).chain(self.plan.prefix.iter().copied());
+            for (position, token) in start.enumerate().take(end).skip(read) {
+                self.queries.push(Query { token, sequence: document.first, position });
+            }
+            self.wanted.push(self.queries.len() - 1);
+            document.position = end;
+        }
+        if end < given {
+            decoder.run(&self.queries)?;
+            self.phase = Phase::Prefix(end);
+            return Ok(Progress::Working);
+        }
+        self.phase = Phase::Tokens;
+        self.advance(decoder)
+    }
+
+    /// The newest token of every live sequence becomes a query whose logits are wanted.
+    fn collect_queries(&mut self) {
         self.queries.clear();
         self.wanted.clear();
         for document in self.documents.iter_mut().filter(|document| !document.is_done()) {
-            if !self.started {
-                let start = std::iter::once(self.plan.start).chain(self.plan.prefix.iter().copied());
-                for (position, token) in start.enumerate() {
-                    self.queries.push(Query { token, sequence: document.first, position });
-                }
-                self.wanted.push(self.queries.len() - 1);
-                document.position = self.plan.prefix.len() + 1;
-            } else {
-                let mut push = |row: usize, token: u32| {
-                    self.wanted.push(self.queries.len());
-                    let sequence = document.first + row;
-                    self.queries.push(Query { token, sequence, position: document.position });
-                };
-                match &document.search {
-                    Search::Single(search) => search.tokens().enumerate().for_each(|(row, token)| push(row, token)),
-                    Search::Beam(search) => search.tokens().enumerate().for_each(|(row, token)| push(row, token)),
-                }
-                document.position += 1;
+            let mut push = |row: usize, token: u32| {
+                self.wanted.push(self.queries.len());
+                let sequence = document.first + row;
+                self.queries.push(Query { token, sequence, position: document.position });
+            };
+            match &document.search {
+                Search::Single(search) => search.tokens().enumerate().for_each(|(row, token)| push(row, token)),
+                Search::Beam(search) => search.tokens().enumerate().for_each(|(row, token)| push(row, token)),
             }
+            document.position += 1;
         }
-        if self.queries.is_empty() {
-            return Ok(false);
-        }
+    }
+
+    /// Runs the queries and goes on by a token wherever logits are wanted.
+    fn advance(&mut self, decoder: &mut Decoder<'_>) -> Result<Progress> {
         self.passes += 1;
         if self.wanted.len() == 1 && (self.lookup.is_some() || self.plan.needs_only_best()) {
-            return self.step_greedily(session);
+            self.step_greedily(decoder)?;
+        } else {
+            self.step_together(decoder)?;
         }
-        session.run_decoder(&self.queries, &self.wanted, None)?;
-        self.started = true;
-        let kernels = session.model.kernels();
-        let vocab = session.model.config().vocab_size;
+        Ok(if self.documents.iter().all(Document::is_done) { Progress::Done } else { Progress::Tokens })
+    }
+
+    fn step_together(&mut self, decoder: &mut Decoder<'_>) -> Result<()> {
+        decoder.run(&self.queries)?;
+        decoder.head(&self.wanted);
+        let kernels = decoder.model.kernels;
         let mut row = 0;
         for document in self.documents.iter_mut().filter(|document| !document.is_done()) {
             let rows = document.search.rows();
-            let logits = &mut session.logits[row * vocab..(row + rows) * vocab];
+            let logits = decoder.logits(row..row + rows);
             row += rows;
             let parents = match &mut document.search {
                 Search::Single(search) => {
@@ -152,17 +227,17 @@ impl Decoding {
             };
             let identity = parents.iter().enumerate().all(|(row, &parent)| row == parent);
             if !identity {
-                session.reorder(document.first, parents, document.position);
+                decoder.reorder(document.first, parents, document.position);
             }
         }
-        Ok(self.documents.iter().any(|document| !document.is_done()))
+        Ok(())
     }
 
     /// Goes on with the only live sequence, by a token and those of the proposals after it that are right.
-    fn step_greedily(&mut self, session: &mut Session) -> Result<bool> {
+    fn step_greedily(&mut self, decoder: &mut Decoder<'_>) -> Result<()> {
         let plan = &self.plan;
-        let Some(document) = self.documents.iter_mut().find(|document| !document.is_done()) else { return Ok(false) };
-        let Search::Single(search) = &mut document.search else { return Ok(false) };
+        let Some(document) = self.documents.iter_mut().find(|document| !document.is_done()) else { return Ok(()) };
+        let Search::Single(search) = &mut document.search else { return Ok(()) };
         let first = self.wanted[0];
         if let Some(lookup) = &mut self.lookup {
             let room = plan.max_new - search.first().ids.len() - 1;
@@ -171,17 +246,16 @@ impl Decoding {
                 self.queries.push(Query { token, sequence: document.first, position: document.position + i });
             }
         }
-        session.run_blocks(&self.queries)?;
-        self.started = true;
-        let (kernels, vocab) = (session.model.kernels(), session.model.config().vocab_size);
+        decoder.run(&self.queries)?;
+        let kernels = decoder.model.kernels;
         let only_best = plan.needs_only_best();
         // Side by side the full product is no slower: its weights are read once for all.
         if only_best {
-            let token = session.best_token(first, search.except(plan))?;
+            let token = decoder.best(first, search.except(plan));
             search.advance_by(plan, token);
         } else {
-            session.run_head(&self.wanted)?;
-            search.advance(kernels, plan, &mut session.logits[..vocab]);
+            decoder.head(&self.wanted);
+            search.advance(kernels, plan, decoder.logits(0..1));
         }
         let proposed = self.queries[first + 1..].iter().map(|query| query.token);
         let mut right = 0;
@@ -190,11 +264,10 @@ impl Decoding {
                 break;
             }
             if only_best && row == 1 {
-                session.run_head(&self.wanted[1..])?;
+                decoder.head(&self.wanted[1..]);
             }
             let row = if only_best { row - 1 } else { row };
-            let logits = &mut session.logits[row * vocab..(row + 1) * vocab];
-            search.advance(kernels, plan, logits);
+            search.advance(kernels, plan, decoder.logits(row..row + 1));
             right += 1;
         }
         document.position += right;
@@ -202,7 +275,7 @@ impl Decoding {
         if let (Some(lookup), 1..) = (&mut self.lookup, proposed) {
             lookup.learn(proposed, right, search.first().ids.len());
         }
-        Ok(!search.is_done())
+        Ok(())
     }
 
     /// The results of every document, best first, at most `n_best` each.
@@ -221,12 +294,8 @@ impl Decoding {
     }
 
     fn output(&self, session: &Session, document: &Document, hypothesis: &Hypothesis) -> Output {
-        let ended = hypothesis.ids.last().is_some_and(|last| self.plan.eos.contains(last));
-        let mut finish = match (ended, document.cancelled) {
-            (true, _) => Finish::EndOfSequence,
-            (false, true) => Finish::Cancelled,
-            (false, false) => Finish::Length,
-        };
+        let ended = hypothesis.ids.last().is_some_and(|&last| self.plan.ends(last));
+        let mut finish = if ended { Finish::EndOfSequence } else { document.cut.unwrap_or(Finish::Length) };
         let mut text = String::new();
         if let Ok(tokenizer) = session.model.tokenizer() {
             let ids: Vec<u32> = self.plan.prefix.iter().chain(&hypothesis.ids).copied().collect();
@@ -248,7 +317,7 @@ impl Decoding {
 
 impl Document {
     fn is_done(&self) -> bool {
-        self.cancelled || self.search.is_done()
+        self.cut.is_some() || self.search.is_done()
     }
 }
 

@@ -15,9 +15,10 @@ pub use options::{DEFAULT_MAX_NEW_TOKENS, EarlyStopping, GenerateOptions, Length
 
 use std::borrow::BorrowMut;
 
-use decoding::{Decoding, Search, find_stop};
+use decoding::{Decoding, Progress, Search, find_stop};
+use options::Plan;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::session::Session;
 use crate::tokenizer::TextStream;
 
@@ -32,6 +33,8 @@ pub enum Finish {
     Stop,
     /// The caller cancelled it.
     Cancelled,
+    /// There was no memory for more; see [`Generation::failure`].
+    Memory,
 }
 
 impl Finish {
@@ -42,6 +45,7 @@ impl Finish {
             Finish::Length => "length",
             Finish::Stop => "stop",
             Finish::Cancelled => "cancelled",
+            Finish::Memory => "memory",
         }
     }
 }
@@ -59,6 +63,10 @@ pub struct Output {
     pub score: f32,
     pub finish: Finish,
 }
+
+/// Sequences that a batch decodes side by side: more do not make a product faster, but each takes memory, not least for
+/// its logits.
+const SEQUENCES: usize = 256;
 
 /// How many bytes at the end of `text` could still become a stop string and are held back.
 fn held_back(text: &str, stop: &[String]) -> usize {
@@ -86,12 +94,23 @@ impl Session {
         Generation::begin(self, source, options)
     }
 
-    /// Generates for several sources side by side; for each its results, best first. A result does not depend on
-    /// what else is in the batch.
+    /// Generates for several sources; for each its results, best first. A result does not depend on what else is in the
+    /// batch. Some 256 sequences (sources times beams, or draws) are decoded side by side, so memory does not grow with the
+    /// number of sources.
+    ///
+    /// # Errors
+    /// For wrong options and sources, before any work is done. Where memory runs out.
     pub fn generate_batch_ids(&mut self, sources: &[&[u32]], options: &GenerateOptions) -> Result<Vec<Vec<Output>>> {
-        let mut decoding = Decoding::begin(self, sources, options)?;
-        while decoding.step(self)? {}
-        Ok(decoding.results(self))
+        let together = (SEQUENCES / Plan::new(&self.model, options)?.sequences()).max(1);
+        self.decoder()?;
+        sources.iter().try_for_each(|source| self.model.check_source(source))?;
+        let mut results = Vec::with_capacity(sources.len());
+        for sources in sources.chunks(together) {
+            let mut decoding = Decoding::begin(self, sources, options)?;
+            while decoding.step(self)? {}
+            results.append(&mut decoding.results(self));
+        }
+        Ok(results)
     }
 
     /// As [`Session::generate_batch_ids`], from texts.
@@ -122,6 +141,7 @@ pub struct Generation<S: BorrowMut<Session>> {
     seen: usize,
     done: bool,
     stopped: bool,
+    failure: Option<Error>,
 }
 
 impl<S: BorrowMut<Session>> Generation<S> {
@@ -139,6 +159,7 @@ impl<S: BorrowMut<Session>> Generation<S> {
             seen: 0,
             done: false,
             stopped: false,
+            failure: None,
         };
         for index in 0..generation.decoding.plan.prefix.len() {
             let id = generation.decoding.plan.prefix[index];
@@ -185,16 +206,41 @@ impl<S: BorrowMut<Session>> Generation<S> {
     /// Generates one more token (or a few, see [`GenerateOptions::lookup`]) without asking for their text; false when
     /// there is none. For callers that want control between tokens and the results at the end.
     pub fn step(&mut self) -> bool {
+        while !self.done && self.advance() == Progress::Working {}
+        !self.done
+    }
+
+    /// Does a piece of work of bounded size: some blocks of the encoder (for sources up to 512 tokens they take no longer
+    /// than 512 tokens through one block, for longer ones it is one block), up to 32 tokens of a forced prefix, or what
+    /// [`Generation::step`] does. False when there is nothing left to do.
+    ///
+    /// For callers that must do other things in between, such as a worker in a browser, which hears that it is to stop
+    /// only between pieces. [`GenerateOptions::cancel`] is looked at between the same pieces, whoever asks for them.
+    pub fn work(&mut self) -> bool {
         if !self.done {
             self.advance();
         }
         !self.done
     }
 
-    /// One step of the decoder.
-    fn advance(&mut self) {
-        // After `begin` a step cannot fail: the model has a decoder and all ids are checked.
-        let more = self.decoding.step(self.session.borrow_mut()).unwrap_or(false);
+    /// What ended the generation early, if something did: memory that ran out. Its results have [`Finish::Memory`].
+    pub fn failure(&self) -> Option<&Error> {
+        self.failure.as_ref()
+    }
+
+    fn advance(&mut self) -> Progress {
+        let progress = match self.decoding.work(self.session.borrow_mut()) {
+            Ok(progress) => progress,
+            Err(error) => {
+                // The model has a decoder and all ids are checked, so it can only be memory.
+                self.decoding.cut(Finish::Memory);
+                self.failure = Some(error);
+                Progress::Done
+            }
+        };
+        if progress == Progress::Working {
+            return progress;
+        }
         if self.stream.is_some() {
             while let Search::Single(search) = &self.decoding.documents[0].search
                 && let Some(&id) = search.first().ids.get(self.seen)
@@ -210,12 +256,13 @@ impl<S: BorrowMut<Session>> Generation<S> {
                 }
             }
         }
-        if !more || self.stopped {
+        if progress == Progress::Done || self.stopped {
             self.done = true;
             if !self.stopped {
                 self.finish_text();
             }
         }
+        progress
     }
 
     /// What the stream still holds, or the best result's text where nothing was streamed.

@@ -14,6 +14,9 @@ pub const DEFAULT_MAX_NEW_TOKENS: usize = 256;
 /// The highest limit of new tokens.
 pub const MAX_NEW_TOKENS: usize = 1 << 20;
 
+/// Candidates that beam search compares in a step at most: as many times its beams as there are end tokens, and one more.
+const MAX_CANDIDATES: usize = 1 << 16;
+
 /// Bytes of a decoding step that no cache holds from one step to the next.
 const FROM_MEMORY: usize = 32 << 20;
 
@@ -236,6 +239,7 @@ pub(crate) struct Plan {
     pub max_new: usize,
     pub prefix: Vec<u32>,
     pub start: u32,
+    /// Tokens that end a sequence, ascending; each once.
     pub eos: Vec<u32>,
     /// For each token whether it may be generated; empty: all may.
     pub forbidden: Vec<bool>,
@@ -245,8 +249,7 @@ pub(crate) struct Plan {
 impl Plan {
     pub fn new(model: &Model, options: &GenerateOptions) -> Result<Plan> {
         options.validate()?;
-        let shared = &model.weights().shared;
-        let config = &shared.config;
+        let config = model.config();
         let prefix = if !options.prefix_ids.is_empty() {
             options.prefix_ids.clone()
         } else if !options.prefix.is_empty() {
@@ -258,17 +261,25 @@ impl Plan {
         } else {
             Vec::new()
         };
-        shared.check_ids("prefix", &prefix)?;
-        shared.check_ids("suppress", &options.suppress)?;
-        shared.check_ids("allowed", options.allowed.as_deref().unwrap_or_default())?;
+        model.check_ids("prefix", &prefix)?;
+        model.check_ids("suppress", &options.suppress)?;
+        model.check_ids("allowed", options.allowed.as_deref().unwrap_or_default())?;
         if !options.stop.is_empty() && model.tokenizer().is_err() {
             return Err(Error::Option { option: "stop", what: "expected a model with a tokenizer".to_owned() });
         }
-        let eos = match model.generation_defaults().eos_token_ids.as_slice() {
+        let mut eos = match model.generation_defaults().eos_token_ids.as_slice() {
             [] => vec![config.eos_token_id],
             ids => ids.to_vec(),
         };
-        shared.check_ids("eos_token_id", &eos)?;
+        model.check_ids("eos_token_id", &eos)?;
+        eos.sort_unstable();
+        eos.dedup();
+        let most = MAX_CANDIDATES / (1 + eos.len());
+        if options.beams > most.max(1) {
+            let what =
+                format!("expected at most {} with {} end tokens, found {}", most.max(1), eos.len(), options.beams);
+            return Err(Error::Option { option: "beams", what });
+        }
         let mut forbidden = Vec::new();
         if options.allowed.is_some() || !options.suppress.is_empty() {
             forbidden = vec![options.allowed.is_some(); config.vocab_size];
@@ -288,6 +299,11 @@ impl Plan {
             .unwrap_or(DEFAULT_MAX_NEW_TOKENS)
             .clamp(1, MAX_NEW_TOKENS);
         Ok(Plan { max_new, prefix, start: config.decoder_start_token_id, eos, forbidden, options: options.clone() })
+    }
+
+    /// Whether a token ends a sequence.
+    pub fn ends(&self, token: u32) -> bool {
+        self.eos.binary_search(&token).is_ok()
     }
 
     /// Tokens to reserve memory for at the start: limits are often far above what is generated.

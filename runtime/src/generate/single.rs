@@ -93,7 +93,7 @@ impl SingleSearch {
             sequence.hypothesis.ids.push(token);
             sequence.hypothesis.logprobs.push(logprob);
             sequence.hypothesis.score += logprob;
-            if !plan.eos.contains(&token) && self.step < plan.max_new {
+            if !plan.ends(token) && self.step < plan.max_new {
                 self.live[kept] = index;
                 self.parents.push(row);
                 kept += 1;
@@ -111,7 +111,7 @@ impl SingleSearch {
         let hypothesis = &mut self.sequences[0].hypothesis;
         hypothesis.ids.push(token);
         hypothesis.score = f32::NAN;
-        if plan.eos.contains(&token) || self.step >= plan.max_new {
+        if plan.ends(token) || self.step >= plan.max_new {
             self.live.clear();
         }
     }

@@ -1,17 +1,16 @@
 //! The feed-forward layer: `x + wo(act(wi norm(x)))`, or gated `x + wo(act(wi_0 norm(x)) * wi_1 norm(x))`.
 
-use crate::attention::{Scratch, add_product, part};
+use super::{Norm, Scratch, part};
 use crate::config;
 use crate::error::Result;
 use crate::kernels::{Kernels, Matrix};
+use crate::loader::Loader;
 use crate::schema::{Role, Stack};
-use crate::shared::Loader;
 
 pub(crate) struct FeedForward {
-    kind: config::FeedForward,
+    form: config::FeedForward,
     d_ff: usize,
-    /// `[d_model]`
-    norm: Vec<f32>,
+    norm: Norm,
     /// `[d_ff, d_model]`, or `[2 * d_ff, d_model]`: the activated branch, then the linear one.
     wi: Matrix,
     /// `[d_model, d_ff]`
@@ -23,29 +22,28 @@ impl FeedForward {
         let config = loader.config();
         let wi: &[Role] = if config.feed_forward.gated { &[Role::Wi0, Role::Wi1] } else { &[Role::Wi] };
         Ok(FeedForward {
-            kind: config.feed_forward,
+            form: config.feed_forward,
             d_ff: config.d_ff,
-            norm: loader.vector(Role::FeedForwardNorm, stack, block)?,
+            norm: loader.norm(Role::FeedForwardNorm, stack, block)?,
             wi: loader.matrix(wi, stack, block)?,
             wo: loader.matrix(&[Role::Wo], stack, block)?,
         })
     }
 
     /// Adds the layer's output to `x` `[rows, d_model]`.
-    pub fn apply(&self, kernels: Kernels, eps: f32, x: &mut [f32], rows: usize, s: &mut Scratch) {
-        let normed = part(&mut s.normed, x.len());
-        kernels.rms_norm(x, &self.norm, eps, normed);
-        let wide = part(&mut s.wide, rows * self.wi.n());
-        self.wi.multiply(kernels, normed, rows, wide, &mut s.workspace);
+    pub fn apply(&self, kernels: Kernels, x: &mut [f32], s: &mut Scratch) {
+        let rows = s.enter(kernels, &self.norm, &self.wi, x);
+        let wide = &s.wide[..rows * self.wi.n()];
         let hidden = part(&mut s.narrow, rows * self.d_ff);
-        if self.kind.gated {
-            kernels.activate_gated(self.kind.activation, wide, self.d_ff, hidden);
+        if self.form.gated {
+            kernels.activate_gated(self.form.activation, wide, self.d_ff, hidden);
         } else {
-            kernels.activate(self.kind.activation, wide, hidden);
+            kernels.activate(self.form.activation, wide, hidden);
         }
-        add_product(kernels, &self.wo, hidden, rows, x, &mut s.delta, &mut s.workspace);
+        s.leave(kernels, &self.wo, rows, x);
     }
 
+    /// Bytes of weights that a pass reads.
     pub fn bytes(&self) -> usize {
         self.wi.bytes() + self.wo.bytes()
     }

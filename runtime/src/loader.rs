@@ -1,4 +1,4 @@
-//! What both stacks share, and how they take their weights out of a checkpoint.
+//! How the layers take their weights out of a checkpoint.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -9,60 +9,22 @@ use crate::block;
 use crate::checkpoint::Checkpoint;
 use crate::config::T5Config;
 use crate::error::{Error, Result};
-use crate::kernels::{Kernels, Matrix, Purpose};
-use crate::position::{Buckets, PositionBias};
+use crate::kernels::{Heads, Kernels, Matrix, Purpose};
+use crate::layers::{Embedding, Norm};
+use crate::position::{Buckets, PositionBias, StackBias};
 use crate::schema::{self, Role, Stack, TensorId};
 use crate::storage::Bytes;
 use crate::tensor::Tensor;
-
-/// The configuration, the kernels and the embedding: what the encoder and the decoder both need to run.
-pub(crate) struct Shared {
-    pub file: String,
-    pub config: T5Config,
-    pub kernels: Kernels,
-    pub embedding: Embedding,
-}
-
-/// `[vocab_size, d_model]`; rows are decoded when they are looked up.
-pub(crate) enum Embedding {
-    /// As it lies in the file.
-    Stored(Tensor),
-    /// The head of a tied model whose file is not kept.
-    Head(Arc<Matrix>),
-}
-
-impl Shared {
-    /// Looks up embeddings: `out[i, :] = E[ids[i]]`, with no scale and no positions.
-    pub fn embed(&self, ids: impl Iterator<Item = u32>, out: &mut [f32]) {
-        for (id, row) in ids.zip(out.chunks_exact_mut(self.config.d_model)) {
-            match &self.embedding {
-                Embedding::Stored(tensor) => block::decode(tensor.dtype, tensor.row_data(id as usize), row),
-                Embedding::Head(matrix) => matrix.row(self.kernels, id as usize, row),
-            }
-        }
-    }
-
-    /// Refuses ids outside the vocabulary.
-    pub fn check_ids(&self, option: &'static str, ids: &[u32]) -> Result<()> {
-        match ids.iter().find(|&&id| id as usize >= self.config.vocab_size) {
-            Some(id) => Err(Error::Option {
-                option,
-                what: format!("expected ids below {}, found {id}", self.config.vocab_size),
-            }),
-            None => Ok(()),
-        }
-    }
-}
 
 /// Takes tensors out of a checkpoint by what they do.
 pub(crate) struct Loader<'a> {
     pub checkpoint: &'a Checkpoint,
     pub kernels: Kernels,
-    pub weights: Weights,
+    pub source: WeightSource,
 }
 
 /// Where a loader takes weights from.
-pub(crate) enum Weights {
+pub(crate) enum WeightSource {
     /// All tensors are there.
     Whole,
     /// None is there: the loader notes the tensors of each matrix, and what it gives has no values.
@@ -74,6 +36,11 @@ pub(crate) enum Weights {
 impl<'a> Loader<'a> {
     pub fn config(&self) -> &'a T5Config {
         &self.checkpoint.config
+    }
+
+    /// The attention heads of both stacks.
+    pub fn heads(&self) -> Heads {
+        Heads { count: self.config().num_heads, width: self.config().d_kv }
     }
 
     /// What embeddings are looked up in, in a model with this head.
@@ -104,13 +71,13 @@ impl<'a> Loader<'a> {
     }
 
     fn made(&self, parts: &[&Tensor], purpose: Purpose) -> Result<Matrix> {
-        match &self.weights {
-            Weights::Whole => Matrix::made_for(purpose, self.kernels, parts),
-            Weights::Expected(all) => {
+        match &self.source {
+            WeightSource::Whole => Matrix::made_for(purpose, self.kernels, parts),
+            WeightSource::Expected(all) => {
                 all.borrow_mut().push((parts.iter().map(|part| part.name.clone()).collect(), purpose));
                 Matrix::absent(self.kernels, parts)
             }
-            Weights::Made(matrices) => match matrices.borrow_mut().remove(&parts[0].name) {
+            WeightSource::Made(matrices) => match matrices.borrow_mut().remove(&parts[0].name) {
                 Some(matrix) => Ok(matrix),
                 None => Matrix::made_for(purpose, self.kernels, parts),
             },
@@ -124,41 +91,44 @@ impl<'a> Loader<'a> {
         self.made(&[tensor], Purpose::Argmax)
     }
 
-    pub fn vector(&self, role: Role, stack: Stack, block: usize) -> Result<Vec<f32>> {
-        self.floats(TensorId { role, stack: Some(stack), block: Some(block) })
+    /// The norm of a layer, by its role.
+    pub fn norm(&self, role: Role, stack: Stack, block: usize) -> Result<Norm> {
+        self.norm_of(TensorId { role, stack: Some(stack), block: Some(block) })
     }
 
-    pub fn final_norm(&self, stack: Stack) -> Result<Vec<f32>> {
-        self.floats(TensorId { role: Role::FinalNorm, stack: Some(stack), block: None })
+    /// The norm behind the last block.
+    pub fn final_norm(&self, stack: Stack) -> Result<Norm> {
+        self.norm_of(TensorId { role: Role::FinalNorm, stack: Some(stack), block: None })
+    }
+
+    fn norm_of(&self, id: TensorId) -> Result<Norm> {
+        let tensor = self.small(id)?;
+        let mut weight = vec![0.0; tensor.len()];
+        block::decode(tensor.dtype, &tensor.data, &mut weight);
+        Ok(Norm { weight, eps: self.config().layer_norm_epsilon })
     }
 
     /// A tensor that is no matrix of weights.
     fn small(&self, id: TensorId) -> Result<Cow<'a, Tensor>> {
         let tensor = self.tensor(id)?;
-        Ok(match self.weights {
-            Weights::Expected(_) => {
+        Ok(match self.source {
+            WeightSource::Expected(_) => {
                 Cow::Owned(Tensor { data: Bytes::from_vec(vec![0; tensor.data.len()]), ..tensor.clone() })
             }
             _ => Cow::Borrowed(tensor),
         })
     }
 
-    fn floats(&self, id: TensorId) -> Result<Vec<f32>> {
-        let tensor = self.small(id)?;
-        let mut values = vec![0.0; tensor.len()];
-        block::decode(tensor.dtype, &tensor.data, &mut values);
-        Ok(values)
-    }
-
-    /// The bias tables of a stack: one, or one for each block (umT5).
-    pub fn position_biases(&self, stack: Stack, blocks: usize) -> Result<Vec<PositionBias>> {
+    /// The biases of a stack of this many blocks.
+    pub fn position_bias(&self, stack: Stack, blocks: usize) -> Result<StackBias> {
         let count = if self.config().relative_bias_per_block { blocks } else { 1 };
         let buckets = Arc::new(Buckets::of_stack(self.config(), stack));
-        (0..count)
+        let tables = (0..count)
             .map(|block| {
                 let id = TensorId { role: Role::RelativeBias, stack: Some(stack), block: Some(block) };
                 PositionBias::new(buckets.clone(), &*self.small(id)?)
             })
-            .collect()
+            .collect::<Result<_>>()?;
+        Ok(StackBias::new(tables))
     }
 }

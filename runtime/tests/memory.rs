@@ -1,0 +1,162 @@
+//! Requests larger than memory end in an error, or where they are; the session answers the next one as before.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::path::PathBuf;
+
+use t5_runtime::{Error, Finish, GenerateOptions, Model};
+
+thread_local! {
+    static IN_USE: Cell<usize> = const { Cell::new(0) };
+    static LIMIT: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+/// Gives each thread no more than its limit, as a browser's tab does.
+struct Limited;
+
+// SAFETY: what is not refused is passed on to the system's allocator; the counters need no allocation.
+unsafe impl GlobalAlloc for Limited {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let wanted = IN_USE.get().saturating_add(layout.size());
+        if wanted > LIMIT.get() {
+            return std::ptr::null_mut();
+        }
+        IN_USE.set(wanted);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        IN_USE.set(IN_USE.get().saturating_sub(layout.size()));
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Limited = Limited;
+
+/// What `run` gives with at most this much more memory than is in use.
+fn within<R>(bytes: usize, run: impl FnOnce() -> R) -> R {
+    LIMIT.set(IN_USE.get() + bytes);
+    let result = run();
+    LIMIT.set(usize::MAX);
+    result
+}
+
+fn model() -> Model {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families/unigram");
+    Model::open(folder).expect("the fixture opens")
+}
+
+const TEXT: &str = "The house on the hill";
+
+fn forced(tokens: usize) -> GenerateOptions {
+    GenerateOptions { max_new_tokens: Some(tokens), min_new_tokens: tokens, ..Default::default() }
+}
+
+#[test]
+fn a_source_too_long_for_memory_is_an_error() {
+    let model = model();
+    let mut session = model.session();
+    let expected = session.generate(TEXT, &forced(20)).unwrap().finish();
+    let source = vec![7; 2_000_000];
+    let batch: Vec<&[u32]> = vec![&source[..100], &source];
+    let errors = within(64 << 20, || {
+        [
+            session.generate_ids(&source, &forced(20)).err(),
+            session.generate_batch_ids(&batch, &forced(20)).err(),
+            session.encode_ids(&source).err(),
+            session.score_ids(&source, &[5, 1]).err(),
+        ]
+    });
+    for error in errors {
+        let error = error.expect("there is no memory for it");
+        assert!(matches!(&error, Error::Memory { bytes, .. } if *bytes > 64 << 20), "{error:?}");
+        assert!(error.to_string().starts_with("not enough memory for"), "{error}");
+    }
+    assert_eq!(session.generate(TEXT, &forced(20)).unwrap().finish(), expected);
+}
+
+#[test]
+fn what_was_granted_is_there() {
+    let model = model();
+    let source = vec![7; 1500];
+    // The smallest limit refuses it, the largest allows it, and none ends the process.
+    let mut answers = Vec::new();
+    for megabytes in 1..17 {
+        let mut session = model.session();
+        let options = GenerateOptions { beams: 4, ..forced(3) };
+        answers.push(within(megabytes << 20, || session.generate_ids(&source, &options).map(|g| g.finish().len())));
+    }
+    assert!(matches!(answers[0], Err(Error::Memory { .. })), "{:?}", answers[0]);
+    assert!(matches!(answers[15], Ok(1)), "{:?}", answers[15]);
+}
+
+#[test]
+fn memory_does_not_grow_with_the_batch() {
+    let model = model();
+    let mut session = model.session();
+    let ids = model.tokenizer().unwrap().encode(TEXT);
+    let options = GenerateOptions { beams: 256, ..forced(2) };
+    let alone = session.generate_ids(&ids, &options).unwrap().finish();
+    let sources = vec![&ids[..]; 100];
+    // Logits of all sequences at once would be 100 * 256 * 256 floats: 26 MB.
+    let results = within(12 << 20, || session.generate_batch_ids(&sources, &options)).unwrap();
+    assert_eq!(results.len(), 100);
+    assert!(results.iter().all(|outputs| *outputs == alone));
+}
+
+#[test]
+fn a_batch_names_its_faults_before_it_works() {
+    let model = model();
+    let mut session = model.session();
+    let many = vec![&[5, 1][..]; 600];
+    let sources: Vec<&[u32]> = many.iter().copied().chain([&[999][..]]).collect();
+    let error = session.generate_batch_ids(&sources, &forced(1)).unwrap_err();
+    assert_eq!(error.to_string(), "source: expected ids below 256, found 999");
+}
+
+#[test]
+fn a_generation_that_outgrows_memory_ends_where_it_is() {
+    let model = model();
+    let mut session = model.session();
+    let expected = model.session().generate(TEXT, &forced(400)).unwrap().finish().remove(0);
+    let mut generation = session.generate(TEXT, &forced(400)).unwrap();
+    assert!((0..10).all(|_| generation.step()));
+    // Its caches have room for 64 positions.
+    let (failure, output) = within(16 << 10, || {
+        while generation.step() {}
+        let failure = generation.failure().map(|error| matches!(error, Error::Memory { .. }));
+        (failure, generation.finish().remove(0))
+    });
+    assert_eq!(failure, Some(true));
+    assert_eq!(output.finish, Finish::Memory);
+    assert_eq!(output.finish.name(), "memory");
+    assert!(output.ids.len() >= 60 && output.ids.len() < 400, "{} tokens", output.ids.len());
+    assert_eq!(output.ids, expected.ids[..output.ids.len()]);
+    assert_eq!(session.generate(TEXT, &forced(400)).unwrap().finish().remove(0), expected);
+}
+
+/// The list of end tokens is a file's, and beam search compares as many candidates more as there are end tokens.
+#[test]
+fn end_tokens_count_once_and_bound_beams() {
+    let family = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families/unigram");
+    let folder = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(family).unwrap().map(|entry| entry.unwrap().path()) {
+        std::fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let with_ends = |ends: Vec<u32>| {
+        let json = serde_json::json!({ "eos_token_id": ends }).to_string();
+        std::fs::write(folder.path().join("generation_config.json"), json).unwrap();
+        Model::open(folder.path()).unwrap()
+    };
+    let options = GenerateOptions { max_new_tokens: Some(2), beams: 1000, ..Default::default() };
+    let many_times = with_ends(vec![1; 100_000]);
+    let once = with_ends(vec![1]).session().generate(TEXT, &options).unwrap().finish();
+    let found =
+        within(64 << 20, || many_times.session().generate(TEXT, &options).map(|generation| generation.finish()));
+    assert_eq!(found.unwrap(), once);
+    let error = with_ends((0..200).collect()).session().generate(TEXT, &options).err().unwrap();
+    assert_eq!(error.to_string(), "beams: expected at most 326 with 200 end tokens, found 1000");
+}
