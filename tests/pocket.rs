@@ -1,6 +1,6 @@
 //! The built-in model: the reference's answers from before quantisation.
 
-use t5_runtime::kernels::Kernels;
+use t5_runtime::kernels::{Isa, Kernels};
 use t5_runtime::{GenerateOptions, Lookup, Model, ModelOptions};
 use t5_tests::golden::{Golden, difference};
 use t5_tests::paths;
@@ -45,9 +45,9 @@ fn int8_stays_near_the_reference() {
 #[test]
 fn every_instruction_set_gives_the_same_bits() {
     let golden = golden();
-    let run = |isa: &str| {
+    let run = |isa: Isa| {
         let checkpoint = t5_runtime::checkpoint::Checkpoint::pocket().unwrap();
-        let model = Model::from_checkpoint(checkpoint, &ModelOptions { isa: Some(isa.to_owned()) }).unwrap();
+        let model = Model::from_checkpoint(checkpoint, &ModelOptions { isa: Some(isa) }).unwrap();
         let mut session = model.session();
         let mut found = Vec::new();
         for case in &golden.cases {
@@ -59,9 +59,9 @@ fn every_instruction_set_gives_the_same_bits() {
         }
         found
     };
-    let scalar = run("scalar");
+    let scalar = run(Isa::Scalar);
     for kernels in Kernels::available() {
-        assert!(run(kernels.isa().name()) == scalar, "{}", kernels.isa().name());
+        assert!(run(kernels.isa()) == scalar, "{}", kernels.isa().name());
     }
 }
 

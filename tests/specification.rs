@@ -424,7 +424,6 @@ fn cached_and_uncached_decoding_are_equal() {
 /// Every instruction set of the machine gives the same bits.
 #[test]
 fn instruction_sets_agree() {
-    use t5_runtime::checkpoint::Checkpoint;
     use t5_runtime::{Model, ModelOptions};
     let folder = paths::golden("families/t5-1.1");
     let golden = Golden::read(&folder.join("golden.jsonl"));
@@ -433,8 +432,7 @@ fn instruction_sets_agree() {
     let mut first: Option<(String, Vec<f32>)> = None;
     for kernels in Kernels::available() {
         let isa = kernels.isa().name().to_owned();
-        let options = ModelOptions { isa: Some(isa.clone()) };
-        let model = Model::from_checkpoint(Checkpoint::open(&folder).unwrap(), &options).unwrap();
+        let model = Model::open_with(&folder, &ModelOptions { isa: Some(kernels.isa()) }).unwrap();
         let logits = model.session().logits_ids(&source, &target).unwrap();
         match &first {
             None => first = Some((isa, logits)),

@@ -13,39 +13,88 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The operating system refused to read or write a file.
     #[error("{path}: {source}", path = .path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
 
     /// The path is neither a Hugging Face folder nor a GGUF file.
     #[error("{path}: not a model: expected {expected}", path = .path.display())]
-    NotAModel { path: PathBuf, expected: String },
+    NotAModel {
+        /// What was to be opened.
+        path: PathBuf,
+        /// What there should be.
+        expected: String,
+    },
 
     /// A file's bytes do not follow its format.
     #[error("{file}: {what}")]
-    Format { file: String, what: String },
+    Format {
+        /// The file, as it was named.
+        file: String,
+        /// What was expected and what was found.
+        what: String,
+    },
 
     /// A tensor is missing, or its shape, type or values are not what the configuration asks for.
     #[error("{file}: tensor {tensor}: {what}")]
-    Tensor { file: String, tensor: String, what: String },
+    Tensor {
+        /// The file, as it was named.
+        file: String,
+        /// Its name there.
+        tensor: String,
+        /// What was expected and what was found.
+        what: String,
+    },
 
     /// A configuration key is missing or has a value that no T5 model can have.
     #[error("{file}: {key}: {what}")]
-    Config { file: String, key: String, what: String },
+    Config {
+        /// The file, as it was named.
+        file: String,
+        /// As Hugging Face names it.
+        key: String,
+        /// What was expected and what was found.
+        what: String,
+    },
 
     /// The vocabulary cannot be used.
     #[error("{file}: tokenizer: {what}")]
-    Tokenizer { file: String, what: String },
+    Tokenizer {
+        /// The file, as it was named.
+        file: String,
+        /// What was expected and what was found.
+        what: String,
+    },
 
     /// An option of a request is out of range or contradicts another one.
     #[error("{option}: {what}")]
-    Option { option: &'static str, what: String },
+    Option {
+        /// The field of the options, or the argument.
+        option: &'static str,
+        /// What was expected and what was found.
+        what: String,
+    },
 
     /// There is not enough memory, or an option or a text asks for more than any machine has.
     #[error("not enough memory for {what}: {bytes} bytes more were wanted")]
-    Memory { what: &'static str, bytes: usize },
+    Memory {
+        /// What it was for.
+        what: &'static str,
+        /// How much was asked for.
+        bytes: usize,
+    },
 
     /// The model hub could not be reached or does not have the file.
     #[error("hf:{repository}: {what}")]
-    Hub { repository: String, what: String },
+    Hub {
+        /// OWNER/NAME.
+        repository: String,
+        /// What went wrong.
+        what: String,
+    },
 }
 
 impl Error {

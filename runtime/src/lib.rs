@@ -1,8 +1,4 @@
-//! Pocket T5: a CPU runtime for the T5 family of encoder-decoder models.
-//!
-//! Text goes in, text comes out, and data meets the modules in this order: a [`checkpoint`] gives weights, judged by
-//! [`config`] and [`schema`]; the [`tokenizer`] turns text into ids; the encoder runs once per input; the decoder
-//! runs once per token; [`generate`] chooses the tokens.
+//! Pocket T5: a CPU runtime for the T5 family of encoder-decoder models. Text goes in, text comes out:
 //!
 //! ```no_run
 //! use t5_runtime::{GenerateOptions, Model};
@@ -16,6 +12,23 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A [`Model`] is immutable and shared between threads; a [`Session`] is the working space of one thread and encodes,
+//! generates, scores and embeds. The folder `examples` has small programs that translate, stream, embed and serve.
+//!
+//! Data meets the modules in this order:
+//!
+//! - [`checkpoint`] reads a Hugging Face folder or a GGUF file ([`gguf`], [`storage`], `hub`), judged by [`config`], what
+//!   T5's configuration says, and [`schema`], which tensors follow from it; [`tensor`] and [`block`] are what they hold.
+//! - [`model`] makes weights ready for products; an [`Incoming`] one comes in pieces.
+//! - [`tokenizer`] turns text into ids, and ids into text.
+//! - The encoder runs once for each text and the decoder once for each token, in blocks of the same layers;
+//!   [`position`] is what attention knows of places.
+//! - [`generate`] chooses the tokens, as [`generation`] says that a checkpoint wants it by default.
+//! - The kernels below them are the arithmetic of each instruction set ([`Isa`]), equal to the last bit. They know nothing
+//!   of the model.
+//!
+//! Whatever is wrong with a file or a request is an [`Error`] of one sentence; input does not make the library panic.
 
 pub mod block;
 pub mod checkpoint;
@@ -29,6 +42,7 @@ pub mod gguf;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod incoming;
+#[doc(hidden)] // for benches, tests and the browser's threads
 pub mod kernels;
 mod layers;
 mod loader;
@@ -47,6 +61,7 @@ pub mod tokenizer;
 pub use error::{Error, Result};
 pub use generate::{EarlyStopping, Finish, GenerateOptions, Generation, LengthPenalty, Lookup, Output};
 pub use incoming::Incoming;
+pub use kernels::Isa;
 pub use model::{Model, ModelOptions};
 pub use session::{Alignment, Score, Session};
 pub use threads::physical_cores;

@@ -9,7 +9,7 @@ use crate::decoder::DecoderWeights;
 use crate::encoder::EncoderWeights;
 use crate::error::{Error, Result};
 use crate::generation::GenerationDefaults;
-use crate::kernels::{Heads, Kernels, Matrix};
+use crate::kernels::{Heads, Isa, Kernels, Matrix};
 use crate::layers::Embedding;
 use crate::loader::{Loader, WeightSource};
 use crate::storage::Bytes;
@@ -40,13 +40,13 @@ pub(crate) struct ModelData {
 #[derive(Clone, Debug, Default)]
 pub struct ModelOptions {
     /// The instruction set to use; `None`: the best that the machine has.
-    pub isa: Option<String>,
+    pub isa: Option<Isa>,
 }
 
 impl ModelOptions {
     pub(crate) fn kernels(&self) -> Result<Kernels> {
-        match &self.isa {
-            Some(name) => Kernels::with_isa(name),
+        match self.isa {
+            Some(isa) => Kernels::of(isa),
             None => Ok(Kernels::detect()),
         }
     }
@@ -76,15 +76,29 @@ impl Model {
     /// # Errors
     /// One sentence that names the file and what was expected, for every way in which a checkpoint can be wrong.
     pub fn open(path: impl AsRef<Path>) -> Result<Model> {
-        Model::from_checkpoint(Checkpoint::open(path.as_ref())?, &ModelOptions::default())
+        Model::open_with(path, &ModelOptions::default())
+    }
+
+    /// As [`Model::open`], prepared as the options say.
+    ///
+    /// # Errors
+    /// As [`Model::open`], and if the machine does not have the instruction set.
+    pub fn open_with(path: impl AsRef<Path>, options: &ModelOptions) -> Result<Model> {
+        Model::from_checkpoint(Checkpoint::open(path.as_ref())?, options)
     }
 
     /// Opens a GGUF file that is already in memory; `name` names it in messages.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
     pub fn from_gguf(name: &str, bytes: Bytes) -> Result<Model> {
         Model::from_checkpoint(Checkpoint::from_gguf(name, bytes)?, &ModelOptions::default())
     }
 
     /// Prepares the weights of a checkpoint.
+    ///
+    /// # Errors
+    /// If the machine does not have the instruction set that the options name, or the vocabulary or a weight is of no use.
     pub fn from_checkpoint(checkpoint: Checkpoint, options: &ModelOptions) -> Result<Model> {
         let kernels = options.kernels()?;
         let tokenizer = Model::tokenizer_of(&checkpoint)?;
@@ -112,7 +126,13 @@ impl Model {
         &self.data.config
     }
 
+    /// The instruction set that this model was prepared for.
+    pub fn isa(&self) -> Isa {
+        self.kernels().isa()
+    }
+
     /// The kernels that this model was prepared for.
+    #[doc(hidden)]
     pub fn kernels(&self) -> Kernels {
         self.data.kernels
     }

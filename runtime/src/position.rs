@@ -94,7 +94,7 @@ impl Buckets {
 
 /// The bias of one table, laid out so that a query's biases over successive keys are one slice.
 #[derive(Clone, Debug)]
-pub struct PositionBias {
+pub(crate) struct PositionBias {
     /// Of the stack.
     buckets: Arc<Buckets>,
     num_heads: usize,

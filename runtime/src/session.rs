@@ -45,13 +45,16 @@ pub struct Score {
     pub ids: Vec<u32>,
     /// One for each id.
     pub logprobs: Vec<f32>,
+    /// Of all: the log-probability of the target.
     pub sum: f32,
 }
 
 /// Which source tokens each target token looked at.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alignment {
+    /// The source's ids, as they were given.
     pub source_ids: Vec<u32>,
+    /// The target's ids, as they were given.
     pub target_ids: Vec<u32>,
     /// `[target, source]`: cross-attention weights averaged over heads and blocks; each row sums to 1.
     pub weights: Vec<f32>,
@@ -89,6 +92,9 @@ impl Session {
     }
 
     /// The encoder's hidden states of a source, `[len, d_model]`.
+    ///
+    /// # Errors
+    /// If the source is empty or has ids outside the vocabulary, or there is no memory for one of this length.
     pub fn encode_ids(&mut self, source: &[u32]) -> Result<&[f32]> {
         self.model.check_source(source)?;
         self.ask(&[source.len()], 0, 0)?;
@@ -100,12 +106,18 @@ impl Session {
     }
 
     /// The encoder's hidden states of a text, `[len, d_model]`.
+    ///
+    /// # Errors
+    /// As [`Session::encode_ids`], and if the model has no tokenizer.
     pub fn encode(&mut self, text: &str) -> Result<&[f32]> {
         let ids = self.model.tokenizer()?.encode(text);
         self.encode_ids(&ids)
     }
 
     /// The mean of the encoder's hidden states, `[d_model]`.
+    ///
+    /// # Errors
+    /// As [`Session::encode_ids`].
     pub fn embed_ids(&mut self, source: &[u32]) -> Result<Vec<f32>> {
         let d = self.model.config().d_model;
         let states = self.encode_ids(source)?;
@@ -117,12 +129,18 @@ impl Session {
     }
 
     /// The mean of the encoder's hidden states of a text, `[d_model]`.
+    ///
+    /// # Errors
+    /// As [`Session::encode`].
     pub fn embed(&mut self, text: &str) -> Result<Vec<f32>> {
         let ids = self.model.tokenizer()?.encode(text);
         self.embed_ids(&ids)
     }
 
     /// Log-probabilities of a target text (and `</s>`) given a source text.
+    ///
+    /// # Errors
+    /// As [`Session::score_ids`], and if the model has no tokenizer.
     pub fn score(&mut self, source: &str, target: &str) -> Result<Score> {
         let tokenizer = self.model.tokenizer()?;
         let (source, target) = (tokenizer.encode(source), tokenizer.encode(target));
@@ -130,6 +148,10 @@ impl Session {
     }
 
     /// Log-probabilities of the target's ids given a source, teacher-forced.
+    ///
+    /// # Errors
+    /// If the model has no decoder, the source or the target is empty or has ids outside the vocabulary, or there is no
+    /// memory for them.
     pub fn score_ids(&mut self, source: &[u32], target: &[u32]) -> Result<Score> {
         let mut logprobs = Vec::with_capacity(target.len());
         let vocab = self.model.config().vocab_size;
@@ -144,6 +166,9 @@ impl Session {
     }
 
     /// Logits of every step of a teacher-forced target, `[target, vocab_size]`.
+    ///
+    /// # Errors
+    /// As [`Session::score_ids`].
     pub fn logits_ids(&mut self, source: &[u32], target: &[u32]) -> Result<Vec<f32>> {
         let mut all = Vec::with_capacity(target.len() * self.model.config().vocab_size);
         self.force(source, target, false, |targets, decoder| all.extend_from_slice(decoder.logits(0..targets.len())))?;
@@ -151,6 +176,9 @@ impl Session {
     }
 
     /// Which source tokens each token of a target attends to.
+    ///
+    /// # Errors
+    /// As [`Session::score_ids`].
     pub fn alignment_ids(&mut self, source: &[u32], target: &[u32]) -> Result<Alignment> {
         let mut weights = Vec::with_capacity(source.len() * target.len());
         self.force(source, target, true, |_, decoder| weights.extend_from_slice(decoder.alignment()))?;

@@ -4,17 +4,15 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use t5_runtime::checkpoint::Checkpoint;
-use t5_runtime::kernels::Kernels;
+use t5_runtime::kernels::{Isa, Kernels};
 use t5_runtime::{GenerateOptions, Model, ModelOptions};
 
 fn families() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families")
 }
 
-fn model(folder: &Path, isa: &str) -> Model {
-    let options = ModelOptions { isa: Some(isa.to_owned()) };
-    Model::from_checkpoint(Checkpoint::open(folder).unwrap(), &options).unwrap()
+fn model(folder: &Path, isa: Isa) -> Model {
+    Model::open_with(folder, &ModelOptions { isa: Some(isa) }).unwrap()
 }
 
 fn ids(value: &Value) -> Vec<u32> {
@@ -53,7 +51,7 @@ fn golden_ids_on_every_instruction_set() {
         let mut all = Vec::new();
         for kernels in Kernels::available() {
             let isa = kernels.isa().name();
-            let mut session = model(&folder, isa).session();
+            let mut session = model(&folder, kernels.isa()).session();
             let mut logprobs = Vec::new();
             for (source, options, expected) in &cases {
                 let output = session.generate_ids(source, options).unwrap().finish().remove(0);

@@ -67,6 +67,7 @@ impl Download {
         })?;
         drop(std::hint::black_box(room));
         let size = size as usize;
+        let isa = isa.as_deref().map(str::parse).transpose()?;
         let incoming = Incoming::new(name, size, &ModelOptions { isa })?;
         Ok(Download { incoming, size, piece: Vec::new(), sum: checked.then(Sha256::new) })
     }

@@ -16,7 +16,8 @@ use super::usage;
 /// Opens the model that the arguments name and prints its notes if asked.
 pub fn open_model(args: &ModelArgs) -> anyhow::Result<Model> {
     let checkpoint = open_checkpoint(args.model.as_deref())?;
-    let model = Model::from_checkpoint(checkpoint, &ModelOptions { isa: args.isa.clone() })?;
+    let isa = args.isa.as_deref().map(str::parse).transpose()?;
+    let model = Model::from_checkpoint(checkpoint, &ModelOptions { isa })?;
     if args.verbose {
         for note in model.notes() {
             eprintln!("t5: note: {note}");

@@ -82,6 +82,16 @@ impl Isa {
     }
 }
 
+impl std::str::FromStr for Isa {
+    type Err = Error;
+
+    /// # Errors
+    /// If there is none of this name, or the machine does not have it.
+    fn from_str(name: &str) -> Result<Isa> {
+        Kernels::with_isa(name).map(|kernels| kernels.isa)
+    }
+}
+
 /// The kernels of one instruction set. Holding a value proves that the machine has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernels {
@@ -177,6 +187,14 @@ impl Kernels {
     }
 
     /// A forced choice, for tests and benches.
+    ///
+    /// # Errors
+    /// If the machine does not have it.
+    pub fn of(isa: Isa) -> Result<Kernels> {
+        Kernels::with_isa(isa.name())
+    }
+
+    /// As [`Kernels::of`], by name.
     ///
     /// # Errors
     /// If the machine does not have it, or there is none of this name.

@@ -1,0 +1,52 @@
+//! One model, a session for each thread: every line that a TCP connection sends is answered by a line.
+//! `cargo run --release -p t5-runtime --example serve -- 127.0.0.1:4650 4`, then
+//! `echo 'translate English to German: Good morning.' | nc -N 127.0.0.1 4650`
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use t5_runtime::{GenerateOptions, Model, Session, physical_cores};
+
+/// Bytes of a line: what a client may ask for at once.
+const LINE: u64 = 16 << 10;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let address = arguments.next().unwrap_or_else(|| "127.0.0.1:4650".to_owned());
+    let threads = arguments.next().map_or(Ok(physical_cores()), |count| count.parse())?;
+    let model = Model::pocket()?;
+    let listener = TcpListener::bind(&address)?;
+    eprintln!("listening on {}", listener.local_addr()?);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                // Weights are shared; a session has the buffers of one thread, allocated once.
+                let mut session = model.session();
+                loop {
+                    let done = listener.accept().and_then(|(stream, _)| answer(&mut session, stream));
+                    if let Err(error) = done {
+                        eprintln!("a connection ended: {error}");
+                    }
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+/// Answers the lines of a connection until it ends.
+fn answer(session: &mut Session, mut stream: TcpStream) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let options = GenerateOptions::default();
+    let mut line = String::new();
+    while reader.by_ref().take(LINE).read_line(&mut line)? > 0 {
+        // Errors are one sentence each; the session is good for the next request.
+        let text = match session.generate(line.trim_end(), &options) {
+            Ok(generation) => generation.finish().remove(0).text,
+            Err(error) => format!("error: {error}"),
+        };
+        writeln!(stream, "{}", text.replace('\n', " "))?;
+        line.clear();
+    }
+    Ok(())
+}

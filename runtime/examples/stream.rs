@@ -1,0 +1,37 @@
+//! Prints a text as it is generated, from any model, until it ends or a second is over:
+//! `cargo run --release -p t5-runtime --example stream -- MODEL "summarize: …"`
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use t5_runtime::{GenerateOptions, Model, physical_cores};
+
+fn main() -> t5_runtime::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let model = match arguments.next() {
+        Some(path) => Model::open(path)?,
+        None => Model::pocket()?,
+    };
+    let text = arguments.next().unwrap_or_else(|| "translate English to French: The book is on the table.".to_owned());
+    let cancel = Arc::new(AtomicBool::new(false));
+    let options = GenerateOptions { cancel: Some(cancel.clone()), ..GenerateOptions::default() };
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(1));
+        cancel.store(true, Ordering::Relaxed);
+    });
+    let mut session = model.session();
+    session.set_threads(physical_cores());
+    let mut generation = session.generate(&text, &options)?;
+    while let Some(piece) = generation.next_piece() {
+        print!("{piece}");
+        // A pipe or a terminal that is gone is no reason to go on.
+        if std::io::stdout().flush().is_err() {
+            break;
+        }
+    }
+    let outputs = generation.finish();
+    println!("\n{} tokens, ended by {}", outputs[0].ids.len(), outputs[0].finish.name());
+    Ok(())
+}
