@@ -1,5 +1,6 @@
 //! [`Model`]: the weights of a checkpoint made ready for products, shared by any number of sessions.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ pub(crate) struct ModelData {
     decoder: Option<DecoderWeights>,
     tokenizer: Option<Tokenizer>,
     generation: GenerationDefaults,
+    about: BTreeMap<String, String>,
     notes: Vec<String>,
 }
 
@@ -116,8 +118,9 @@ impl Model {
         tokenizer: Option<Tokenizer>,
         Stacks { encoder, decoder, embedding }: Stacks,
     ) -> Model {
-        let Checkpoint { file, config, generation, notes, .. } = checkpoint;
-        let data = ModelData { file, config, kernels, embedding, encoder, decoder, tokenizer, generation, notes };
+        let Checkpoint { file, config, generation, about, notes, .. } = checkpoint;
+        let data =
+            ModelData { file, config, kernels, embedding, encoder, decoder, tokenizer, generation, about, notes };
         Model { data: Arc::new(data) }
     }
 
@@ -156,6 +159,12 @@ impl Model {
     /// The file that the model was opened from.
     pub fn file(&self) -> &str {
         &self.data.file
+    }
+
+    /// What a GGUF file says of itself for people, by key: `general.name`, `general.license`, `general.attribution` and
+    /// others. Empty for a folder.
+    pub fn about(&self) -> &BTreeMap<String, String> {
+        &self.data.about
     }
 
     /// Remarks made while opening (settings ignored, tensors skipped).

@@ -604,6 +604,19 @@ fn the_real_character_map_is_accepted() {
     assert!(changed(with_charsmap(0, &charsmap)).vocabulary.is_some());
 }
 
+// Texts for people.
+
+#[test]
+fn what_a_file_says_of_itself_reaches_the_model() {
+    let mut file = tiny();
+    file.set_string("general.license", "cc-by-2.0").set_string("general.attribution", "tatoeba.org");
+    file.set_u32("general.number", 7).set_string("other.license", "none");
+    let checkpoint = open(&file).unwrap();
+    assert_eq!(checkpoint.about["general.license"], "cc-by-2.0");
+    assert_eq!(checkpoint.about["general.attribution"], "tatoeba.org");
+    assert!(checkpoint.about.keys().all(|key| key.starts_with("general.") && key != "general.number"));
+}
+
 // Item 18.
 
 #[test]

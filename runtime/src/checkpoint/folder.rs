@@ -48,7 +48,7 @@ pub(super) fn with_companions(files: Files, file: &str, weights: &str, stored: S
             format!("expected at most {} pieces, one for each row of the embedding, found {found}", config.vocab_size);
         return Err(Error::Tokenizer { file: files.name(), what });
     }
-    Ok(Checkpoint { file: file.to_owned(), config, vocabulary, generation, notes, tensors })
+    Ok(Checkpoint { file: file.to_owned(), config, vocabulary, generation, about: Default::default(), notes, tensors })
 }
 
 /// The vocabulary of a folder: bytes where a tokenizer class says so, else tokenizer.json, else a SentencePiece model.

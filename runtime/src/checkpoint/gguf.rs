@@ -37,12 +37,13 @@ fn read(file: File) -> Result<Checkpoint> {
     let is_later_table = |name: &str| name.ends_with(".attn_rel_b.weight") && !name.contains(".blk.0.");
     let bias_per_block = file.tensors().iter().any(|tensor| is_later_table(&tensor.name));
     let vocabulary = gguf::read_vocabulary(&file, &config, bias_per_block, &mut notes)?;
+    let about = file.about();
     let name = file.name().to_owned();
     let tensors = assemble(&name, Dialect::LlamaCpp, &mut config, stored(file), &mut notes)?;
     if config.relative_bias_per_block && !has_model_type {
         config.model_type = "umt5".to_owned();
     }
-    Ok(Checkpoint { file: name, config, vocabulary, generation, notes, tensors })
+    Ok(Checkpoint { file: name, config, vocabulary, generation, about, notes, tensors })
 }
 
 fn stored(file: File) -> Stored {

@@ -7,7 +7,7 @@ mod generation;
 mod gguf;
 mod safetensors;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::Path;
 
@@ -29,6 +29,8 @@ pub struct Checkpoint {
     /// `None` where the checkpoint has weights only; then only ids can be used.
     pub vocabulary: Option<Vocabulary>,
     pub generation: GenerationDefaults,
+    /// What a GGUF file says of itself for people: the texts under `general.`, such as name, licence and attribution.
+    pub about: BTreeMap<String, String>,
     /// What a curious user may want to know (settings ignored, tensors skipped).
     pub notes: Vec<String>,
     /// By canonical (Hugging Face) name.

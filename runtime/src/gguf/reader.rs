@@ -1,6 +1,6 @@
 //! The reader: bytes to checked metadata and tensors.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::cursor::{Cursor, Fault};
 use super::value::{Array, Value, ValueType};
@@ -184,6 +184,15 @@ impl File {
     /// The value of a key.
     pub fn value(&self, key: &str) -> Option<&Value> {
         self.index.get(key).map(|&i| &self.metadata[i].1)
+    }
+
+    /// What the file says of itself for people: its texts under `general.`, by key.
+    pub fn about(&self) -> BTreeMap<String, String> {
+        let text = |(key, value): &(String, Value)| match value {
+            Value::String(text) if key.starts_with("general.") => Some((key.clone(), text.clone())),
+            _ => None,
+        };
+        self.metadata.iter().filter_map(text).collect()
     }
 
     /// An error about a key.
