@@ -1,10 +1,10 @@
 //! A file of a checkpoint on its way into the module's memory.
 
-use js_sys::Uint8Array;
 use t5_runtime::storage::Bytes;
 use wasm_bindgen::prelude::*;
 
 use crate::error::Failure;
+use crate::given;
 
 /// Memory for a file of known size, which is needed whole. JavaScript fills it front to back; no second copy exists.
 #[wasm_bindgen]
@@ -17,12 +17,16 @@ pub struct Buffer {
 impl Buffer {
     /// Memory for `size` bytes; throws `out-of-memory` where there is not that much.
     #[wasm_bindgen(constructor)]
-    pub fn new(size: f64) -> Result<Buffer, JsValue> {
-        Ok(Buffer::with_size(size)?)
+    pub fn new(#[wasm_bindgen(unchecked_param_type = "number")] size: JsValue) -> Result<Buffer, JsValue> {
+        Ok(Buffer::with_size(given::size("size", &size)?)?)
     }
 
     /// Copies the next bytes in; throws if they are more than announced.
-    pub fn append(&mut self, chunk: &Uint8Array) -> Result<(), JsValue> {
+    pub fn append(
+        &mut self,
+        #[wasm_bindgen(unchecked_param_type = "Uint8Array")] chunk: &JsValue,
+    ) -> Result<(), JsValue> {
+        let chunk = given::bytes("chunk", chunk)?;
         let (filled, length) = (self.bytes.len(), chunk.length() as usize);
         self.check(length)?;
         self.bytes.resize(filled + length, 0);

@@ -1,11 +1,11 @@
 //! A model on its way into the module.
 
-use js_sys::Uint8Array;
 use sha2::{Digest, Sha256};
 use t5_runtime::{Incoming, Model, ModelOptions};
 use wasm_bindgen::prelude::*;
 
 use crate::error::Failure;
+use crate::given;
 
 /// Bytes that cross at once: what lies in JavaScript's memory is copied here first.
 const PIECE: u32 = 64 << 10;
@@ -26,12 +26,22 @@ impl Download {
     /// Expects `size` bytes; throws `out-of-memory` where there is not so much memory. `name` is for messages, `isa` the
     /// instruction set to use where it is not to be the best one.
     #[wasm_bindgen(constructor)]
-    pub fn new(name: &str, size: f64, checked: bool, isa: Option<String>) -> Result<Download, JsValue> {
-        Ok(Download::with_size(name, size, checked, isa)?)
+    pub fn new(
+        #[wasm_bindgen(unchecked_param_type = "string")] name: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "number")] size: JsValue,
+        checked: bool,
+        #[wasm_bindgen(unchecked_optional_param_type = "string | null")] isa: JsValue,
+    ) -> Result<Download, JsValue> {
+        let (name, size) = (given::text("name", &name)?, given::size("size", &size)?);
+        Ok(Download::with_size(&name, size, checked, given::optional_text("isa", &isa)?)?)
     }
 
     /// Takes the next bytes; throws if the file can be seen to be wrong.
-    pub fn append(&mut self, chunk: &Uint8Array) -> Result<(), JsValue> {
+    pub fn append(
+        &mut self,
+        #[wasm_bindgen(unchecked_param_type = "Uint8Array")] chunk: &JsValue,
+    ) -> Result<(), JsValue> {
+        let chunk = given::bytes("chunk", chunk)?;
         let mut start = 0;
         while start < chunk.length() {
             let end = chunk.length().min(start.saturating_add(PIECE));

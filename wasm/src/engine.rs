@@ -6,7 +6,7 @@ use wasm_bindgen::prelude::*;
 
 use crate::download::Download;
 use crate::error::Failure;
-use crate::request;
+use crate::{given, request};
 
 /// An open model. One request runs at a time; the JavaScript side keeps the queue.
 #[wasm_bindgen]
@@ -52,20 +52,42 @@ impl Engine {
                 "eosId": tokenizer.eos_id(),
                 "unkId": tokenizer.unk_id(),
             })),
+            "about": self.model.about(),
             "notes": self.model.notes(),
         })
         .to_string()
     }
 
     /// Begins a generation from a text; one that is under way ends.
-    pub fn start(&mut self, text: &str, options: &str) -> JsResult<()> {
-        Ok(self.try_start(|model| Ok(model.tokenizer()?.encode(text)), options)?)
+    pub fn start(
+        &mut self,
+        #[wasm_bindgen(unchecked_param_type = "string")] text: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "string")] options: JsValue,
+    ) -> JsResult<()> {
+        let (text, options) = (given::text("text", &text)?, given::text("options", &options)?);
+        Ok(self.try_start(|model| Ok(model.tokenizer()?.encode(&text)), &options)?)
     }
 
     /// Begins a generation from ids (which should end with `</s>`).
     #[wasm_bindgen(js_name = startIds)]
-    pub fn start_ids(&mut self, ids: &[u32], options: &str) -> JsResult<()> {
-        Ok(self.try_start(|_| Ok(ids.to_vec()), options)?)
+    pub fn start_ids(
+        &mut self,
+        #[wasm_bindgen(unchecked_param_type = "Uint32Array")] ids: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "string")] options: JsValue,
+    ) -> JsResult<()> {
+        let (ids, options) = (given::ids("ids", &ids)?, given::text("options", &options)?);
+        Ok(self.try_start(|_| Ok(ids.clone()), &options)?)
+    }
+
+    /// Generates for several texts at once: a list of results for each, best first. JSON.
+    #[wasm_bindgen(js_name = generateBatch)]
+    pub fn generate_batch(
+        &mut self,
+        #[wasm_bindgen(unchecked_param_type = "string[]")] texts: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "string")] options: JsValue,
+    ) -> JsResult<String> {
+        let (texts, options) = (given::texts("texts", &texts)?, given::text("options", &options)?);
+        Ok(self.try_batch(&texts, &options)?)
     }
 
     /// Does a piece of work of bounded size: some blocks of the encoder, some tokens of a forced prefix, or one token more.
@@ -96,28 +118,41 @@ impl Engine {
     }
 
     /// Log-probabilities of a target and `</s>` given a source. JSON.
-    pub fn score(&mut self, source: &str, target: &str) -> JsResult<String> {
-        Ok(self.session().score(source, target).map(|score| request::score(&score)).map_err(Failure::from)?)
+    pub fn score(
+        &mut self,
+        #[wasm_bindgen(unchecked_param_type = "string")] source: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "string")] target: JsValue,
+    ) -> JsResult<String> {
+        let (source, target) = (given::text("source", &source)?, given::text("target", &target)?);
+        Ok(self.session().score(&source, &target).map(|score| request::score(&score)).map_err(Failure::from)?)
     }
 
     /// The mean of the encoder's hidden states, `[d_model]`.
-    pub fn embed(&mut self, text: &str) -> JsResult<Vec<f32>> {
-        Ok(self.session().embed(text).map_err(Failure::from)?)
+    pub fn embed(&mut self, #[wasm_bindgen(unchecked_param_type = "string")] text: JsValue) -> JsResult<Vec<f32>> {
+        let text = given::text("text", &text)?;
+        Ok(self.session().embed(&text).map_err(Failure::from)?)
     }
 
     /// Which source tokens each token of a target attends to. JSON.
-    pub fn alignment(&mut self, source: &str, target: &str) -> JsResult<String> {
-        Ok(self.try_alignment(source, target)?)
+    pub fn alignment(
+        &mut self,
+        #[wasm_bindgen(unchecked_param_type = "string")] source: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "string")] target: JsValue,
+    ) -> JsResult<String> {
+        let (source, target) = (given::text("source", &source)?, given::text("target", &target)?);
+        Ok(self.try_alignment(&source, &target)?)
     }
 
     /// The ids of a text, `</s>` behind them.
-    pub fn tokenize(&self, text: &str) -> JsResult<Vec<u32>> {
-        Ok(self.model.tokenizer().map_err(Failure::from)?.encode(text))
+    pub fn tokenize(&self, #[wasm_bindgen(unchecked_param_type = "string")] text: JsValue) -> JsResult<Vec<u32>> {
+        let text = given::text("text", &text)?;
+        Ok(self.model.tokenizer().map_err(Failure::from)?.encode(&text))
     }
 
     /// The text of ids, special tokens left out.
-    pub fn detokenize(&self, ids: &[u32]) -> JsResult<String> {
-        Ok(self.model.tokenizer().map_err(Failure::from)?.decode(ids, true))
+    pub fn detokenize(&self, #[wasm_bindgen(unchecked_param_type = "Uint32Array")] ids: JsValue) -> JsResult<String> {
+        let ids = given::ids("ids", &ids)?;
+        Ok(self.model.tokenizer().map_err(Failure::from)?.decode(&ids, true))
     }
 }
 
@@ -155,6 +190,14 @@ impl Engine {
             self.work = Work::Generating(Box::new(session.into_generation(&source, &options)?));
         }
         Ok(())
+    }
+
+    fn try_batch(&mut self, texts: &[String], options: &str) -> Result<String, Failure> {
+        let options = request::options(&self.model, options)?;
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let results = self.session().generate_batch(&texts, &options)?;
+        let lists: Vec<String> = results.iter().map(|outputs| request::outputs(outputs)).collect();
+        Ok(format!("[{}]", lists.join(",")))
     }
 
     fn try_finish(&mut self) -> Result<String, Failure> {

@@ -28,8 +28,18 @@ impl From<Error> for Failure {
             Error::Memory { .. } => "out-of-memory",
             _ => "failed",
         };
-        Failure::new(code, error.to_string())
+        match &error {
+            Error::Option { option, what } => Failure::new(code, format!("{}: {what}", in_javascript(option))),
+            _ => Failure::new(code, error.to_string()),
+        }
     }
+}
+
+/// An option's name as it is in JavaScript: `top_k` is `topK`.
+fn in_javascript(option: &str) -> String {
+    let mut words = option.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |name, word| name + &word[..1].to_uppercase() + &word[1..])
 }
 
 impl From<Failure> for JsValue {
@@ -38,5 +48,18 @@ impl From<Failure> for JsValue {
         // Setting a property of a fresh object cannot fail.
         let _ = js_sys::Reflect::set(&error, &"code".into(), &failure.code.into());
         error.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_have_the_names_that_callers_wrote() {
+        for (option, name) in [("beams", "beams"), ("top_k", "topK"), ("max_new_tokens", "maxNewTokens")] {
+            let failure = Failure::from(Error::Option { option, what: "expected x, found y".to_owned() });
+            assert_eq!((failure.code, failure.message), ("bad-option", format!("{name}: expected x, found y")));
+        }
     }
 }

@@ -8,6 +8,7 @@ mod buffer;
 mod download;
 mod engine;
 mod error;
+mod given;
 mod quantize;
 mod request;
 #[cfg(target_feature = "atomics")]

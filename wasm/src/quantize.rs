@@ -13,6 +13,7 @@ use wasm_bindgen::prelude::*;
 
 use crate::buffer::Buffer;
 use crate::error::Failure;
+use crate::given;
 
 /// The files of a checkpoint in the module's memory.
 #[wasm_bindgen]
@@ -29,14 +30,26 @@ impl Folder {
     }
 
     /// Takes a file over.
-    pub fn add(&mut self, name: String, file: Buffer) -> Result<(), JsValue> {
+    pub fn add(
+        &mut self,
+        #[wasm_bindgen(unchecked_param_type = "string")] name: JsValue,
+        file: Buffer,
+    ) -> Result<(), JsValue> {
+        let name = given::text("name", &name)?;
         self.files.insert(name, file.into_bytes()?);
         Ok(())
     }
 
     /// Writes the checkpoint as one file, matrices stored as `dtype`: `write` gets its bytes front to back, `progress`
     /// the part that is done, from 0 to 1. Returns remarks and sizes. JSON.
-    pub fn quantize(self, name: &str, dtype: &str, write: &Function, progress: &Function) -> Result<String, JsValue> {
+    pub fn quantize(
+        self,
+        #[wasm_bindgen(unchecked_param_type = "string")] name: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "string")] dtype: JsValue,
+        write: &Function,
+        progress: &Function,
+    ) -> Result<String, JsValue> {
+        let (name, dtype) = (&*given::text("name", &name)?, &*given::text("type", &dtype)?);
         let checkpoint = Checkpoint::from_files(name, &self.files).map_err(Failure::from)?;
         let policy = Policy::new(file_type(dtype)?);
         let mut out = io::BufWriter::with_capacity(1 << 20, Sink(write));
