@@ -1,19 +1,28 @@
 // A service worker for pages on hosts that cannot be configured. It gives two things, each asked for in its address:
 //
-//   isolate=1    answers carry COOP and COEP, so that the page is cross-origin isolated and threads can be used
-//   files=URL    a JSON list of addresses that are kept, so that the page opens without the network
+//   isolate=1      answers carry COOP and COEP, so that the page is cross-origin isolated and threads can be used
+//   files=URL      a JSON list of addresses that are kept, so that the page opens without the network
+//   version=TEXT   another text for another list: what was kept before is replaced
 //
 // Copy it beside the page and call `registerServiceWorker`. Models are not kept here: the package stores them itself.
 // A classic script, since not every browser runs service workers that are modules.
 
+/** A build may write a hash of its files here: browsers look for a new service worker by comparing its bytes. */
+const BUILT = "";
+
 const asked = new URL(self.location.href).searchParams;
 const isolate = asked.get("isolate") === "1";
 const files = asked.get("files");
-/** One for each place where a page lies; other caches of the origin are left alone. */
-const CACHE = `pocket-t5 page: ${self.registration.scope}`;
+/** One for each place where a page lies, and each version of it; other caches of the origin are left alone. */
+const PLACE = `pocket-t5 page: ${self.registration.scope}`;
+const CACHE = `${PLACE}, ${BUILT}${asked.get("version") ?? ""}`;
 
 self.addEventListener("install", (event) => event.waitUntil(install()));
-self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
+self.addEventListener("activate", (event) => event.waitUntil(activate()));
+self.addEventListener("message", (event) => {
+  // Files that only some visitors need, such as the module that runs: kept once they are used.
+  if (files && Array.isArray(event.data?.keep)) event.waitUntil(keep(event.data.keep));
+});
 self.addEventListener("fetch", (event) => {
   const { request } = event;
   if (request.method !== "GET" || request.headers.has("range")) return;
@@ -29,10 +38,29 @@ async function install() {
     const addresses = names.map((name) => new URL(name, list).href);
     const cache = await caches.open(CACHE);
     await cache.addAll(addresses.map((address) => new Request(address, { cache: "no-cache" })));
-    // What an earlier version of the page kept.
+    // Where the version says nothing, the list does.
     for (const { url } of await cache.keys()) if (!addresses.includes(url)) await cache.delete(url);
   }
   await self.skipWaiting();
+}
+
+/** What earlier versions of the page kept goes. */
+async function activate() {
+  // The first service worker of this package had one cache for all versions.
+  const earlier = (name) => name === PLACE || (name.startsWith(`${PLACE}, `) && name !== CACHE);
+  for (const name of await caches.keys()) if (earlier(name)) await caches.delete(name);
+  await self.clients.claim();
+}
+
+async function keep(addresses) {
+  const cache = await caches.open(CACHE);
+  for (const address of addresses) {
+    const url = new URL(address, self.registration.scope);
+    if (url.origin !== self.location.origin || (await cache.match(url))) continue;
+    // The page has just fetched it.
+    const response = await fetch(url, { cache: "force-cache" }).catch(() => undefined);
+    if (response?.ok) await cache.put(url, response);
+  }
 }
 
 /** The network's answer; without the network the kept one. */

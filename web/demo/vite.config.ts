@@ -41,10 +41,22 @@ function model(): Plugin {
 function offline(): Plugin {
   return {
     name: "offline",
+    enforce: "post",
     generateBundle(_options, bundle) {
-      const files = Object.keys(bundle).filter((name) => !name.endsWith(".gguf"));
-      this.emitFile({ type: "asset", fileName: "files.json", source: JSON.stringify(["./", ...files]) });
-      const source = readFileSync(here("../service-worker.js"));
+      // Of the modules one runs, which the page keeps when it knows which.
+      const names = Object.keys(bundle).filter((name) => !/\.(gguf|wasm)$/.test(name)).sort();
+      const list = JSON.stringify(["./", ...names]);
+      this.emitFile({ type: "asset", fileName: "files.json", source: list });
+      const hash = createHash("sha256").update(list);
+      for (const name of names) {
+        const file = bundle[name];
+        hash.update(file === undefined ? "" : file.type === "chunk" ? file.code : file.source);
+      }
+      // Other bytes for other files: so browsers see that there is something new.
+      const built = `const BUILT = ${JSON.stringify(hash.digest("hex").slice(0, 16))};`;
+      const script = readFileSync(here("../service-worker.js"), "utf8");
+      const source = script.replace('const BUILT = "";', () => built);
+      if (source === script) throw new Error('expected the line const BUILT = "" in service-worker.js, found none');
       this.emitFile({ type: "asset", fileName: "service-worker.js", source });
     },
   };

@@ -29,6 +29,8 @@ export interface Choice {
   build: Build;
   threads: number;
   reason: string;
+  /** Whether the caller chose the build: then no other one is tried. */
+  asked: boolean;
 }
 
 /** The build to run: the one that is wanted, or the best one. */
@@ -53,19 +55,20 @@ export function choose(wanted?: Build, threads?: number): Choice {
   }
   const processors = globalThis.navigator?.hardwareConcurrency ?? 1;
   const many = threads ?? worthwhile(processors);
-  if (wanted) return { build: wanted, threads: wanted === "threads" ? many : 1, reason: "asked for" };
-  if (!relaxed) return { build: "simd128", threads: 1, reason: "relaxed vectors are not available" };
+  if (wanted) return { build: wanted, threads: wanted === "threads" ? many : 1, reason: "asked for", asked: true };
+  if (!relaxed) return { build: "simd128", threads: 1, reason: "relaxed vectors are not available", asked: false };
   const one = (why: string): Choice => ({
     build: "relaxed",
     threads: 1,
     reason: `relaxed vectors are available; one thread because ${why}`,
+    asked: false,
   });
   if (threads === 1) return one("one was asked for");
   if (!shares) return one("the page is not cross-origin isolated");
   if (processors < 2) return one("there is one processor");
   const isolated = inNode ? "" : ", the page is cross-origin isolated";
   const reason = `relaxed vectors are available${isolated}, and there are ${processors} processors`;
-  return { build: "threads", threads: many, reason };
+  return { build: "threads", threads: many, reason, asked: false };
 }
 
 /** Refuses vectors that a build does not have. */
@@ -80,40 +83,103 @@ function worthwhile(processors: number): number {
   return processors < 4 ? processors : Math.min(8, processors >> 1);
 }
 
-/** A module that is ready to run. */
-export interface Loaded {
+/** A module that is ready to run, and what was chosen in the end. */
+export interface Loaded extends Choice {
   module: Module;
+  /** Where its code came from. */
+  address: URL;
   /** How many workers lend themselves as further threads, once all that can be had are there. */
   workers: Promise<number>;
+  /** Whether its memory ends below what another build's may reach. */
+  small: boolean;
 }
 
-/** Loads a module. Each has its own memory, so it is loaded once per worker. */
-export async function load({ build, threads }: Choice): Promise<Loaded> {
-  const module = await importBuild(build);
-  if (build !== "threads" && !inNode) {
-    await module.default();
-    return { module, workers: Promise.resolve(0) };
+/** What to try where a build cannot be started. */
+const NEXT: Record<Build, Build | undefined> = { threads: "relaxed", relaxed: "simd128", simd128: undefined };
+
+/**
+ * Loads a module, or where that fails and the caller did not choose it, the next simpler one. Each has its own memory,
+ * so it is loaded once per worker.
+ */
+export async function load(choice: Choice): Promise<Loaded> {
+  const { build } = choice;
+  try {
+    return await start(choice);
+  } catch (error) {
+    const why = (error as Error).message;
+    if (choice.asked || !NEXT[build]) {
+      throw new T5Error("unsupported", `the build ${build} could not be started: ${why}`, { cause: error });
+    }
+    return load(simpler(choice, `could not be started: ${why}`));
   }
-  const compiled = await compile(build);
-  const { memory } = module.initSync({ module: compiled });
-  return { module, workers: startThreads(threads - 1, compiled, memory) };
 }
 
-async function compile(build: Build): Promise<WebAssembly.Module> {
+/** The next simpler choice. */
+export function simpler(choice: Choice, why: string): Choice {
+  const reason = `${choice.reason}; ${choice.build} ${why}`;
+  return { build: NEXT[choice.build] ?? choice.build, threads: 1, reason, asked: false };
+}
+
+async function start(choice: Choice): Promise<Loaded> {
+  const module = await importBuild(choice.build);
+  const address = addressOf(choice.build);
+  const compiled = await compile(address);
+  if (choice.build !== "threads") {
+    module.initSync({ module: compiled });
+    return { ...choice, module, address, workers: Promise.resolve(0), small: false };
+  }
+  const { memory, pages } = sharedMemory();
+  module.initSync({ module: compiled, memory } as Parameters<Module["initSync"]>[0]);
+  const reason = pages < MOST_PAGES ? `${choice.reason}; the browser shares ${pages / 16} MiB at most` : choice.reason;
+  const workers = startThreads(choice.threads - 1, compiled, memory);
+  return { ...choice, reason, module, address, workers, small: pages < MOST_PAGES };
+}
+
+/** Pages of 64 KiB: all that 32 bits address. */
+const MOST_PAGES = 65536;
+/** Half a gibibyte: below it a build with a memory of its own has more. */
+const FEWEST_PAGES = 8192;
+/** More than the module asks for to begin with; it grows from there. */
+export const FIRST_PAGES = 64;
+
+/** A memory to share. Some systems (iOS) refuse to set 4 GB of addresses aside, but not less. */
+function sharedMemory(): { memory: WebAssembly.Memory; pages: number } {
+  for (let pages = MOST_PAGES; ; pages /= 2) {
+    try {
+      return { memory: new WebAssembly.Memory({ initial: FIRST_PAGES, maximum: pages, shared: true }), pages };
+    } catch (error) {
+      if (pages <= FEWEST_PAGES) throw error;
+    }
+  }
+}
+
+async function compile(address: URL): Promise<WebAssembly.Module> {
   if (inNode) {
     // Node's fetch does not read files.
     const { readFile } = await nodeModule<typeof import("node:fs/promises")>("fs/promises");
-    const path = new URL(["../wasm", build, "t5_wasm_bg.wasm"].join("/"), import.meta.url);
-    return WebAssembly.compile(await readFile(path));
+    return WebAssembly.compile(await readFile(address));
   }
-  const response = await fetch(new URL("../wasm/threads/t5_wasm_bg.wasm", import.meta.url));
+  const response = await fetch(address);
+  if (!response.ok) throw new Error(`${address}: expected a module, found HTTP status ${response.status}`);
   // Some hosts do not know the type that compiling on arrival asks for.
   return response.headers.get("content-type")?.startsWith("application/wasm")
     ? WebAssembly.compileStreaming(response)
     : WebAssembly.compile(await response.arrayBuffer());
 }
 
-/** Imports with constant names: bundlers follow these only. The builds differ in what `threads` has besides. */
+/** Addresses with constant names: bundlers follow these only. */
+function addressOf(build: Build): URL {
+  switch (build) {
+    case "threads":
+      return new URL("../wasm/threads/t5_wasm_bg.wasm", import.meta.url);
+    case "relaxed":
+      return new URL("../wasm/relaxed/t5_wasm_bg.wasm", import.meta.url);
+    case "simd128":
+      return new URL("../wasm/simd128/t5_wasm_bg.wasm", import.meta.url);
+  }
+}
+
+/** Imports, likewise. The builds differ in what `threads` has besides. */
 async function importBuild(build: Build): Promise<Module> {
   switch (build) {
     case "threads":

@@ -8,7 +8,7 @@ export type ErrorCode =
   | "out-of-memory"
   /** There is no file at the address. */
   | "not-found"
-  /** The transfer failed, also after several attempts. */
+  /** The transfer failed, also after several attempts, or the server refuses it. */
   | "network"
   /** The file is not the one whose SHA-256 was given. */
   | "checksum"
@@ -18,6 +18,8 @@ export type ErrorCode =
   | "disposed"
   /** The browser lacks something that is needed. */
   | "unsupported"
+  /** The model ended in an earlier request, or its worker did: it must be loaded again. */
+  | "lost"
   /** A fault of this package. */
   | "failed";
 
@@ -25,8 +27,8 @@ export type ErrorCode =
 export class T5Error extends Error {
   readonly code: ErrorCode;
 
-  constructor(code: ErrorCode, message: string) {
-    super(message);
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
     this.code = code;
     // What programs look for after they aborted something.
     this.name = code === "aborted" ? "AbortError" : "T5Error";
@@ -35,7 +37,7 @@ export class T5Error extends Error {
 
 const CODES: ReadonlySet<string> = new Set<ErrorCode>([
   "bad-option", "bad-model", "out-of-memory", "not-found", "network", "checksum", "aborted", "disposed", "unsupported",
-  "failed",
+  "lost", "failed",
 ]);
 
 /** Anything thrown, as a `T5Error`: the module's errors carry their code, a trap is a fault. */
@@ -51,6 +53,12 @@ export function throwIfAborted(signal?: AbortSignal): void {
   if (signal?.aborted) throw aborted();
 }
 
-export function aborted(): T5Error {
-  return new T5Error("aborted", "the request was aborted");
+/** The error of an aborted request; its `cause` is the signal's reason. */
+export function aborted(signal?: AbortSignal): T5Error {
+  return new T5Error("aborted", "the request was aborted", signal?.aborted ? { cause: signal.reason } : undefined);
+}
+
+/** A trap: the module's memory may be in any state, and what it held must not be used again. */
+export function isTrap(error: unknown): boolean {
+  return error instanceof WebAssembly.RuntimeError;
 }

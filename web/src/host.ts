@@ -1,16 +1,16 @@
 // The worker's side: one model, requests one after the other, abort between two tokens.
 
-import { checkIsa, choose, load, type Loaded } from "./builds.js";
+import { checkIsa, choose, load } from "./builds.js";
 import type { Engine } from "../wasm/simd128/t5_wasm.js";
-import { aborted, asT5Error, T5Error, throwIfAborted } from "./errors.js";
+import { aborted, asT5Error, isTrap, T5Error, throwIfAborted } from "./errors.js";
 import { turn } from "./platform.js";
 import type { Call, FromWorker, LoadRequest, Port, QuantizeRequest, ToWorker } from "./protocol.js";
-import { open, openBlob, type OpenFile } from "./source.js";
-import { exclusively, store } from "./store.js";
-import type { Info, Isa } from "./types.js";
+import { openBlob } from "./source.js";
+import { Transfer } from "./transfer.js";
+import type { Info, Progress } from "./types.js";
 
-/** Progress reports at most this often, in bytes. */
-const REPORT_EVERY = 1 << 20;
+/** How many texts of a batch run at once. */
+const GROUP = 16;
 
 /** Answers requests that come through a port, in their order. */
 export function serve(port: Port<FromWorker, ToWorker>): void {
@@ -30,7 +30,7 @@ export function serve(port: Port<FromWorker, ToWorker>): void {
     };
     const failed = (error: unknown): void => {
       const { code, message } = asT5Error(error);
-      answered({ id, kind: "error", code, message });
+      answered({ id, kind: "error", code, message, fatal: isTrap(error) });
     };
     // One that waits in the queue is dropped at once.
     abort.signal.addEventListener("abort", () => failed(aborted()));
@@ -39,6 +39,8 @@ export function serve(port: Port<FromWorker, ToWorker>): void {
       try {
         answered({ id, kind: "result", result: await host.run(id, message, abort.signal) });
       } catch (error) {
+        // What a trap leaves behind is not used again, nor freed: that would be another trap.
+        if (isTrap(error)) host.lose();
         failed(error);
       }
     });
@@ -52,7 +54,8 @@ function transferable(answer: FromWorker): ArrayBuffer[] {
 
 class Host {
   private engine: Engine | undefined;
-  private loaded: Pick<Info, "build" | "buildReason" | "loadMs"> | undefined;
+  private loaded: Pick<Info, "build" | "buildReason" | "moduleUrl" | "loadMs"> | undefined;
+  private lost = false;
 
   constructor(private readonly port: Port<FromWorker, ToWorker>) {}
 
@@ -60,10 +63,16 @@ class Host {
     if (call.op === "load") return this.load(id, call.request, signal);
     if (call.op === "quantize") return this.quantize(id, call.request, signal);
     const engine = this.engine;
-    if (!engine) throw new T5Error("failed", "expected a loaded model, found none");
+    if (!engine) {
+      throw this.lost
+        ? new T5Error("lost", "the model ended in an earlier request and must be loaded again")
+        : new T5Error("failed", "expected a loaded model, found none");
+    }
     switch (call.op) {
       case "generate":
         return this.generate(engine, id, call, signal);
+      case "batch":
+        return this.batch(engine, call, signal);
       case "score":
         return JSON.parse(engine.score(call.source, call.target));
       case "alignment":
@@ -79,117 +88,37 @@ class Host {
     }
   }
 
+  lose(): void {
+    this.engine = undefined;
+    this.lost = true;
+  }
+
   private async load(id: number, request: LoadRequest, signal: AbortSignal): Promise<void> {
     const begin = performance.now();
-    const { build, threads, reason } = choose(request.build, request.threads);
-    checkIsa(build, request.isa);
+    const choice = choose(request.build, request.threads);
+    checkIsa(choice.build, request.isa);
     // The module compiles while the first bytes are on their way.
-    const module = load({ build, threads, reason });
-    const { source } = request;
-    const fetched = typeof source === "string" && request.cache !== false ? await store() : undefined;
-    const opened = fetched
-      ? exclusively(String(source), signal, () => this.fetch(id, String(source), request, module, signal))
-      : open(source, { ...request, signal }).then((file) => this.read(id, file, request, module, signal));
-    this.engine = await opened.catch((error: unknown) => {
+    const transfer = new Transfer(this.port, id, request, load(choice), signal);
+    try {
+      this.engine = await transfer.run();
+    } catch (error) {
       throw signal.aborted ? aborted() : error;
-    });
-    const missing = threads - 1 - (await (await module).workers);
+    }
+    const { build, threads, reason, workers, address } = await transfer.loading;
+    const missing = threads - 1 - (await workers);
     const buildReason = missing > 0 ? `${reason}; ${missing} of ${threads - 1} workers could not be started` : reason;
-    this.loaded = { build, buildReason, loadMs: performance.now() - begin };
-  }
-
-  /** From the store, or from the network and into the store. */
-  private async fetch(
-    id: number,
-    source: string,
-    request: LoadRequest,
-    module: Promise<Loaded>,
-    signal: AbortSignal,
-  ): Promise<Engine> {
-    const models = await store();
-    const found = await models?.find(source);
-    if (found?.complete) {
-      const file = openBlob(found.file, found.name);
-      const checked = found.sha256 === request.sha256?.toLowerCase();
-      try {
-        return await this.read(id, file, checked ? { isa: request.isa } : request, module, signal);
-      } catch (error) {
-        // What cannot be used is not kept: the next attempt transfers it anew.
-        if (!signal.aborted && asT5Error(error).code !== "out-of-memory") await models?.delete(source);
-        throw error;
-      }
-    }
-    const file = await open(source, { ...request, signal, have: found });
-    const { name, size, version } = file;
-    // Without a store, or space in it, a model still runs.
-    let writer = await models?.writer({ source, name, size, version }, file.resumed).catch(() => undefined);
-    let arrived = 0;
-    const keep = async (chunk: Uint8Array): Promise<void> => {
-      const known = Math.max(0, Math.min(chunk.length, file.resumed - arrived));
-      arrived += chunk.length;
-      try {
-        await writer?.write(chunk.subarray(known));
-      } catch {
-        await writer?.stop();
-        writer = undefined;
-        await models?.delete(source);
-      }
-    };
-    try {
-      const engine = await this.read(id, file, request, module, signal, keep);
-      await writer?.finish(request.sha256?.toLowerCase() ?? null).catch(() => models?.delete(source));
-      return engine;
-    } catch (error) {
-      await writer?.stop();
-      // A broken transfer goes on next time; a file that is wrong does not.
-      if (arrived === size || asT5Error(error).code === "bad-model") await models?.delete(source);
-      throw error;
-    }
-  }
-
-  /** From a stream of bytes to an open model. */
-  private async read(
-    id: number,
-    file: OpenFile,
-    { sha256, isa }: { sha256?: string | undefined; isa?: Isa | undefined },
-    loading: Promise<Loaded>,
-    signal: AbortSignal,
-    keep?: (chunk: Uint8Array) => Promise<void>,
-  ): Promise<Engine> {
-    const { module, workers } = await loading;
-    throwIfAborted(signal);
-    // The whole model's memory, before anything is transferred.
-    const download = new module.Download(file.name, file.size, sha256 !== undefined, isa);
-    try {
-      let reported = 0;
-      for await (const chunk of file.chunks()) {
-        throwIfAborted(signal);
-        download.append(chunk);
-        await keep?.(chunk);
-        if (download.filled - reported >= REPORT_EVERY || download.filled === file.size) {
-          reported = download.filled;
-          this.port.post({ id, kind: "progress", progress: { loaded: reported, total: file.size } });
-        }
-      }
-      const found = download.sha256();
-      if (found !== sha256?.toLowerCase()) {
-        throw new T5Error("checksum", `${file.name}: expected SHA-256 ${sha256}, found ${found}`);
-      }
-    } catch (error) {
-      download.free();
-      throw error;
-    }
-    const threads = await workers;
-    // Takes the download over, also where it fails.
-    return module.Engine.open(download, 1 + threads);
+    this.loaded = { build, buildReason, moduleUrl: address.href, loadMs: performance.now() - begin };
   }
 
   /** A folder's files, read whole, become one file; its parts are collected where the browser keeps blobs. */
   private async quantize(id: number, { files, name, type }: QuantizeRequest, signal: AbortSignal): Promise<Blob> {
     const { module } = await load(choose(undefined, 1));
     const size = files.reduce((sum, { blob }) => sum + blob.size, 0);
-    const report = (loaded: number): void =>
-      this.port.post({ id, kind: "progress", progress: { loaded: Math.round(loaded), total: 2 * size } });
+    const report = (done: number): void => {
+      const phase = done <= size ? "read" : "quantize";
+      const progress: Progress = { phase, loaded: Math.round(done), total: 2 * size, bytesPerSecond: null };
+      this.port.post({ id, kind: "progress", progress });
+    };
     const folder = new module.Folder();
     let read = 0;
     for (const { name, blob } of files) {
@@ -227,5 +156,16 @@ class Host {
       if (piece !== undefined) this.port.post({ id, kind: "piece", piece });
       if (!more) return JSON.parse(engine.finish());
     }
+  }
+  /** Several texts at once, in groups: between them an abort is heard. */
+  private async batch(engine: Engine, call: Extract<Call, { op: "batch" }>, signal: AbortSignal): Promise<unknown> {
+    const options = JSON.stringify(call.options);
+    const results: unknown[] = [];
+    for (let at = 0; at < call.texts.length; at += GROUP) {
+      await turn();
+      throwIfAborted(signal);
+      results.push(...(JSON.parse(engine.generateBatch(call.texts.slice(at, at + GROUP), options)) as unknown[]));
+    }
+    return results;
   }
 }

@@ -1,6 +1,13 @@
-/** Whether this is Node, not a browser. */
+import { T5Error } from "./errors.js";
+
+/**
+ * Whether this is Node, Deno or Bun, not a browser. A `window` says nothing: jsdom makes one in Node. Electron's pages have
+ * Node's versions, but a browser's workers.
+ */
 export const inNode: boolean =
-  typeof process === "object" && typeof process?.versions?.node === "string" && typeof window === "undefined";
+  typeof process === "object" &&
+  typeof process.versions?.node === "string" &&
+  (process as { type?: string }).type !== "renderer";
 
 /** Lets the messages that wait be read: a whole turn of the event loop, not only of promises. */
 export const turn: () => Promise<void> = inNode
@@ -25,7 +32,11 @@ export function nodeModule<T>(name: string): Promise<T> {
 /** An address as the page means it: its workers lie elsewhere. Names that are none stay as they are. */
 export function absolute(source: string): string {
   if (inNode || source.startsWith("hf:")) return source;
-  return new URL(source, globalThis.document?.baseURI ?? location.href).href;
+  try {
+    return new URL(source, globalThis.document?.baseURI ?? location.href).href;
+  } catch (error) {
+    throw new T5Error("bad-option", `source: expected an address, found ${source}`, { cause: error });
+  }
 }
 
 /** Starts a worker; where its script lies on another origin (a CDN), through a small script of this one. */

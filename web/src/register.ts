@@ -8,6 +8,13 @@ export interface ServiceWorkerOptions {
   reload?: boolean;
   /** The address of a JSON list of the page's files, to be kept for the time without a network. */
   files?: string;
+  /**
+   * What stands for this state of the files, such as a hash of them: with another one they are kept anew, and those of before
+   * are dropped. A build may write it into the service worker instead.
+   */
+  version?: string;
+  /** Addresses that are kept besides, once the page has used them: the module that runs, `info().moduleUrl`. */
+  keep?: string[];
 }
 
 const RELOADED = "pocket-t5: loaded again for isolation";
@@ -19,16 +26,18 @@ const RELOADED = "pocket-t5: loaded again for isolation";
  */
 export async function registerServiceWorker(
   address: string | URL,
-  { isolate = false, reload = false, files }: ServiceWorkerOptions = {},
+  { isolate = false, reload = false, files, version, keep }: ServiceWorkerOptions = {},
 ): Promise<boolean> {
   const { serviceWorker } = navigator;
   if (!serviceWorker) return false;
   const url = new URL(address, location.href);
   if (isolate) url.searchParams.set("isolate", "1");
   if (files) url.searchParams.set("files", files);
+  if (version) url.searchParams.set("version", version);
   try {
-    await serviceWorker.register(url);
+    const registration = await serviceWorker.register(url);
     await serviceWorker.ready;
+    if (keep) tell(registration, { keep });
   } catch {
     return false;
   }
@@ -38,4 +47,16 @@ export async function registerServiceWorker(
     location.reload();
   }
   return true;
+}
+
+/** Sends a message to the service worker, and to one that takes its place while the page is there. */
+function tell(registration: ServiceWorkerRegistration, message: object): void {
+  const send = (worker: ServiceWorker | null): void => {
+    if (!worker) return;
+    // What it keeps before it is active, it may drop again.
+    if (worker.state === "activated") worker.postMessage(message);
+    else worker.addEventListener("statechange", () => worker.state === "activated" && worker.postMessage(message));
+  };
+  send(registration.installing ?? registration.waiting ?? registration.active);
+  registration.addEventListener("updatefound", () => send(registration.installing));
 }

@@ -2,7 +2,7 @@
 
 import { aborted, T5Error, throwIfAborted } from "./errors.js";
 import { inNode, nodeModule } from "./platform.js";
-import type { Source } from "./types.js";
+import type { LoadRequest } from "./protocol.js";
 
 /** A file about to be read, front to back, once. */
 export interface OpenFile {
@@ -14,26 +14,52 @@ export interface OpenFile {
   resumed: number;
   /** The whole file. */
   chunks(): AsyncIterable<Uint8Array>;
+  /** Whether a file that seems wrong may be right and its size wrong: see `StartAgain`. */
+  doubtful?(): boolean;
 }
 
 /** The beginning of a file, from a transfer that broke off. */
 export interface Beginning {
   file: Blob;
+  size: number;
   version: string | null;
 }
 
 export interface SourceOptions {
-  endpoint?: string;
-  signal?: AbortSignal;
+  endpoint?: string | undefined;
+  signal?: AbortSignal | undefined;
   have?: Beginning | undefined;
+  /** How long a server may send nothing, in milliseconds. */
+  stallMs?: number | undefined;
+  /** False to trust no announced size: the file arrives before it is used. */
+  sized?: boolean | undefined;
+  /** Hears of bytes that arrive before the file's size is known. */
+  collected?: ((bytes: number) => void) | undefined;
+}
+
+/** A transfer that cannot go on from where it is; from its first byte the file can still be had. */
+export class StartAgain extends T5Error {
+  constructor(
+    message: string,
+    /** False where the size that the server announced is not the file's: it sent it compressed and hides that. */
+    readonly sized = true,
+  ) {
+    super("network", message);
+  }
 }
 
 /** How often a transfer is taken up again without a byte more having come. */
-const ATTEMPTS = 4;
+export const ATTEMPTS = 4;
 /** Wait before the second attempt; twice as long before each further one. */
 const FIRST_WAIT_MS = 250;
+/** A server that asks for more patience than this is not waited for. */
+const LONGEST_WAIT_MS = 30_000;
+/** See `LoadOptions.stallMs`. */
+const STALL_MS = 30_000;
+/** What servers answer that may answer otherwise soon. */
+const BUSY = new Set([408, 425, 429, 500, 502, 503, 504]);
 
-export async function open(source: Source, options: SourceOptions): Promise<OpenFile> {
+export async function open(source: LoadRequest["source"], options: SourceOptions): Promise<OpenFile> {
   if (source instanceof ArrayBuffer || source instanceof Uint8Array) {
     const bytes = source instanceof Uint8Array ? source : new Uint8Array(source);
     return {
@@ -47,10 +73,9 @@ export async function open(source: Source, options: SourceOptions): Promise<Open
     };
   }
   if (source instanceof Blob) return openBlob(source, "name" in source ? String(source.name) : "model");
-  const text = String(source);
-  if (text.startsWith("hf:")) return openUrl(await resolveHub(text, options), options);
-  if (inNode && !/^(https?|blob|data):/.test(text)) return openPath(text);
-  return openUrl(text, options);
+  if (source.startsWith("hf:")) return openUrl(await resolveHub(source, options), options);
+  if (inNode && !/^(https?|blob|data):/.test(source)) return openPath(source);
+  return openUrl(source, options);
 }
 
 export function openBlob(blob: Blob, name: string): OpenFile {
@@ -62,149 +87,295 @@ async function openPath(path: string): Promise<OpenFile> {
   const file = path.startsWith("file:") ? new URL(path) : path;
   let size: number;
   try {
-    size = fs.statSync(file).size;
+    const stat = fs.statSync(file);
+    if (!stat.isFile()) throw new T5Error("bad-model", `${path}: expected a file, found something else`);
+    size = stat.size;
   } catch (error) {
-    throw new T5Error("not-found", (error as Error).message);
+    throw error instanceof T5Error ? error : new T5Error("not-found", (error as Error).message);
   }
   return { name: path, size, version: null, resumed: 0, chunks: () => fs.createReadStream(file, { highWaterMark: 1 << 20 }) };
 }
 
-async function openUrl(url: string, { signal, have }: SourceOptions): Promise<OpenFile> {
-  const wanted = have && have.file.size > 0 && isStrong(have.version) ? have : undefined;
-  const headers = wanted ? rangeFrom(wanted.file.size, wanted.version) : new Headers();
-  const response = await request(url, headers, signal);
-  // The name only, not what a long address asks for.
-  const name = new URL(response.url || url, "http://localhost").pathname.split("/").pop() || url;
-  const version = versionOf(response);
-  if (wanted && response.status === 206) {
-    const size = Number(/^bytes \d+-\d+\/(\d+)$/.exec(response.headers.get("content-range") ?? "")?.[1] ?? 0);
-    const start = wanted.file.size;
-    if (size > start) {
+async function openUrl(url: string, options: SourceOptions): Promise<OpenFile> {
+  const { have } = options;
+  // The name only, not what a long address asks for; not that of a store behind a redirect either.
+  const name = new URL(url, "http://localhost").pathname.split("/").pop() || url;
+  let answer: Answer | undefined;
+  if (have && have.file.size > 0 && have.file.size < have.size && isStrong(have.version)) {
+    const start = have.file.size;
+    answer = await rest(url, start, have.size, have.version, options).catch((error: unknown) => {
+      throwIfAborted(options.signal);
+      // A server that refuses ranges (416) may still send the file.
+      if (error instanceof Refused && error.code !== "not-found") return undefined;
+      throw error;
+    });
+    if (answer && answer.start > 0) {
+      const { size, version } = have;
+      const further = answer;
       const chunks = async function* (): AsyncGenerator<Uint8Array> {
-        yield* read(wanted.file.stream());
-        yield* transfer(url, response, start, size, version, signal);
+        yield* read(have.file.stream());
+        yield* transfer(url, further, start, size, version, options);
       };
       return { name, size, version, resumed: start, chunks };
     }
-    await response.body?.cancel();
-    return openUrl(url, { ...(signal && { signal }) });
   }
+  answer ??= await patiently(options.signal, () => request(url, options));
+  const { response } = answer;
+  const version = versionOf(response);
   const size = Number(response.headers.get("content-length") ?? 0);
-  if (size === 0 || response.headers.has("content-encoding")) {
-    // The size of what will arrive is not known: it must arrive first.
-    return openBlob(await response.blob(), name);
+  if (options.sized === false || size === 0 || response.headers.has("content-encoding")) {
+    return openBlob(await collect(url, answer, options), name);
   }
-  return { name, size, version, resumed: 0, chunks: () => transfer(url, response, 0, size, version, signal) };
+  let magic = "";
+  const first = answer;
+  const chunks = async function* (): AsyncGenerator<Uint8Array> {
+    for await (const chunk of transfer(url, first, 0, size, version, options)) {
+      if (magic.length < 4) magic += String.fromCharCode(...chunk.subarray(0, 4 - magic.length));
+      yield chunk;
+    }
+  };
+  // Other origins show the length of what they send, but not that it is compressed.
+  const doubtful = (): boolean => response.type === "cors" && magic === "GGUF";
+  return { name, size, version, resumed: 0, chunks, doubtful };
+}
+
+/** A file whose size is not known before it is whole. */
+async function collect(url: string, first: Answer, options: SourceOptions): Promise<Blob> {
+  const parts: BlobPart[] = [];
+  let size = 0;
+  try {
+    for await (const chunk of read(first.response.body, options, first)) {
+      // Copies, which the browser may keep on disk.
+      parts.push(new Blob([chunk as Uint8Array<ArrayBuffer>]));
+      options.collected?.((size += chunk.length));
+    }
+  } catch (error) {
+    throwIfAborted(options.signal);
+    throw new StartAgain(`${url}: ${(error as Error).message}, ${size} bytes arrived`);
+  }
+  return new Blob(parts);
 }
 
 function versionOf(response: Response): string | null {
   return response.headers.get("etag") ?? response.headers.get("last-modified");
 }
 
-/** A weak tag does not promise the same bytes, and servers refuse it in If-Range. */
+/** A weak tag does not promise the same bytes. */
 function isStrong(version: string | null): version is string {
   return version !== null && !version.startsWith("W/");
 }
 
-function rangeFrom(start: number, version: string | null): Headers {
-  const headers = new Headers({ range: `bytes=${start}-` });
-  if (isStrong(version)) headers.set("if-range", version);
-  return headers;
-}
-
-/** The chunks of a response from byte `start` on; where it breaks off, of another one that goes on from there. */
-async function* transfer(
+/**
+ * What is missing behind the first `start` bytes of a file, or the whole file (an answer that starts at 0) where a server
+ * sends that; undefined where what comes does not go with what is here.
+ *
+ * Without `If-Range`: other origins would have to allow it, and many do not. The answer's version is compared instead.
+ */
+async function rest(
   url: string,
-  first: Response,
   start: number,
   size: number,
   version: string | null,
-  signal: AbortSignal | undefined,
+  options: SourceOptions,
+): Promise<Answer | undefined> {
+  const answer = await request(url, options, start).catch((error: unknown) => {
+    // Nothing came, perhaps since the preflight of a range is refused, as older browsers make one.
+    if (options.signal?.aborted || start === 0 || error instanceof Refused) throw error;
+    return request(url, options);
+  });
+  const { status, headers } = answer.response;
+  if (status !== 206) return answer;
+  // Other origins may hide it. Then nothing says which part this is.
+  const range = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(headers.get("content-range") ?? "");
+  const [from, to, all] = (range?.slice(1) ?? []).map(Number);
+  if (from === start && to === size - 1 && all === size && isStrong(version) && version === versionOf(answer.response)) {
+    return answer;
+  }
+  answer.end();
+  return undefined;
+}
+
+/** The chunks of an answer from byte `start` on; where it breaks off, of another one that goes on from there. */
+async function* transfer(
+  url: string,
+  first: Answer,
+  start: number,
+  size: number,
+  version: string | null,
+  options: SourceOptions,
 ): AsyncGenerator<Uint8Array> {
-  let response: Response | undefined = first;
+  const { signal } = options;
+  let answer: Answer | undefined = first;
   let received = start;
   let failures = 0;
+  let wait = 0;
   while (received < size) {
     throwIfAborted(signal);
     try {
-      if (!response) {
-        await pause(FIRST_WAIT_MS * 2 ** (failures - 1), signal);
-        response = await request(url, rangeFrom(received, version), signal);
+      if (!answer) {
+        await pause(Math.max(FIRST_WAIT_MS * 2 ** (failures - 1), wait), signal);
+        answer = await rest(url, received, size, version, options);
+        if (!answer) throw new StartAgain(`${url}: the server cannot go on, or its file changed`);
+        // The whole file again: what is here already is passed over, if it is the same file.
+        const { response } = answer;
+        const same = received === 0 || (isStrong(version) && version === versionOf(response));
+        if (response.status !== 206 && !(same && Number(response.headers.get("content-length")) === size)) {
+          answer.end();
+          throw new StartAgain(`${url}: the file changed during the transfer, or may have`);
+        }
       }
-      // A server that cannot go on, or whose file has changed, sends the whole file.
-      let skip = response.status === 206 ? 0 : received;
-      if (response.status === 206 && !response.headers.get("content-range")?.startsWith(`bytes ${received}-`)) {
-        throw new T5Error("network", `${url}: expected the file from byte ${received} on, found another part`);
-      }
-      if (skip > 0 && version !== versionOf(response)) {
-        throw new T5Error("network", `${url}: the file changed during the transfer`);
-      }
-      for await (const chunk of read(response.body)) {
+      let skip = received - answer.start;
+      for await (const chunk of read(answer.response.body, options, answer)) {
         throwIfAborted(signal);
-        const rest = chunk.subarray(Math.min(skip, chunk.length));
-        skip -= chunk.length - rest.length;
-        if (rest.length === 0) continue;
-        received += rest.length;
+        const further = chunk.subarray(Math.min(skip, chunk.length));
+        skip -= chunk.length - further.length;
+        if (further.length === 0) continue;
+        received += further.length;
+        if (received > size) throw new StartAgain(`${url}: expected ${size} bytes, found more`, false);
         failures = 0;
-        yield rest;
+        yield further;
       }
       if (received < size) throw new TypeError(`the connection ended after ${received} of ${size} bytes`);
     } catch (error) {
       if (signal?.aborted) throw aborted();
-      if (error instanceof T5Error) throw error;
+      if (error instanceof StartAgain) throw error;
+      if (error instanceof Refused && !error.busy) {
+        // A range that is refused says nothing of the file.
+        throw received === 0 || error.code === "not-found" ? error : new StartAgain(error.message);
+      }
       failures += 1;
-      response = undefined;
+      wait = error instanceof Refused ? error.waitMs : 0;
+      answer = undefined;
       if (failures >= ATTEMPTS) {
-        const reason = `${(error as Error).message}, ${received} of ${size} bytes arrived`;
-        throw new T5Error("network", `${url}: ${reason}, ${ATTEMPTS} attempts`);
+        const reason = error instanceof T5Error ? error.message : `${url}: ${(error as Error).message}`;
+        throw new T5Error("network", `${reason}, ${received} of ${size} bytes arrived, ${ATTEMPTS} attempts`);
       }
     }
   }
 }
 
+/** The beginning of an answer, and how to end it. */
+interface Answer {
+  response: Response;
+  /** Where in the file its body starts. */
+  start: number;
+  end(): void;
+}
+
 /** A stream's chunks. Not every browser can iterate over a stream itself. */
-async function* read(stream: ReadableStream<Uint8Array> | null): AsyncGenerator<Uint8Array> {
+async function* read(
+  stream: ReadableStream<Uint8Array> | null,
+  options: SourceOptions = {},
+  answer?: Answer,
+): AsyncGenerator<Uint8Array> {
   if (!stream) return;
   const reader = stream.getReader();
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await (answer ? within(reader.read(), options) : reader.read());
       if (done) return;
       yield value;
     }
   } finally {
     // Where the consumer stopped, the transfer stops too.
     reader.cancel().catch(() => {});
+    answer?.end();
   }
 }
 
-/** A successful response. */
-async function request(url: string, headers: Headers, signal?: AbortSignal): Promise<Response> {
+/** The promise, if it keeps itself before a server has been silent for too long. */
+async function within<T>(promise: Promise<T>, { stallMs = STALL_MS }: SourceOptions): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new TypeError(`nothing came for ${stallMs / 1000} s`)), stallMs);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** An answer that is no file. */
+class Refused extends T5Error {
+  constructor(
+    code: "network" | "not-found",
+    message: string,
+    /** The server may answer otherwise soon. */
+    readonly busy: boolean,
+    /** How long it asks to wait. */
+    readonly waitMs: number,
+  ) {
+    super(code, message);
+  }
+}
+
+/** Asks for a file, or for its part from byte `start` on. One attempt. */
+async function request(url: string, options: SourceOptions, start = 0): Promise<Answer> {
+  const { signal } = options;
+  throwIfAborted(signal);
+  const own = new AbortController();
+  const end = (): void => {
+    signal?.removeEventListener("abort", end);
+    own.abort();
+  };
+  signal?.addEventListener("abort", end);
+  const headers = new Headers(start > 0 ? { range: `bytes=${start}-` } : {});
   let response: Response;
   try {
-    response = await fetch(url, { headers, signal: signal ?? null });
+    // A browser that keeps parts asks for others of its own accord, where the whole file is wanted.
+    const cache = start > 0 ? "no-store" : "default";
+    response = await within(fetch(url, { headers, signal: own.signal, cache }), options);
   } catch (error) {
+    end();
     if (signal?.aborted) throw aborted();
-    throw headers.has("range") ? error : new T5Error("network", `${url}: ${(error as Error).message}`);
+    throw new T5Error("network", `${url}: ${reasonOf(error)}`);
   }
-  if (response.ok) return response;
-  await response.body?.cancel();
+  if (response.ok) return { response, start: response.status === 206 ? start : 0, end };
+  const wait = waitOf(response);
+  end();
+  const code = response.status === 404 || response.status === 410 ? "not-found" : "network";
   const what = `${url}: expected a file, found HTTP status ${response.status}`;
-  if (response.status >= 500 && headers.has("range")) throw new TypeError(what);
-  throw new T5Error(response.status === 404 || response.status === 410 ? "not-found" : "network", what);
+  throw new Refused(code, what, BUSY.has(response.status) && wait <= LONGEST_WAIT_MS, wait);
+}
+
+/** Node's own message is only that it failed; the cause says why. */
+function reasonOf(error: unknown): string {
+  const { message, cause } = error as Error;
+  return cause instanceof Error && cause.message ? `${message}: ${cause.message}` : message;
+}
+
+/** What `Retry-After` asks for, in milliseconds. */
+function waitOf(response: Response): number {
+  const asked = response.headers.get("retry-after");
+  if (asked === null) return 0;
+  const seconds = /^\d+$/.test(asked) ? Number(asked) * 1000 : Date.parse(asked) - Date.now();
+  return Math.max(0, seconds || 0);
+}
+
+/** A request that a busy server refuses is repeated. */
+async function patiently<T>(signal: AbortSignal | undefined, ask: () => Promise<T>): Promise<T> {
+  for (let failures = 1; ; failures++) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!(error instanceof Refused && error.busy) || failures >= ATTEMPTS) throw error;
+      await pause(Math.max(FIRST_WAIT_MS * 2 ** (failures - 1), error.waitMs), signal);
+    }
+  }
 }
 
 function pause(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, ms);
-    signal?.addEventListener(
-      "abort",
-      () => {
-        clearTimeout(timer);
-        reject(aborted());
-      },
-      { once: true },
-    );
+    const stop = (): void => {
+      clearTimeout(timer);
+      reject(aborted());
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", stop);
+      resolve();
+    }, ms);
+    signal?.addEventListener("abort", stop, { once: true });
   });
 }
 
@@ -220,9 +391,17 @@ export async function resolveHub(name: string, options: SourceOptions): Promise<
     `${endpoint}/${repository}/resolve/${encodeURIComponent(revision)}/${path.split("/").map(encodeURIComponent).join("/")}`;
   if (file) return resolve(file);
   const api = `${endpoint}/api/models/${repository}/revision/${encodeURIComponent(revision)}`;
-  const response = await request(api, new Headers(), options.signal);
-  const { siblings = [] } = (await response.json()) as { siblings?: { rfilename: string }[] };
-  const files = siblings.map((sibling) => sibling.rfilename).filter((path) => path.endsWith(".gguf"));
+  const { response, end } = await patiently(options.signal, () => request(api, options));
+  let siblings: { rfilename: string }[] | undefined;
+  try {
+    ({ siblings } = (await within(response.json(), options)) as { siblings?: { rfilename: string }[] });
+  } catch (error) {
+    throwIfAborted(options.signal);
+    throw new T5Error("network", `${api}: expected a list of files, found ${(error as Error).message}`);
+  } finally {
+    end();
+  }
+  const files = (siblings ?? []).map((sibling) => sibling.rfilename).filter((path) => path.endsWith(".gguf"));
   const chosen = files.find((path) => /q8_0/i.test(path)) ?? (files.length === 1 ? files[0] : undefined);
   if (chosen) return resolve(chosen);
   const found = files.length === 0 ? "no .gguf file" : `${files.join(", ")}: name one of them`;

@@ -43,6 +43,8 @@ interface Store {
   find(source: string): Promise<Found | undefined>;
   /** Goes on behind the first `at` bytes of what is stored. */
   writer(meta: Omit<Meta, "complete" | "sha256">, at: number): Promise<Writer>;
+  /** Notes that a stored file is whole, and its checksum. */
+  finished(found: Found, sha256: string | null): Promise<void>;
   list(): Promise<StoredModel[]>;
   delete(source: string): Promise<boolean>;
 }
@@ -149,6 +151,10 @@ class FileStore implements Store {
     };
   }
 
+  async finished({ file: _, ...meta }: Found, sha256: string | null): Promise<void> {
+    await this.describe(await key(meta.source), { ...meta, sha256, complete: true });
+  }
+
   private async describe(name: string, meta: Meta): Promise<void> {
     const handle = await this.folder.getFileHandle(`${name}.json`, { create: true });
     const access = await openSync(handle);
@@ -202,13 +208,18 @@ class CacheStore implements Store {
     return {
       // The browser may keep a blob on disk; the parts are copies, since a chunk's memory may be used again.
       write: (chunk) => void parts.push(new Blob([chunk as Uint8Array<ArrayBuffer>])),
-      finish: async (sha256) => {
-        const whole: Meta = { ...meta, sha256, complete: true };
-        const headers = { "x-meta": encodeURIComponent(JSON.stringify(whole)) };
-        await this.cache.put(this.address(meta.source), new Response(new Blob(parts), { headers }));
-      },
+      finish: (sha256) => this.put({ ...meta, sha256, complete: true }, new Blob(parts)),
       stop: async () => {},
     };
+  }
+
+  async finished({ file, ...meta }: Found, sha256: string | null): Promise<void> {
+    await this.put({ ...meta, sha256, complete: true }, file);
+  }
+
+  private async put(meta: Meta, file: Blob): Promise<void> {
+    const headers = { "x-meta": encodeURIComponent(JSON.stringify(meta)) };
+    await this.cache.put(this.address(meta.source), new Response(file, { headers }));
   }
 
   async list(): Promise<StoredModel[]> {

@@ -20,9 +20,11 @@ async function lend({ module, memory }: Beginning, ready: () => void): Promise<v
   }
 }
 
+// Without an await at the top: see worker.ts.
 if (inNode) {
-  const { parentPort } = await nodeModule<typeof import("node:worker_threads")>("worker_threads");
-  parentPort?.once("message", (beginning: Beginning) => void lend(beginning, () => parentPort.postMessage(true)));
+  void nodeModule<typeof import("node:worker_threads")>("worker_threads").then(({ parentPort }) =>
+    parentPort?.once("message", (beginning: Beginning) => void lend(beginning, () => parentPort.postMessage(true))),
+  );
 } else {
   const scope = self as unknown as {
     postMessage(message: boolean): void;

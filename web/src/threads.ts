@@ -8,6 +8,9 @@ export interface Beginning {
   memory: WebAssembly.Memory;
 }
 
+/** Bundlers do not follow addresses that are relative to a variable, and need not follow Node's. */
+const here = import.meta.url;
+
 /** A thread that has not answered by then is not waited for. */
 const PATIENCE_MS = 5000;
 
@@ -28,7 +31,7 @@ async function startThread(beginning: Beginning): Promise<boolean> {
   });
   if (inNode) {
     const { Worker } = await nodeModule<typeof import("node:worker_threads")>("worker_threads");
-    const worker = new Worker(new URL("./thread.js", import.meta.url));
+    const worker = new Worker(new URL("./thread.js", here));
     const answer = new Promise<boolean>((resolve) => {
       worker.once("message", () => resolve(true));
       worker.once("error", () => resolve(false));
@@ -39,7 +42,6 @@ async function startThread(beginning: Beginning): Promise<boolean> {
     worker.unref();
     return there;
   }
-  const here = import.meta.url;
   const worker = scriptWorker(
     () => new Worker(new URL("./thread.js", import.meta.url), { type: "module" }),
     () => new URL("./thread.js", here),

@@ -1,15 +1,22 @@
 /**
- * Where a model comes from: an address, `hf:owner/name[/file.gguf][@revision]`, a path (Node), a file or its bytes; or
- * the files of a Hugging Face folder, which are quantised to Q8_0 first.
+ * Where a model comes from: an address, `hf:owner/name[/file.gguf][@revision]`, a path (Node), a file or its bytes, an
+ * answer of `fetch`; or the files of a Hugging Face folder, which are quantised to Q8_0 first.
  */
-export type Source = string | URL | Blob | ArrayBuffer | Uint8Array | readonly File[];
+export type Source = string | URL | Blob | ArrayBuffer | Uint8Array | Response | Iterable<File>;
 
 /** How far loading is. */
 export interface Progress {
+  /**
+   * `download`: bytes come from the network. `read`: from the device, as for a model that is kept there. `quantize`: a folder
+   * becomes one file. `prepare`: all bytes are there, and the model is made ready.
+   */
+  phase: "download" | "read" | "quantize" | "prepare";
   /** Bytes that have arrived, of all files. */
   loaded: number;
   /** Bytes of all files; 0 while unknown. */
   total: number;
+  /** How fast a download has been so far; null where nothing was downloaded yet. */
+  bytesPerSecond: number | null;
 }
 
 /**
@@ -39,6 +46,13 @@ export interface LoadOptions {
   isa?: Isa;
   /** Where `hf:` names are looked up; `https://huggingface.co` if not given. */
   endpoint?: string;
+  /** How long a server may send nothing before the transfer is taken up again, in milliseconds; 30,000 if not given. */
+  stallMs?: number;
+  /**
+   * The address of a folder with copies of this package's folders `dist` and `wasm`, for bundlers that do not follow workers
+   * and modules by themselves (esbuild, Rollup).
+   */
+  assets?: string | URL;
 }
 
 /** How `quantize` stores matrices; norms and bias tables are always f32. */
@@ -51,6 +65,14 @@ export interface QuantizeOptions {
   name?: string;
   /** Bytes that were read or stand for work done, of the bytes read and as much again. */
   onProgress?: (progress: Progress) => void;
+  signal?: AbortSignal;
+  /** As for `T5.load`. */
+  assets?: string | URL;
+}
+
+/** Options of requests that have no others. */
+export interface RequestOptions {
+  /** Ends the request. */
   signal?: AbortSignal;
 }
 
@@ -137,6 +159,8 @@ export interface Info {
   build: Build;
   /** Why this build runs. */
   buildReason: string;
+  /** Where its module came from, for pages that keep it. */
+  moduleUrl: string;
   /** Which vectors products use: on processors without a dot product of their own, `simd128` is the faster one. */
   isa: Isa;
   /** How many threads share the work. */
@@ -146,5 +170,7 @@ export interface Info {
   config: Record<string, unknown>;
   generation: Record<string, unknown>;
   tokenizer: { vocabSize: number; padId: number; eosId: number; unkId: number } | null;
+  /** What the file says of itself, by key: `general.name`, `general.license`, `general.attribution` and others. */
+  about: Record<string, string>;
   notes: string[];
 }

@@ -4,12 +4,14 @@ import { serve } from "./host.js";
 import { inNode, nodeModule } from "./platform.js";
 import type { FromWorker, ToWorker } from "./protocol.js";
 
+// Without an await at the top, which scripts that are no modules cannot have: some bundlers make such workers.
 if (inNode) {
-  const { parentPort } = await nodeModule<typeof import("node:worker_threads")>("worker_threads");
-  if (!parentPort) throw new Error("expected to run in a worker, found the main thread");
-  serve({
-    post: (message, transfer) => parentPort.postMessage(message, transfer),
-    receive: (handler) => parentPort.on("message", handler),
+  void nodeModule<typeof import("node:worker_threads")>("worker_threads").then(({ parentPort }) => {
+    if (!parentPort) throw new Error("expected to run in a worker, found the main thread");
+    serve({
+      post: (message, transfer) => parentPort.postMessage(message, transfer),
+      receive: (handler) => parentPort.on("message", handler),
+    });
   });
 } else {
   const scope = self as unknown as {

@@ -71,7 +71,7 @@ inChromium("a model loads, streams, and is aborted; five requests wait their tur
     return { last: progress.at(-1), pieces, text: best.text, aborted, lengths, info };
   });
   const size = readFileSync(path).length;
-  assert.deepEqual(found.last, { loaded: size, total: size });
+  assert.deepEqual(found.last, { phase: "prepare", loaded: size, total: size, bytesPerSecond: null });
   assert.ok(found.pieces.length > 3);
   assert.equal(found.pieces.join(""), found.text);
   assert.equal(found.aborted.code, "aborted");
@@ -128,6 +128,66 @@ inChromium("threads run on an isolated page, one thread elsewhere, and all give 
     assert.equal(error.code, "bad-option");
   }
   await plain.close();
+});
+
+/** A worker script with a line before the package's own. */
+const preceded = (line) => ({
+  "/dist/worker.js": (_request, response) => {
+    response.setHeader("content-type", "text/javascript");
+    response.end(`import "/before.js";\n${readFileSync(new URL("../dist/worker.js", import.meta.url), "utf8")}`);
+  },
+  "/before.js": (_request, response) => {
+    response.setHeader("content-type", "text/javascript");
+    response.end(line);
+  },
+});
+
+/** A browser that shares memories of at most so many pages of 64 KiB. */
+const sharing = (pages) => `
+  const { Memory } = WebAssembly;
+  WebAssembly.Memory = class extends Memory {
+    constructor(description) {
+      if (description.shared && description.maximum > ${pages}) throw new RangeError("could not allocate memory");
+      super(description);
+    }
+  };`;
+
+inChromium("where little memory can be shared, less is tried, then builds with memories of their own", async () => {
+  for (const [pages, build, why] of [
+    [65536, "threads", /there are \d+ processors$/],
+    [20000, "threads", /processors; the browser shares 1024 MiB at most$/],
+    [8192, "threads", /the browser shares 512 MiB at most$/],
+    [0, "relaxed", /processors; threads could not be started: could not allocate memory$/],
+  ]) {
+    const { tab, close } = await open(preceded(sharing(pages)), { isolated: true });
+    const page = await tab();
+    if ((await page.evaluate(() => navigator.hardwareConcurrency)) < 2) return close();
+    const found = await run(page, {});
+    assert.deepEqual([found.build, why.test(found.why)], [build, true], found.why);
+    await close();
+  }
+  // A model that the shared memory has no room for.
+  const huge = (_request, response) => {
+    response.writeHead(200, { "content-length": 700_000_000 });
+    response.end("no model at all".repeat(10_000));
+  };
+  const { tab, close } = await open({ ...preceded(sharing(8192)), "/huge.gguf": huge }, { isolated: true });
+  const page = await tab();
+  const error = await page.evaluate(() => failure(pocket.T5.load("/huge.gguf", { cache: false })));
+  assert.equal(error.code, "bad-model", error.message);
+  await close();
+});
+
+inChromium("a module that is not there is done without, and info says so", async () => {
+  const absent = (_request, response) => response.writeHead(404).end();
+  const { tab, close } = await open({ "/wasm/relaxed/t5_wasm_bg.wasm": absent });
+  const page = await tab();
+  const found = await run(page, {});
+  assert.equal(found.build, "simd128");
+  assert.match(found.why, /; relaxed could not be started: .*expected a module, found HTTP status 404$/);
+  const asked = await page.evaluate(() => failure(pocket.T5.load("/model.gguf", { build: "relaxed" })));
+  assert.equal(asked.code, "unsupported");
+  await close();
 });
 
 inChromium("a page that cannot start threads runs on one, and says so", async () => {
@@ -238,17 +298,7 @@ inChromium("a model takes little more memory than its file has bytes", async (co
 /** Two ways of storing: without the first, workers fall back to the second. */
 const STORES = {
   "file system": {},
-  "Cache API": {
-    "/dist/worker.js": (_request, response) => {
-      response.setHeader("content-type", "text/javascript");
-      const worker = readFileSync(new URL("../dist/worker.js", import.meta.url), "utf8");
-      response.end(`import "/without.js";\n${worker}`);
-    },
-    "/without.js": (_request, response) => {
-      response.setHeader("content-type", "text/javascript");
-      response.end("delete FileSystemFileHandle.prototype.createSyncAccessHandle;");
-    },
-  },
+  "Cache API": preceded("delete FileSystemFileHandle.prototype.createSyncAccessHandle;"),
 };
 
 for (const [name, routes] of Object.entries(STORES)) {

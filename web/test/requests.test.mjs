@@ -2,9 +2,10 @@
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { cpSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { after, before, test } from "node:test";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { choose } from "../dist/builds.js";
 import { T5, T5Error } from "../dist/index.js";
 import { model } from "./models.mjs";
@@ -145,6 +146,13 @@ test("wrong options are refused by name", async () => {
     [{ lookup: true }, /^lookup: expected "auto", "on" or "off", found true/],
     [{ logprobs: "no" }, /^logprobs: expected true or false, found "no"/],
     [{ suppress: [99999] }, /^suppress: expected ids below/],
+    // As callers write them, not as the runtime does.
+    [{ topP: 2 }, /^topP: expected above 0 and at most 1, found 2/],
+    [{ nBest: 0 }, /^nBest: expected at least 1, found 0/],
+    [{ repetitionPenalty: 0 }, /^repetitionPenalty: expected above 0/],
+    [{ temperature: NaN }, /^temperature: expected a finite number, found NaN/],
+    [{ stop: () => {} }, /^stop: expected a value, found a function/],
+    [{ signal: true }, /^signal: expected an AbortSignal, found true/],
   ]) {
     const error = await failure(t5.generate("x", options).outputs);
     assert.equal(error.code, "bad-option");
@@ -152,9 +160,161 @@ test("wrong options are refused by name", async () => {
   }
 });
 
+test("what is no text is refused, whatever it is", async () => {
+  const texts = [undefined, null, 5, {}, true, Symbol("x"), () => {}, new Date(0), [1, "x"], ["a", 5], [-1], [0.5], []];
+  for (const [i, text] of texts.entries()) {
+    const error = await failure(t5.generate(text).outputs);
+    // An empty list is one of ids.
+    assert.equal(error.code, "bad-option", String(i));
+    assert.match(error.message, /^source(\[\d\])?: expected /);
+    if (Array.isArray(text)) continue;
+    for (const call of [() => t5.embed(text), () => t5.tokenize(text), () => t5.score(text, "x"), () => t5.score("x", text)]) {
+      assert.match((await failure(call())).message, /^(text|source|target): expected a text, found /);
+    }
+    assert.match((await failure(t5.alignment("x", text))).message, /^target: expected a text, found /);
+    assert.match((await failure(t5.detokenize(text))).message, /^ids: expected a list of ids, found /);
+  }
+  assert.match((await failure(t5.embed(["x", 5]))).message, /^text\[1\]: expected a text, found 5/);
+  // The model answers as before.
+  assert.equal((await t5.generate("a text", { maxNewTokens: 2 }).outputs).length, 1);
+});
+
+test("wrong options of load are refused by name, before anything is transferred", async () => {
+  for (const [options, message] of [
+    [{ onprogress: () => {} }, /^onprogress: there is no option of this name/],
+    [{ sha256: "abc" }, /^sha256: expected 64 hexadecimal digits, found "abc"/],
+    [{ stallMs: -1 }, /^stallMs: expected a number of milliseconds above 0, found -1/],
+    [{ cache: "no" }, /^cache: expected true or false, found "no"/],
+    [{ signal: {} }, /^signal: expected an AbortSignal, found an object/],
+    [{ assets: "http://" }, /^assets: expected an address, found "http:\/\/"/],
+    [null, /^options: expected an object, found null/],
+  ]) {
+    const error = await failure(T5.load("http://127.0.0.1:1/never", options));
+    assert.deepEqual([error.code, message.test(error.message)], ["bad-option", true], error.message);
+  }
+  for (const source of [undefined, null, 5, {}, [], ["a.gguf"], () => {}]) {
+    assert.match((await failure(T5.load(source))).message, /^source: expected an address, a file, its bytes/);
+  }
+});
+
+test("a list of texts gives what each of them gives", async () => {
+  const texts = Array.from({ length: 19 }, (_, i) => `text ${"x ".repeat(i % 5)}`);
+  const options = { maxNewTokens: 12, minNewTokens: 3 };
+  const batch = t5.generate(texts, options);
+  const each = await Promise.all(texts.map((text) => t5.generate(text, options).outputs));
+  assert.deepEqual(await batch.outputs, each);
+  assert.deepEqual(await batch.texts(), each.map(([best]) => best.text));
+  const states = await t5.embed(texts.slice(0, 3));
+  for (const [i, state] of states.entries()) assert.deepEqual(state, await t5.embed(texts[i]));
+  assert.match((await failure(t5.generate(["a"], { topk: 1 }).outputs)).message, /^topk: there is no option/);
+  const abort = new AbortController();
+  const long = t5.generate(Array(200).fill("a text"), { ...LONG, signal: abort.signal });
+  abort.abort();
+  assert.equal((await failure(long.outputs)).code, "aborted");
+});
+
+test("an abort says why, and leaves no listener behind", async () => {
+  const abort = new AbortController();
+  let listeners = 0;
+  const { signal } = abort;
+  const [add, remove] = [signal.addEventListener.bind(signal), signal.removeEventListener.bind(signal)];
+  signal.addEventListener = (...args) => (listeners++, add(...args));
+  signal.removeEventListener = (...args) => (listeners--, remove(...args));
+  for (let i = 0; i < 30; i++) {
+    await t5.generate("a text", { maxNewTokens: 2, signal }).outputs;
+    await t5.embed("a text", { signal });
+    await failure(t5.score(5, "x", { signal }));
+    await failure(t5.generate("a text", { beam: 2, signal }).outputs);
+    for await (const _ of t5.generate("a text", { ...LONG, signal })) break;
+  }
+  const texts = t5.generate(["a text"], { maxNewTokens: 2, signal });
+  await texts.outputs;
+  assert.equal(listeners, 0);
+  const waiting = [t5.generate("a text", { ...LONG, signal }).outputs, t5.embed("x", { signal }), t5.generate(["x"], { signal }).outputs];
+  const reason = new Error("the page was left");
+  abort.abort(reason);
+  for (const error of await Promise.all(waiting.map(failure))) assert.deepEqual([error.code, error.cause], ["aborted", reason]);
+  const late = await failure(t5.generate("a text", { signal }).outputs);
+  assert.deepEqual([late.code, late.cause], ["aborted", reason]);
+});
+
+/** A copy of the package whose worker does `patch` to the module's Engine. */
+function patched(name, patch) {
+  const folder = fileURLToPath(new URL(`../../target/web-test/patched-${name}-${process.pid}`, import.meta.url));
+  rmSync(folder, { recursive: true, force: true });
+  cpSync(fileURLToPath(new URL("../dist", import.meta.url)), `${folder}/dist`, { recursive: true });
+  symlinkSync(fileURLToPath(new URL("../wasm", import.meta.url)), `${folder}/wasm`);
+  writeFileSync(`${folder}/package.json`, '{ "type": "module" }');
+  const worker = readFileSync(`${folder}/dist/worker.js`, "utf8");
+  const build = choose().build;
+  writeFileSync(`${folder}/dist/worker.js`, `import { Engine } from "../wasm/${build}/t5_wasm.js";\n${patch};\n${worker}`);
+  return { assets: pathToFileURL(folder), end: () => rmSync(folder, { recursive: true }) };
+}
+
+test("after a trap the model is given up, and says so", async () => {
+  const { assets, end } = patched("trap", 'Engine.prototype.embed = () => { throw new WebAssembly.RuntimeError("unreachable"); }');
+  const other = await T5.load(path, { assets });
+  assert.equal((await other.generate("a text", { maxNewTokens: 2 }).outputs).length, 1);
+  const [trap, ...behind] = [other.embed("x"), other.generate("a text").outputs, other.info()];
+  const first = await failure(trap);
+  assert.deepEqual([first.code, first.message], ["failed", "unreachable"]);
+  for (const error of await Promise.all(behind.map(failure))) {
+    assert.deepEqual([error.code, /must be loaded again/.test(error.message)], ["lost", true]);
+  }
+  assert.equal((await failure(other.info())).code, "lost");
+  other.dispose();
+  end();
+});
+
+test("a worker that is ended rejects what was pending", async () => {
+  const { assets, end } = patched("exit", "Engine.prototype.embed = () => process.exit(3)");
+  const other = await T5.load(path, { assets });
+  const pending = [other.embed("x"), other.generate("a text").outputs];
+  for (const error of await Promise.all(pending.map(failure))) assert.equal(error.code, "lost");
+  assert.equal((await failure(other.info())).code, "lost");
+  end();
+});
+
+test("the module refuses values of other types by name, and answers afterwards", async () => {
+  const module = await import("../wasm/simd128/t5_wasm.js");
+  module.initSync({ module: readFileSync(new URL("../wasm/simd128/t5_wasm_bg.wasm", import.meta.url)) });
+  const bytes = readFileSync(path);
+  const download = new module.Download("x", bytes.length, false, undefined);
+  const refused = (call, message) => assert.throws(call, (error) => error.code === "bad-option" && message.test(error.message));
+  for (const wrong of [undefined, null, 5, {}, [], true, new ArrayBuffer(8), new Date(0)]) {
+    refused(() => download.append(wrong), /^chunk: expected a Uint8Array, found /);
+    refused(() => new module.Download(wrong, 5, false), /^name: expected a text, found /);
+  }
+  for (const wrong of [NaN, -1, 0.5, Infinity, "x", undefined, null, {}]) {
+    refused(() => new module.Download("x", wrong, false), /^size: expected a whole number of bytes, found /);
+    refused(() => new module.Buffer(wrong), /^size: expected a whole number of bytes, found /);
+  }
+  refused(() => new module.Download("x", 5, false, 7), /^isa: expected a text, found 7/);
+  download.append(bytes);
+  const engine = module.Engine.open(download, 1);
+  const before = engine.tokenize("a text");
+  for (const wrong of [undefined, null, 5, {}, [], true, () => {}]) {
+    refused(() => engine.start(wrong, "{}"), /^text: expected a text, found /);
+    refused(() => engine.start("x", wrong), /^options: expected a text, found /);
+    refused(() => engine.startIds(wrong, "{}"), /^ids: expected a Uint32Array, found /);
+    refused(() => engine.score("x", wrong), /^target: expected a text, found /);
+    refused(() => engine.alignment(wrong, "x"), /^source: expected a text, found /);
+    refused(() => engine.embed(wrong), /^text: expected a text, found /);
+    refused(() => engine.tokenize(wrong), /^text: expected a text, found /);
+    refused(() => engine.detokenize(wrong), /^ids: expected a Uint32Array, found /);
+    if (!Array.isArray(wrong)) refused(() => engine.generateBatch(wrong, "{}"), /^texts: expected an array of texts, found /);
+  }
+  refused(() => engine.generateBatch(["x", 5], "{}"), /^texts: expected a text, found 5/);
+  assert.deepEqual(engine.tokenize("a text"), before);
+  assert.equal(engine.embed("a text").length, JSON.parse(engine.info()).config.d_model);
+});
+
 test("info says what runs", async () => {
   const info = await t5.info();
-  assert.deepEqual({ build: info.build, threads: info.threads, reason: info.buildReason }, choose());
+  const { asked: _, ...chosen } = choose();
+  assert.deepEqual({ build: info.build, threads: info.threads, reason: info.buildReason }, chosen);
+  assert.ok(info.moduleUrl.endsWith(`wasm/${info.build}/t5_wasm_bg.wasm`), info.moduleUrl);
+  assert.equal(info.about["general.architecture"], "t5");
   assert.ok(info.isa === "simd128" || (info.isa === "relaxed" && info.build !== "simd128"), info.isa);
   assert.equal(info.fileBytes, readFileSync(path).length);
   assert.ok(info.memoryBytes > info.fileBytes);
@@ -201,7 +361,9 @@ test("a download reports its progress and checks the sum", () =>
     const progress = [];
     const sha256 = createHash("sha256").update(bytes).digest("hex");
     const other = await T5.load(`${url}/model.gguf`, { sha256, onProgress: (event) => progress.push(event) });
-    assert.deepEqual(progress.at(-1), { loaded: bytes.length, total: bytes.length });
+    const [first, ...rest] = progress.map(({ phase, loaded, total }) => ({ phase, loaded, total }));
+    assert.deepEqual(first, { phase: "download", loaded: 0, total: bytes.length });
+    assert.deepEqual(rest.at(-1), { phase: "prepare", loaded: bytes.length, total: bytes.length });
     other.dispose();
     const error = await failure(T5.load(`${url}/model.gguf`, { sha256: "0".repeat(64) }));
     assert.equal(error.code, "checksum");
@@ -227,12 +389,35 @@ for (const ranges of [true, false]) {
       const other = await T5.load(`${url}/model.gguf`);
       assert.equal(requests.length, 3);
       assert.match(requests[2].headers.range, /^bytes=[1-9]\d*-$/);
-      assert.equal(requests[2].headers["if-range"], '"1"');
       const expected = await t5.generate("a text", { maxNewTokens: 8 }).text();
       assert.equal(await other.generate("a text", { maxNewTokens: 8 }).text(), expected);
       other.dispose();
     }));
 }
+
+test("a file that changes during its transfer, or cannot go on, is fetched anew", async () => {
+  for (const second of [
+    (response) => response.writeHead(416).end(),
+    (response, bytes) => response.writeHead(206, { etag: '"2"', "content-range": `bytes 20000-${bytes.length - 1}/${bytes.length}` }).end(bytes.subarray(20_000)),
+    (response, bytes) => response.writeHead(200, { etag: '"2"', "content-length": bytes.length }).end(bytes),
+    (response) => response.writeHead(400).end(),
+  ]) {
+    const answer = (_request, response, count, bytes) => {
+      if (count > 2) return false;
+      if (count === 2) second(response, bytes);
+      else {
+        response.writeHead(200, { "content-length": bytes.length, etag: '"1"' });
+        response.write(bytes.subarray(0, 20_000), () => setTimeout(() => response.destroy(), 50));
+      }
+      return true;
+    };
+    await serving(answer, async (url, requests) => {
+      (await T5.load(`${url}/model.gguf`)).dispose();
+      assert.equal(requests.length, 3);
+      assert.equal(requests[2].headers.range, undefined);
+    });
+  }
+});
 
 test("what is no model is refused", () =>
   serving(

@@ -4,6 +4,7 @@ import { createServer } from "node:http";
 import { createReadStream, existsSync, readFileSync, statSync } from "node:fs";
 import { extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
@@ -25,7 +26,7 @@ export async function site({ base = ".", isolated = false, routes = {}, folders 
   const requests = [];
   const server = createServer((request, response) => {
     const path = decodeURIComponent(new URL(request.url, "http://x").pathname);
-    requests.push({ path, range: request.headers.range });
+    requests.push({ path, method: request.method, range: request.headers.range, headers: request.headers });
     if (isolated) {
       response.setHeader("cross-origin-opener-policy", "same-origin");
       response.setHeader("cross-origin-embedder-policy", "require-corp");
@@ -59,17 +60,36 @@ export async function site({ base = ".", isolated = false, routes = {}, folders 
   };
 }
 
-/** Answers as a host of files does: whole or from a byte on, with a strong version. */
-export function file(path, { stopAfter = () => Infinity, etag = '"1"' } = {}) {
+/**
+ * Answers as a host of files does: whole or from a byte on, 416 behind the end, with a strong version.
+ *
+ * `stopAfter` bytes the connection breaks (a function of how often it was asked); `hang` bytes after the first one it
+ * falls silent. `ranges: false` sends the whole file always. `cors` allows other origins, with `expose` the headers they
+ * may read; a preflight is refused, as by most hosts. `gzip` compresses, and says so only to its own origin. `change`
+ * alters the head of an answer.
+ */
+export function file(path, options = {}) {
+  const { stopAfter = () => Infinity, hang = Infinity, etag = '"1"', ranges = true, cors, expose = [], gzip, change } = options;
   const bytes = typeof path === "string" ? readFileSync(path) : path;
+  const packed = gzip ? gzipSync(bytes) : bytes;
   return (request, response, count) => {
-    const asked = /^bytes=(\d+)-$/.exec(request.headers.range ?? "");
+    if (cors) response.setHeader("access-control-allow-origin", "*");
+    if (expose.length > 0) response.setHeader("access-control-expose-headers", expose.join(", "));
+    if (request.method === "OPTIONS") return response.writeHead(403).end();
+    const asked = ranges ? /^bytes=(\d+)-$/.exec(request.headers.range ?? "") : null;
     const from = asked && (request.headers["if-range"] ?? etag) === etag ? Number(asked[1]) : 0;
-    const head = { "content-length": bytes.length - from, etag, "accept-ranges": "bytes" };
-    if (from > 0) head["content-range"] = `bytes ${from}-${bytes.length - 1}/${bytes.length}`;
-    response.writeHead(from > 0 ? 206 : 200, head);
-    const until = from + stopAfter(count);
-    if (until >= bytes.length) return response.end(bytes.subarray(from));
-    response.write(bytes.subarray(from, until), () => setTimeout(() => response.destroy(), 100));
+    if (from >= bytes.length) return response.writeHead(416, { "content-range": `bytes */${bytes.length}` }).end();
+    // As servers do: a part is never compressed.
+    const body = asked ? bytes : packed;
+    const head = { "content-length": body.length - from, "accept-ranges": ranges ? "bytes" : "none" };
+    if (etag) head.etag = etag;
+    if (gzip && !asked) head["content-encoding"] = "gzip";
+    if (asked && from > 0) head["content-range"] = `bytes ${from}-${body.length - 1}/${body.length}`;
+    const status = asked && from > 0 ? 206 : 200;
+    response.writeHead(status, change?.(head, status, count) ?? head);
+    const until = from + Math.min(stopAfter(count), count === 1 ? hang : Infinity);
+    if (until >= body.length) return response.end(body.subarray(from));
+    const stop = until - from < hang || count > 1 ? () => setTimeout(() => response.destroy(), 100) : () => {};
+    response.write(body.subarray(from, until), stop);
   };
 }

@@ -1,6 +1,7 @@
 // The page: a task and a text go in, pieces come out as they are generated.
 
 import { registerServiceWorker, type Generation, type Output } from "pocket-t5";
+import { showCredits } from "./credits.js";
 import { draw } from "./heat.js";
 import { modelPicker, type Loaded } from "./models.js";
 import { element, megabytes, report } from "./page.js";
@@ -165,7 +166,6 @@ addEventListener("offline", showNetwork);
 
 showNetwork();
 showTasks();
-void registerServiceWorker("./service-worker.js", { isolate: true, files: "./files.json" });
 void modelPicker((loaded) => {
   running?.abort();
   model = loaded;
@@ -175,4 +175,11 @@ void modelPicker((loaded) => {
   const { isa, buildReason, threads } = loaded.info;
   showState(`${isa}, ${threads} thread${threads === 1 ? "" : "s"}`, loaded.info.memoryBytes);
   element("build").title = buildReason;
-}).start();
+  showCredits(element("credits"), loaded.info.about);
+})
+  .start()
+  // What the page keeps for the time without a network is fetched when the model is there.
+  .then(() => {
+    const keep = model ? [model.info.moduleUrl] : [];
+    return registerServiceWorker("./service-worker.js", { isolate: true, files: "./files.json", keep });
+  });

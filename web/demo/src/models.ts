@@ -1,12 +1,21 @@
 // The model picker: the default, an address, files; what is kept on the device.
 
-import { cache, quantize, T5, type Info, type Source } from "pocket-t5";
+import { cache, quantize, T5, type Info, type Progress, type Source } from "pocket-t5";
 import { MODEL } from "virtual:model";
 import { element, megabytes, report } from "./page.js";
 
 export interface Loaded {
   t5: T5;
   info: Info;
+}
+
+/** How far loading is. */
+function inWords({ phase, loaded, total, bytesPerSecond }: Progress, name: string): string {
+  if (phase === "prepare") return `Preparing ${name}…`;
+  if (total === 0) return `${megabytes(loaded)} so far`;
+  const part = `${megabytes(loaded)} of ${megabytes(total)}`;
+  if (phase === "read") return `${part}, kept on this device`;
+  return bytesPerSecond === null ? part : `${part}, ${megabytes(bytesPerSecond)} a second`;
 }
 
 /** Lets the page's visitor choose a model; `changed` hears of each, and of there being none. */
@@ -25,8 +34,8 @@ export function modelPicker(changed: (loaded: Loaded | undefined) => void): { st
     current = undefined;
     changed(undefined);
     try {
-      const onProgress = ({ loaded, total }: { loaded: number; total: number }): void => {
-        if (abort === loading) progress(`${megabytes(loaded)} of ${megabytes(total)}`, total > 0 ? loaded / total : 0);
+      const onProgress = (event: Progress): void => {
+        if (abort === loading) progress(inWords(event, name), event.total > 0 ? event.loaded / event.total : 0);
       };
       const t5 = await T5.load(source, { onProgress, signal, ...(sha256 && { sha256 }) });
       if (signal.aborted) return t5.dispose();
@@ -95,7 +104,10 @@ export function modelPicker(changed: (loaded: Loaded | undefined) => void): { st
     element("stored").replaceChildren(...(items.length > 0 ? items : [none]));
   }
 
-  const start = (): Promise<void> => load(MODEL.url, MODEL.name, MODEL.sha256);
+  const start = async (): Promise<void> => {
+    await load(MODEL.url, MODEL.name, MODEL.sha256);
+    if (current && (await dropEarlier())) await listStored();
+  };
   element("default").addEventListener("click", () => void start());
   element("cancel").addEventListener("click", () => loading?.abort());
   element("address").addEventListener("submit", (event) => {
@@ -131,6 +143,17 @@ export function modelPicker(changed: (loaded: Loaded | undefined) => void): { st
     void dropped(event.dataTransfer).then(open);
   });
   return { start };
+}
+
+/** Deletes what earlier versions of this page kept as their default model. Whether there was any. */
+async function dropEarlier(): Promise<boolean> {
+  const now = new URL(MODEL.url, location.href).href;
+  const folder = new URL(".", now).href;
+  const earlier = (await cache.list()).filter(
+    ({ source }) => source.startsWith(folder) && source !== now && /^pocket-t5-[0-9a-f]{8}\.gguf$/.test(source.slice(folder.length)),
+  );
+  for (const { source } of earlier) await cache.delete(source);
+  return earlier.length > 0;
 }
 
 /** The files that were dropped, and those of folders among them. */

@@ -1,0 +1,71 @@
+// What callers pass, checked where they pass it: in their own words, and before anything is sent to a worker.
+
+import { T5Error } from "./errors.js";
+
+export function wrong(name: string, expected: string, found: unknown): T5Error {
+  return new T5Error("bad-option", `${name}: expected ${expected}, found ${shown(found)}`);
+}
+
+/** A value in a few words. */
+function shown(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value);
+  if (Array.isArray(value)) return value.length === 0 ? "an empty list" : `a list with ${shown(value[0])}`;
+  if (typeof value === "object" && value !== null) return `an object (${value.constructor?.name ?? "without a prototype"})`;
+  return typeof value === "function" ? "a function" : String(value);
+}
+
+/** Runs `f`; what it throws rejects the promise. */
+export async function attempt<T>(f: () => Promise<T>): Promise<T> {
+  return f();
+}
+
+export function text(name: string, value: unknown): string {
+  if (typeof value !== "string") throw wrong(name, "a text", value);
+  return value;
+}
+
+export function texts(name: string, values: readonly unknown[]): string[] {
+  return values.map((value, i) => text(`${name}[${i}]`, value));
+}
+
+export function ids(name: string, value: unknown): number[] {
+  const list = Array.isArray(value) || value instanceof Uint32Array ? Array.from(value as ArrayLike<unknown>) : undefined;
+  if (!list) throw wrong(name, "a list of ids", value);
+  list.forEach((id, i) => {
+    if (!(Number.isInteger(id) && (id as number) >= 0 && (id as number) < 2 ** 32)) {
+      throw wrong(`${name}[${i}]`, "an id, a whole number of 0 or more", id);
+    }
+  });
+  return list as number[];
+}
+
+export function textOrIds(name: string, value: unknown): string | number[] {
+  if (typeof value === "string") return value;
+  if (Array.isArray(value) || value instanceof Uint32Array) return ids(name, value);
+  throw wrong(name, "a text or a list of ids", value);
+}
+
+/** Refuses options of other names. */
+export function known(options: object, names: readonly string[]): void {
+  if (typeof options !== "object" || options === null) throw wrong("options", "an object", options);
+  for (const name of Object.keys(options)) {
+    if (!names.includes(name)) throw new T5Error("bad-option", `${name}: there is no option of this name`);
+  }
+}
+
+/** Options that are set, as they can be sent. Their names and types are the module's to check. */
+export function plain<T extends object>(options: T): T {
+  const set = Object.entries(options).filter(([, value]) => value !== undefined);
+  for (const [name, value] of set) {
+    if (typeof value === "function" || typeof value === "symbol") throw wrong(name, "a value", value);
+    if (typeof value === "number" && !Number.isFinite(value)) throw wrong(name, "a finite number", value);
+  }
+  return Object.fromEntries(set) as T;
+}
+
+export function checkSignal(signal: AbortSignal | undefined): AbortSignal | undefined {
+  if (signal !== undefined && typeof (signal as Partial<AbortSignal>)?.addEventListener !== "function") {
+    throw wrong("signal", "an AbortSignal", signal);
+  }
+  return signal;
+}

@@ -1,0 +1,177 @@
+// A model on its way into the module: from the store, or from the network and into the store.
+
+import { load, simpler, type Loaded } from "./builds.js";
+import type { Engine } from "../wasm/simd128/t5_wasm.js";
+import { asT5Error, isTrap, T5Error, throwIfAborted } from "./errors.js";
+import type { FromWorker, LoadRequest, Port, ToWorker } from "./protocol.js";
+import { ATTEMPTS, open, openBlob, StartAgain, type OpenFile } from "./source.js";
+import { exclusively, store, type Found } from "./store.js";
+import type { Progress } from "./types.js";
+
+/** Progress reports at most this often. */
+const REPORT_EVERY_MS = 100;
+
+export class Transfer {
+  private readonly begin = performance.now();
+  private reported = -Infinity;
+
+  constructor(
+    private readonly port: Port<FromWorker, ToWorker>,
+    private readonly id: number,
+    private readonly request: LoadRequest,
+    /** The module; another one where the model does not fit into the first one's memory. */
+    public loading: Promise<Loaded>,
+    private readonly signal: AbortSignal,
+  ) {
+    // Whoever waits for it hears of it, if anybody still does.
+    loading.catch(() => {});
+  }
+
+  async run(): Promise<Engine> {
+    const { source, cache } = this.request;
+    if (typeof source !== "string") return this.read(await open(source, { signal: this.signal }), "read");
+    if (cache === false || !(await store())) return this.fetch(source);
+    return exclusively(source, this.signal, () => this.stored(source));
+  }
+
+  /** From the store; from the network where what is there is not whole, or not what is wanted. */
+  private async stored(source: string): Promise<Engine> {
+    const models = await store();
+    const found = await models?.find(source);
+    // Whole also where a transfer ended before it could say so.
+    if (!models || !found || found.file.size !== found.size) return this.fetch(source, found);
+    const sha256 = this.request.sha256?.toLowerCase() ?? null;
+    // What was checked against this sum once is not checked again.
+    const checked = found.complete && (sha256 === null || found.sha256 === sha256);
+    try {
+      const engine = await this.read(openBlob(found.file, found.name), "read", undefined, !checked);
+      if (!checked) await models.finished(found, sha256).catch(() => {});
+      return engine;
+    } catch (error) {
+      // A damaged file, or one that a new checksum takes the place of.
+      if (this.signal.aborted || !isWrong(error)) throw error;
+      await models.delete(source);
+      return this.fetch(source);
+    }
+  }
+
+  /** From the network, behind the beginning that is there, if that can be. */
+  private async fetch(source: string, beginning?: Found): Promise<Engine> {
+    let have = beginning;
+    let sized = true;
+    for (let attempt = 1; ; attempt++) {
+      const file = await this.open(source, sized, have);
+      try {
+        return await this.keep(source, file);
+      } catch (error) {
+        const again = error instanceof StartAgain || (asT5Error(error).code === "bad-model" && file.doubtful?.());
+        if (!again || attempt >= ATTEMPTS || this.signal.aborted) throw error;
+        have = undefined;
+        if (!(error instanceof StartAgain) || !error.sized) sized = false;
+      }
+    }
+  }
+
+  private async open(source: string, sized: boolean, have: Found | undefined): Promise<OpenFile> {
+    const { endpoint, stallMs } = this.request;
+    const collected = (bytes: number): void => this.report("download", bytes, 0, bytes);
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await open(source, { endpoint, stallMs, signal: this.signal, have, sized, collected });
+      } catch (error) {
+        if (!(error instanceof StartAgain) || attempt >= ATTEMPTS) throw error;
+      }
+    }
+  }
+
+  /** Into the module, and into the store. */
+  private async keep(source: string, file: OpenFile): Promise<Engine> {
+    const models = this.request.cache === false ? undefined : await store();
+    const { name, size, version } = file;
+    // Without a store, or space in it, a model still runs.
+    let writer = await models?.writer({ source, name, size, version }, file.resumed).catch(() => undefined);
+    let arrived = 0;
+    const write = async (chunk: Uint8Array): Promise<void> => {
+      const known = Math.max(0, Math.min(chunk.length, file.resumed - arrived));
+      arrived += chunk.length;
+      try {
+        await writer?.write(chunk.subarray(known));
+      } catch {
+        await writer?.stop();
+        writer = undefined;
+        await models?.delete(source);
+      }
+    };
+    try {
+      const engine = await this.read(file, "download", write);
+      await writer?.finish(this.request.sha256?.toLowerCase() ?? null).catch(() => models?.delete(source));
+      return engine;
+    } catch (error) {
+      await writer?.stop();
+      // A broken transfer goes on next time; a file that is wrong does not.
+      if (isWrong(error)) await models?.delete(source);
+      throw error;
+    }
+  }
+
+  /** From a stream of bytes to an open model. */
+  private async read(
+    file: OpenFile,
+    phase: "download" | "read",
+    keep?: (chunk: Uint8Array) => Promise<void>,
+    checked = true,
+  ): Promise<Engine> {
+    const sha256 = checked ? this.request.sha256 : undefined;
+    this.report(phase, 0, file.size, 0, true);
+    const download = await this.download(file, sha256 !== undefined);
+    const { module, workers } = await this.loading;
+    try {
+      for await (const chunk of file.chunks()) {
+        throwIfAborted(this.signal);
+        download.append(chunk);
+        await keep?.(chunk);
+        const { filled } = download;
+        this.report(filled > file.resumed ? phase : "read", filled, file.size, filled - file.resumed);
+      }
+      const found = download.sha256();
+      if (found !== sha256?.toLowerCase()) {
+        throw new T5Error("checksum", `${file.name}: expected SHA-256 ${sha256}, found ${found}`);
+      }
+    } catch (error) {
+      if (!isTrap(error)) download.free();
+      throw error;
+    }
+    const threads = await workers;
+    this.report("prepare", file.size, file.size, 0, true);
+    // Takes the download over, also where it fails.
+    return module.Engine.open(download, 1 + threads);
+  }
+
+  /** The whole model's memory, before anything is transferred. */
+  private async download(file: OpenFile, checked: boolean): Promise<InstanceType<Loaded["module"]["Download"]>> {
+    const loaded = await this.loading;
+    throwIfAborted(this.signal);
+    try {
+      return new loaded.module.Download(file.name, file.size, checked, this.request.isa);
+    } catch (error) {
+      if (asT5Error(error).code !== "out-of-memory" || !loaded.small || loaded.asked) throw error;
+      this.loading = load(simpler(loaded, `has too little memory for ${Math.ceil(file.size / 1e6)} MB`));
+      return new (await this.loading).module.Download(file.name, file.size, checked, this.request.isa);
+    }
+  }
+
+  /** `downloaded`: bytes of `loaded` that came from the network just now. */
+  private report(phase: Progress["phase"], loaded: number, total: number, downloaded: number, now = false): void {
+    const time = performance.now();
+    if (!now && loaded !== total && time - this.reported < REPORT_EVERY_MS) return;
+    this.reported = time;
+    const bytesPerSecond = phase === "download" && downloaded > 0 ? (downloaded * 1000) / (time - this.begin) : null;
+    this.port.post({ id: this.id, kind: "progress", progress: { phase, loaded, total, bytesPerSecond } });
+  }
+}
+
+/** Whether an error says that the bytes are not the wanted model's. */
+function isWrong(error: unknown): boolean {
+  const { code } = asT5Error(error);
+  return code === "bad-model" || code === "checksum";
+}

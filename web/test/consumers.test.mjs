@@ -1,0 +1,166 @@
+// The package as it is published, in the hands of those who install it: bundlers with their default settings, plain pages,
+// and other runtimes than browsers. Each gives the sentence that the README's lines promise.
+//
+// `npm test` tries some; `npm run test:consumers` (POCKET_T5_CONSUMERS=all, or names) all of them: they download their
+// tools. Versions are pinned in each folder's package.json.
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { launch, missing } from "./chromium.mjs";
+import { pocket } from "./models.mjs";
+import { file, site } from "./site.mjs";
+
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const work = here("../../target/web-test/consumers");
+const SENTENCE = "Wo ist der Bahnhof?";
+
+const run = (command, args, cwd, env = {}) =>
+  execFileSync(command, args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
+
+const wanted = process.env.POCKET_T5_CONSUMERS ?? "html,vite,node-esm,node-cjs";
+const isWanted = (name) => wanted === "all" || wanted.split(",").includes(name);
+if (wanted !== "all") console.error(`skipped: consumers other than ${wanted}: npm run test:consumers tries them all`);
+
+let tarball;
+let listed;
+let browser;
+before(async () => {
+  rmSync(work, { recursive: true, force: true });
+  mkdirSync(work, { recursive: true });
+  const [packed] = JSON.parse(run("npm", ["pack", "--json", "--pack-destination", work], here("..")));
+  tarball = `${work}/${packed.filename}`;
+  listed = packed.files.map((one) => one.path);
+  if (missing) console.error(`skipped: ${missing}`);
+  else browser = await launch();
+});
+after(() => browser?.close());
+
+test("the package holds what its exports name, the documents that its README links to, and the licences", () => {
+  const manifest = JSON.parse(readFileSync(here("../package.json"), "utf8"));
+  const targets = Object.values(manifest.exports).flatMap((entry) => (typeof entry === "string" ? entry : Object.values(entry)));
+  const named = [manifest.main, manifest.types, ...targets].map((path) => path.replace(/^\.\//, ""));
+  const links = [...readFileSync(here("../README.md"), "utf8").matchAll(/\]\((?!https?:)([^)#]+)/g)].map(([, path]) => path);
+  assert.ok(links.length > 0);
+  for (const path of [...named.filter((path) => !path.includes("*")), ...links, "LICENSE-APACHE", "LICENSE-MIT"]) {
+    assert.ok(listed.includes(path), `expected ${path} in the package, found ${listed.join(", ")}`);
+  }
+  for (const build of ["simd128", "relaxed", "threads"]) assert.ok(listed.includes(`wasm/${build}/t5_wasm_bg.wasm`), build);
+  for (const name of ["LICENSE-APACHE", "LICENSE-MIT"]) {
+    assert.equal(existsSync(here(`../${name}`)), false, `${name} is left behind`);
+  }
+  const strange = listed.filter((path) => !/^(dist|wasm|docs)\/|^(package\.json|README\.md|service-worker\.js|LICENSE-)/.test(path));
+  assert.deepEqual(strange, []);
+});
+
+/** The folder of a consumer, with the package and its tools installed. Undefined where they cannot be, with the reason. */
+function install(name, context) {
+  const folder = `${work}/${name}`;
+  cpSync(here(`./consumers/${name}`), folder, { recursive: true });
+  if (!existsSync(`${folder}/package.json`)) writeFileSync(`${folder}/package.json`, '{ "private": true }\n');
+  try {
+    run("npm", ["install", "--no-audit", "--no-fund", "--loglevel=error", tarball], folder);
+    return folder;
+  } catch (error) {
+    const reason = String(error.stderr).trim().split("\n").at(0);
+    console.error(`skipped: ${name} could not be installed: ${reason}`);
+    context.skip(`could not be installed: ${reason}`);
+    return undefined;
+  }
+}
+
+/** Copies of the package's folders, for those who do not follow workers. */
+function copyAssets(folder) {
+  for (const part of ["dist", "wasm"]) {
+    cpSync(`${folder}/node_modules/pocket-t5/${part}`, `${folder}/dist/pocket-t5/${part}`, { recursive: true });
+  }
+  cpSync(`${folder}/index.html`, `${folder}/dist/index.html`);
+}
+
+/** What to do in a page's folder, with its bundler's default settings, and where the page is then. */
+const PAGES = {
+  html: () => ".",
+  vite: (folder) => (run("npx", ["vite", "build", "--logLevel", "warn"], folder), "dist"),
+  webpack: (folder) => {
+    run("npx", ["webpack", "--mode", "production"], folder);
+    cpSync(`${folder}/index.html`, `${folder}/dist/index.html`);
+    return "dist";
+  },
+  rollup: (folder) => {
+    run("npx", ["rollup", "main.js", "--plugin", "node-resolve", "--format", "es", "--file", "dist/main.js"], folder);
+    copyAssets(folder);
+    return "dist";
+  },
+  esbuild: (folder) => {
+    run("npx", ["esbuild", "main.js", "--bundle", "--format=esm", "--outfile=dist/main.js"], folder);
+    copyAssets(folder);
+    return "dist";
+  },
+  parcel: (folder) => {
+    run("npx", ["parcel", "build", "index.html", "--no-cache", "--public-url", "./"], folder, { PARCEL_WORKERS: "0" });
+    return "dist";
+  },
+};
+
+for (const [name, build] of Object.entries(PAGES)) {
+  const skip = missing ?? !isWanted(name);
+  test(`${name}: a page with the README's lines gives the German sentence`, { skip }, async (context) => {
+    const folder = install(name, context);
+    if (!folder) return;
+    const base = `../target/web-test/consumers/${name}/${build(folder)}`;
+    for (const isolated of [false, true]) {
+      const server = await site({ base, isolated, routes: { "/model.gguf": file(pocket.path) } });
+      const page = await browser.newPage();
+      const faults = [];
+      page.on("pageerror", (error) => faults.push(String(error)));
+      page.on("console", (message) => message.type() === "error" && faults.push(message.text()));
+      await page.goto(`${server.url}/`);
+      await page.waitForFunction(() => globalThis.result, undefined, { timeout: 30_000 }).catch(() => {});
+      const result = await page.evaluate(() => globalThis.result);
+      assert.deepEqual(faults, []);
+      assert.equal(result?.text, SENTENCE);
+      const processors = await page.evaluate(() => navigator.hardwareConcurrency);
+      assert.equal(result.info.build, isolated && processors > 1 ? "threads" : "relaxed", result.info.buildReason);
+      // Nothing from elsewhere, and nothing that is not there.
+      const code = server.requests.filter((one) => one.path.endsWith(".wasm")).map((one) => one.path);
+      assert.equal(code.length, 1, code.join(", "));
+      await page.close();
+      server.close();
+    }
+  });
+}
+
+/** How other runtimes run a program with the model's path. */
+const PROGRAMS = {
+  "node-esm": (folder) => run(process.execPath, ["main.mjs", pocket.path], folder),
+  "node-cjs": (folder) => run(process.execPath, ["main.cjs", pocket.path], folder),
+  deno: (folder) => run("npx", ["deno", "run", "--allow-all", "main.mjs", pocket.path], folder),
+  bun: (folder) => run("npx", ["bun", "run", "main.mjs", pocket.path], folder),
+};
+
+for (const [name, start] of Object.entries(PROGRAMS)) {
+  test(`${name}: a program with the README's lines gives the German sentence`, { skip: !isWanted(name) }, (context) => {
+    if (name === "node-cjs" && !process.features.require_module) return context.skip("this Node does not require modules");
+    const folder = install(name, context);
+    if (!folder) return;
+    const { text, info } = JSON.parse(start(folder).trim().split("\n").at(-1));
+    assert.equal(text, SENTENCE);
+    assert.ok(info.threads >= 1);
+  });
+}
+
+test("types and exports are as tools expect them", { skip: !isWanted("lint") }, (context) => {
+  const folder = `${work}/lint`;
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(`${folder}/package.json`, '{ "private": true }\n');
+  try {
+    run("npm", ["install", "--no-audit", "--no-fund", "publint@0.3.25", "@arethetypeswrong/cli@0.18.5"], folder);
+  } catch (error) {
+    return context.skip(`could not be installed: ${String(error.stderr).trim().split("\n").at(0)}`);
+  }
+  run("npx", ["publint", "--strict", tarball], folder);
+  run("npx", ["attw", "--profile", "esm-only", "--exclude-entrypoints", "service-worker", "--", tarball], folder);
+  assert.ok(readdirSync(folder).length > 0);
+});
