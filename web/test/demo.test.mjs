@@ -8,7 +8,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { launch, missing } from "./chromium.mjs";
-import { folder, model } from "./models.mjs";
+import { described, folder, model } from "./models.mjs";
 import { file, site } from "./site.mjs";
 
 if (missing) console.error(`skipped: ${missing}`);
@@ -23,12 +23,16 @@ let browser;
 before(async () => {
   if (missing) return;
   mkdirSync(screenshots, { recursive: true });
-  const POCKET_T5_MODEL = existsSync(shipped) ? shipped : model("unigram");
-  const vite = here("../node_modules/vite/bin/vite.js");
-  const command = [vite, "build", "--config", "demo/vite.config.ts", "--logLevel", "warn"];
-  execFileSync(process.execPath, command, { cwd: here(".."), env: { ...process.env, POCKET_T5_MODEL }, stdio: "inherit" });
+  build(existsSync(shipped) ? shipped : model("unigram"));
   browser = await launch();
 });
+
+/** Builds the page with a default model, by itself into demo/dist. */
+function build(POCKET_T5_MODEL, ...options) {
+  const vite = here("../node_modules/vite/bin/vite.js");
+  const command = [vite, "build", "--config", "demo/vite.config.ts", "--logLevel", "warn", ...options];
+  execFileSync(process.execPath, command, { cwd: here(".."), env: { ...process.env, POCKET_T5_MODEL }, stdio: "inherit" });
+}
 after(() => browser?.close());
 
 /** The page in a fresh profile. */
@@ -52,6 +56,28 @@ async function visit({ routes = {}, isolated = false, wait = true } = {}) {
   };
 }
 
+/** No part of the page is wider than the screen: from small phones to desks. */
+async function fits(page, state) {
+  const { width, height } = page.viewportSize();
+  for (const width of [320, 390, 768, 1280]) {
+    await page.setViewportSize({ width, height: 844 });
+    const found = await page.evaluate(() => document.documentElement.scrollWidth);
+    assert.ok(found <= width, `${state}: ${found} pixels wide on a screen of ${width}`);
+  }
+  await page.setViewportSize({ width, height });
+}
+
+/** Every text of the page's service worker is kept, the module that runs among them. */
+const kept = (page) =>
+  page.waitForFunction(async () => {
+    if (!(await navigator.serviceWorker.ready).active) return false;
+    for (const name of await caches.keys()) {
+      const urls = (await (await caches.open(name)).keys()).map((request) => request.url);
+      if (name.startsWith("pocket-t5 page") && urls.some((url) => url.endsWith(".wasm"))) return true;
+    }
+    return false;
+  });
+
 /** Light and dark, wide and narrow; and no serious fault of accessibility in any of them. */
 async function look(page, state) {
   for (const colorScheme of ["light", "dark"]) {
@@ -59,9 +85,8 @@ async function look(page, state) {
       await page.emulateMedia({ colorScheme });
       await page.setViewportSize({ width, height: 900 });
       await page.screenshot({ path: `${screenshots}/${state}-${colorScheme}-${name}.png`, fullPage: true });
-      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-      assert.ok(overflow <= 0, `${state}, ${name}: ${overflow} pixels too wide`);
     }
+    await fits(page, state);
     await page.evaluate(axe);
     const { violations } = await page.evaluate(() => globalThis.axe.run());
     const found = violations.flatMap((one) => one.nodes.map((node) => `${one.id}: ${node.html}`));
@@ -123,7 +148,9 @@ inChromium("tasks are chosen by keyboard, examples run at a click, stop stops", 
 
 inChromium("the page works offline from its second visit on", async () => {
   const { server, context, page, close } = await visit();
-  await page.evaluate(() => navigator.serviceWorker.ready);
+  await kept(page);
+  // Of three builds the one that runs.
+  assert.equal(server.requests.filter((one) => one.path.endsWith(".wasm")).length, 1);
   const models = () => server.requests.filter((one) => one.path.endsWith(".gguf")).length;
   assert.equal(models(), 1);
   // Nobody answers any more.
@@ -145,7 +172,7 @@ inChromium("the page works offline from its second visit on", async () => {
 inChromium("the service worker isolates the page from its second visit on", async () => {
   const { page, close } = await visit();
   assert.equal(await page.evaluate(() => crossOriginIsolated), false);
-  await page.evaluate(() => navigator.serviceWorker.ready);
+  await kept(page);
   await page.reload();
   await page.locator("#run:enabled").waitFor();
   assert.equal(await page.evaluate(() => crossOriginIsolated), true);
@@ -158,6 +185,93 @@ inChromium("the service worker isolates the page from its second visit on", asyn
   await page.locator("#speed", { hasText: "tokens in" }).waitFor();
   assert.notEqual(await page.textContent("#output"), "");
   await look(page, "isolated");
+  await close();
+});
+
+inChromium("the longest texts of each task fit on every screen", async () => {
+  const { page, close } = await visit();
+  await page.fill("#limit", "64");
+  const tasks = await page.locator("#tasks input").count();
+  assert.ok(tasks >= 4);
+  for (let task = 0; task < tasks; task++) {
+    await page.locator(`#task-${task}`).focus();
+    await page.keyboard.press("Space");
+    const buttons = page.locator("#examples button");
+    const lengths = (await buttons.allTextContents()).map((text) => text.length);
+    await buttons.nth(lengths.indexOf(Math.max(...lengths))).click();
+    await page.locator("#output[aria-busy=false]").waitFor();
+    await page.locator("#attention:visible").waitFor();
+    await fits(page, `task ${task}`);
+  }
+  // A word that cannot be broken, and a long text.
+  await page.locator("#task-0").focus();
+  await page.keyboard.press("Space");
+  for (const text of ["Donaudampfschifffahrtsgesellschaft".repeat(5), "I have never seen such a beautiful house, ".repeat(6)]) {
+    await page.fill("#source", text);
+    await page.click("#run");
+    await page.locator("#output[aria-busy=true]").waitFor();
+    await page.locator("#output[aria-busy=false]").waitFor();
+    await fits(page, text);
+  }
+  await close();
+});
+
+inChromium("who made the model, and under which terms, is said with links", async () => {
+  const credits = {
+    "general.license": "cc-by-2.0",
+    "general.attribution": "Tatoeba (https://tatoeba.org, CC BY 2.0 FR), <b>CMUdict</b> and javascript:alert(1).",
+    "general.license.link": "https://creativecommons.org/licenses/by/2.0/",
+  };
+  const credited = described(readFileSync(shipped), credits);
+  const { page, server, close } = await visit({ routes: { "/credited.gguf": file(credited) } });
+  const before = await page.evaluate(() => document.querySelector("#credits").textContent);
+  assert.ok(before.length > 0);
+  await page.click("summary");
+  await page.fill("#url", `${server.url}/credited.gguf`);
+  await page.keyboard.press("Enter");
+  await page.locator("#credits", { hasText: "Tatoeba" }).waitFor();
+  const links = await page.locator("#credits a").evaluateAll((all) => all.map((link) => [link.href, link.textContent]));
+  assert.deepEqual(links, [
+    ["https://creativecommons.org/licenses/by/2.0/", "creativecommons.org/licenses/by/2.0"],
+    ["https://tatoeba.org/", "tatoeba.org"],
+  ]);
+  const text = await page.locator("#credits").innerText();
+  assert.match(text, /cc-by-2\.0/);
+  assert.match(text, /<b>CMUdict<\/b> and javascript:alert\(1\)/);
+  await look(page, "credits");
+  await close();
+});
+
+inChromium("a new deployment reaches visitors, also those without a network, and old models go", async () => {
+  const next = here("../../target/web-test/demo-next");
+  build(model("unigram", "q8_0"), "--outDir", next);
+  const script = (folder) => readFileSync(`${folder}/service-worker.js`, "utf8");
+  assert.notEqual(script(next), script(here("../demo/dist")));
+  const { server, page, close } = await visit();
+  await kept(page);
+  const state = () =>
+    page.evaluate(async () => {
+      const root = await navigator.storage.getDirectory();
+      const models = [];
+      for await (const name of (await root.getDirectoryHandle("pocket-t5")).keys()) models.push(name);
+      const names = (await caches.keys()).filter((name) => name.startsWith("pocket-t5 page"));
+      return { models: models.filter((name) => name.endsWith(".gguf")).length, names, script: document.querySelector("script").src };
+    });
+  const before = await state();
+  server.deploy("../target/web-test/demo-next");
+  await page.reload();
+  await page.locator("#run:enabled").waitFor();
+  const after = await state();
+  assert.notEqual(after.script, before.script);
+  assert.deepEqual([before.models, after.models], [1, 1]);
+  // The new service worker takes over by itself.
+  await page.waitForFunction(async (old) => !(await caches.keys()).includes(old), before.names[0]);
+  await kept(page);
+  assert.equal((await state()).names.length, 1);
+  server.close();
+  await page.reload();
+  await page.locator("#run:enabled").waitFor();
+  assert.equal((await state()).script, after.script);
   await close();
 });
 
@@ -204,7 +318,7 @@ inChromium("a slow download shows its progress and can be cancelled", async () =
   await page.click("summary");
   await page.fill("#url", `${server.url}/slow.gguf`);
   await page.keyboard.press("Enter");
-  await page.locator("#progress-text", { hasText: /^[34](\.\d)? MB of (10|10\.0) MB$/ }).waitFor();
+  await page.locator("#progress-text", { hasText: /^[34](\.\d)? MB of (10|10\.0) MB, [\d.]+ MB a second$/ }).waitFor();
   await look(page, "download");
   await page.click("#cancel");
   await page.locator("#download").waitFor({ state: "hidden" });

@@ -112,3 +112,21 @@ export const pocket = {
     });
   },
 };
+
+/** A GGUF file with more texts in its head. Their length is a multiple of any usual alignment: offsets stay right. */
+export function described(bytes, texts) {
+  const entries = Object.entries(texts).map(([key, value]) => {
+    const [name, text] = [Buffer.from(key), Buffer.from(value)];
+    const head = Buffer.alloc(8);
+    const middle = Buffer.alloc(12);
+    head.writeBigUInt64LE(BigInt(name.length));
+    middle.writeUInt32LE(8);
+    middle.writeBigUInt64LE(BigInt(text.length), 4);
+    return Buffer.concat([head, name, middle, text]);
+  });
+  const rest = (64 - ((Buffer.concat(entries).length + 30) % 64)) % 64;
+  if (!("x.padding" in texts)) return described(bytes, { ...texts, "x.padding": ".".repeat(rest + 1) });
+  const out = Buffer.concat([bytes.subarray(0, 24), ...entries, bytes.subarray(24)]);
+  out.writeBigUInt64LE(bytes.readBigUInt64LE(16) + BigInt(entries.length), 16);
+  return out;
+}

@@ -24,6 +24,7 @@ const TYPES = {
  */
 export async function site({ base = ".", isolated = false, routes = {}, folders = {} } = {}) {
   const requests = [];
+  let place = base;
   const server = createServer((request, response) => {
     const path = decodeURIComponent(new URL(request.url, "http://x").pathname);
     requests.push({ path, method: request.method, range: request.headers.range, headers: request.headers });
@@ -40,7 +41,7 @@ export async function site({ base = ".", isolated = false, routes = {}, folders 
     const other = Object.keys(folders).find((start) => path.startsWith(start));
     const file = other
       ? join(folders[other], normalize(path.slice(other.length)))
-      : join(root, base, normalize(path.endsWith("/") ? `${path}index.html` : path));
+      : join(root, place, normalize(path.endsWith("/") ? `${path}index.html` : path));
     if (!existsSync(file) || !statSync(file).isFile()) return response.writeHead(404).end();
     response.setHeader("content-type", TYPES[extname(file)] ?? "application/octet-stream");
     response.setHeader("content-length", statSync(file).size);
@@ -52,6 +53,8 @@ export async function site({ base = ".", isolated = false, routes = {}, folders 
   return {
     url: `http://127.0.0.1:${server.address().port}`,
     requests,
+    /** Serves another folder from now on, as after a deployment. */
+    deploy: (base) => void (place = base),
     asked: (path) => requests.filter((one) => one.path === path).length,
     close() {
       server.closeAllConnections();
