@@ -128,29 +128,37 @@ async function start(choice: Choice): Promise<Loaded> {
     module.initSync({ module: compiled });
     return { ...choice, module, address, workers: Promise.resolve(0), small: false };
   }
-  const { memory, pages } = sharedMemory();
-  module.initSync({ module: compiled, memory } as Parameters<Module["initSync"]>[0]);
-  const reason = pages < MOST_PAGES ? `${choice.reason}; the browser shares ${pages / 16} MiB at most` : choice.reason;
+  let memory: WebAssembly.Memory;
+  let most = 0;
+  try {
+    // Its own memory: all that 32 bits address.
+    ({ memory } = module.initSync({ module: compiled }));
+  } catch {
+    // Some systems (iOS) refuse to set 4 GB of addresses aside to share, but not less.
+    const { maximum, ...less } = lessMemory();
+    ({ memory } = module.initSync({ module: compiled, ...less } as Parameters<Module["initSync"]>[0]));
+    most = maximum;
+  }
+  const reason = most > 0 ? `${choice.reason}; the browser shares ${most / 16} MiB at most` : choice.reason;
   const workers = startThreads(choice.threads - 1, compiled, memory);
-  return { ...choice, reason, module, address, workers, small: pages < MOST_PAGES };
+  return { ...choice, reason, module, address, workers, small: most > 0 };
 }
 
-/** Pages of 64 KiB: all that 32 bits address. */
-const MOST_PAGES = 65536;
-/** Half a gibibyte: below it a build with a memory of its own has more. */
-const FEWEST_PAGES = 8192;
-/** More than the module asks for to begin with; it grows from there. */
-export const FIRST_PAGES = 64;
+/** What to ask for instead of 4 GB, in pages of 64 KiB. Below half a gibibyte a build with a memory of its own has more. */
+const MAXIMA = [32768, 16384, 8192];
+/** A little more than the module asks for to begin with; it grows from there. */
+const FIRST_PAGES = 32;
 
-/** A memory to share. Some systems (iOS) refuse to set 4 GB of addresses aside, but not less. */
-function sharedMemory(): { memory: WebAssembly.Memory; pages: number } {
-  for (let pages = MOST_PAGES; ; pages /= 2) {
+function lessMemory(): { memory: WebAssembly.Memory; maximum: number } {
+  let refused: unknown;
+  for (const maximum of MAXIMA) {
     try {
-      return { memory: new WebAssembly.Memory({ initial: FIRST_PAGES, maximum: pages, shared: true }), pages };
+      return { memory: new WebAssembly.Memory({ initial: FIRST_PAGES, maximum, shared: true }), maximum };
     } catch (error) {
-      if (pages <= FEWEST_PAGES) throw error;
+      refused = error;
     }
   }
+  throw refused;
 }
 
 async function compile(address: URL): Promise<WebAssembly.Module> {

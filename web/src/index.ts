@@ -38,7 +38,7 @@ export class Generation implements AsyncIterable<string> {
     const { signal, ...rest } = options;
     const abort = (): void => this.abort.abort(signal?.reason);
     if (signal?.aborted) abort();
-    signal?.addEventListener("abort", abort);
+    signal?.addEventListener?.("abort", abort);
     const piece = (piece: string): void => {
       this.pieces.push(piece);
       this.wake?.();
@@ -49,7 +49,7 @@ export class Generation implements AsyncIterable<string> {
       return client.request<Output[]>(call, { signal: this.abort.signal, piece });
     });
     const end = (): void => {
-      signal?.removeEventListener("abort", abort);
+      signal?.removeEventListener?.("abort", abort);
       this.ended = true;
       this.wake?.();
     };
