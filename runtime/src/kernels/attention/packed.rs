@@ -1,7 +1,8 @@
 //! Keys and values laid out for many queries, in floats or in integers.
 
-use super::floats::{self, FloatHead, FloatScratch};
-use super::integers::{self, IntegerHead, IntegerScratch, Sizes};
+use super::documents::HeadScratch;
+use super::floats::{self, FloatHead};
+use super::integers::{self, IntegerHead, Sizes};
 use super::{AlignmentOut, HeadKeyValues, HeadRows, Heads};
 use crate::error::Result;
 use crate::kernels::dot::Pairs;
@@ -100,12 +101,6 @@ pub(crate) struct HeadMemory {
     pub(crate) scratch: HeadScratch,
 }
 
-#[derive(Default)]
-pub(crate) struct HeadScratch {
-    floats: FloatScratch,
-    integers: IntegerScratch,
-}
-
 impl HeadMemory {
     /// Makes room for heads of this size; where there was less, what was there is lost.
     ///
@@ -140,10 +135,10 @@ impl PackedHead<'_> {
     ) {
         match self {
             PackedHead::Floats(head) => {
-                floats::attend_head(kernels, rows, head, bias, alignment, &mut scratch.floats);
+                floats::attend_head(kernels, rows, head, bias, alignment, scratch);
             }
             PackedHead::Integers(head) => {
-                integers::attend_head(kernels, rows, head, bias, alignment, &mut scratch.integers);
+                integers::attend_head(kernels, rows, head, bias, alignment, scratch);
             }
         }
     }
