@@ -4,6 +4,8 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avxvnni;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod i8mm;
 #[cfg(target_arch = "aarch64")]
@@ -24,7 +26,9 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2 and F16C.
     Avx2,
-    /// x86-64 with AVX-512 (F, BW, DQ, VL) and VNNI. AVX-512 without VNNI uses [`Isa::Avx2`].
+    /// The same with AVX-VNNI: the dot product instruction without AVX-512.
+    AvxVnni,
+    /// x86-64 with AVX-512 (F, BW, DQ, VL) and VNNI. AVX-512 without VNNI uses the ones before.
     Avx512,
     /// AArch64 with NEON, which all have.
     Neon,
@@ -41,14 +45,24 @@ pub enum Isa {
 
 impl Isa {
     /// All of them, the best last.
-    pub const ALL: [Isa; 8] =
-        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::Dotprod, Isa::I8mm, Isa::Simd128, Isa::Relaxed];
+    pub const ALL: [Isa; 9] = [
+        Isa::Scalar,
+        Isa::Avx2,
+        Isa::AvxVnni,
+        Isa::Avx512,
+        Isa::Neon,
+        Isa::Dotprod,
+        Isa::I8mm,
+        Isa::Simd128,
+        Isa::Relaxed,
+    ];
 
     /// The name used on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avxvnni",
             Isa::Avx512 => "avx512",
             Isa::Neon => "neon",
             Isa::Dotprod => "dotprod",
@@ -63,6 +77,8 @@ impl Isa {
             Isa::Scalar => true,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::detected(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => avxvnni::detected(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::detected(),
             #[cfg(target_arch = "aarch64")]
@@ -106,7 +122,7 @@ macro_rules! dispatch {
         $vis fn $name(kernels: $crate::kernels::isa::Kernels, $($arg: $type),*) $(-> $result)? {
             use $crate::kernels::isa::{Isa, scalar};
             #[cfg(target_arch = "x86_64")]
-            use $crate::kernels::isa::{avx2, avx512};
+            use $crate::kernels::isa::{avx2, avx512, avxvnni};
             #[cfg(target_arch = "aarch64")]
             use $crate::kernels::isa::{i8mm, neon};
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
@@ -119,6 +135,13 @@ macro_rules! dispatch {
             fn run_avx512($($arg: $type),*) $(-> $result)? {
                 // SAFETY: this function is only called where the features were detected.
                 $generic(unsafe { avx512::Avx512::assume() }, $($arg),*)
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avxvnni,avx2,f16c")]
+            fn run_avxvnni($($arg: $type),*) $(-> $result)? {
+                // SAFETY: this function is only called where the features were detected.
+                $generic(unsafe { avxvnni::AvxVnni::assume() }, $($arg),*)
             }
 
             #[cfg(target_arch = "x86_64")]
@@ -147,6 +170,9 @@ macro_rules! dispatch {
                 // SAFETY: a `Kernels` of this instruction set is only made after its features were detected.
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => unsafe { run_avx2($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                Isa::AvxVnni => unsafe { run_avxvnni($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx512 => unsafe { run_avx512($($arg),*) },
