@@ -41,7 +41,7 @@ pub(crate) trait Dot: Simd {
     fn dot_pairs(self, sums: Self::I, a: Self::P, b: Self::P) -> Self::I;
 
     fn weights(self, x: &WeightStep) -> Self::W;
-    /// Completes activations, rows of so many blocks, whose values are there.
+    /// Adds what this instruction set reads beside the values of activations, whose rows have `_blocks` blocks.
     #[inline(always)]
     fn prepare(self, _a: &mut Activations, _blocks: usize) {}
     /// Blocks of rows, `[tiles][blocks][rows of the tile]`.

@@ -28,16 +28,17 @@ use crate::tensor::{DType, Tensor};
 /// A weight matrix `[n, k]`, possibly several stacked by rows, made ready for `y = x W^T`.
 pub struct Matrix {
     storage: Storage,
-    /// A copy of weights of floats, where [`Matrix::argmax`] is to make one when it is first wanted.
+    /// The int8 copy of weights of floats that [`Matrix::argmax`] makes when it is first called; `None` inside where
+    /// there was no memory for it.
     int8_copy: Option<OnceLock<Option<Int8Copy>>>,
     n: usize,
     k: usize,
-    /// What the weights are packed for.
+    /// The instruction set that the weights are packed for.
     isa: Isa,
 }
 
-/// Weights from which on bounds pay: smaller ones stay in a core's own cache, which is fast enough. In WebAssembly they
-/// never do: taking nibbles apart costs more there than reading half as much saves.
+/// From this many weights on, bounds save time: fewer stay in a core's own cache, which is fast enough. In WebAssembly
+/// bounds never do: taking nibbles apart costs more there than reading half as much saves.
 const LARGE: usize = 4 << 20;
 
 fn is_large(n: usize, k: usize) -> bool {
@@ -433,7 +434,7 @@ impl Matrix {
     }
 }
 
-/// `x` laid out by tiles for products of plain weights. A single row is that already.
+/// `x` laid out by tiles for products of weights of floats. A single row is laid out so already.
 fn tiled<'a>(kernels: Kernels, x: &'a [f32], m: usize, buffer: &'a mut Vec<f32>) -> &'a [f32] {
     if m <= 1 {
         return x;

@@ -25,7 +25,7 @@ pub(crate) trait Simd: Copy {
     /// 16 × i32.
     type I: Copy;
 
-    /// Rows of x that meet a group of 16 columns of weights at once in f32 products: 1, 2, 3, 4, 6, 8 or 12.
+    /// Rows of x that meet a group of 16 weight rows at once in f32 arithmetic: 1, 2, 3, 4, 6, 8 or 12.
     const ROWS_F32: usize;
 
     /// A hint that the memory of `x` is read soon, though not at once: it is fetched as far as the second-level cache.

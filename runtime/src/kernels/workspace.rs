@@ -25,7 +25,7 @@ pub struct Workspace {
 pub(crate) struct Own {
     /// 16 rows of weights widened to f32, `[k, 16]`, or two such groups.
     pub(super) wide: Vec<[f32; LANES]>,
-    /// Keys and values of the head that attention is at.
+    /// The head that is being attended to.
     pub(crate) head: HeadMemory,
 }
 

@@ -10,8 +10,7 @@ use crate::kernels::simd::{F16, LANES};
 use crate::kernels::sizes::product;
 use crate::tensor::DType;
 
-/// One block of 32 values of 16 rows: step p holds values 4p.. in its low nibbles and 4p + 16.. in its high ones,
-/// or in runs of eight values 8p.., see [`set_octet`].
+/// One block of 32 values of 16 rows; see [`crate::kernels::layout`].
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
 pub(crate) struct NibbleBlock([WeightStep; NIBBLE_STEPS]);

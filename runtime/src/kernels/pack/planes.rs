@@ -22,8 +22,8 @@ use crate::kernels::simd::{F16, LANES, f16_to_f32};
 use crate::kernels::sizes::product;
 use crate::tensor::DType;
 
-/// Four bits of each weight of one block of 32 values of 16 rows: pair p holds values 8p.. in its low nibbles and
-/// 8p + 4.. in its high ones, or in runs of eight all of 8p.., see [`set_octet`].
+/// Four bits of each weight of one block of 32 values of 16 rows: see
+/// [`crate::kernels::layout`].
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
 pub(crate) struct Plane([WeightStep; NIBBLE_STEPS]);
@@ -31,7 +31,6 @@ pub(crate) struct Plane([WeightStep; NIBBLE_STEPS]);
 // SAFETY: 256 bytes, aligned to 64.
 unsafe impl Zeroable for Plane {}
 
-/// Of nibbles.
 impl Steps for Plane {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)] // an iterator leaves sums in memory
