@@ -45,7 +45,8 @@ fn assert_same(dtype: DType, ours: &[f32], candle: &[f32]) {
     assert!(differs.is_none() && ours.len() == candle.len(), "{dtype} differs at {differs:?}");
 }
 
-/// Two large blocks of values of some size that weights have; below a thousandth the scales of Q4_K are subnormal halves. Made from a seed, which is all that a failure prints.
+/// Two large blocks of values of some size that weights have; below a thousandth the scales of Q4_K are subnormal
+/// halves. Made from a seed, which is all that a failure prints.
 fn row(seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut uniform = move || {

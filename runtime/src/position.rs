@@ -52,9 +52,9 @@ impl Buckets {
             // open, whatever the last bit of the quotient is.
             (exact + (position * (side - exact) as f64 + 1e-9) as usize).min(side - 1)
         };
-        // Buckets never fall as distances grow, so each begins where halving an interval leads: walking over all distances
-        // would take minutes where a file names 2^30. The logarithms of neighbouring distances differ by far more than
-        // their rounding errors up to there.
+        // Buckets never fall as distances grow, so each begins where halving an interval leads: walking over all
+        // distances would take minutes where a file names 2^30. The logarithms of neighbouring distances differ by far
+        // more than their rounding errors up to there.
         let mut first = vec![0];
         while first.len() < side {
             let (mut below, mut begins) = (first[first.len() - 1], max_distance);

@@ -10,8 +10,8 @@ use crate::given;
 /// Bytes that cross at once: what lies in JavaScript's memory is copied here first.
 const PIECE: u32 = 64 << 10;
 
-/// A model file of known size. JavaScript brings it front to back; weights go where products read them, so that the file
-/// is never whole in memory.
+/// A model file of known size. JavaScript brings it front to back; weights go where products read them, so that the
+/// file is never whole in memory.
 #[wasm_bindgen]
 pub struct Download {
     incoming: Incoming,
@@ -23,8 +23,8 @@ pub struct Download {
 
 #[wasm_bindgen]
 impl Download {
-    /// Expects `size` bytes; throws `out-of-memory` where there is not so much memory. `name` is for messages, `isa` the
-    /// instruction set to use where it is not to be the best one.
+    /// Expects `size` bytes; throws `out-of-memory` where there is not so much memory. `name` is for messages, `isa`
+    /// the instruction set to use where it is not to be the best one.
     #[wasm_bindgen(constructor)]
     pub fn new(
         #[wasm_bindgen(unchecked_param_type = "string")] name: JsValue,

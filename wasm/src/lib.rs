@@ -1,8 +1,8 @@
 //! Pocket T5 for browsers and Node: the runtime behind calls that JavaScript can make. No model code lives here.
 //!
-//! A model file goes into a [`Download`] in pieces as they arrive, [`Engine::open`] takes it over, and a generation gives
-//! one piece of text per call, so that whoever drives it can stop between two tokens. Requests and results are JSON
-//! with the names of the JavaScript package; wrong ones, like wrong files, throw an `Error` with a `code`.
+//! A model file goes into a [`Download`] in pieces as they arrive, [`Engine::open`] takes it over, and a generation
+//! gives one piece of text per call, so that whoever drives it can stop between two tokens. Requests and results are
+//! JSON with the names of the JavaScript package; wrong ones, like wrong files, throw an `Error` with a `code`.
 
 mod buffer;
 mod download;

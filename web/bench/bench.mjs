@@ -1,17 +1,19 @@
 #!/usr/bin/env node
 // Speed in headless Chromium: node web/bench/bench.mjs [SCRATCH] [ROUNDS]
 //
-// t5-small's shape, 128 source tokens, 64 new tokens, batch 1, greedy search without log-probabilities, key-value caches
-// on, all engines in one run and in turns: each build of this package with the vectors it chooses, the native program
-// with AVX2 on one thread, and onnxruntime-web (int8, one thread), the engine under transformers.js. For the last one
-// SCRATCH is a folder that tests/peers/peers.py has filled: the model as GGUF and as ONNX graphs, so that all have the
-// same weights; onnxruntime-web is installed into it. Without SCRATCH there are random weights and no other engine.
+// t5-small's shape, 128 source tokens, 64 new tokens, batch 1, greedy search without log-probabilities, key-value
+// caches on, all engines in one run and in turns: each build of this package with the vectors it chooses, the native
+// program with AVX2 on one thread, and onnxruntime-web (int8, one thread), the engine under transformers.js. For the
+// last one SCRATCH is a folder that tests/peers/peers.py has filled: the model as GGUF and as ONNX graphs, so that all
+// have the same weights; onnxruntime-web is installed into it. Without SCRATCH there are random weights and no other
+// engine.
 //
 //   ms per token   (time of 64 tokens - time of 1) / 63; onnxruntime-web: time of 64 steps / 64
 //   encoder        the time of 1 token less that; it holds cross-attention's keys and values, as onnxruntime-web's does
 //   load           from the browser's storage to a model that can answer
 //
-// Medians of ROUNDS (5) rounds after one that is not counted; least to most. Run it on a machine that does nothing else.
+// Medians of ROUNDS (5) rounds after one that is not counted; least to most. Run it on a machine that does nothing
+// else.
 
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
@@ -52,7 +54,10 @@ if (folder) {
   if (!existsSync(`${modules}/node_modules/onnxruntime-web`)) {
     mkdirSync(modules, { recursive: true });
     writeFileSync(`${modules}/package.json`, "{}");
-    execFileSync("npm", ["install", "--silent", `onnxruntime-web@${ONNXRUNTIME_WEB}`], { cwd: modules, stdio: "inherit" });
+    execFileSync("npm", ["install", "--silent", `onnxruntime-web@${ONNXRUNTIME_WEB}`], {
+      cwd: modules,
+      stdio: "inherit",
+    });
   }
   folders["/onnxruntime-web/"] = `${modules}/node_modules/onnxruntime-web/dist`;
   folders["/onnx/"] = `${folder}/onnxruntime-int8`;
@@ -82,8 +87,8 @@ async function pocket(build, threads) {
         const begin = performance.now();
         t5 = await load();
         const loadMs = performance.now() - begin;
-        // A module that was just loaded runs on code that was compiled in haste; hot functions are compiled anew beside it,
-        // which takes its time where processors are busy. onnxruntime-web keeps its module from round to round.
+        // A module that was just loaded runs on code that was compiled in haste; hot functions are compiled anew beside
+        // it, which takes its time where processors are busy. onnxruntime-web keeps its module from round to round.
         const { ids } = await time(count);
         for (let i = 0; i < WARM_UP; i++) await time(1);
         const one = await time(1);
@@ -125,7 +130,8 @@ for (const engine of engines) engine.rounds = [];
 for (let i = 0; i <= Number(rounds); i++) {
   for (const engine of engines) {
     const found = await engine.round();
-    if (found.ids && found.ids.length !== NEW) throw new Error(`${engine.name}: ${found.ids.length} tokens, not ${NEW}`);
+    if (found.ids && found.ids.length !== NEW)
+      throw new Error(`${engine.name}: ${found.ids.length} tokens, not ${NEW}`);
     if (i > 0) engine.rounds.push(found);
   }
 }
@@ -135,7 +141,9 @@ server.close();
 const { token: tokenGoal, encoder: encoderGoal, loadMs: loadGoal, ofNative: nativeGoal } = GOALS;
 const date = new Date().toISOString().slice(0, 10);
 console.log(`${date}, ${cpus()[0].model}, ${cpus().length} processors, Chromium ${browser.version()}`);
-console.log(`${path.split("/").pop()}, ${(statSync(path).size / 1e6).toFixed(1)} MB; median of ${rounds} (least to most)\n`);
+console.log(
+  `${path.split("/").pop()}, ${(statSync(path).size / 1e6).toFixed(1)} MB; median of ${rounds} (least to most)\n`,
+);
 console.log("| engine | ms per token | times as fast | encoder, ms | times as fast | load, ms | module, gzipped |");
 console.log("|---|---|---|---|---|---|---|");
 const peer = folder && engines[0];
@@ -151,8 +159,13 @@ const by = (start) => engines.find((engine) => engine.name.startsWith(start));
 const relaxed = by("relaxed");
 console.log("");
 if (peer) {
-  console.log(`decoding ${(median(peer, "token") / median(relaxed, "token")).toFixed(2)} × onnxruntime-web, wanted ${tokenGoal} ×`);
-  console.log(`encoding ${(median(peer, "encoder") / median(relaxed, "encoder")).toFixed(2)} ×, wanted ${encoderGoal} ×`);
+  console.log(
+    `decoding ${(median(peer, "token") / median(relaxed, "token")).toFixed(2)} × onnxruntime-web, ` +
+      `wanted ${tokenGoal} ×`,
+  );
+  console.log(
+    `encoding ${(median(peer, "encoder") / median(relaxed, "encoder")).toFixed(2)} ×, wanted ${encoderGoal} ×`,
+  );
 }
 console.log(`load from storage ${median(relaxed, "loadMs").toFixed(0)} ms, wanted at most ${loadGoal} ms`);
 const share = median(by("native"), "token") / median(relaxed, "token");

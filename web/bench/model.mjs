@@ -58,7 +58,17 @@ export async function t5Small() {
   mkdirSync(source, { recursive: true });
   writeFileSync(`${source}/config.json`, JSON.stringify(CONFIG));
   await writeWeights(`${source}/model.safetensors`);
-  const quantize = ["run", "--quiet", "--release", "--locked", "--package", "t5-quantize", "--", source, `${out}.new.gguf`];
+  const quantize = [
+    "run",
+    "--quiet",
+    "--release",
+    "--locked",
+    "--package",
+    "t5-quantize",
+    "--",
+    source,
+    `${out}.new.gguf`,
+  ];
   execFileSync("cargo", quantize, { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
   renameSync(`${out}.new.gguf`, out);
   rmSync(source, { recursive: true });

@@ -36,7 +36,10 @@ export interface Choice {
 /** The build to run: the one that is wanted, or the best one. */
 export function choose(wanted?: Build, threads?: number): Choice {
   if (wanted !== undefined && wanted !== "threads" && wanted !== "relaxed" && wanted !== "simd128") {
-    throw new T5Error("bad-option", `build: expected "threads", "relaxed" or "simd128", found ${JSON.stringify(wanted)}`);
+    throw new T5Error(
+      "bad-option",
+      `build: expected "threads", "relaxed" or "simd128", found ${JSON.stringify(wanted)}`,
+    );
   }
   if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= MOST_THREADS)) {
     throw new T5Error("bad-option", `threads: expected 1 to ${MOST_THREADS}, found ${JSON.stringify(threads)}`);
@@ -144,7 +147,9 @@ async function start(choice: Choice): Promise<Loaded> {
   return { ...choice, reason, module, address, workers, small: most > 0 };
 }
 
-/** What to ask for instead of 4 GB, in pages of 64 KiB. Below half a gibibyte a build with a memory of its own has more. */
+/**
+ * What to ask for instead of 4 GB, in pages of 64 KiB. Below half a gibibyte a build with a memory of its own has more.
+ */
 const MAXIMA = [32768, 16384, 8192];
 /** A little more than the module asks for to begin with; it grows from there. */
 const FIRST_PAGES = 32;

@@ -10,7 +10,8 @@ export function wrong(name: string, expected: string, found: unknown): T5Error {
 function shown(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value);
   if (Array.isArray(value)) return value.length === 0 ? "an empty list" : `a list with ${shown(value[0])}`;
-  if (typeof value === "object" && value !== null) return `an object (${value.constructor?.name ?? "without a prototype"})`;
+  if (typeof value === "object" && value !== null)
+    return `an object (${value.constructor?.name ?? "without a prototype"})`;
   return typeof value === "function" ? "a function" : String(value);
 }
 
@@ -29,7 +30,8 @@ export function texts(name: string, values: readonly unknown[]): string[] {
 }
 
 export function ids(name: string, value: unknown): number[] {
-  const list = Array.isArray(value) || value instanceof Uint32Array ? Array.from(value as ArrayLike<unknown>) : undefined;
+  const list =
+    Array.isArray(value) || value instanceof Uint32Array ? Array.from(value as ArrayLike<unknown>) : undefined;
   if (!list) throw wrong(name, "a list of ids", value);
   list.forEach((id, i) => {
     if (!(Number.isInteger(id) && (id as number) >= 0 && (id as number) < 2 ** 32)) {

@@ -20,8 +20,19 @@ export { cache, type StoredModel } from "./store.js";
 export { registerServiceWorker, type ServiceWorkerOptions } from "./register.js";
 export { T5Error, type ErrorCode } from "./errors.js";
 export type {
-  Alignment, Build, FileType, GenerateOptions, Info, Isa, LoadOptions, Output, Progress, QuantizeOptions, RequestOptions,
-  Score, Source,
+  Alignment,
+  Build,
+  FileType,
+  GenerateOptions,
+  Info,
+  Isa,
+  LoadOptions,
+  Output,
+  Progress,
+  QuantizeOptions,
+  RequestOptions,
+  Score,
+  Source,
 } from "./types.js";
 
 /** A text on its way: iterate over it for the pieces, or await the results. */
@@ -145,7 +156,7 @@ export class T5 {
 
   /** Generates text for a text, or for ids that end with `</s>`. The request is in the queue at once. */
   generate(source: string | readonly number[] | Uint32Array, options?: GenerateOptions): Generation;
-  /** Generates text for each text of a list, several at once: faster than one after the other, with the same results. */
+  /** Generates text for each text of a list, several at once: faster than one by one, with the same results. */
   generate(sources: readonly string[], options?: GenerateOptions): Batch;
   generate(
     source: string | readonly number[] | Uint32Array | readonly string[],

@@ -1,8 +1,8 @@
 import { T5Error } from "./errors.js";
 
 /**
- * Whether this is Node, Deno or Bun, not a browser. A `window` says nothing: jsdom makes one in Node. Electron's pages have
- * Node's versions, but a browser's workers.
+ * Whether this is Node, Deno or Bun, not a browser. A `window` says nothing: jsdom makes one in Node. Electron's pages
+ * have Node's versions, but a browser's workers.
  */
 export const inNode: boolean =
   typeof process === "object" &&

@@ -9,8 +9,8 @@ export interface ServiceWorkerOptions {
   /** The address of a JSON list of the page's files, to be kept for the time without a network. */
   files?: string;
   /**
-   * What stands for this state of the files, such as a hash of them: with another one they are kept anew, and those of before
-   * are dropped. A build may write it into the service worker instead.
+   * What stands for this state of the files, such as a hash of them: with another one they are kept anew, and those of
+   * before are dropped. A build may write it into the service worker instead.
    */
   version?: string;
   /** Addresses that are kept besides, once the page has used them: the module that runs, `info().moduleUrl`. */

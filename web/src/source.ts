@@ -93,7 +93,13 @@ async function openPath(path: string): Promise<OpenFile> {
   } catch (error) {
     throw error instanceof T5Error ? error : new T5Error("not-found", (error as Error).message);
   }
-  return { name: path, size, version: null, resumed: 0, chunks: () => fs.createReadStream(file, { highWaterMark: 1 << 20 }) };
+  return {
+    name: path,
+    size,
+    version: null,
+    resumed: 0,
+    chunks: () => fs.createReadStream(file, { highWaterMark: 1 << 20 }),
+  };
 }
 
 async function openUrl(url: string, options: SourceOptions): Promise<OpenFile> {
@@ -166,8 +172,8 @@ function isStrong(version: string | null): version is string {
 }
 
 /**
- * What is missing behind the first `start` bytes of a file, or the whole file (an answer that starts at 0) where a server
- * sends that; undefined where what comes does not go with what is here.
+ * What is missing behind the first `start` bytes of a file, or the whole file (an answer that starts at 0) where a
+ * server sends that; undefined where what comes does not go with what is here.
  *
  * Without `If-Range`: other origins would have to allow it, and many do not. The answer's version is compared instead.
  */
@@ -188,7 +194,13 @@ async function rest(
   // Other origins may hide it. Then nothing says which part this is.
   const range = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(headers.get("content-range") ?? "");
   const [from, to, all] = (range?.slice(1) ?? []).map(Number);
-  if (from === start && to === size - 1 && all === size && isStrong(version) && version === versionOf(answer.response)) {
+  if (
+    from === start &&
+    to === size - 1 &&
+    all === size &&
+    isStrong(version) &&
+    version === versionOf(answer.response)
+  ) {
     return answer;
   }
   answer.end();

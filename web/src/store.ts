@@ -89,7 +89,8 @@ async function cacheStore(): Promise<CacheStore | undefined> {
 /** The store that a worker uses; none in Node, on pages without a secure context, and where the user forbids it. */
 export async function store(): Promise<Store | undefined> {
   if (inNode) return undefined;
-  const writable = typeof FileSystemFileHandle === "function" && "createSyncAccessHandle" in FileSystemFileHandle.prototype;
+  const writable =
+    typeof FileSystemFileHandle === "function" && "createSyncAccessHandle" in FileSystemFileHandle.prototype;
   return (writable ? await fileStore() : undefined) ?? (await cacheStore());
 }
 

@@ -7,8 +7,8 @@ export type Source = string | URL | Blob | ArrayBuffer | Uint8Array | Response |
 /** How far loading is. */
 export interface Progress {
   /**
-   * `download`: bytes come from the network. `read`: from the device, as for a model that is kept there. `quantize`: a folder
-   * becomes one file. `prepare`: all bytes are there, and the model is made ready.
+   * `download`: bytes come from the network. `read`: from the device, as for a model that is kept there. `quantize`: a
+   * folder becomes one file. `prepare`: all bytes are there, and the model is made ready.
    */
   phase: "download" | "read" | "quantize" | "prepare";
   /** Bytes that have arrived, of all files. */
@@ -49,8 +49,8 @@ export interface LoadOptions {
   /** How long a server may send nothing before the transfer is taken up again, in milliseconds; 30,000 if not given. */
   stallMs?: number;
   /**
-   * The address of a folder with copies of this package's folders `dist` and `wasm`, for bundlers that do not follow workers
-   * and modules by themselves (esbuild, Rollup).
+   * The address of a folder with copies of this package's folders `dist` and `wasm`, for bundlers that do not follow
+   * workers and modules by themselves (esbuild, Rollup).
    */
   assets?: string | URL;
 }
@@ -108,14 +108,14 @@ export interface GenerateOptions {
   /** The text ends before the first of these. */
   stop?: string[];
   /**
-   * Whether `Output.logprobs` and `Output.score` are wanted; yes if not given. Without them greedy search does not sum over
-   * the vocabulary; the text is the same. Beams and sampling always have them.
+   * Whether `Output.logprobs` and `Output.score` are wanted; yes if not given. Without them greedy search does not sum
+   * over the vocabulary; the text is the same. Beams and sampling always have them.
    */
   logprobs?: boolean;
   /**
-   * Whether greedy search tries tokens that follow the last ones in the source, several at once; the results are the same.
-   * `on` helps where output repeats input, as in corrections; `auto`, if not given, does so where it loses nothing, which
-   * is never in a browser today; `off` never does.
+   * Whether greedy search tries tokens that follow the last ones in the source, several at once; the results are the
+   * same. `on` helps where output repeats input, as in corrections; `auto`, if not given, does so where it loses
+   * nothing, which is never in a browser today; `off` never does.
    */
   lookup?: "auto" | "on" | "off";
   /** Ends the request between two tokens. */

@@ -89,7 +89,13 @@ const run = (page, options, source = "a text") =>
       const [best] = await t5.generate(source, { maxNewTokens: 20, minNewTokens: 20 }).outputs;
       const info = await t5.info();
       t5.dispose();
-      return { ids: best.ids, logprobs: best.logprobs, build: info.build, threads: info.threads, why: info.buildReason };
+      return {
+        ids: best.ids,
+        logprobs: best.logprobs,
+        build: info.build,
+        threads: info.threads,
+        why: info.buildReason,
+      };
     },
     [options, source],
   );
@@ -258,7 +264,13 @@ inChromium("every build answers the built-in model's goldens as the native progr
         const inputs = await Promise.all(texts.map((text) => t5.tokenize(text)));
         const all = await Promise.all(texts.map((text) => t5.generate(text).outputs));
         t5.dispose();
-        return all.map(([{ text: answer, ids, logprobs }], i) => ({ text: texts[i], inputs: inputs[i], answer, ids, logprobs }));
+        return all.map(([{ text: answer, ids, logprobs }], i) => ({
+          text: texts[i],
+          inputs: inputs[i],
+          answer,
+          ids,
+          logprobs,
+        }));
       },
       [cases.map((one) => one.text), build, isa],
     );
@@ -321,7 +333,10 @@ for (const [name, routes] of Object.entries(STORES)) {
     assert.equal(server.asked("/model.gguf"), 1);
     const size = readFileSync(path).length;
     const kept = await page.evaluate(async () => [await pocket.cache.list(), await pocket.cache.size()]);
-    assert.deepEqual(kept, [[{ source: `${server.url}/model.gguf`, name: "model.gguf", bytes: size, complete: true }], size]);
+    assert.deepEqual(kept, [
+      [{ source: `${server.url}/model.gguf`, name: "model.gguf", bytes: size, complete: true }],
+      size,
+    ]);
     assert.equal(await page.evaluate(() => pocket.cache.delete("/model.gguf")), true);
     assert.equal(await page.evaluate(() => pocket.cache.delete("/model.gguf")), false);
     assert.deepEqual(await page.evaluate(() => pocket.cache.list()), []);
@@ -348,7 +363,11 @@ for (const [name, routes] of Object.entries(STORES)) {
     const sha256 = createHash("sha256").update(bytes).digest("hex");
     const damaged = Buffer.from(bytes);
     damaged[damaged.length - 100] ^= 1;
-    const { tab, close } = await open({ ...routes, "/damaged.gguf": file(damaged), "/page.gguf": file(Buffer.from("<html>")) });
+    const { tab, close } = await open({
+      ...routes,
+      "/damaged.gguf": file(damaged),
+      "/page.gguf": file(Buffer.from("<html>")),
+    });
     const page = await tab();
     const damage = await page.evaluate((sha256) => failure(pocket.T5.load("/damaged.gguf", { sha256 })), sha256);
     assert.equal(damage.code, "checksum");

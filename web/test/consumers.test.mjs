@@ -1,5 +1,5 @@
-// The package as it is published, in the hands of those who install it: bundlers with their default settings, plain pages,
-// and other runtimes than browsers. Each gives the sentence that the README's lines promise.
+// The package as it is published, in the hands of those who install it: bundlers with their default settings, plain
+// pages, and other runtimes than browsers. Each gives the sentence that the README's lines promise.
 //
 // `npm test` tries some; `npm run test:consumers` (POCKET_T5_CONSUMERS=all, or names) all of them: they download their
 // tools. Versions are pinned in each folder's package.json.
@@ -18,7 +18,12 @@ const work = here("../../target/web-test/consumers");
 const SENTENCE = "Wo ist der Bahnhof?";
 
 const run = (command, args, cwd, env = {}) =>
-  execFileSync(command, args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
+  execFileSync(command, args, {
+    cwd,
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, ...env },
+  });
 
 const wanted = process.env.POCKET_T5_CONSUMERS ?? "html,vite,node-esm,node-cjs";
 const isWanted = (name) => wanted === "all" || wanted.split(",").includes(name);
@@ -40,22 +45,29 @@ after(() => browser?.close());
 
 test("the package holds what its exports name, the documents that its README links to, and the licences", () => {
   const manifest = JSON.parse(readFileSync(here("../package.json"), "utf8"));
-  const targets = Object.values(manifest.exports).flatMap((entry) => (typeof entry === "string" ? entry : Object.values(entry)));
+  const targets = Object.values(manifest.exports).flatMap((entry) =>
+    typeof entry === "string" ? entry : Object.values(entry),
+  );
   const named = [manifest.main, manifest.types, ...targets].map((path) => path.replace(/^\.\//, ""));
-  const links = [...readFileSync(here("../README.md"), "utf8").matchAll(/\]\((?!https?:)([^)#]+)/g)].map(([, path]) => path);
+  const links = [...readFileSync(here("../README.md"), "utf8").matchAll(/\]\((?!https?:)([^)#]+)/g)].map(
+    ([, path]) => path,
+  );
   assert.ok(links.length > 0);
   for (const path of [...named.filter((path) => !path.includes("*")), ...links, "LICENSE-APACHE", "LICENSE-MIT"]) {
     assert.ok(listed.includes(path), `expected ${path} in the package, found ${listed.join(", ")}`);
   }
-  for (const build of ["simd128", "relaxed", "threads"]) assert.ok(listed.includes(`wasm/${build}/t5_wasm_bg.wasm`), build);
+  for (const build of ["simd128", "relaxed", "threads"])
+    assert.ok(listed.includes(`wasm/${build}/t5_wasm_bg.wasm`), build);
   for (const name of ["LICENSE-APACHE", "LICENSE-MIT"]) {
     assert.equal(existsSync(here(`../${name}`)), false, `${name} is left behind`);
   }
-  const strange = listed.filter((path) => !/^(dist|wasm|docs)\/|^(package\.json|README\.md|service-worker\.js|LICENSE-)/.test(path));
+  const strange = listed.filter(
+    (path) => !/^(dist|wasm|docs)\/|^(package\.json|README\.md|service-worker\.js|LICENSE-)/.test(path),
+  );
   assert.deepEqual(strange, []);
 });
 
-/** The folder of a consumer, with the package and its tools installed. Undefined where they cannot be, with the reason. */
+/** The folder of a consumer with the package and its tools installed. Undefined, with the reason, if they cannot be. */
 function install(name, context) {
   const folder = `${work}/${name}`;
   cpSync(here(`./consumers/${name}`), folder, { recursive: true });
@@ -142,7 +154,8 @@ const PROGRAMS = {
 
 for (const [name, start] of Object.entries(PROGRAMS)) {
   test(`${name}: a program with the README's lines gives the German sentence`, { skip: !isWanted(name) }, (context) => {
-    if (name === "node-cjs" && !process.features.require_module) return context.skip("this Node does not require modules");
+    if (name === "node-cjs" && !process.features.require_module)
+      return context.skip("this Node does not require modules");
     const folder = install(name, context);
     if (!folder) return;
     const { text, info } = JSON.parse(start(folder).trim().split("\n").at(-1));

@@ -31,7 +31,11 @@ before(async () => {
 function build(POCKET_T5_MODEL, ...options) {
   const vite = here("../node_modules/vite/bin/vite.js");
   const command = [vite, "build", "--config", "demo/vite.config.ts", "--logLevel", "warn", ...options];
-  execFileSync(process.execPath, command, { cwd: here(".."), env: { ...process.env, POCKET_T5_MODEL }, stdio: "inherit" });
+  execFileSync(process.execPath, command, {
+    cwd: here(".."),
+    env: { ...process.env, POCKET_T5_MODEL },
+    stdio: "inherit",
+  });
 }
 after(() => browser?.close());
 
@@ -206,7 +210,10 @@ inChromium("the longest texts of each task fit on every screen", async () => {
   // A word that cannot be broken, and a long text.
   await page.locator("#task-0").focus();
   await page.keyboard.press("Space");
-  for (const text of ["Donaudampfschifffahrtsgesellschaft".repeat(5), "I have never seen such a beautiful house, ".repeat(6)]) {
+  for (const text of [
+    "Donaudampfschifffahrtsgesellschaft".repeat(5),
+    "I have never seen such a beautiful house, ".repeat(6),
+  ]) {
     await page.fill("#source", text);
     await page.click("#run");
     await page.locator("#output[aria-busy=true]").waitFor();
@@ -255,7 +262,11 @@ inChromium("a new deployment reaches visitors, also those without a network, and
       const models = [];
       for await (const name of (await root.getDirectoryHandle("pocket-t5")).keys()) models.push(name);
       const names = (await caches.keys()).filter((name) => name.startsWith("pocket-t5 page"));
-      return { models: models.filter((name) => name.endsWith(".gguf")).length, names, script: document.querySelector("script").src };
+      return {
+        models: models.filter((name) => name.endsWith(".gguf")).length,
+        names,
+        script: document.querySelector("script").src,
+      };
     });
   const before = await state();
   server.deploy("../target/web-test/demo-next");

@@ -70,7 +70,8 @@ async function visit(route, { same = false, routes = {} } = {}) {
       const meta = { source: url, name: "model.gguf", size, version, sha256: sum, complete };
       const base64 = content.subarray(0, count).toString("base64");
       await page.evaluate(
-        async ([meta, base64]) => leave(meta, await (await fetch(`data:application/octet-stream;base64,${base64}`)).blob()),
+        async ([meta, base64]) =>
+          leave(meta, await (await fetch(`data:application/octet-stream;base64,${base64}`)).blob()),
         [meta, base64],
       );
     },
@@ -131,7 +132,10 @@ const RESUMING = {
   "hides its version": [{ expose: ["content-range"] }, [`GET bytes=${half}-`, "GET all"]],
   "knows no ranges": [{ ranges: false, expose: EXPOSED }, [`GET bytes=${half}-`]],
   "sends another part": [
-    { expose: EXPOSED, change: (head, status) => status === 206 && { ...head, "content-range": `bytes 0-${half}/${size}` } },
+    {
+      expose: EXPOSED,
+      change: (head, status) => status === 206 && { ...head, "content-range": `bytes 0-${half}/${size}` },
+    },
     [`GET bytes=${half}-`, "GET all"],
   ],
   "has another version": [{ expose: EXPOSED, etag: '"2"' }, [`GET bytes=${half}-`, "GET all"]],
@@ -194,7 +198,13 @@ inChromium("without the network what has arrived is kept", async () => {
 
 inChromium("a transfer that breaks off goes on, on every kind of server", async () => {
   const broken = { stopAfter: (count) => (count === 1 ? half : Infinity) };
-  for (const options of [{ expose: EXPOSED }, {}, { ranges: false }, { ranges: false, expose: EXPOSED }, { etag: null }]) {
+  for (const options of [
+    { expose: EXPOSED },
+    {},
+    { ranges: false },
+    { ranges: false, expose: EXPOSED },
+    { etag: null },
+  ]) {
     const { load, close } = await visit(file(bytes, { cors: true, ...broken, ...options }));
     runs(await load());
     await close();
@@ -203,7 +213,9 @@ inChromium("a transfer that breaks off goes on, on every kind of server", async 
 
 inChromium("a file that changes between two parts of its transfer is fetched anew", async () => {
   const change = (head, _status, count) => ({ ...head, etag: count === 1 ? '"1"' : '"2"' });
-  const { load, close } = await visit(file(bytes, { change, stopAfter: (count) => (count === 1 ? half : Infinity) }), { same: true });
+  const { load, close } = await visit(file(bytes, { change, stopAfter: (count) => (count === 1 ? half : Infinity) }), {
+    same: true,
+  });
   runs(await load());
   await close();
 });
@@ -227,7 +239,10 @@ inChromium("a server that falls silent is asked again", async () => {
 
 inChromium("a busy server is asked again, as late as it wants", async () => {
   const whole = file(bytes, { cors: true });
-  for (const [status, head, waits] of [[503, { "retry-after": "1", "access-control-expose-headers": "retry-after" }, 900], [429, {}, 0]]) {
+  for (const [status, head, waits] of [
+    [503, { "retry-after": "1", "access-control-expose-headers": "retry-after" }, 900],
+    [429, {}, 0],
+  ]) {
     const times = [];
     const busy = (request, response, count) => {
       times.push(Date.now());
@@ -260,7 +275,9 @@ inChromium("a compressed answer is the file, also where another origin hides tha
 
 inChromium("redirects to other hosts are followed, also for the rest", async () => {
   const store = await site({
-    routes: { "/a1b2c3": file(bytes, { cors: true, expose: EXPOSED, stopAfter: (count) => (count === 1 ? half : Infinity) }) },
+    routes: {
+      "/a1b2c3": file(bytes, { cors: true, expose: EXPOSED, stopAfter: (count) => (count === 1 ? half : Infinity) }),
+    },
   });
   const away = (_request, response) =>
     response.writeHead(302, { location: `${store.url}/a1b2c3`, "access-control-allow-origin": "*" }).end();
@@ -277,7 +294,10 @@ inChromium("redirects to other hosts are followed, also for the rest", async () 
 inChromium("progress says what happens, from the first answer on", async () => {
   const slow = (_request, response) => {
     response.writeHead(200, { "content-length": size, etag: '"1"' });
-    const send = (at) => (at >= size ? response.end() : response.write(bytes.subarray(at, at + (size >> 3)), () => setTimeout(send, 150, at + (size >> 3))));
+    const send = (at) =>
+      at >= size
+        ? response.end()
+        : response.write(bytes.subarray(at, at + (size >> 3)), () => setTimeout(send, 150, at + (size >> 3)));
     send(0);
   };
   const { load, close } = await visit(slow, { same: true });

@@ -37,7 +37,10 @@ const built = new Set();
 export function binary(name, crate) {
   const path = `${root}/target/debug/${name}`;
   if (!built.has(name)) {
-    execFileSync("cargo", ["build", "--quiet", "--locked", "--package", crate, "--bin", name], { cwd: root, stdio: "inherit" });
+    execFileSync("cargo", ["build", "--quiet", "--locked", "--package", crate, "--bin", name], {
+      cwd: root,
+      stdio: "inherit",
+    });
     built.add(name);
   }
   return path;
@@ -99,7 +102,7 @@ export function options(golden) {
 /** The built-in model and what the native program answers to the reference's inputs. */
 export const pocket = {
   path: `${root}/runtime/model/pocket-t5.gguf`,
-  /** For the first `count` cases, by default for all: `text` and its ids, and the native `answer`, `ids`, `logprobs`. */
+  /** Of the first `count` cases, by default of all: `text` and its ids, and the native `answer`, `ids`, `logprobs`. */
   answers(count) {
     const lines = readFileSync(`${root}/tests/golden/pocket.jsonl`, "utf8").trim().split("\n").slice(1);
     const cases = lines.slice(0, count).map((line) => JSON.parse(line));

@@ -26,13 +26,80 @@ const one = (list) => list[below(list.length)];
 const some = (most, make) => Array.from({ length: below(most + 1) }, make);
 
 const NAMES = [
-  "maxNewTokens", "minNewTokens", "beams", "nBest", "lengthPenalty", "lengthPenaltyKind", "earlyStopping", "temperature",
-  "topK", "topP", "minP", "seed", "repetitionPenalty", "noRepeatNgram", "prefix", "prefixIds", "suppress", "allowed", "stop",
-  "logprobs", "lookup", "task", "typicalP", "beamGroups", "diversityPenalty", "nothing", "",
+  "maxNewTokens",
+  "minNewTokens",
+  "beams",
+  "nBest",
+  "lengthPenalty",
+  "lengthPenaltyKind",
+  "earlyStopping",
+  "temperature",
+  "topK",
+  "topP",
+  "minP",
+  "seed",
+  "repetitionPenalty",
+  "noRepeatNgram",
+  "prefix",
+  "prefixIds",
+  "suppress",
+  "allowed",
+  "stop",
+  "logprobs",
+  "lookup",
+  "task",
+  "typicalP",
+  "beamGroups",
+  "diversityPenalty",
+  "nothing",
+  "",
 ];
-const NUMBERS = [0, 1, 2, 3, 7, -1, 0.5, 1.5, -0.0, 1e-45, 1e30, 1e300, -1e300, 2 ** 31, 2 ** 32, 2 ** 53 - 1, 2 ** 53, 0.999];
-const WORDS = ["", "a", "a text", " ", "</s>", "<pad>", "<unk>", "<extra_id_0>", "<extra_id_99>", "▁", "\0", "\u{10ffff}", "日本語",
-  "e\u0301\u0323", "\ud800", "t5", "huggingFace", "never", "auto", "on", "off", "x".repeat(300), "<", "a <b> c"];
+const NUMBERS = [
+  0,
+  1,
+  2,
+  3,
+  7,
+  -1,
+  0.5,
+  1.5,
+  -0.0,
+  1e-45,
+  1e30,
+  1e300,
+  -1e300,
+  2 ** 31,
+  2 ** 32,
+  2 ** 53 - 1,
+  2 ** 53,
+  0.999,
+];
+const WORDS = [
+  "",
+  "a",
+  "a text",
+  " ",
+  "</s>",
+  "<pad>",
+  "<unk>",
+  "<extra_id_0>",
+  "<extra_id_99>",
+  "▁",
+  "\0",
+  "\u{10ffff}",
+  "日本語",
+  "e\u0301\u0323",
+  "\ud800",
+  "t5",
+  "huggingFace",
+  "never",
+  "auto",
+  "on",
+  "off",
+  "x".repeat(300),
+  "<",
+  "a <b> c",
+];
 const ids = () => some(6, () => one([0, 1, 2, 3, 50, 259, 383, 32_099, 2 ** 31, 2 ** 32 - 1]));
 
 /** A value of any JSON type, most often of one that some option has. */
@@ -166,8 +233,13 @@ try {
   for (let i = 0; i < executions; i++) {
     const [name, ...given] = call();
     // A generation without an end is not finished but cancelled.
-    const made = name === "finish" && /"maxNewTokens":\d{3}|"minNewTokens":\d{2}/.test(recent.join()) ? ["cancel"] : [name, ...given];
-    recent.push(JSON.stringify([made[0], ...made.slice(1).map((x) => (ArrayBuffer.isView(x) ? `${x.length} bytes` : x))]));
+    const made =
+      name === "finish" && /"maxNewTokens":\d{3}|"minNewTokens":\d{2}/.test(recent.join())
+        ? ["cancel"]
+        : [name, ...given];
+    recent.push(
+      JSON.stringify([made[0], ...made.slice(1).map((x) => (ArrayBuffer.isView(x) ? `${x.length} bytes` : x))]),
+    );
     if (recent.length > 8) recent.shift();
     try {
       CALLS[made[0]](...made.slice(1));

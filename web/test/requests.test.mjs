@@ -133,7 +133,8 @@ test("tokens looked up in the source change nothing", async () => {
   const [{ ids }] = await t5.generate("a text", options).outputs;
   const source = [...ids, config.eos_token_id];
   const expected = await t5.generate(source, { ...options, lookup: "off" }).outputs;
-  for (const lookup of ["auto", "on"]) assert.deepEqual(await t5.generate(source, { ...options, lookup }).outputs, expected);
+  for (const lookup of ["auto", "on"])
+    assert.deepEqual(await t5.generate(source, { ...options, lookup }).outputs, expected);
   const [{ ids: same }] = await t5.generate(source, { ...options, lookup: "on", logprobs: false }).outputs;
   assert.deepEqual(same, expected[0].ids);
 });
@@ -168,7 +169,12 @@ test("what is no text is refused, whatever it is", async () => {
     assert.equal(error.code, "bad-option", String(i));
     assert.match(error.message, /^source(\[\d\])?: expected /);
     if (Array.isArray(text)) continue;
-    for (const call of [() => t5.embed(text), () => t5.tokenize(text), () => t5.score(text, "x"), () => t5.score("x", text)]) {
+    for (const call of [
+      () => t5.embed(text),
+      () => t5.tokenize(text),
+      () => t5.score(text, "x"),
+      () => t5.score("x", text),
+    ]) {
       assert.match((await failure(call())).message, /^(text|source|target): expected a text, found /);
     }
     assert.match((await failure(t5.alignment("x", text))).message, /^target: expected a text, found /);
@@ -230,10 +236,15 @@ test("an abort says why, and leaves no listener behind", async () => {
   const texts = t5.generate(["a text"], { maxNewTokens: 2, signal });
   await texts.outputs;
   assert.equal(listeners, 0);
-  const waiting = [t5.generate("a text", { ...LONG, signal }).outputs, t5.embed("x", { signal }), t5.generate(["x"], { signal }).outputs];
+  const waiting = [
+    t5.generate("a text", { ...LONG, signal }).outputs,
+    t5.embed("x", { signal }),
+    t5.generate(["x"], { signal }).outputs,
+  ];
   const reason = new Error("the page was left");
   abort.abort(reason);
-  for (const error of await Promise.all(waiting.map(failure))) assert.deepEqual([error.code, error.cause], ["aborted", reason]);
+  for (const error of await Promise.all(waiting.map(failure)))
+    assert.deepEqual([error.code, error.cause], ["aborted", reason]);
   const late = await failure(t5.generate("a text", { signal }).outputs);
   assert.deepEqual([late.code, late.cause], ["aborted", reason]);
 });
@@ -247,12 +258,18 @@ function patched(name, patch) {
   writeFileSync(`${folder}/package.json`, '{ "type": "module" }');
   const worker = readFileSync(`${folder}/dist/worker.js`, "utf8");
   const build = choose().build;
-  writeFileSync(`${folder}/dist/worker.js`, `import { Engine } from "../wasm/${build}/t5_wasm.js";\n${patch};\n${worker}`);
+  writeFileSync(
+    `${folder}/dist/worker.js`,
+    `import { Engine } from "../wasm/${build}/t5_wasm.js";\n${patch};\n${worker}`,
+  );
   return { assets: pathToFileURL(folder), end: () => rmSync(folder, { recursive: true }) };
 }
 
 test("after a trap the model is given up, and says so", async () => {
-  const { assets, end } = patched("trap", 'Engine.prototype.embed = () => { throw new WebAssembly.RuntimeError("unreachable"); }');
+  const { assets, end } = patched(
+    "trap",
+    'Engine.prototype.embed = () => { throw new WebAssembly.RuntimeError("unreachable"); }',
+  );
   const other = await T5.load(path, { assets });
   assert.equal((await other.generate("a text", { maxNewTokens: 2 }).outputs).length, 1);
   const [trap, ...behind] = [other.embed("x"), other.generate("a text").outputs, other.info()];
@@ -280,7 +297,8 @@ test("the module refuses values of other types by name, and answers afterwards",
   module.initSync({ module: readFileSync(new URL("../wasm/simd128/t5_wasm_bg.wasm", import.meta.url)) });
   const bytes = readFileSync(path);
   const download = new module.Download("x", bytes.length, false, undefined);
-  const refused = (call, message) => assert.throws(call, (error) => error.code === "bad-option" && message.test(error.message));
+  const refused = (call, message) =>
+    assert.throws(call, (error) => error.code === "bad-option" && message.test(error.message));
   for (const wrong of [undefined, null, 5, {}, [], true, new ArrayBuffer(8), new Date(0)]) {
     refused(() => download.append(wrong), /^chunk: expected a Uint8Array, found /);
     refused(() => new module.Download(wrong, 5, false), /^name: expected a text, found /);
@@ -302,7 +320,8 @@ test("the module refuses values of other types by name, and answers afterwards",
     refused(() => engine.embed(wrong), /^text: expected a text, found /);
     refused(() => engine.tokenize(wrong), /^text: expected a text, found /);
     refused(() => engine.detokenize(wrong), /^ids: expected a Uint32Array, found /);
-    if (!Array.isArray(wrong)) refused(() => engine.generateBatch(wrong, "{}"), /^texts: expected an array of texts, found /);
+    if (!Array.isArray(wrong))
+      refused(() => engine.generateBatch(wrong, "{}"), /^texts: expected an array of texts, found /);
   }
   refused(() => engine.generateBatch(["x", 5], "{}"), /^texts: expected a text, found 5/);
   assert.deepEqual(engine.tokenize("a text"), before);
@@ -398,7 +417,10 @@ for (const ranges of [true, false]) {
 test("a file that changes during its transfer, or cannot go on, is fetched anew", async () => {
   for (const second of [
     (response) => response.writeHead(416).end(),
-    (response, bytes) => response.writeHead(206, { etag: '"2"', "content-range": `bytes 20000-${bytes.length - 1}/${bytes.length}` }).end(bytes.subarray(20_000)),
+    (response, bytes) =>
+      response
+        .writeHead(206, { etag: '"2"', "content-range": `bytes 20000-${bytes.length - 1}/${bytes.length}` })
+        .end(bytes.subarray(20_000)),
     (response, bytes) => response.writeHead(200, { etag: '"2"', "content-length": bytes.length }).end(bytes),
     (response) => response.writeHead(400).end(),
   ]) {
@@ -435,7 +457,10 @@ test("what is no model is refused", () =>
       assert.equal((await failure(T5.load("http://127.0.0.1:1/"))).code, "network");
       assert.equal((await failure(T5.load(path, { build: "x" }))).code, "bad-option");
       const isa = await failure(T5.load(path, { build: "simd128", isa: "relaxed" }));
-      assert.deepEqual([isa.code, isa.message], ["bad-option", 'isa: expected "simd128" with the build simd128, found "relaxed"']);
+      assert.deepEqual(
+        [isa.code, isa.message],
+        ["bad-option", 'isa: expected "simd128" with the build simd128, found "relaxed"'],
+      );
     },
   ));
 

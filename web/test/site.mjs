@@ -67,12 +67,21 @@ export async function site({ base = ".", isolated = false, routes = {}, folders 
  * Answers as a host of files does: whole or from a byte on, 416 behind the end, with a strong version.
  *
  * `stopAfter` bytes the connection breaks (a function of how often it was asked); `hang` bytes after the first one it
- * falls silent. `ranges: false` sends the whole file always. `cors` allows other origins, with `expose` the headers they
- * may read; a preflight is refused, as by most hosts. `gzip` compresses, and says so only to its own origin. `change`
- * alters the head of an answer.
+ * falls silent. `ranges: false` sends the whole file always. `cors` allows other origins, with `expose` the headers
+ * they may read; a preflight is refused, as by most hosts. `gzip` compresses, and says so only to its own origin.
+ * `change` alters the head of an answer.
  */
 export function file(path, options = {}) {
-  const { stopAfter = () => Infinity, hang = Infinity, etag = '"1"', ranges = true, cors, expose = [], gzip, change } = options;
+  const {
+    stopAfter = () => Infinity,
+    hang = Infinity,
+    etag = '"1"',
+    ranges = true,
+    cors,
+    expose = [],
+    gzip,
+    change,
+  } = options;
   const bytes = typeof path === "string" ? readFileSync(path) : path;
   const packed = gzip ? gzipSync(bytes) : bytes;
   return (request, response, count) => {

@@ -89,7 +89,8 @@ impl Transfer<'_> {
         let partial = blob.with_extension("part");
         match length(&partial) {
             length if length > size => std::fs::remove_file(&partial).map_err(disk(&partial))?,
-            // Complete, but its process ended before it could say so. One byte less makes a range that can be asked for.
+            // Complete, but its process ended before it could say so. One byte less makes a range that can be asked
+            // for.
             length if length == size && size > 0 => {
                 let part = std::fs::OpenOptions::new().write(true).open(&partial).map_err(disk(&partial))?;
                 part.set_len(size - 1).map_err(disk(&partial))?;

@@ -111,7 +111,10 @@ function speed(outputs: Output[], first: number | undefined, total: number): voi
   const parts = [`${tokens} tokens in ${Math.round(total)} ms`];
   // Beams come whole, and a text of a few tokens is over with its first piece: neither has a rate of its own.
   if (first !== undefined && total - first > 0.2 * total) {
-    parts.push(`first after ${Math.round(first)} ms`, `then ${Math.round(((tokens - 1) * 1000) / (total - first))} tokens/s`);
+    parts.push(
+      `first after ${Math.round(first)} ms`,
+      `then ${Math.round(((tokens - 1) * 1000) / (total - first))} tokens/s`,
+    );
   } else if (tokens > 0) {
     parts.push(`${Math.round((tokens * 1000) / total)} tokens/s`);
   }

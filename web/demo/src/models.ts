@@ -41,7 +41,8 @@ export function modelPicker(changed: (loaded: Loaded | undefined) => void): { st
       if (signal.aborted) return t5.dispose();
       current = t5;
       const info = await t5.info();
-      element("model-name").textContent = `${name}: ${megabytes(info.fileBytes)}, ready in ${Math.round(info.loadMs)} ms.`;
+      element("model-name").textContent =
+        `${name}: ${megabytes(info.fileBytes)}, ready in ${Math.round(info.loadMs)} ms.`;
       changed({ t5, info });
     } catch (error) {
       if (abort !== loading) return;
@@ -150,7 +151,8 @@ async function dropEarlier(): Promise<boolean> {
   const now = new URL(MODEL.url, location.href).href;
   const folder = new URL(".", now).href;
   const earlier = (await cache.list()).filter(
-    ({ source }) => source.startsWith(folder) && source !== now && /^pocket-t5-[0-9a-f]{8}\.gguf$/.test(source.slice(folder.length)),
+    ({ source }) =>
+      source.startsWith(folder) && source !== now && /^pocket-t5-[0-9a-f]{8}\.gguf$/.test(source.slice(folder.length)),
   );
   for (const { source } of earlier) await cache.delete(source);
   return earlier.length > 0;

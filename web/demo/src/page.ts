@@ -32,7 +32,8 @@ export function explain(error: unknown): string {
 /** Shows an error, or takes the last one away. An abort is none. */
 export function report(error?: unknown): void {
   const place = element("error");
-  const shown = error !== undefined && !(error instanceof T5Error && (error.code === "aborted" || error.code === "disposed"));
+  const shown =
+    error !== undefined && !(error instanceof T5Error && (error.code === "aborted" || error.code === "disposed"));
   place.hidden = !shown;
   place.textContent = shown ? explain(error) : "";
 }

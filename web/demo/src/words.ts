@@ -40,7 +40,9 @@ export function byWords({ sourcePieces, targetPieces, weights }: Alignment): Wor
     target,
     weights: target.map((to) =>
       source.map((from) => {
-        const sums = to.pieces.map((row) => from.pieces.reduce((sum, column) => sum + (weights[row]?.[column] ?? 0), 0));
+        const sums = to.pieces.map((row) =>
+          from.pieces.reduce((sum, column) => sum + (weights[row]?.[column] ?? 0), 0),
+        );
         return sums.reduce((a, b) => a + b, 0) / sums.length;
       }),
     ),
