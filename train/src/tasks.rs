@@ -7,18 +7,17 @@ mod formatters;
 mod loading;
 mod slips;
 mod text;
-mod winograd;
 
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-pub use formatters::{Examples, Template, postprocess_stsb};
+pub(crate) use formatters::words_of_span;
+pub use formatters::{Examples, Template, postprocess_stsb, winograd::wsc_score, wnli::wnli_to_wsc};
 pub use loading::training_texts;
 pub use slips::add_slips;
 pub use text::split_sentences;
-pub use winograd::{wnli_to_wsc, wsc_score};
 
 use crate::{
     Result,
@@ -139,9 +138,11 @@ pub struct TextExample {
     pub targets: String,
     /// Every accepted target; at least `targets` where the task is evaluated.
     pub references: Vec<String>,
-    /// Examples that are judged together (MultiRC's questions); for Winograd schemas whether `targets` is the right noun,
-    /// "1" or "0"; else "".
+    /// Examples that are judged together (MultiRC's questions); for Winograd schemas whether `targets` is the right
+    /// noun, "1" or "0"; else "".
     pub group: String,
+    /// The text whose words a predicted span counts (SQuAD); else "".
+    pub context: String,
 }
 
 impl TextExample {
@@ -149,7 +150,12 @@ impl TextExample {
     pub fn new(inputs: impl Into<String>, targets: impl Into<String>) -> TextExample {
         let targets = targets.into();
         let references = vec![targets.clone()];
-        TextExample { inputs: inputs.into(), targets, references, group: String::new() }
+        TextExample { inputs: inputs.into(), targets, references, ..TextExample::default() }
+    }
+
+    /// The same example with other accepted answers.
+    fn with_references(self, references: Vec<String>) -> TextExample {
+        TextExample { references, ..self }
     }
 }
 
