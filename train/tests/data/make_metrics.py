@@ -1,6 +1,6 @@
 """Writes metrics.json: inputs and reference values of the metrics' tests.
 
-sacrebleu 2.x, rouge-score 0.1.x and numpy; correlations and classes by their textbook formulas.
+sacrebleu 2.x, rouge-score 0.1.x, numpy and scipy; classes and the correlations of `numbers` by their textbook formulas.
 """
 import json
 import math
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import sacrebleu
+import scipy.stats
 from rouge_score import rouge_scorer
 
 SENTENCES = [
@@ -74,6 +75,34 @@ def numbers(rng):
     }
 
 
+EDGES = [
+    ("nan", [1, 2, 3], ["nan", 1, 2]),
+    ("infinite", [1, 2, 3], ["inf", 1, 2]),
+    ("both constant", [0.6] * 20, [1.6] * 20),
+    ("constant predictions", [1, 2, 3], [2, 2, 2]),
+    ("constant targets", [0.1] * 7, [1, 2, 3, 4, 5, 6, 7]),
+    ("large", [1, 2, 3], [1e300, 2e300, 3e300]),
+    ("large and mixed", [5, 4.8, 4.8, 3.2, 0], [1e308, -1e308, 3, 2, 1]),
+    ("small", [1, 2, 3, 4], [1e-300, 2e-300, 4e-300, 3e-300]),
+    ("two", [1, 2], [5, 3]),
+    ("mostly constant", [1, 2, 3, 4.2], [-1, -1, -1, 2.2]),
+]
+
+
+def correlations():
+    """As the T5 code: scipy.stats, times 100. JSON has no NaN, so those are words."""
+    word = lambda value: value if math.isfinite(value) else str(value)
+    for name, targets, predictions in EDGES:
+        x, y = [float(v) for v in targets], [float(v) for v in predictions]
+        yield {
+            "name": name,
+            "targets": targets,
+            "predictions": predictions,
+            "pearson": word(100 * float(scipy.stats.pearsonr(x, y)[0])),
+            "spearman": word(100 * float(scipy.stats.spearmanr(x, y)[0])),
+        }
+
+
 def classes(rng):
     targets = [rng.randrange(4) for _ in range(80)]
     predictions = [t if rng.random() < 0.5 else rng.randrange(-1, 4) for t in targets]
@@ -110,6 +139,7 @@ def main():
         + [corpus(f"sentence {i}", [pair]) for i, pair in enumerate(SENTENCES)],
         "summaries": list(summaries()),
         "numbers": numbers(rng),
+        "correlations": list(correlations()),
         "classes": classes(rng),
     }
     Path(__file__).with_name("metrics.json").write_text(json.dumps(data, ensure_ascii=False, indent=1) + "\n")
