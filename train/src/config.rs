@@ -8,6 +8,7 @@ use t5_runtime::config::{FeedForward, T5Config};
 use toml::{Table, Value};
 
 use crate::data::DataConfig;
+use crate::edit_distance::edit_distance;
 use crate::init::Scheme;
 use crate::kernels::Precision;
 use crate::vocabulary::VocabularyConfig;
@@ -388,32 +389,14 @@ fn compare(one: &Value, other: &Value, path: &str, differences: &mut Vec<String>
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
     // A right name in the wrong table is nearer than its spelling says.
+    let edits =
+        |one: &str, other: &str| edit_distance(&one.chars().collect::<Vec<_>>(), &other.chars().collect::<Vec<_>>());
     let distance = |known: &str| {
-        let whole = edit_distance(name, known);
-        if name.contains('.') || known.contains('.') {
-            whole.min(edit_distance(&last(name), &last(known)) + 1)
-        } else {
-            whole
-        }
+        let whole = edits(name, known);
+        if name.contains('.') || known.contains('.') { whole.min(edits(&last(name), &last(known)) + 1) } else { whole }
     };
     let (distance, known) = known.map(|known| (distance(known), known)).min_by_key(|&(distance, _)| distance)?;
     (2 * distance <= last(name).len() + 2).then_some(known)
-}
-
-/// Levenshtein's distance: insertions, deletions and replacements.
-fn edit_distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &b) in other.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[other.len()]
 }
 
 #[cfg(test)]
@@ -471,12 +454,5 @@ mod tests {
         let other = Config::parse("run.toml", "", &sets).unwrap();
         assert_eq!(one.differences(&other).unwrap(), ["run.seed was 1 and is 2"]);
         assert_eq!(one.differences(&one).unwrap(), Vec::<String>::new());
-    }
-
-    #[test]
-    fn edit_distances() {
-        assert_eq!(edit_distance("kitten", "sitting"), 3);
-        assert_eq!(edit_distance("", "abc"), 3);
-        assert_eq!(edit_distance("same", "same"), 0);
     }
 }

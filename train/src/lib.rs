@@ -6,6 +6,7 @@
 pub mod batches;
 pub mod corpus;
 pub mod data;
+mod edit_distance;
 pub mod metrics;
 pub mod mixture;
 pub mod objectives;

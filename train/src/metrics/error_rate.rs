@@ -1,18 +1,6 @@
 //! Error rates of pronunciations: phones are separated by spaces, digits after vowels are stress.
 
-/// Insertions, deletions and replacements that turn one sequence into another.
-pub fn edit_distance<T: PartialEq>(a: &[T], b: &[T]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
+use crate::edit_distance::edit_distance;
 
 fn phones(text: &str, stress: bool) -> Vec<&str> {
     let bare = |phone: &'_ str| -> usize { phone.trim_end_matches(|c: char| c.is_ascii_digit()).len() };
@@ -56,16 +44,6 @@ pub fn word_error_rate(predictions: &[&str], references: &[&[String]], stress: b
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn distances() {
-        let chars = |s: &str| s.chars().collect::<Vec<_>>();
-        for (a, b, expected) in
-            [("kitten", "sitting", 3), ("", "abc", 3), ("abc", "", 3), ("same", "same", 0), ("ab", "ba", 2)]
-        {
-            assert_eq!(edit_distance(&chars(a), &chars(b)), expected, "{a} {b}");
-        }
-    }
 
     #[test]
     fn rates_take_the_nearest_pronunciation() {
