@@ -4,31 +4,34 @@
 //! swapped, a neighbour's key, words that sound alike, a wrong article or verb form, a missing apostrophe, capital or
 //! mark, a space too many or too few. Everything is a pure function of the text and a seed.
 
+mod words;
+
 use crate::random::Random;
+use words::{AGREEMENT, MISSPELLINGS, SOUNDS_ALIKE};
 
 /// One in so many texts stays as it is, so that a model also learns to leave right sentences alone.
 const CLEAN_SHARE: f64 = 0.08;
 
 /// The kinds of slips with their weights.
-const KINDS: [(Kind, u32); 14] = [
-    (Kind::Transpose, 14),
-    (Kind::DropLetter, 14),
-    (Kind::DoubleLetter, 8),
-    (Kind::NeighbourKey, 14),
-    (Kind::ExtraKey, 6),
-    (Kind::SoundsAlike, 12),
-    (Kind::Misspelling, 8),
-    (Kind::Article, 6),
-    (Kind::Agreement, 10),
-    (Kind::Apostrophe, 8),
-    (Kind::Case, 8),
-    (Kind::Space, 7),
-    (Kind::Mark, 5),
-    (Kind::DoubleWord, 3),
+const KINDS: [(SlipKind, u32); 14] = [
+    (SlipKind::Transpose, 14),
+    (SlipKind::DropLetter, 14),
+    (SlipKind::DoubleLetter, 8),
+    (SlipKind::NeighbourKey, 14),
+    (SlipKind::ExtraKey, 6),
+    (SlipKind::SoundsAlike, 12),
+    (SlipKind::Misspelling, 8),
+    (SlipKind::Article, 6),
+    (SlipKind::Agreement, 10),
+    (SlipKind::Apostrophe, 8),
+    (SlipKind::Case, 8),
+    (SlipKind::Space, 7),
+    (SlipKind::Mark, 5),
+    (SlipKind::DoubleWord, 3),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum SlipKind {
     Transpose,
     DropLetter,
     DoubleLetter,
@@ -44,182 +47,6 @@ enum Kind {
     Mark,
     DoubleWord,
 }
-
-/// Words that are written for one another.
-const SOUNDS_ALIKE: &[&[&str]] = &[
-    &["their", "there", "they're"],
-    &["your", "you're"],
-    &["its", "it's"],
-    &["to", "too", "two"],
-    &["then", "than"],
-    &["whose", "who's"],
-    &["were", "where", "we're"],
-    &["lose", "loose"],
-    &["affect", "effect"],
-    &["accept", "except"],
-    &["hear", "here"],
-    &["know", "no"],
-    &["knew", "new"],
-    &["by", "buy"],
-    &["right", "write"],
-    &["weather", "whether"],
-    &["piece", "peace"],
-    &["quite", "quiet"],
-    &["past", "passed"],
-    &["advice", "advise"],
-    &["of", "off"],
-    &["our", "are"],
-    &["hole", "whole"],
-    &["threw", "through"],
-    &["wear", "where"],
-    &["which", "witch"],
-    &["week", "weak"],
-    &["meet", "meat"],
-    &["see", "sea"],
-    &["son", "sun"],
-    &["one", "won"],
-    &["for", "four"],
-    &["wait", "weight"],
-    &["break", "brake"],
-    &["breath", "breathe"],
-    &["choose", "chose"],
-    &["clothes", "cloths"],
-    &["desert", "dessert"],
-    &["plain", "plane"],
-    &["principal", "principle"],
-    &["sight", "site"],
-    &["steal", "steel"],
-    &["tail", "tale"],
-    &["waist", "waste"],
-];
-
-/// Right spelling, usual misspelling.
-const MISSPELLINGS: &[(&str, &str)] = &[
-    ("receive", "recieve"),
-    ("received", "recieved"),
-    ("believe", "beleive"),
-    ("believed", "beleived"),
-    ("friend", "freind"),
-    ("friends", "freinds"),
-    ("definitely", "definately"),
-    ("separate", "seperate"),
-    ("because", "becuase"),
-    ("tomorrow", "tommorow"),
-    ("until", "untill"),
-    ("really", "realy"),
-    ("weird", "wierd"),
-    ("beginning", "begining"),
-    ("necessary", "neccessary"),
-    ("accommodate", "accomodate"),
-    ("occurred", "occured"),
-    ("surprise", "suprise"),
-    ("surprised", "suprised"),
-    ("beautiful", "beatiful"),
-    ("business", "buisness"),
-    ("calendar", "calender"),
-    ("different", "diffrent"),
-    ("disappear", "dissapear"),
-    ("disappeared", "dissapeared"),
-    ("disappointed", "dissapointed"),
-    ("embarrassed", "embarassed"),
-    ("environment", "enviroment"),
-    ("finally", "finaly"),
-    ("foreign", "foriegn"),
-    ("government", "goverment"),
-    ("grammar", "grammer"),
-    ("happened", "happend"),
-    ("immediately", "immediatly"),
-    ("interesting", "intresting"),
-    ("knowledge", "knowlege"),
-    ("language", "langauge"),
-    ("library", "libary"),
-    ("minute", "minuite"),
-    ("neighbor", "nieghbor"),
-    ("people", "poeple"),
-    ("probably", "probly"),
-    ("remember", "rember"),
-    ("restaurant", "restaraunt"),
-    ("sentence", "sentance"),
-    ("similar", "similiar"),
-    ("strange", "stange"),
-    ("their", "thier"),
-    ("thought", "thougt"),
-    ("through", "throught"),
-    ("together", "togather"),
-    ("truly", "truely"),
-    ("usually", "usualy"),
-    ("writing", "writting"),
-    ("which", "wich"),
-    ("would", "woud"),
-    ("should", "shoud"),
-    ("could", "coud"),
-    ("always", "allways"),
-    ("already", "allready"),
-    ("argument", "arguement"),
-    ("decide", "descide"),
-    ("decided", "desided"),
-    ("difficult", "dificult"),
-    ("excited", "exited"),
-    ("family", "familly"),
-    ("favorite", "favourit"),
-    ("february", "febuary"),
-    ("wednesday", "wensday"),
-    ("schedule", "schedual"),
-    ("school", "shcool"),
-    ("science", "sience"),
-    ("stopped", "stoped"),
-    ("successful", "succesful"),
-    ("tired", "tierd"),
-    ("tried", "tryed"),
-    ("police", "polise"),
-];
-
-/// Verb forms that change places, in both directions.
-const AGREEMENT: &[(&str, &str)] = &[
-    ("is", "are"),
-    ("was", "were"),
-    ("has", "have"),
-    ("does", "do"),
-    ("isn't", "aren't"),
-    ("wasn't", "weren't"),
-    ("hasn't", "haven't"),
-    ("doesn't", "don't"),
-    ("am", "is"),
-    ("saw", "seen"),
-    ("went", "gone"),
-    ("did", "done"),
-    ("came", "come"),
-    ("ate", "eaten"),
-    ("took", "taken"),
-    ("gave", "given"),
-    ("wrote", "written"),
-    ("spoke", "spoken"),
-    ("broke", "broken"),
-    ("began", "begun"),
-    ("goes", "go"),
-    ("wants", "want"),
-    ("likes", "like"),
-    ("knows", "know"),
-    ("thinks", "think"),
-    ("looks", "look"),
-    ("seems", "seem"),
-    ("makes", "make"),
-    ("takes", "take"),
-    ("comes", "come"),
-    ("lives", "live"),
-    ("works", "work"),
-    ("needs", "need"),
-    ("says", "say"),
-    ("this", "these"),
-    ("that", "those"),
-    ("me", "I"),
-    ("he", "him"),
-    ("she", "her"),
-    ("we", "us"),
-    ("they", "them"),
-    ("much", "many"),
-    ("good", "well"),
-];
 
 const KEY_ROWS: [&str; 3] = ["qwertyuiop", "asdfghjkl", "zxcvbnm"];
 
@@ -251,14 +78,18 @@ pub fn add_slips(text: &str, rate: f64, seed: u64) -> String {
 }
 
 /// Tries one slip of a kind at a random place; false where there is none.
-fn slip(kind: Kind, words: &mut Vec<String>, random: &mut Random) -> bool {
+fn slip(kind: SlipKind, words: &mut Vec<String>, random: &mut Random) -> bool {
     let candidates: Vec<usize> = (0..words.len()).filter(|&i| fits(kind, words, i)).collect();
     let Some(&i) = random.choose(&candidates) else { return false };
     match kind {
-        Kind::Transpose | Kind::DropLetter | Kind::DoubleLetter | Kind::NeighbourKey | Kind::ExtraKey => {
+        SlipKind::Transpose
+        | SlipKind::DropLetter
+        | SlipKind::DoubleLetter
+        | SlipKind::NeighbourKey
+        | SlipKind::ExtraKey => {
             words[i] = letters(kind, &words[i], random);
         }
-        Kind::SoundsAlike => {
+        SlipKind::SoundsAlike => {
             let others: Vec<&str> = SOUNDS_ALIKE
                 .iter()
                 .filter(|set| set.contains(&lower_core(&words[i]).as_str()))
@@ -269,13 +100,13 @@ fn slip(kind: Kind, words: &mut Vec<String>, random: &mut Random) -> bool {
                 words[i] = with_core(&words[i], other);
             }
         }
-        Kind::Misspelling => {
+        SlipKind::Misspelling => {
             let core = lower_core(&words[i]);
             if let Some((_, wrong)) = MISSPELLINGS.iter().find(|(right, _)| *right == core) {
                 words[i] = with_core(&words[i], wrong);
             }
         }
-        Kind::Article => match (lower_core(&words[i]).as_str(), random.below(3)) {
+        SlipKind::Article => match (lower_core(&words[i]).as_str(), random.below(3)) {
             ("a", 0 | 1) => words[i] = with_core(&words[i], "an"),
             ("an", 0 | 1) => words[i] = with_core(&words[i], "a"),
             _ if words.len() > 2 && i + 1 < words.len() => {
@@ -283,7 +114,7 @@ fn slip(kind: Kind, words: &mut Vec<String>, random: &mut Random) -> bool {
             }
             _ => return false,
         },
-        Kind::Agreement => {
+        SlipKind::Agreement => {
             let core = lower_core(&words[i]);
             let others: Vec<&str> = AGREEMENT
                 .iter()
@@ -297,8 +128,8 @@ fn slip(kind: Kind, words: &mut Vec<String>, random: &mut Random) -> bool {
                 words[i] = with_core(&words[i], other);
             }
         }
-        Kind::Apostrophe => words[i] = words[i].replacen(['\'', '’'], "", 1),
-        Kind::Case => {
+        SlipKind::Apostrophe => words[i] = words[i].replacen(['\'', '’'], "", 1),
+        SlipKind::Case => {
             let mut chars = words[i].chars();
             let first = chars.next().unwrap_or(' ');
             words[i] = if first.is_uppercase() {
@@ -307,7 +138,7 @@ fn slip(kind: Kind, words: &mut Vec<String>, random: &mut Random) -> bool {
                 first.to_uppercase().chain(chars).collect()
             };
         }
-        Kind::Space => {
+        SlipKind::Space => {
             let len = words[i].chars().count();
             if i + 1 < words.len() && (len < 4 || random.chance(0.6)) {
                 let next = words.remove(i + 1);
@@ -323,58 +154,58 @@ fn slip(kind: Kind, words: &mut Vec<String>, random: &mut Random) -> bool {
                 return false;
             }
         }
-        Kind::Mark => {
+        SlipKind::Mark => {
             words[i].pop();
         }
-        Kind::DoubleWord => words.insert(i, words[i].clone()),
+        SlipKind::DoubleWord => words.insert(i, words[i].clone()),
     }
     true
 }
 
-fn fits(kind: Kind, words: &[String], i: usize) -> bool {
+fn fits(kind: SlipKind, words: &[String], i: usize) -> bool {
     let word = &words[i];
     let letters = word.chars().filter(char::is_ascii_alphabetic).count();
     let core = || lower_core(word);
     match kind {
-        Kind::Transpose | Kind::DropLetter => letters >= 3,
-        Kind::DoubleLetter | Kind::NeighbourKey | Kind::ExtraKey => letters >= 3,
-        Kind::SoundsAlike => SOUNDS_ALIKE.iter().any(|set| set.contains(&core().as_str())),
-        Kind::Misspelling => MISSPELLINGS.iter().any(|(right, _)| *right == core()),
-        Kind::Article => matches!(core().as_str(), "a" | "an" | "the"),
-        Kind::Agreement => AGREEMENT.iter().any(|(a, b)| *a == core() || b.to_lowercase() == core()),
-        Kind::Apostrophe => {
+        SlipKind::Transpose | SlipKind::DropLetter => letters >= 3,
+        SlipKind::DoubleLetter | SlipKind::NeighbourKey | SlipKind::ExtraKey => letters >= 3,
+        SlipKind::SoundsAlike => SOUNDS_ALIKE.iter().any(|set| set.contains(&core().as_str())),
+        SlipKind::Misspelling => MISSPELLINGS.iter().any(|(right, _)| *right == core()),
+        SlipKind::Article => matches!(core().as_str(), "a" | "an" | "the"),
+        SlipKind::Agreement => AGREEMENT.iter().any(|(a, b)| *a == core() || b.to_lowercase() == core()),
+        SlipKind::Apostrophe => {
             let at = word.find(['\'', '’']);
             at.is_some_and(|at| at > 0 && word[at..].chars().nth(1).is_some_and(char::is_alphabetic))
         }
         // Only capitals that the sentence's rules ask for can be restored; names in the middle count as such.
-        Kind::Case => {
+        SlipKind::Case => {
             word.chars().next().is_some_and(|c| c.is_uppercase() || (i > 0 && c.is_lowercase() && letters > 2))
         }
-        Kind::Space => letters >= 2 && !word.contains(['\'', '’']),
-        Kind::Mark => word.ends_with(['.', ',', '?', '!']) && letters > 0,
-        Kind::DoubleWord => letters > 0 && letters == word.len() && letters <= 5,
+        SlipKind::Space => letters >= 2 && !word.contains(['\'', '’']),
+        SlipKind::Mark => word.ends_with(['.', ',', '?', '!']) && letters > 0,
+        SlipKind::DoubleWord => letters > 0 && letters == word.len() && letters <= 5,
     }
 }
 
 /// Changes letters inside a word. The place is a letter whose neighbours make the change visible.
-fn letters(kind: Kind, word: &str, random: &mut Random) -> String {
+fn letters(kind: SlipKind, word: &str, random: &mut Random) -> String {
     let mut chars: Vec<char> = word.chars().collect();
     let places: Vec<usize> = (0..chars.len())
         .filter(|&i| {
             let letter = chars[i].is_ascii_alphabetic();
             match kind {
-                Kind::Transpose => {
+                SlipKind::Transpose => {
                     letter && chars.get(i + 1).is_some_and(|n| n.is_ascii_alphabetic() && *n != chars[i])
                 }
                 // A lost or changed first letter is rare and hard to mend.
-                Kind::DropLetter | Kind::NeighbourKey => letter && i > 0,
+                SlipKind::DropLetter | SlipKind::NeighbourKey => letter && i > 0,
                 _ => letter,
             }
         })
         .collect();
     let Some(&i) = random.choose(&places) else { return word.to_string() };
     match kind {
-        Kind::Transpose => {
+        SlipKind::Transpose => {
             // A capital stays where it is: "Tihs", not "hTis".
             let (a, b) = (chars[i], chars[i + 1]);
             let like = |c: char, model: char| {
@@ -382,11 +213,11 @@ fn letters(kind: Kind, word: &str, random: &mut Random) -> String {
             };
             (chars[i], chars[i + 1]) = (like(b, a), like(a, b));
         }
-        Kind::DropLetter => {
+        SlipKind::DropLetter => {
             chars.remove(i);
         }
-        Kind::DoubleLetter => chars.insert(i, chars[i]),
-        Kind::NeighbourKey => chars[i] = neighbour_key(chars[i], random),
+        SlipKind::DoubleLetter => chars.insert(i, chars[i]),
+        SlipKind::NeighbourKey => chars[i] = neighbour_key(chars[i], random),
         _ => {
             let key = neighbour_key(chars[i], random).to_ascii_lowercase();
             chars.insert(i + 1, key);
@@ -465,24 +296,24 @@ mod tests {
 
     #[test]
     fn every_kind_does_what_its_name_says() {
-        let one = |kind: Kind, text: &str, seed: u64| {
+        let one = |kind: SlipKind, text: &str, seed: u64| {
             let mut words: Vec<String> = text.split(' ').map(str::to_string).collect();
             let done = slip(kind, &mut words, &mut Random::new(seed));
             done.then(|| words.join(" "))
         };
-        let cases: &[(Kind, &str, &[&str])] = &[
-            (Kind::Transpose, "abc", &["bac", "acb"]),
-            (Kind::DropLetter, "abc", &["ac", "ab"]),
-            (Kind::DoubleLetter, "abc", &["aabc", "abbc", "abcc"]),
-            (Kind::SoundsAlike, "\"Their", &["\"There", "\"They're"]),
-            (Kind::Misspelling, "Receive,", &["Recieve,"]),
-            (Kind::Article, "see an egg", &["see a egg", "see egg"]),
-            (Kind::Agreement, "Is", &["Are", "Am"]),
-            (Kind::Apostrophe, "don't", &["dont"]),
-            (Kind::Case, "Tom", &["tom"]),
-            (Kind::Space, "go on", &["goon"]),
-            (Kind::Mark, "so.", &["so"]),
-            (Kind::DoubleWord, "so", &["so so"]),
+        let cases: &[(SlipKind, &str, &[&str])] = &[
+            (SlipKind::Transpose, "abc", &["bac", "acb"]),
+            (SlipKind::DropLetter, "abc", &["ac", "ab"]),
+            (SlipKind::DoubleLetter, "abc", &["aabc", "abbc", "abcc"]),
+            (SlipKind::SoundsAlike, "\"Their", &["\"There", "\"They're"]),
+            (SlipKind::Misspelling, "Receive,", &["Recieve,"]),
+            (SlipKind::Article, "see an egg", &["see a egg", "see egg"]),
+            (SlipKind::Agreement, "Is", &["Are", "Am"]),
+            (SlipKind::Apostrophe, "don't", &["dont"]),
+            (SlipKind::Case, "Tom", &["tom"]),
+            (SlipKind::Space, "go on", &["goon"]),
+            (SlipKind::Mark, "so.", &["so"]),
+            (SlipKind::DoubleWord, "so", &["so so"]),
         ];
         for (kind, text, expected) in cases {
             let mut seen = std::collections::BTreeSet::new();
@@ -495,7 +326,7 @@ mod tests {
             assert_eq!(seen.len(), expected.len(), "{kind:?}: {seen:?}");
         }
         // No place for a slip of this kind.
-        assert_eq!(one(Kind::Apostrophe, "no marks here", 1), None);
+        assert_eq!(one(SlipKind::Apostrophe, "no marks here", 1), None);
     }
 
     #[test]
