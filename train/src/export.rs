@@ -1,5 +1,6 @@
 //! Export to a Hugging Face folder: `model.safetensors`, `config.json`, `generation_config.json`, `tokenizer.json` and
-//! `tokenizer_config.json`, which the transformers library loads.
+//! `tokenizer_config.json`, which the transformers library loads, and `spiece.model` for what reads SentencePiece
+//! models alone, such as llama.cpp's converter.
 
 use std::borrow::Cow;
 use std::fs;
@@ -8,16 +9,21 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use t5_runtime::config::T5Config;
 use t5_runtime::schema;
+use t5_runtime::tokenizer;
 
 use crate::checkpoint::{Checkpoints, Saved};
 use crate::files::{self, TensorFile};
-use crate::vocabulary::Vocabulary;
+use crate::vocabulary::{self, Vocabulary};
 use crate::{Error, Result};
 
-/// Names of the files beside the weights.
-const FILES: [&str; 4] = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"];
+/// Names of the files beside the weights. A checkpoint has one of the two vocabularies.
+const CONFIG: &str = "config.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const TOKENIZER: &str = "tokenizer.json";
+const SENTENCEPIECE: &str = "spiece.model";
 
-/// Everything of a Hugging Face folder but the weights, as (name, contents).
+/// Everything of a Hugging Face folder but the weights, as (name, contents). `tokenizer` is the vocabulary's file.
 pub fn model_files(
     config: &T5Config,
     max_new_tokens: usize,
@@ -31,8 +37,9 @@ pub fn model_files(
         "pad_token_id": config.pad_token_id,
         "max_new_tokens": max_new_tokens,
     });
-    let sentinels: Vec<String> = (0..vocabulary.sentinels().count).map(|n| format!("<extra_id_{n}>")).collect();
-    let tokenizer_config = json!({
+    let count = vocabulary.sentinels().count;
+    let sentinels: Vec<String> = (0..count).map(|n| format!("<extra_id_{n}>")).collect();
+    let mut tokenizer_config = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
         "pad_token": "<pad>",
         "eos_token": "</s>",
@@ -40,8 +47,21 @@ pub fn model_files(
         "additional_special_tokens": sentinels,
         "clean_up_tokenization_spaces": false,
     });
-    let contents = [pretty(&config.to_json()), pretty(&generation), tokenizer, pretty(&tokenizer_config)];
-    FILES.iter().map(|name| (*name).to_owned()).zip(contents).collect()
+    let name = if vocabulary::is_sentencepiece(vocabulary.path()) {
+        // The class that reads such a file, and how many sentinels it appends.
+        tokenizer_config["tokenizer_class"] = json!("T5Tokenizer");
+        tokenizer_config["extra_ids"] = json!(count);
+        SENTENCEPIECE
+    } else {
+        TOKENIZER
+    };
+    let files = [
+        (CONFIG, pretty(&config.to_json())),
+        (GENERATION_CONFIG, pretty(&generation)),
+        (name, tokenizer),
+        (TOKENIZER_CONFIG, pretty(&tokenizer_config)),
+    ];
+    files.map(|(name, contents)| (name.to_owned(), contents)).into()
 }
 
 /// Which weights are exported.
@@ -77,8 +97,8 @@ pub fn export(run: &Path, step: Option<u64>, weights: Weights, output: &Path) ->
         (None, _) => best.filter(|best| steps.contains(best)).unwrap_or(newest),
     };
     let folder = checkpoints.path(chosen);
-    let config = fs::read_to_string(folder.join("config.json")).map_err(Error::io(folder.join("config.json")))?;
-    let config = T5Config::from_json(&folder.join("config.json").display().to_string(), &config)?;
+    let config = fs::read_to_string(folder.join(CONFIG)).map_err(Error::io(folder.join(CONFIG)))?;
+    let config = T5Config::from_json(&folder.join(CONFIG).display().to_string(), &config)?;
 
     let sources: Vec<TensorFile> = match weights {
         Weights::Current => vec![Saved::open(&folder)?.model()?],
@@ -103,11 +123,26 @@ pub fn export(run: &Path, step: Option<u64>, weights: Weights, output: &Path) ->
         .map(|spec| Ok((spec.hf_name.clone(), spec.shape.as_slice(), Cow::Owned(mean(&sources, &spec.hf_name)?))))
         .collect::<Result<Vec<_>>>()?;
     files::write_tensors(&output.join("model.safetensors"), tensors)?;
-    for name in FILES {
+    let copied = if folder.join(TOKENIZER).is_file() { TOKENIZER } else { SENTENCEPIECE };
+    for name in [CONFIG, GENERATION_CONFIG, TOKENIZER_CONFIG, copied] {
         let path = folder.join(name);
         files::write_synced(&output.join(name), &fs::read(&path).map_err(Error::io(&path))?)?;
     }
+    if copied == TOKENIZER {
+        files::write_synced(&output.join(SENTENCEPIECE), &sentencepiece(&folder.join(TOKENIZER))?)?;
+    }
     Ok(chosen)
+}
+
+/// A `tokenizer.json` as a SentencePiece model.
+fn sentencepiece(path: &Path) -> Result<Vec<u8>> {
+    let bytes = fs::read(path).map_err(Error::io(path))?;
+    let arrays = tokenizer::Vocabulary::from_tokenizer_json(&path.display().to_string(), &bytes)?;
+    let sentinels = Vocabulary::new(&arrays, path)?.sentinels();
+    match arrays {
+        tokenizer::Vocabulary::Unigram(unigram) => Ok(vocabulary::to_sentencepiece(&unigram, sentinels)),
+        tokenizer::Vocabulary::Bytes(_) => Err(Error::file(path, "expected a vocabulary of pieces, found bytes")),
+    }
 }
 
 /// The mean of a tensor over several files.

@@ -1,13 +1,15 @@
 //! The vocabulary: reading one for training, and training one.
 
 mod charsmap;
+mod sentencepiece;
 mod training;
 
 use std::path::{Path, PathBuf};
 
-use t5_runtime::tokenizer::{self, Tokenizer};
+use t5_runtime::tokenizer::{self, PieceKind, Tokenizer, UnigramVocabulary};
 
 pub use charsmap::nmt_nfkc;
+pub use sentencepiece::to_sentencepiece;
 pub use training::{VocabularyConfig, save, train};
 
 use crate::{Error, Result, objectives::Sentinels};
@@ -22,11 +24,35 @@ pub const UNK: u32 = 2;
 /// Sentinels of a SentencePiece model, which does not have them itself.
 const EXTRA_IDS: u32 = 100;
 
-/// Text to ids and back while training: the runtime's tokenizer, so that a model is trained on what it will see.
+/// The character that stands for a space in pieces, U+2581.
+const SPACE: char = '\u{2581}';
+
+/// What unknown pieces are in a text, as SentencePiece writes them.
+const UNKNOWN: &str = " \u{2047} ";
+
+/// Text to ids and back while training, as the reference's SeqIO does it.
+///
+/// The text of corpora and tasks never becomes `<pad>`, `</s>` or `<unk>`: where it spells them they are text. Of
+/// special tokens it can become sentinels alone, `<extra_id_n>` at the start of a word. For all other text the ids are
+/// those of the runtime's tokenizer, so that a model is trained on what it will see.
 pub struct Vocabulary {
     tokenizer: Tokenizer,
     sentinels: Sentinels,
+    kind: VocabularyKind,
     path: PathBuf,
+}
+
+/// What the ids of a vocabulary stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum VocabularyKind {
+    Pieces {
+        /// A text starts with a space of its own that decoding takes off again.
+        drops_first_space: bool,
+    },
+    Bytes {
+        /// The id of byte 0.
+        offset: u32,
+    },
 }
 
 impl Vocabulary {
@@ -45,12 +71,12 @@ impl Vocabulary {
         }
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
         let file = path.display().to_string();
-        let arrays = if path.extension().is_some_and(|suffix| suffix == "model") {
+        let arrays = if is_sentencepiece(&path) {
             tokenizer::Vocabulary::from_sentencepiece(&file, &bytes, EXTRA_IDS)?
         } else {
             tokenizer::Vocabulary::from_tokenizer_json(&file, &bytes)?
         };
-        Vocabulary::new(Tokenizer::new(&file, &arrays)?, &path)
+        Vocabulary::new(&arrays, &path)
     }
 
     /// ByT5's vocabulary, for a model of so many embedding rows.
@@ -58,15 +84,16 @@ impl Vocabulary {
     /// # Errors
     /// Where the rows are too few.
     pub fn bytes(rows: u32) -> Result<Vocabulary> {
-        let path = Path::new("bytes");
-        Vocabulary::new(Tokenizer::new("bytes", &tokenizer::Vocabulary::bytes(rows))?, path)
+        Vocabulary::new(&tokenizer::Vocabulary::bytes(rows), Path::new("bytes"))
     }
 
-    /// Checks that a tokenizer has T5's special tokens. `path` is for messages.
+    /// Checks that a vocabulary has T5's special tokens. `path` is where it was read, for messages and exports.
     ///
     /// # Errors
     /// As [`Vocabulary::read`].
-    pub fn new(tokenizer: Tokenizer, path: &Path) -> Result<Vocabulary> {
+    pub fn new(arrays: &tokenizer::Vocabulary, path: &Path) -> Result<Vocabulary> {
+        let file = path.display().to_string();
+        let tokenizer = Tokenizer::new(&file, arrays)?;
         for (text, found, id) in
             [("<pad>", tokenizer.pad_id(), PAD), ("</s>", tokenizer.eos_id(), EOS), ("<unk>", tokenizer.unk_id(), UNK)]
         {
@@ -79,7 +106,16 @@ impl Vocabulary {
         while first > count && tokenizer.sentinel_id(count) == Some(first - count) {
             count += 1;
         }
-        Ok(Vocabulary { tokenizer, sentinels: Sentinels { first, count }, path: path.to_path_buf() })
+        let sentinels = Sentinels { first, count };
+        let (tokenizer, kind) = match arrays {
+            tokenizer::Vocabulary::Unigram(unigram) => {
+                let drops_first_space = unigram.add_dummy_prefix || unigram.whitespace.removes_extra();
+                let arrays = tokenizer::Vocabulary::Unigram(without_special_tokens(unigram, sentinels));
+                (Tokenizer::new(&file, &arrays)?, VocabularyKind::Pieces { drops_first_space })
+            }
+            tokenizer::Vocabulary::Bytes(bytes) => (tokenizer, VocabularyKind::Bytes { offset: bytes.offset }),
+        };
+        Ok(Vocabulary { tokenizer, sentinels, kind, path: path.to_path_buf() })
     }
 
     /// Where it was read from.
@@ -99,17 +135,145 @@ impl Vocabulary {
 
     /// The ids of a text, without an end mark.
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        self.tokenizer.encode_prefix(text)
+        match self.kind {
+            VocabularyKind::Pieces { .. } => self.tokenizer.encode_prefix(text),
+            VocabularyKind::Bytes { offset } => text.bytes().map(|byte| u32::from(byte) + offset).collect(),
+        }
     }
 
-    /// The text of ids; pad and end marks are left out, sentinels are written as `<extra_id_n>`.
+    /// The text of ids up to the first end mark. Pad ids are left out, unknown ones are `" ⁇ "` (of bytes: nothing),
+    /// sentinels are words `<extra_id_n>`.
     pub fn decode(&self, ids: &[u32]) -> String {
-        let ids: Vec<u32> = ids.iter().copied().filter(|&id| id != PAD && id != EOS).collect();
-        self.tokenizer.decode(&ids, false)
+        let mut text = String::new();
+        let mut stream = self.tokenizer.stream(false);
+        for &id in ids.iter().take_while(|&&id| id != EOS).filter(|&&id| id != PAD) {
+            match self.kind {
+                VocabularyKind::Pieces { .. } if id == UNK || id >= self.size() => {
+                    let written = stream.push(UNK);
+                    text.push_str(written.strip_suffix("<unk>").unwrap_or(written));
+                    text.push_str(UNKNOWN);
+                }
+                VocabularyKind::Pieces { drops_first_space } => {
+                    let written = stream.push(id);
+                    let first = text.is_empty() && drops_first_space;
+                    text.push_str(written.strip_prefix(' ').filter(|_| first).unwrap_or(written));
+                }
+                VocabularyKind::Bytes { .. } if id == UNK => {}
+                VocabularyKind::Bytes { .. } => text.push_str(stream.push(id)),
+            }
+        }
+        text + stream.finish()
     }
 
     /// The piece of an id as it is spelled in the vocabulary.
     pub fn piece(&self, id: u32) -> &str {
-        self.tokenizer.piece(id).unwrap_or("<unused>")
+        let piece = self.tokenizer.piece(id).unwrap_or("<unused>");
+        if is_sentinel(self.sentinels, id) { piece.trim_start_matches(SPACE) } else { piece }
+    }
+}
+
+/// Whether a file is a SentencePiece model by its name.
+pub(crate) fn is_sentencepiece(path: &Path) -> bool {
+    path.extension().is_some_and(|suffix| suffix == "model")
+}
+
+fn is_sentinel(Sentinels { first, count }: Sentinels, id: u32) -> bool {
+    first.checked_sub(id).is_some_and(|n| n < count)
+}
+
+/// The vocabulary as SeqIO has it: control tokens are not looked for in a text, and sentinels are pieces that start a
+/// word and are better than any other spelling.
+fn without_special_tokens(vocabulary: &UnigramVocabulary, sentinels: Sentinels) -> UnigramVocabulary {
+    let mut vocabulary = vocabulary.clone();
+    for (id, piece) in (0..).zip(&mut vocabulary.pieces) {
+        if is_sentinel(sentinels, id) {
+            piece.text.insert(0, SPACE);
+            (piece.kind, piece.score) = (PieceKind::Normal, 0.0);
+        } else if matches!(piece.kind, PieceKind::Control | PieceKind::Unknown) {
+            piece.kind = PieceKind::Unused;
+        }
+    }
+    let pieces = &vocabulary.pieces;
+    vocabulary.added.retain(|token| pieces[token.id as usize].kind == PieceKind::UserDefined);
+    vocabulary
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The published vocabulary, from both of its files.
+    fn published() -> Option<[Vocabulary; 2]> {
+        let folder = crate::testing::shared("models/t5-tokenizer")?;
+        Some(["spiece.model", "tokenizer.json"].map(|name| Vocabulary::read(&folder.join(name)).unwrap()))
+    }
+
+    /// Values of the `sentencepiece` library, 0.2.0, with the 100 pieces that SeqIO appends to the published model.
+    #[test]
+    fn decodes_as_the_reference() {
+        let Some(vocabularies) = published() else { return };
+        let rows: &[(&[u32], &str)] = &[
+            (&[262, 2, 5], "E ⁇ ."),
+            (&[2, 5], " ⁇ ."),
+            (&[2, 2], " ⁇  ⁇ "),
+            (&[8, 2, 8], "the ⁇  the"),
+            (&[8, 40_000], "the ⁇ "),
+            (&[3, 2, 5], " ⁇ ."),
+            (&[3, 3, 262], "E"),
+            (&[3, 3], ""),
+            (&[32099, 8, 1782], "<extra_id_0> the dog"),
+            (&[8, 32098], "the <extra_id_1>"),
+            (&[32099, 32098], "<extra_id_0> <extra_id_1>"),
+            (&[3, 32099], "<extra_id_0>"),
+            (&[2, 32099, 5], " ⁇  <extra_id_0>."),
+            (&[8, 0, 5], "the."),
+            (&[1], ""),
+            // SeqIO gives the library what stands before the first end mark.
+            (&[0, 8, 1, 5], "the"),
+        ];
+        for vocabulary in &vocabularies {
+            for (ids, text) in rows {
+                assert_eq!(vocabulary.decode(ids), *text, "{ids:?} of {}", vocabulary.path().display());
+            }
+        }
+    }
+
+    /// Values of the same library and model.
+    #[test]
+    fn text_never_becomes_control_tokens() {
+        let Some(vocabularies) = published() else { return };
+        let rows: &[(&str, &[u32])] = &[
+            ("</s>", &[3, 2, 87, 7, 3155]),
+            ("a</s>b", &[3, 9, 2, 87, 7, 3155, 115]),
+            ("<pad> <unk>", &[3, 2, 5612, 3155, 3, 2, 6513, 3155]),
+            ("<extra_id_2>", &[32097]),
+            ("<extra_id_2>.", &[32097, 5]),
+            ("<extra_id_2> b", &[32097, 3, 115]),
+            ("b <extra_id_2>", &[3, 115, 32097]),
+            ("a  <extra_id_1>  b", &[3, 9, 32098, 3, 115]),
+            // Within a word it is text, and so is a sentinel that there is not.
+            ("b<extra_id_2>", &[3, 115, 2, 25666, 834, 23, 26, 834, 357, 3155]),
+            ("<extra_id_2>b <extra_id_0><extra_id_1>", &[32097, 115, 32099, 2, 25666, 834, 23, 26, 834, 536, 3155]),
+            ("<extra_id_100>", &[3, 2, 25666, 834, 23, 26, 834, 2915, 3155]),
+            ("<EXTRA_ID_1>", &[3, 2, 427, 4, 11359, 834, 4309, 834, 536, 3155]),
+        ];
+        for vocabulary in &vocabularies {
+            for (text, ids) in rows {
+                assert_eq!(vocabulary.encode(text), *ids, "{text} of {}", vocabulary.path().display());
+            }
+            assert_eq!([0, 1, 2, 32099].map(|id| vocabulary.piece(id)), ["<pad>", "</s>", "<unk>", "<extra_id_0>"]);
+            assert_eq!(vocabulary.sentinels(), Sentinels { first: 32099, count: 100 });
+        }
+    }
+
+    #[test]
+    fn bytes_are_text_whatever_they_spell() {
+        let vocabulary = Vocabulary::bytes(384).unwrap();
+        for text in ["</s>", "a<pad> <unk>", "<extra_id_0>", "é日"] {
+            let ids: Vec<u32> = text.bytes().map(|byte| u32::from(byte) + 3).collect();
+            assert_eq!(vocabulary.encode(text), ids);
+            assert_eq!(vocabulary.decode(&ids), text);
+        }
+        assert_eq!(vocabulary.decode(&[100, 2, 0, 101, 1, 102]), "ab");
     }
 }

@@ -11,6 +11,7 @@ use t5_runtime::schema;
 use t5_train::batches::Batch;
 use t5_train::model::Model;
 use t5_train::ops::Sequences;
+use t5_train::vocabulary::Vocabulary;
 
 #[test]
 fn fifty_steps_and_an_export_that_the_runtime_runs() {
@@ -23,6 +24,11 @@ fn fifty_steps_and_an_export_that_the_runtime_runs() {
     succeed(&["run", &config, "--set", "run.steps=50", "--set", "schedule.peak_rate=0.02"]);
     let (run_folder, exported) = (folder.path().join("run"), folder.path().join("exported"));
     succeed(&["export", &run_folder.display().to_string(), &exported.display().to_string(), "--step", "50"]);
+
+    // What reads no tokenizer.json finds a SentencePiece model of the same ids.
+    let vocabularies = ["tokenizer.json", "spiece.model"].map(|name| Vocabulary::read(&exported.join(name)).unwrap());
+    let [pieces, model] = vocabularies.map(|vocabulary| vocabulary.encode("number: one hundred and 7, </s>?"));
+    assert_eq!(pieces, model);
 
     // The trainer's variables are the schema's table, and its logits the runtime's.
     let checkpoint = Checkpoint::open(&exported).unwrap();

@@ -1,8 +1,10 @@
 //! Training a unigram vocabulary in T5's layout.
 //!
-//! The pieces come from the `tokenizers` crate's unigram trainer (Kudo, "Subword regularization", 2018: a suffix array's
-//! frequent substrings, thinned out by expectation maximisation). Around it this module does what SentencePiece does:
-//! `nmt_nfkc` normalisation, rare characters left out of the alphabet, T5's special tokens and sentinels in their places.
+//! The pieces come from the `tokenizers` crate's unigram trainer (Kudo, "Subword regularization", 2018: a suffix
+//! array's frequent substrings, thinned out by expectation maximisation). Around it this module does what SentencePiece
+//! does:
+//! `nmt_nfkc` normalisation, rare characters left out of the alphabet, T5's special tokens and sentinels in their
+//! places.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -22,11 +24,8 @@ use tokenizers::{
     processors::{PostProcessorWrapper, template::TemplateProcessing},
 };
 
-use super::Vocabulary;
+use super::{SPACE, Vocabulary};
 use crate::{Error, Result};
-
-/// The character that stands for a space, U+2581.
-const SPACE: char = '\u{2581}';
 
 /// Longer words are not trained on. Bytes.
 const LONGEST_WORD: usize = 128;
@@ -83,25 +82,11 @@ pub fn train<'a>(texts: impl Iterator<Item = &'a str>, config: &VocabularyConfig
                 .into(),
         ));
     }
-    let failed = |e: tokenizers::Error| Error::Invalid(format!("vocabulary: {e}"));
-    let normalizer = normalizer()?;
-    let mut words: HashMap<String, u32> = HashMap::new();
-    for text in texts {
-        let mut text = NormalizedString::from(text);
-        normalizer.normalize(&mut text).map_err(failed)?;
-        for word in text.get().split(' ').filter(|word| !word.is_empty()) {
-            let count = words.entry(format!("{SPACE}{word}")).or_default();
-            *count = count.saturating_add(1);
-        }
-    }
+    let mut words = count_words(texts)?;
     let total: u64 = words.values().map(|&count| u64::from(count)).sum();
-    let whole: Vec<(String, u32)> = config
-        .whole_words
-        .iter()
-        .map(|word| format!("{SPACE}{word}"))
-        .map(|word| (words.remove(&word).unwrap_or(0), word))
-        .map(|(count, word)| (word, count))
-        .collect();
+    let whole = config.whole_words.iter().map(|word| format!("{SPACE}{word}"));
+    let whole: Vec<(String, u32)> =
+        whole.map(|word| (words.remove(&word).unwrap_or(0), word)).map(|(n, w)| (w, n)).collect();
     let alphabet = alphabet(&words, &config.required_characters, config.character_coverage);
     // The trainer's sums over segmentations overflow on very long words, which are no words anyway.
     words.retain(|word, _| word.len() <= LONGEST_WORD && word.chars().all(|c| alphabet.contains_key(&c)));
@@ -115,7 +100,32 @@ pub fn train<'a>(texts: impl Iterator<Item = &'a str>, config: &VocabularyConfig
             config.pieces
         )));
     }
+    let mut pieces = train_pieces(&words, &alphabet, config)?;
+    insert_whole_words(&mut pieces, &whole, total, config.pieces);
+    assemble(pieces, config)
+}
 
+/// The words of texts, each with a space mark in front, and how often they occur.
+fn count_words<'a>(texts: impl Iterator<Item = &'a str>) -> Result<HashMap<String, u32>> {
+    let normalizer = normalizer()?;
+    let mut words: HashMap<String, u32> = HashMap::new();
+    for text in texts {
+        let mut text = NormalizedString::from(text);
+        normalizer.normalize(&mut text).map_err(failed)?;
+        for word in text.get().split(' ').filter(|word| !word.is_empty()) {
+            let count = words.entry(format!("{SPACE}{word}")).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+    Ok(words)
+}
+
+/// The special tokens, and the pieces of words with their scores.
+fn train_pieces(
+    words: &HashMap<String, u32>,
+    alphabet: &BTreeMap<char, u64>,
+    config: &VocabularyConfig,
+) -> Result<Vec<(String, f64)>> {
     let special = |text: &str| AddedToken::from(text, true);
     let trainer = UnigramTrainer::builder()
         .show_progress(false)
@@ -128,17 +138,16 @@ pub fn train<'a>(texts: impl Iterator<Item = &'a str>, config: &VocabularyConfig
         .initial_alphabet(alphabet.keys().copied().collect())
         .build()
         .map_err(|e| Error::Invalid(format!("vocabulary: {e}")))?;
-    let mut model = Unigram::default();
     let mut runs: BTreeMap<&str, u32> = BTreeMap::new();
-    for (word, &count) in &words {
+    for (word, &count) in words {
         for run in runs_of_one_kind(word) {
             let sum = runs.entry(run).or_default();
             *sum = sum.saturating_add(count);
         }
     }
-    // Candidates are substrings that are followed by different characters, and a frequent word that is no part of longer
-    // ones is followed by nothing: a copy with a mark behind it, which counts as zero words, makes it one. The mark has
-    // to count as something, or its logarithm would not.
+    // Candidates are substrings that are followed by different characters, and a frequent word that is no part of
+    // longer ones is followed by nothing: a copy with a mark behind it, which counts as zero words, makes it one. The
+    // mark has to count as something, or its logarithm would not.
     let mark = |&(c, count): &(&char, &u64)| (!c.is_alphanumeric() && *c != SPACE, *count);
     let mark = alphabet.iter().max_by_key(mark).map_or('.', |(c, _)| *c);
     let copies = runs.iter().filter(|(_, count)| **count > 1).map(|(run, _)| (format!("{run}{mark}"), 0));
@@ -149,6 +158,7 @@ pub fn train<'a>(texts: impl Iterator<Item = &'a str>, config: &VocabularyConfig
         .chain([(mark.to_string(), 1)])
         .chain(copies)
         .collect();
+    let mut model = Unigram::default();
     trainer.do_train(sentences, &mut model).map_err(failed)?;
     let mut pieces: Vec<(String, f64)> = model.iter().cloned().collect();
     // Characters that no piece needed are put back with scores a little above the lowest, each a step higher, in the
@@ -160,23 +170,34 @@ pub fn train<'a>(texts: impl Iterator<Item = &'a str>, config: &VocabularyConfig
             *score = lowest;
         }
     }
+    Ok(pieces)
+}
+
+/// Makes words single pieces. They take the places of the least likely other pieces that are no single characters,
+/// until no more than `most` are left. `total` is the number of words of the text.
+fn insert_whole_words(pieces: &mut Vec<(String, f64)>, whole: &[(String, u32)], total: u64, most: usize) {
     for (word, count) in whole {
         // Its own frequency, and in any case better than the best way to spell it in other pieces.
-        let frequency = (f64::from(count.max(1)) / total.max(1) as f64).ln();
-        let spelled = best_spelling(&word, &pieces);
-        pieces.retain(|(piece, _)| *piece != word);
-        pieces.push((word, frequency.max(spelled + 1.0).min(0.0)));
+        let frequency = (f64::from((*count).max(1)) / total.max(1) as f64).ln();
+        let spelled = best_spelling(word, pieces);
+        pieces.retain(|(piece, _)| piece != word);
+        pieces.push((word.clone(), frequency.max(spelled + 1.0).min(0.0)));
     }
-    // They take the places of the least likely other pieces that are no single characters.
-    let by_score = |(a, x): &(String, f64), (b, y): &(String, f64)| y.total_cmp(x).then_with(|| a.cmp(b));
-    pieces[3..].sort_by(by_score);
-    let whole: HashSet<String> = config.whole_words.iter().map(|word| format!("{SPACE}{word}")).collect();
+    sort_by_score(&mut pieces[3..]);
+    let whole: HashSet<&String> = whole.iter().map(|(word, _)| word).collect();
     let removable = |piece: &String| piece.chars().nth(1).is_some() && !whole.contains(piece);
-    while let Some(at) = pieces.iter().rposition(|(piece, _)| removable(piece)).filter(|_| pieces.len() > config.pieces)
-    {
+    while let Some(at) = pieces.iter().rposition(|(piece, _)| removable(piece)).filter(|_| pieces.len() > most) {
         pieces.remove(at);
     }
-    assemble(pieces, config)
+}
+
+/// The most likely pieces first. Names decide between equal scores, whose order follows a hash table.
+fn sort_by_score(pieces: &mut [(String, f64)]) {
+    pieces.sort_by(|(a, x), (b, y)| y.total_cmp(x).then_with(|| a.cmp(b)));
+}
+
+fn failed(error: tokenizers::Error) -> Error {
+    Error::Invalid(format!("vocabulary: {error}"))
 }
 
 /// Parts of a word that pieces do not cross, as SentencePiece's `split_by_unicode_script`: letters (with the space mark
@@ -256,9 +277,7 @@ fn normalizer() -> Result<NormalizerWrapper> {
 
 /// The trained pieces and the sentinels as a tokenizer in T5's layout.
 fn assemble(mut pieces: Vec<(String, f64)>, config: &VocabularyConfig) -> Result<Tokenizer> {
-    let failed = |e: tokenizers::Error| Error::Invalid(format!("vocabulary: {e}"));
-    // Names decide between equal scores, whose order follows a hash table.
-    pieces[3..].sort_by(|(a, x), (b, y)| y.total_cmp(x).then_with(|| a.cmp(b)));
+    sort_by_score(&mut pieces[3..]);
     let found = pieces.len();
     if found < config.pieces {
         return Err(Error::Invalid(format!(
@@ -356,11 +375,13 @@ mod tests {
         }
         assert_eq!(vocabulary.decode(&vocabulary.encode("tom sees a red house.")), "tom sees a red house.");
         // The runtime and the reference give the same ids.
-        let odd = ["", " ", "tom  sees\tthe\u{200B}house", "ﬁve don't <extra_id_3> K?", "AH0AH0 K", "日 z"];
+        let odd = ["", " ", "tom  sees\tthe\u{200B}house", "ﬁve don't K?", "AH0AH0 K", "日 z"];
         for text in texts.iter().map(String::as_str).take(50).chain(odd) {
             let reference = tokenizer.encode_fast(text, false).unwrap().get_ids().to_vec();
             assert_eq!(vocabulary.encode(text), reference, "{text:?}");
         }
+        let [before, after] = ["ﬁve don't", " K?"].map(|text| vocabulary.encode(text));
+        assert_eq!(vocabulary.encode("ﬁve don't <extra_id_3> K?"), [before, vec![86], after].concat());
         // The same text gives the same vocabulary.
         let again = train(texts.iter().map(String::as_str), &config).unwrap();
         assert_eq!(again.to_string(false).unwrap(), tokenizer.to_string(false).unwrap());
