@@ -101,7 +101,7 @@ mod tests {
     fn a_pronoun_with_its_mark_is_marked_with_it() {
         // As two texts of the test set have it.
         let text = "Sam lay down with a blanket stretched out beside it, a book in his hand.";
-        let example = wsc(text, "a blanket", "it,", 8).unwrap();
+        let example = wsc(text, "a blanket", "it,", 9).unwrap();
         let expected = "wsc: Sam lay down with a blanket stretched out beside *it,* a book in his hand.";
         assert_eq!(example.inputs, expected);
     }
