@@ -25,81 +25,15 @@ const below = (n) => Math.floor(random() * n);
 const one = (list) => list[below(list.length)];
 const some = (most, make) => Array.from({ length: below(most + 1) }, make);
 
-const NAMES = [
-  "maxNewTokens",
-  "minNewTokens",
-  "beams",
-  "nBest",
-  "lengthPenalty",
-  "lengthPenaltyKind",
-  "earlyStopping",
-  "temperature",
-  "topK",
-  "topP",
-  "minP",
-  "seed",
-  "repetitionPenalty",
-  "noRepeatNgram",
-  "prefix",
-  "prefixIds",
-  "suppress",
-  "allowed",
-  "stop",
-  "logprobs",
-  "lookup",
-  "task",
-  "typicalP",
-  "beamGroups",
-  "diversityPenalty",
-  "nothing",
-  "",
-];
-const NUMBERS = [
-  0,
-  1,
-  2,
-  3,
-  7,
-  -1,
-  0.5,
-  1.5,
-  -0.0,
-  1e-45,
-  1e30,
-  1e300,
-  -1e300,
-  2 ** 31,
-  2 ** 32,
-  2 ** 53 - 1,
-  2 ** 53,
-  0.999,
-];
-const WORDS = [
-  "",
-  "a",
-  "a text",
-  " ",
-  "</s>",
-  "<pad>",
-  "<unk>",
-  "<extra_id_0>",
-  "<extra_id_99>",
-  "▁",
-  "\0",
-  "\u{10ffff}",
-  "日本語",
-  "e\u0301\u0323",
-  "\ud800",
-  "t5",
-  "huggingFace",
-  "never",
-  "auto",
-  "on",
-  "off",
-  "x".repeat(300),
-  "<",
-  "a <b> c",
-];
+const NAMES =
+  "maxNewTokens minNewTokens beams nBest lengthPenalty lengthPenaltyKind earlyStopping temperature topK topP minP seed " +
+  "repetitionPenalty noRepeatNgram prefix prefixIds suppress allowed stop logprobs lookup task typicalP beamGroups " +
+  "diversityPenalty nothing";
+const OPTIONS = [...NAMES.split(" "), ""];
+const NUMBERS = [0, 1, 2, 3, 7, -1, 0.5, 1.5, -0.0, 0.999, 1e-45, 1e30, 1e300, -1e300];
+const LARGE = [2 ** 31, 2 ** 32, 2 ** 53 - 1, 2 ** 53];
+const WORDS = ["", "a", "a text", " ", "<", "a <b> c", "x".repeat(300), "\0", "\ud800", "\u{10ffff}", "e\u0301\u0323"];
+WORDS.push(..."</s> <pad> <unk> <extra_id_0> <extra_id_99> ▁ 日本語 t5 huggingFace never auto on off".split(" "));
 const ids = () => some(6, () => one([0, 1, 2, 3, 50, 259, 383, 32_099, 2 ** 31, 2 ** 32 - 1]));
 
 /** A value of any JSON type, most often of one that some option has. */
@@ -108,7 +42,7 @@ function value() {
     case 0:
     case 1:
     case 2:
-      return one(NUMBERS);
+      return one([...NUMBERS, ...LARGE]);
     case 3:
       return below(6);
     case 4:
@@ -129,7 +63,7 @@ function value() {
 function options() {
   if (random() < 0.01) return one(["", "[", "{}x", "null", "3", "[]", '{"beams":1,"beams":2}', "[".repeat(5_000)]);
   const request = {};
-  for (const _ of some(4, () => 0)) request[one(NAMES)] = value();
+  for (const _ of some(4, () => 0)) request[one(OPTIONS)] = value();
   // Most of them end soon; the others are cancelled.
   if (random() < 0.9) request.maxNewTokens = below(8);
   // A thousand beams are allowed, and slow.
