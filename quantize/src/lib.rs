@@ -28,8 +28,8 @@ use std::path::Path;
 pub use policy::{Keep, Policy};
 pub use report::Report;
 use t5_runtime::Result;
-use t5_runtime::checkpoint::Checkpoint;
-use t5_runtime::gguf::{self, TensorInfo, Writer};
+use t5_runtime::checkpoint::{Checkpoint, llama_cpp};
+use t5_runtime::gguf::{TensorInfo, Writer};
 
 /// Who wants to know how far the work is. `()` does not.
 pub trait Progress {
@@ -69,8 +69,13 @@ pub fn quantize(
         .iter()
         .map(|(spec, dtype)| TensorInfo { name: spec.gguf_name.clone(), dtype: *dtype, shape: spec.shape.clone() })
         .collect();
-    let metadata =
-        gguf::metadata(None, &checkpoint.config, checkpoint.vocabulary.as_ref(), &checkpoint.generation, policy.base)?;
+    let metadata = llama_cpp::metadata(
+        None,
+        &checkpoint.config,
+        checkpoint.vocabulary.as_ref(),
+        &checkpoint.generation,
+        policy.base,
+    )?;
     let mut writer = Writer::new(Path::new(file), out, &metadata, &infos)?;
     progress.start(plan.iter().map(|(spec, _)| spec.shape.iter().product::<usize>() as u64).sum());
     let balance = if policy.balance { balance::Balance::new(checkpoint, &plan)? } else { balance::Balance::default() };

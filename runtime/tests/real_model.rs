@@ -3,8 +3,8 @@
 mod common;
 
 use common::shared;
-use t5_runtime::checkpoint::Checkpoint;
-use t5_runtime::gguf::{self, TensorInfo, Writer};
+use t5_runtime::checkpoint::{Checkpoint, llama_cpp};
+use t5_runtime::gguf::{TensorInfo, Writer};
 use t5_runtime::schema;
 use t5_runtime::storage::Bytes;
 use t5_runtime::tensor::DType;
@@ -31,7 +31,7 @@ fn the_titler_opens_with_all_its_tensors() {
 
 /// Writes a checkpoint as a GGUF file in memory, every tensor as it is stored.
 fn write(checkpoint: &Checkpoint) -> Vec<u8> {
-    let metadata = gguf::metadata(
+    let metadata = llama_cpp::metadata(
         Some("titler"),
         &checkpoint.config,
         checkpoint.vocabulary.as_ref(),

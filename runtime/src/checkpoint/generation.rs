@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::files::Files;
+use super::folder::Files;
 use crate::error::{Error, Result};
 use crate::generation::GenerationDefaults;
 

@@ -1,11 +1,9 @@
 //! Where weights come from: a Hugging Face folder or a GGUF file of either dialect, judged by the schema.
 
 mod assemble;
-mod files;
 mod folder;
 mod generation;
-mod gguf;
-mod safetensors;
+pub mod llama_cpp;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
@@ -45,7 +43,7 @@ impl Checkpoint {
     pub fn open(path: &Path) -> Result<Checkpoint> {
         let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
         if metadata.is_dir() {
-            return folder::open(files::Files::Disk(path));
+            return folder::open(folder::Files::Disk(path));
         }
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")) {
             return folder::open_safetensors(path);
@@ -54,7 +52,7 @@ impl Checkpoint {
         let file = std::fs::File::open(path).map_err(Error::io(path))?;
         file.take(4).read_to_end(&mut start).map_err(Error::io(path))?;
         if start == crate::gguf::MAGIC || path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
-            return gguf::open(path);
+            return llama_cpp::open(path);
         }
         let expected = "a Hugging Face folder, a .gguf file, or a .safetensors file with config.json beside it";
         Err(Error::NotAModel { path: path.to_owned(), expected: expected.to_owned() })
@@ -64,13 +62,13 @@ impl Checkpoint {
     ///
     /// Only llama.cpp's dialect will do: candle's has its configuration and vocabulary in other files.
     pub fn from_gguf(file: &str, bytes: Bytes) -> Result<Checkpoint> {
-        gguf::from_memory(file, bytes)
+        llama_cpp::from_memory(file, bytes)
     }
 
     /// Opens the files of a Hugging Face folder that are already in memory, by their names. `folder` names them all
     /// in messages.
     pub fn from_files(folder: &str, files: &HashMap<String, Bytes>) -> Result<Checkpoint> {
-        folder::open(files::Files::Memory { name: folder, files })
+        folder::open(folder::Files::Memory { name: folder, files })
     }
 
     /// A tensor by its canonical name.

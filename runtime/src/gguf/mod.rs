@@ -1,22 +1,17 @@
-//! GGUF files: a checked reader over mapped bytes, a streaming writer, and the keys that describe a T5 model.
+//! GGUF files, the container: a checked reader over mapped bytes and a streaming writer. What the keys and tensors of a
+//! T5 model are called is [`crate::checkpoint::llama_cpp`]'s.
 //!
 //! Versions 2 and 3, little endian. Reading copies no tensor data; every count is checked against the bytes that are
 //! left before anything is allocated from it.
 
 mod cursor;
-mod describe;
-pub mod keys;
 mod reader;
 mod split;
 mod value;
-mod vocabulary;
 mod writer;
 
-pub use describe::metadata;
-pub(crate) use describe::{read_config, read_generation};
 pub use reader::File;
 pub use value::{Array, Value, ValueType};
-pub(crate) use vocabulary::read as read_vocabulary;
 pub use writer::{TensorInfo, Writer};
 
 use crate::tensor::DType;

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata};
 
-use super::assemble::Stored;
-use super::files::Files;
+use super::Files;
+use crate::checkpoint::assemble::Stored;
 use crate::error::{Error, Result};
 use crate::storage::Bytes;
 use crate::tensor::{DType, Tensor};

@@ -1,12 +1,11 @@
 //! Configuration and generation defaults as key-values, both ways (docs/gguf.md 2, 7.1 and 9).
 
 use super::keys;
-use super::reader::File;
-use super::value::{Array, Value};
 use super::vocabulary;
 use crate::config::{FeedForward, T5Config};
 use crate::error::{Error, Result};
 use crate::generation::GenerationDefaults;
+use crate::gguf::{Array, File, Value};
 use crate::tensor::DType;
 use crate::tokenizer::Vocabulary;
 
@@ -125,7 +124,7 @@ fn append_generation(generation: &GenerationDefaults, put: &mut impl FnMut(&str,
 
 /// The configuration that a file in llama.cpp's dialect describes. The tie and the bias per block are guesses that
 /// the tensors correct.
-pub(crate) fn read_config(file: &File) -> Result<T5Config> {
+pub(super) fn read(file: &File) -> Result<T5Config> {
     let architecture = file
         .string(keys::ARCHITECTURE)?
         .ok_or_else(|| file.error(keys::ARCHITECTURE, "expected t5 or t5encoder, found nothing"))?;
@@ -268,7 +267,7 @@ fn in_gguf_terms(error: Error, architecture: &str) -> Error {
 }
 
 /// The generation defaults, by our own keys.
-pub(crate) fn read_generation(file: &File) -> Result<GenerationDefaults> {
+pub(super) fn read_generation(file: &File) -> Result<GenerationDefaults> {
     let ids = |key: &str| -> Result<Vec<u32>> {
         let Some(array) = file.array(key)? else { return Ok(Vec::new()) };
         array.integers().ok_or_else(|| file.error(key, format!("expected token ids, found {}", array.describe())))

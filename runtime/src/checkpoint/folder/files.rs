@@ -8,7 +8,7 @@ use crate::storage::Bytes;
 
 /// A folder, by the names of its files.
 #[derive(Clone, Copy)]
-pub(super) enum Files<'a> {
+pub(in crate::checkpoint) enum Files<'a> {
     Disk(&'a Path),
     Memory { name: &'a str, files: &'a HashMap<String, Bytes> },
 }

@@ -1,10 +1,14 @@
 //! Hugging Face's layout: weights with config.json, a tokenizer and generation_config.json beside them.
 
+mod files;
+mod safetensors;
+
 use std::path::Path;
 
+pub(super) use files::Files;
+
 use super::assemble::{Dialect, Stored, assemble};
-use super::files::Files;
-use super::{Checkpoint, generation, safetensors};
+use super::{Checkpoint, generation};
 use crate::config::T5Config;
 use crate::error::{Error, Result};
 use crate::storage::Bytes;

@@ -1,12 +1,18 @@
 //! GGUF files: llama.cpp's dialect, which holds everything, and candle's, which holds tensors only.
 
+mod config;
+pub mod keys;
+mod vocabulary;
+
 use std::path::Path;
 
+pub use config::metadata;
+
+use super::Checkpoint;
 use super::assemble::{Dialect, Stored, assemble};
-use super::files::Files;
-use super::{Checkpoint, folder};
+use super::folder::{self, Files};
 use crate::error::{Error, Result};
-use crate::gguf::{self, File, keys};
+use crate::gguf::File;
 use crate::storage::Bytes;
 
 /// Opens a file of either dialect; llama.cpp's names its architecture, candle's has no metadata.
@@ -31,12 +37,12 @@ pub(super) fn from_memory(name: &str, bytes: Bytes) -> Result<Checkpoint> {
 
 fn read(file: File) -> Result<Checkpoint> {
     let mut notes = Vec::new();
-    let mut config = gguf::read_config(&file)?;
-    let generation = gguf::read_generation(&file)?;
+    let mut config = config::read(&file)?;
+    let generation = config::read_generation(&file)?;
     let has_model_type = file.value(keys::MODEL_TYPE).is_some();
     let is_later_table = |name: &str| name.ends_with(".attn_rel_b.weight") && !name.contains(".blk.0.");
     let bias_per_block = file.tensors().iter().any(|tensor| is_later_table(&tensor.name));
-    let vocabulary = gguf::read_vocabulary(&file, &config, bias_per_block, &mut notes)?;
+    let vocabulary = vocabulary::read(&file, &config, bias_per_block, &mut notes)?;
     let about = file.about();
     let name = file.name().to_owned();
     let tensors = assemble(&name, Dialect::LlamaCpp, &mut config, stored(file), &mut notes)?;

@@ -1,10 +1,9 @@
 //! Vocabularies as key-values, both ways (docs/gguf.md 3).
 
 use super::keys;
-use super::reader::File;
-use super::value::{Array, Value};
 use crate::config::T5Config;
 use crate::error::{Error, Result};
+use crate::gguf::{Array, File, Value};
 use crate::tokenizer::{
     AddedToken, ByteVocabulary, Piece, PieceKind, UnigramVocabulary, Vocabulary, Whitespace, check_charsmap,
     sentinel_number,
@@ -74,7 +73,7 @@ fn is_sentinel(text: &str) -> bool {
 ///
 /// # Errors
 /// [`Error::Config`] for whatever is wrong with a key; byte-pair vocabularies and such are refused by name.
-pub(crate) fn read(
+pub(super) fn read(
     file: &File,
     config: &T5Config,
     bias_per_block: bool,
