@@ -44,6 +44,8 @@ fn the_library_leaves_the_command_out() {
     for command in ["clap", "anyhow", "indicatif", "hf-hub", "ureq"] {
         assert!(!has(&tree, command), "the library alone depends on {command}");
     }
+    // Of the reference tokenizer the library needs the reader of character maps, which is a crate of its own.
+    assert!(has(&tree, "spm_precompiled") && !has(&tree, "tokenizers"), "{tree:?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{Whitespace, failure};
 use crate::error::Result;
-use tokenizers::normalizers::Precompiled;
+use spm_precompiled::Precompiled;
 
 /// Rewrites a stretch of text.
 pub(super) struct Normalizer {
