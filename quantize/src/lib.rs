@@ -16,8 +16,6 @@
 //! ```
 
 mod balance;
-#[cfg(feature = "cli")]
-pub mod output;
 pub mod policy;
 pub mod report;
 mod store;

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use t5_quantize::output::OutputFile;
 use t5_quantize::policy::FILE_TYPES;
 use t5_quantize::{Keep, Policy, Progress, Report, quantize};
 use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::output::OutputFile;
 use t5_runtime::tensor::DType;
 use t5_runtime::{Error, Result, hub};
 
@@ -78,10 +78,6 @@ fn one_line(message: &str) -> String {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let policy = Policy { base: arguments.dtype, keep: arguments.keep.clone(), balance: !arguments.no_balance };
-    if let Some(report) = arguments.report.as_ref().filter(|report| **report == arguments.output) {
-        let what = format!("expected another file than OUT, found {}", report.display());
-        return Err(Error::Option { option: "--report", what });
-    }
     let path = if hub::is_hub_name(&arguments.input) {
         hub::fetch(&arguments.input, &mut hub::TerminalProgress::default())?
     } else {
@@ -97,6 +93,19 @@ fn run(arguments: &Arguments) -> Result<()> {
     // Both files before the work, so that a name that cannot be written is found at once.
     let mut output = OutputFile::create(&arguments.output)?;
     let report_file = arguments.report.as_deref().map(OutputFile::create).transpose()?;
+    if let Some(report) = &report_file {
+        let taken = if report.target() == output.target() {
+            Some("OUT")
+        } else if checkpoint.reads(report.target()) {
+            Some("a file of IN")
+        } else {
+            None
+        };
+        if let (Some(taken), Some(path)) = (taken, &arguments.report) {
+            let what = format!("expected another file than {taken}, found {}", path.display());
+            return Err(Error::Option { option: "--report", what });
+        }
+    }
 
     let mut progress = Bar(ProgressBar::hidden());
     let name = arguments.output.display().to_string();

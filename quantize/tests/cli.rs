@@ -131,6 +131,46 @@ fn usage_errors_are_one_line_and_exit_with_2() {
     assert!(succeeds(folder.path(), &["--help"]).contains("--keep <PATTERN=TYPE>"));
 }
 
+/// What a path is decides, not how it is spelled: through other spellings and links, too.
+#[test]
+fn a_report_takes_the_place_of_neither_input_nor_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    checkpoint(path, FAMILIES[0].1);
+    succeeds(path, &["model", "in.gguf"]);
+    std::fs::write(path.join("old.gguf"), "old").unwrap();
+    std::fs::create_dir(path.join("sub")).unwrap();
+    let mut cases = vec![
+        ("in.gguf", "old.gguf", "./old.gguf", "OUT"),
+        ("in.gguf", "sub/../old.gguf", "old.gguf", "OUT"),
+        ("in.gguf", "new.gguf", "sub/../new.gguf", "OUT"),
+        ("in.gguf", "old.gguf", "in.gguf", "a file of IN"),
+        ("in.gguf", "old.gguf", "./sub/../in.gguf", "a file of IN"),
+        ("model", "old.gguf", "model/config.json", "a file of IN"),
+        ("model", "old.gguf", "model/model.safetensors", "a file of IN"),
+        ("model/model.safetensors", "old.gguf", "model/config.json", "a file of IN"),
+    ];
+    #[cfg(unix)]
+    for (link, target, taken) in [
+        ("to-old", "old.gguf", "OUT"),
+        ("to-in", "in.gguf", "a file of IN"),
+        ("to-config", "model/config.json", "a file of IN"),
+    ] {
+        std::os::unix::fs::symlink(target, path.join(link)).unwrap();
+        cases.push((if link == "to-in" { "in.gguf" } else { "model" }, "old.gguf", link, taken));
+    }
+    let before = (names(path), names(&path.join("model")));
+    let contents = |file: &str| std::fs::read(path.join(file)).unwrap();
+    let files = ["in.gguf", "old.gguf", "model/config.json", "model/model.safetensors"].map(contents);
+    for (input, output, report, taken) in cases {
+        let message = fails(path, &[input, output, "--report", report], 2);
+        assert_eq!(message, format!("--report: expected another file than {taken}, found {report}"));
+        assert_eq!((names(path), names(&path.join("model"))), before, "{report}");
+        assert_eq!(["in.gguf", "old.gguf", "model/config.json", "model/model.safetensors"].map(contents), files);
+    }
+    succeeds(path, &["model", "old.gguf", "--report", "model/report.json"]);
+}
+
 #[test]
 fn failures_name_the_file_and_leave_the_old_one() {
     let folder = tempfile::tempdir().unwrap();

@@ -42,12 +42,15 @@ pub mod gguf;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod incoming;
+mod json;
 #[doc(hidden)] // for benches, tests and the browser's threads
 pub mod kernels;
 mod layers;
 mod loader;
 mod memory;
 pub mod model;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod output;
 #[cfg(feature = "default-model")]
 pub mod pocket;
 pub mod position;

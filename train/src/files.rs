@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, View};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
+use t5_runtime::output::OutputFile;
 use t5_runtime::storage::Bytes;
 
 use crate::{Error, Result};
@@ -34,10 +35,7 @@ pub fn write_synced(path: &Path, contents: &[u8]) -> Result<()> {
 /// # Errors
 /// Where the operating system refuses; the old file is then still there.
 pub fn replace(path: &Path, contents: &[u8]) -> Result<()> {
-    let partial = path.with_extension("partial");
-    write_synced(&partial, contents)?;
-    fs::rename(&partial, path).map_err(Error::io(path))?;
-    sync_parent(path)
+    Ok(OutputFile::replace(path, contents)?)
 }
 
 /// Makes renames in the file's folder durable.
@@ -51,31 +49,8 @@ pub fn sync_parent(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// f32 values of a shape on their way into a safetensors file.
-struct Values<'a> {
-    shape: &'a [usize],
-    values: Cow<'a, [f32]>,
-}
-
-impl View for &Values<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(self.values.iter().flat_map(|value| value.to_le_bytes()).collect())
-    }
-
-    fn data_len(&self) -> usize {
-        4 * self.values.len()
-    }
-}
-
-/// Writes named f32 tensors as one safetensors file, in one step, and waits until it is on the disk.
+/// Writes named f32 tensors as one safetensors file, in one step, and waits until it is on the disk. Somebody may have
+/// the old file mapped.
 ///
 /// # Errors
 /// Where the operating system refuses.
@@ -83,27 +58,31 @@ pub fn write_tensors<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (String, &'a [usize], Cow<'a, [f32]>)>,
 ) -> Result<()> {
-    let tensors: Vec<(String, Values)> =
-        tensors.into_iter().map(|(name, shape, values)| (name, Values { shape, values })).collect();
-    // transformers refuses a file without this entry.
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let views = tensors.iter().map(|(name, values)| (name.as_str(), values));
-    // Under another name first: somebody may have the old file mapped.
-    let partial = path.with_extension("partial");
-    // The library makes files that nobody else may read; ours are to have the mode that new files have here.
-    let created = File::create(&partial).and_then(|file| file.metadata()).map_err(Error::io(path))?;
-    let written = safetensors::serialize_to_file(views, Some(metadata), &partial).map_err(|error| match error {
-        safetensors::SafeTensorError::IoError(source) => Error::Io { path: path.to_owned(), source },
-        error => Error::file(path, error.to_string()),
+    let mut tensors: Vec<_> = tensors.into_iter().collect();
+    tensors.sort_by(|(first, ..), (second, ..)| first.cmp(second));
+    let mut offset = 0;
+    let infos = tensors.iter().map(|(name, shape, values)| {
+        let start = offset;
+        offset += 4 * values.len();
+        (name.clone(), TensorInfo { dtype: Dtype::F32, shape: shape.to_vec(), data_offsets: (start, offset) })
     });
-    let written = written.and_then(|()| fs::set_permissions(&partial, created.permissions()).map_err(Error::io(path)));
-    let synced = written.and_then(|()| File::open(&partial).and_then(|file| file.sync_all()).map_err(Error::io(path)));
-    let renamed = synced.and_then(|()| fs::rename(&partial, path).map_err(Error::io(path)));
-    if renamed.is_err() {
-        // Gives the space back; the error that matters is the first one.
-        let _ = fs::remove_file(&partial);
+    // transformers refuses a file without this entry.
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let wrong = |error: &dyn std::fmt::Display| Error::file(path, error.to_string());
+    let header = Metadata::new(Some(format), infos.collect()).map_err(|error| wrong(&error))?;
+    let mut header = serde_json::to_vec(&header).map_err(|error| wrong(&error))?;
+    // So that values are aligned where the file is mapped.
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    let mut file = BufWriter::with_capacity(1 << 20, OutputFile::create(path)?);
+    let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io(path));
+    write(&(header.len() as u64).to_le_bytes())?;
+    write(&header)?;
+    for (.., values) in &tensors {
+        values.iter().try_for_each(|value| write(&value.to_le_bytes()))?;
     }
-    renamed
+    let file = file.into_inner().map_err(|error| Error::io(path)(error.into_error()))?;
+    Ok(file.commit()?)
 }
 
 /// A safetensors file of f32 tensors.
@@ -139,6 +118,7 @@ impl TensorFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use safetensors::tensor::TensorView;
 
     #[test]
     fn tensors_are_read_back_and_the_file_is_as_readable_as_any_new_one() {
@@ -146,8 +126,15 @@ mod tests {
         let (path, other) = (folder.path().join("model.safetensors"), folder.path().join("other"));
         for values in [[1.5f32, -2.0], [0.25, 8.0]] {
             let shape: &[usize] = &[2];
-            write_tensors(&path, [("x".to_owned(), shape, Cow::Borrowed(values.as_slice()))]).unwrap();
+            let tensor = |name: &str| (name.to_owned(), shape, Cow::Owned(values.to_vec()));
+            write_tensors(&path, [tensor("x"), tensor("a")]).unwrap();
             assert_eq!(TensorFile::open(&path).unwrap().read("x").unwrap(), values);
+            // To the last byte what the library makes of them.
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let view = TensorView::new(Dtype::F32, shape.to_vec(), &bytes).unwrap();
+            let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+            let expected = safetensors::serialize([("x", &view), ("a", &view)], Some(format)).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), expected);
         }
         File::create(&other).unwrap();
         let permissions = |path: &Path| fs::metadata(path).unwrap().permissions();

@@ -1,19 +1,19 @@
 //! Where weights come from: a Hugging Face folder or a GGUF file of either dialect, judged by the schema.
 
 mod assemble;
-mod folder;
+pub(crate) mod folder;
 mod generation;
 pub mod llama_cpp;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::T5Config;
 use crate::error::{Error, Result};
 use crate::generation::GenerationDefaults;
 use crate::schema;
-use crate::storage::Bytes;
+use crate::storage::{Bytes, check_file};
 use crate::tensor::Tensor;
 use crate::tokenizer::Vocabulary;
 
@@ -26,6 +26,7 @@ pub struct Checkpoint {
     pub config: T5Config,
     /// `None` where the checkpoint has weights only; then only ids can be used.
     pub vocabulary: Option<Vocabulary>,
+    /// How the checkpoint wants to be decoded.
     pub generation: GenerationDefaults,
     /// What a GGUF file says of itself for people: the texts under `general.`, such as name, licence and attribution.
     pub about: BTreeMap<String, String>,
@@ -41,10 +42,10 @@ impl Checkpoint {
     /// Weights are mapped: nothing is read until it is used. Names, types, shapes and sizes are checked here;
     /// stored values are not (see [`crate::block::check`]).
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
-        if metadata.is_dir() {
+        if path.is_dir() {
             return folder::open(folder::Files::Disk(path));
         }
+        check_file(path)?;
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")) {
             return folder::open_safetensors(path);
         }
@@ -69,6 +70,20 @@ impl Checkpoint {
     /// in messages.
     pub fn from_files(folder: &str, files: &HashMap<String, Bytes>) -> Result<Checkpoint> {
         folder::open(folder::Files::Memory { name: folder, files })
+    }
+
+    /// Whether this checkpoint was read from `path`, among other files. By what paths are, not how they are spelled.
+    pub fn reads(&self, path: &Path) -> bool {
+        let opened = Path::new(&self.file);
+        let folder = if opened.is_dir() { opened } else { opened.parent().unwrap_or(Path::new("")) };
+        let companions = folder::COMPANIONS.iter().chain([&folder::INDEX]).map(|name| folder.join(name));
+        let weights = self.tensors.values().map(|tensor| PathBuf::from(&tensor.file));
+        let Ok(path) = std::fs::canonicalize(path) else { return false };
+        [opened.to_owned()]
+            .into_iter()
+            .chain(companions)
+            .chain(weights)
+            .any(|file| std::fs::canonicalize(file).is_ok_and(|file| file == path))
     }
 
     /// A tensor by its canonical name.

@@ -4,20 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::name::{HubName, is_file_name};
-
-pub(super) const WEIGHTS: &str = "model.safetensors";
-pub(super) const INDEX: &str = "model.safetensors.index.json";
-
-/// What is taken beside the weights where the repository has it.
-pub(super) const COMPANIONS: [&str; 7] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.json",
-    "spiece.model",
-];
+pub(super) use crate::checkpoint::folder::{COMPANIONS, INDEX, WEIGHTS};
 
 /// The file of weights to take from a repository with `files`: [`WEIGHTS`], [`INDEX`] (and its shards) or a GGUF file.
 pub(super) fn weights(files: &[String], name: &HubName) -> Result<String, String> {

@@ -1,12 +1,20 @@
 //! Files that appear whole or not at all.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{Error as IoError, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use t5_runtime::{Error, Result};
+use crate::error::{Error, Result};
 
 const SUFFIX: &str = ".partial";
+
+/// How long names of partial files are at most before the process's number is added: file systems allow 255 bytes.
+const LONGEST: usize = 200;
+
+/// How many links are followed one after the other, as on Linux.
+const MOST_LINKS: usize = 40;
 
 /// A file that is written beside its target, as `TARGET.PID.partial`, and takes the target's place when it is
 /// complete and on the disk. Whatever happens before (an error, a kill, a full disk) leaves the target as it was.
@@ -24,34 +32,35 @@ pub struct OutputFile {
 }
 
 impl OutputFile {
-    /// Starts a file that is to replace `target`, or to become it.
+    /// Starts a file that is to replace `target`, or to become it. A link stays a link: what it points to is replaced,
+    /// or made.
     ///
     /// # Errors
-    /// Where `target` is something other than a file, or its folder cannot be written.
+    /// Where `target` is something other than a file, links lead in a circle, or its folder cannot be written.
     pub fn create(target: &Path) -> Result<OutputFile> {
         let shown = target.to_owned();
-        // A link stays a link: what it points to is replaced.
-        let target = std::fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
-        let wrong = |kind, what: &str| Error::io(&shown)(std::io::Error::new(kind, what));
+        let target = resolve(target).map_err(Error::io(&shown))?;
+        let wrong = |what: &str| Error::io(&shown)(IoError::new(ErrorKind::InvalidInput, what));
         if target.exists() && !target.is_file() {
-            return Err(wrong(std::io::ErrorKind::InvalidInput, "expected a file to write, found something else"));
+            return Err(wrong("expected a file to write, found something else"));
         }
         let Some(name) = target.file_name() else {
-            return Err(wrong(std::io::ErrorKind::InvalidInput, "expected the name of a file to write"));
+            return Err(wrong("expected the name of a file to write"));
         };
         let folder = folder_of(&target);
-        remove_stale(folder, name);
+        let stem = stem(name);
+        remove_stale(folder, &stem);
         let mut attempt = 0;
         let (partial, file) = loop {
             // A process may well write the same target twice at once.
             let number = if attempt == 0 { String::new() } else { format!("-{attempt}") };
             attempt += 1;
-            let mut partial_name = name.to_owned();
+            let mut partial_name = stem.clone();
             partial_name.push(format!(".{}{number}{SUFFIX}", std::process::id()));
             let partial = folder.join(partial_name);
             let file = match OpenOptions::new().write(true).create_new(true).open(&partial) {
                 Ok(file) => file,
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && attempt < 100 => continue,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && attempt < 100 => continue,
                 Err(error) => return Err(Error::io(&shown)(error)),
             };
             // Some network file systems have no locks; then nobody finds ours free, either.
@@ -62,6 +71,21 @@ impl OutputFile {
             }
         };
         Ok(OutputFile { shown, target, partial, file, committed: false })
+    }
+
+    /// The file that is replaced or made: no link, and in one spelling whatever the caller's was.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Replaces the contents of `path` by `contents`, or makes the file.
+    ///
+    /// # Errors
+    /// Where the system refuses; then the file is as it was.
+    pub fn replace(path: &Path, contents: &[u8]) -> Result<()> {
+        let mut file = OutputFile::create(path)?;
+        file.write_all(contents).map_err(Error::io(path))?;
+        file.commit()
     }
 
     /// Puts the file in the target's place, after its bytes are on the disk.
@@ -105,9 +129,39 @@ fn folder_of(target: &Path) -> &Path {
     }
 }
 
-/// Removes the partial files of `name` whose writers are gone.
-fn remove_stale(folder: &Path, name: &std::ffi::OsStr) {
-    let prefix = format!("{}.", name.to_string_lossy());
+/// Where the bytes of `path` lie, or would lie: links are followed, also one that leads nowhere yet.
+fn resolve(path: &Path) -> std::io::Result<PathBuf> {
+    let mut target = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        match std::fs::canonicalize(&target) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            found => return found,
+        }
+        let Some(name) = target.file_name() else {
+            return Err(IoError::new(ErrorKind::InvalidInput, "expected the name of a file to write"));
+        };
+        match std::fs::read_link(&target) {
+            Ok(next) => target = folder_of(&target).join(next),
+            Err(_) => return Ok(std::fs::canonicalize(folder_of(&target))?.join(name)),
+        }
+    }
+    Err(IoError::new(ErrorKind::InvalidInput, format!("expected at most {MOST_LINKS} links one after the other")))
+}
+
+/// How the names of a file's partial files start: its own name, or its beginning and a number where it is long.
+fn stem(name: &OsStr) -> OsString {
+    if name.len() <= LONGEST {
+        return name.to_owned();
+    }
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    let start: String = name.to_string_lossy().chars().take(LONGEST / 8).collect();
+    format!("{start}~{:016x}", hasher.finish()).into()
+}
+
+/// Removes the partial files with this [`stem`] whose writers are gone.
+fn remove_stale(folder: &Path, stem: &OsStr) {
+    let prefix = format!("{}.", stem.to_string_lossy());
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let found = entry.file_name();
         let found = found.to_string_lossy();
@@ -194,5 +248,40 @@ mod tests {
         file.commit().unwrap();
         assert_eq!(std::fs::read(&real).unwrap(), b"new");
         assert!(link.is_symlink());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_that_leads_nowhere_yet_leads_to_the_new_file() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir(path("real")).unwrap();
+        symlink("second.gguf", path("first.gguf")).unwrap();
+        symlink("real/model.gguf", path("second.gguf")).unwrap();
+        let mut file = OutputFile::create(&path("first.gguf")).unwrap();
+        assert_eq!(file.target(), std::fs::canonicalize(folder.path()).unwrap().join("real/model.gguf"));
+        file.write_all(b"new").unwrap();
+        file.commit().unwrap();
+        assert_eq!(std::fs::read(path("real/model.gguf")).unwrap(), b"new");
+        assert!(path("first.gguf").is_symlink() && path("second.gguf").is_symlink());
+
+        symlink("circle.gguf", path("circle.gguf")).unwrap();
+        assert!(OutputFile::create(&path("circle.gguf")).is_err());
+        assert!(path("circle.gguf").is_symlink());
+    }
+
+    #[test]
+    fn names_may_be_as_long_as_the_file_system_allows() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a".repeat(LONGEST + 1), "a".repeat(255), "é".repeat(127)] {
+            let target = folder.path().join(&name);
+            let partial = format!("{}.1{SUFFIX}", stem(OsStr::new(&name)).to_string_lossy());
+            std::fs::write(folder.path().join(partial), "of a dead writer").unwrap();
+            OutputFile::replace(&target, b"new").unwrap();
+            assert_eq!(std::fs::read(&target).unwrap(), b"new");
+            assert_eq!(names(folder.path()), [name]);
+            std::fs::remove_file(target).unwrap();
+        }
     }
 }
