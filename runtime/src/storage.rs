@@ -6,6 +6,31 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
+/// Refuses what is there and not a file, before it is opened: opening a pipe would wait for a writer.
+pub(crate) fn check_file(path: &Path) -> Result<()> {
+    let kind = std::fs::metadata(path).map_err(Error::io(path))?.file_type();
+    if kind.is_file() {
+        return Ok(());
+    }
+    Err(Error::format(path.display().to_string(), format!("expected a file, found {}", describe(kind))))
+}
+
+/// What something other than a file is.
+fn describe(kind: std::fs::FileType) -> &'static str {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if kind.is_fifo() {
+            return "a pipe";
+        } else if kind.is_socket() {
+            return "a socket";
+        } else if kind.is_char_device() || kind.is_block_device() {
+            return "a device";
+        }
+    }
+    if kind.is_dir() { "a folder" } else { "something else" }
+}
+
 /// A range of immutable bytes that keeps its owner alive. Cloning copies no data.
 #[derive(Clone)]
 pub struct Bytes {
@@ -25,23 +50,33 @@ enum Owner {
 impl Bytes {
     /// Maps a file; nothing is read until it is used.
     ///
-    /// The file must not be truncated while the mapping lives (the operating system would end the process);
-    /// writers of this project therefore replace files by renaming, never in place.
+    /// Nobody may write the file in place while the mapping lives: bytes that were checked would become others under
+    /// whoever holds them (a string that is no UTF-8, a count that reaches beyond the end), and a truncated file ends
+    /// the process. No kind of mapping keeps a writer out. Writers of this project therefore replace files by
+    /// renaming, which leaves the mapped one as it is.
+    ///
+    /// # Errors
+    /// Where `path` is no file (a pipe would be waited for, and no end comes of a device) or cannot be read.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn map(path: &Path) -> Result<Bytes> {
+        check_file(path)?;
         let file = std::fs::File::open(path).map_err(Error::io(path))?;
         let length = file.metadata().map_err(Error::io(path))?.len();
         if length == 0 {
             // An empty file cannot be mapped everywhere.
             return Ok(Bytes::from_vec(Vec::new()));
         }
-        // SAFETY: the mapping is private and read-only; see the note on truncation above.
+        // SAFETY: the mapping is read-only, and shared with whoever else has the file open: it is what the bytes are
+        // taken for as long as nobody writes the file in place, which is asked for above and cannot be enforced.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?;
         let range = 0..map.len();
         Ok(Bytes { owner: Arc::new(Owner::Mapped(map)), range })
     }
 
     /// Reads a file whole, where files cannot be mapped.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
     #[cfg(target_arch = "wasm32")]
     pub fn map(path: &Path) -> Result<Bytes> {
         Ok(Bytes::from_vec(std::fs::read(path).map_err(Error::io(path))?))

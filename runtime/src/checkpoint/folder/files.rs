@@ -6,6 +6,26 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::storage::Bytes;
 
+/// The weights of a model, whole.
+pub(crate) const WEIGHTS: &str = "model.safetensors";
+/// Which of several files each tensor is in.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
+/// The names that a SentencePiece model goes by.
+pub(super) const SENTENCEPIECE: [&str; 3] = ["spiece.model", "tokenizer.model", "sentencepiece.model"];
+
+/// What may lie beside the weights and belongs to them.
+pub(crate) const COMPANIONS: [&str; 9] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.json",
+    SENTENCEPIECE[0],
+    SENTENCEPIECE[1],
+    SENTENCEPIECE[2],
+];
+
 /// A folder, by the names of its files.
 #[derive(Clone, Copy)]
 pub(in crate::checkpoint) enum Files<'a> {
@@ -34,8 +54,9 @@ impl Files<'_> {
     pub fn bytes(self, file: &str) -> Result<Option<Bytes>> {
         match self {
             Files::Disk(folder) => {
+                // What is there and no file is an error, not nothing.
                 let path = folder.join(file);
-                if path.is_file() { Bytes::map(&path).map(Some) } else { Ok(None) }
+                if path.exists() { Bytes::map(&path).map(Some) } else { Ok(None) }
             }
             Files::Memory { files, .. } => Ok(files.get(file).cloned()),
         }
