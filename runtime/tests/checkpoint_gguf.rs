@@ -749,6 +749,10 @@ fn byte_vocabularies_are_read_back() {
     checkpoint.vocabulary = Some(Vocabulary::bytes(384));
     let bytes = write(&checkpoint);
     assert_eq!(open_bytes(bytes.clone()).unwrap().vocabulary, checkpoint.vocabulary);
+    let Vocabulary::Bytes(mut above) = Vocabulary::bytes(384) else { unreachable!("made of bytes") };
+    above.extra_ids_above = true;
+    checkpoint.vocabulary = Some(Vocabulary::Bytes(above));
+    assert_eq!(open_bytes(write(&checkpoint)).unwrap().vocabulary, checkpoint.vocabulary);
     let file = File::parse("x.gguf", Bytes::from_vec(bytes)).unwrap();
     assert_eq!(file.string("tokenizer.ggml.model").unwrap(), Some("pocket_t5.bytes"));
     assert_eq!((file.value("tokenizer.ggml.tokens"), file.u32("pocket_t5.tokenizer.offset").unwrap()), (None, Some(3)));

@@ -14,8 +14,7 @@ const FIRST_IMPOSSIBLE_BYTE: u8 = 0xF5;
 
 /// ByT5's vocabulary ready for use.
 pub(super) struct ByteTokenizer {
-    offset: u32,
-    extra_ids: u32,
+    vocabulary: ByteVocabulary,
     tokens: Matcher,
     /// The name of each id: the character of an ASCII byte, else `<0xC3>`; a sentinel's name where only it fits.
     names: Vec<String>,
@@ -23,7 +22,7 @@ pub(super) struct ByteTokenizer {
 
 impl ByteTokenizer {
     pub(super) fn new(file: &str, vocabulary: &ByteVocabulary) -> Result<ByteTokenizer> {
-        let ByteVocabulary { offset, extra_ids, .. } = *vocabulary;
+        let ByteVocabulary { offset, extra_ids, extra_ids_above, vocab_size } = *vocabulary;
         if offset != 3 {
             return Err(failure(file, format!("byte 0 has the id {offset}, expected 3 (after <pad>, </s> and <unk>)")));
         }
@@ -33,25 +32,39 @@ impl ByteTokenizer {
                 format!("there are {extra_ids} sentinels, but only 256 bytes to stand for them"),
             ));
         }
+        if extra_ids_above && offset + 256 + extra_ids > vocab_size {
+            let what = format!(
+                "{extra_ids} sentinels above the {} ids of bytes need more than {vocab_size} rows",
+                offset + 256
+            );
+            return Err(failure(file, what));
+        }
+        let vocabulary = vocabulary.clone();
         // As transformers does it, the three swallow the white space around them.
         let special = ["<pad>", "</s>", "<unk>"].map(String::from);
         let mut patterns: Vec<Pattern> = (0..)
             .zip(&special)
             .map(|(id, text)| Pattern { text: text.clone(), id, lstrip: true, rstrip: true })
             .collect();
-        patterns.extend((0..extra_ids).map(|n| Pattern {
-            text: format!("<extra_id_{n}>"),
-            id: offset + 255 - n,
+        let sentinel = |n: u32| Some((format!("<extra_id_{n}>"), vocabulary.sentinel_id(n)?));
+        patterns.extend((0..extra_ids).filter_map(sentinel).map(|(text, id)| Pattern {
+            text,
+            id,
             lstrip: false,
             rstrip: false,
         }));
         let mut names = special.to_vec();
         names.extend((0..=255u8).map(|byte| match byte {
-            FIRST_IMPOSSIBLE_BYTE.. if u32::from(255 - byte) < extra_ids => format!("<extra_id_{}>", 255 - byte),
+            FIRST_IMPOSSIBLE_BYTE.. if !extra_ids_above && u32::from(255 - byte) < extra_ids => {
+                format!("<extra_id_{}>", 255 - byte)
+            }
             0x20..0x7F => (byte as char).to_string(),
             _ => format!("<0x{byte:02X}>"),
         }));
-        Ok(ByteTokenizer { offset, extra_ids, tokens: Matcher::new(patterns), names })
+        if extra_ids_above {
+            names.extend((0..extra_ids).filter_map(sentinel).map(|(text, _)| text));
+        }
+        Ok(ByteTokenizer { vocabulary, tokens: Matcher::new(patterns), names })
     }
 
     pub(super) fn vocab_size(&self) -> usize {
@@ -68,23 +81,25 @@ impl ByteTokenizer {
     }
 
     pub(super) fn sentinel_id(&self, n: u32) -> Option<u32> {
-        (n < self.extra_ids).then(|| self.offset + 255 - n)
+        self.vocabulary.sentinel_id(n)
     }
 
     /// The byte of `id`.
     pub(super) fn byte(&self, id: u32) -> Option<u8> {
-        u8::try_from(id.checked_sub(self.offset)?).ok()
+        u8::try_from(id.checked_sub(self.vocabulary.offset)?).ok()
     }
 
     /// The name of `id` if it is a special token or can only be a sentinel.
     pub(super) fn special(&self, id: u32) -> Option<&str> {
-        let is_sentinel =
-            self.byte(id).is_some_and(|byte| byte >= FIRST_IMPOSSIBLE_BYTE && self.is_sentinel_byte(byte));
-        (id < self.offset || is_sentinel).then(|| self.names[id as usize].as_str())
-    }
-
-    fn is_sentinel_byte(&self, byte: u8) -> bool {
-        u32::from(255 - byte) < self.extra_ids
+        let is_special = match self.byte(id) {
+            Some(byte) => {
+                let n = 255 - byte;
+                byte >= FIRST_IMPOSSIBLE_BYTE && self.vocabulary.sentinel_id(n.into()) == Some(id)
+            }
+            // Before or behind the bytes.
+            None => true,
+        };
+        self.names.get(id as usize).filter(|_| is_special).map(String::as_str)
     }
 
     /// Appends the ids of `text`, without `</s>`.
@@ -93,7 +108,7 @@ impl ByteTokenizer {
         let is_space = |c: char| c.is_whitespace() || ('\x1C'..='\x1F').contains(&c);
         self.tokens.split(text, is_space, |part| match part {
             Part::Token(id) => ids.push(id),
-            Part::Text(_, text) => ids.extend(text.bytes().map(|byte| u32::from(byte) + self.offset)),
+            Part::Text(_, text) => ids.extend(text.bytes().map(|byte| u32::from(byte) + self.vocabulary.offset)),
         });
     }
 }

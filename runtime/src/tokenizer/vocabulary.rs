@@ -107,8 +107,8 @@ impl PieceKind {
 
 /// What happens to the white space of a stretch once the character map has been applied.
 ///
-/// The numbers are stored in files. GGUF's `remove_extra_whitespaces` is [`Whitespace::removes_extra`]; a file that
-///  [`Whitespace::Verbatim`].
+/// The numbers are stored in files. GGUF's `remove_extra_whitespaces` is [`Whitespace::removes_extra`]; a file that says
+/// no more than that has [`Whitespace::Split`] for true and [`Whitespace::Verbatim`] for false.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Whitespace {
@@ -210,12 +210,32 @@ impl AddedToken {
 pub struct ByteVocabulary {
     /// How many ids come before byte 0: 3.
     pub offset: u32,
-    /// How many sentinels `<extra_id_n>` are recognised in a text. Sentinel n has the id that pre-training gave it,
-    /// `offset + 255 - n` (bytes 0xFF, 0xFE, ... which UTF-8 never uses), not the id 259 + n or so that Hugging
-    /// Face's tokenizer gives it: those rows of the embedding were never trained.
+    /// How many sentinels `<extra_id_n>` are recognised in a text.
     pub extra_ids: u32,
-    /// The number of rows of the model's embedding, 384. Ids from `offset + 256` on mean nothing.
+    /// Which ids they have. False: sentinel n has the id that pre-training gave it, `offset + 255 - n` (bytes 0xFF,
+    /// 0xFE, ... which UTF-8 never uses). True: `offset + 256 + n`, as in the transformers library's tokenizer; those
+    /// rows of a published embedding were never trained, those of a model trained with that tokenizer may be.
+    pub extra_ids_above: bool,
+    /// The number of rows of the model's embedding, 384. Ids above those of bytes and sentinels mean nothing.
     pub vocab_size: u32,
+}
+
+impl ByteVocabulary {
+    /// The id of `<extra_id_n>`; none if there are not so many.
+    pub fn sentinel_id(&self, n: u32) -> Option<u32> {
+        if n >= self.extra_ids {
+            None
+        } else if self.extra_ids_above {
+            self.offset.checked_add(256)?.checked_add(n)
+        } else {
+            self.offset.checked_add(255)?.checked_sub(n)
+        }
+    }
+
+    /// The number of ids that mean something: 259, or 384 with sentinels above the bytes.
+    pub fn id_count(&self) -> usize {
+        self.offset as usize + 256 + if self.extra_ids_above { self.extra_ids as usize } else { 0 }
+    }
 }
 
 impl Vocabulary {
@@ -242,16 +262,16 @@ impl Vocabulary {
         super::sentencepiece::read(file, bytes, extra_ids).map(Vocabulary::Unigram)
     }
 
-    /// ByT5's vocabulary for an embedding of `vocab_size` rows (384).
+    /// ByT5's vocabulary for an embedding of `vocab_size` rows (384), with the sentinels of pre-training.
     pub fn bytes(vocab_size: u32) -> Vocabulary {
-        Vocabulary::Bytes(ByteVocabulary { offset: 3, extra_ids: 125, vocab_size })
+        Vocabulary::Bytes(ByteVocabulary { offset: 3, extra_ids: 125, extra_ids_above: false, vocab_size })
     }
 
     /// The number of ids that mean something: 32100 for T5, 250100 for mT5, 259 for ByT5.
     pub fn len(&self) -> usize {
         match self {
             Vocabulary::Unigram(unigram) => unigram.pieces.len(),
-            Vocabulary::Bytes(bytes) => bytes.offset as usize + 256,
+            Vocabulary::Bytes(bytes) => bytes.id_count(),
         }
     }
 

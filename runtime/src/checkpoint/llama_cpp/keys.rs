@@ -93,6 +93,8 @@ pub const MAX_DISTANCE: &str = "pocket_t5.relative_attention_max_distance";
 pub const EXTRA_IDS: &str = "pocket_t5.extra_ids";
 /// Byte vocabularies: the id of byte 0.
 pub const TOKENIZER_OFFSET: &str = "pocket_t5.tokenizer.offset";
+/// Byte vocabularies: whether sentinels have ids of their own above those of bytes; false where absent.
+pub const EXTRA_IDS_ABOVE: &str = "pocket_t5.tokenizer.extra_ids_above";
 /// [`crate::tokenizer::Whitespace::code`].
 pub const WHITESPACE: &str = "pocket_t5.tokenizer.whitespace";
 /// [`crate::tokenizer::UnigramVocabulary::legacy`].

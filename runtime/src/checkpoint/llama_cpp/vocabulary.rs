@@ -25,6 +25,10 @@ pub(super) fn append(vocabulary: &Vocabulary, config: &T5Config, put: &mut impl 
             put(keys::TOKENIZER_MODEL, Value::String(keys::BYTES.to_owned()));
             put(keys::TOKENIZER_OFFSET, Value::U32(bytes.offset));
             put(keys::EXTRA_IDS, Value::U32(bytes.extra_ids));
+            // Files without it are older, and mean false.
+            if bytes.extra_ids_above {
+                put(keys::EXTRA_IDS_ABOVE, Value::Bool(true));
+            }
             Ok(())
         }
     }
@@ -97,7 +101,8 @@ fn read_bytes(file: &File, rows: usize) -> Result<ByteVocabulary> {
     if extra_ids > 256 {
         return Err(file.error(keys::EXTRA_IDS, format!("expected at most 256, found {extra_ids}")));
     }
-    Ok(ByteVocabulary { offset, extra_ids, vocab_size: rows as u32 })
+    let extra_ids_above = file.boolean(keys::EXTRA_IDS_ABOVE)?.unwrap_or(false);
+    Ok(ByteVocabulary { offset, extra_ids, extra_ids_above, vocab_size: rows as u32 })
 }
 
 fn read_unigram(
