@@ -39,7 +39,7 @@ impl Balance {
     pub fn new(checkpoint: &Checkpoint, plan: &[(TensorSpec, DType)]) -> Result<Balance> {
         let mut balance = Balance::default();
         let mut written = HashMap::new();
-        for (norm, _) in plan.iter().filter(|(spec, _)| is_norm(spec)) {
+        for (norm, _) in plan.iter().filter(|(spec, _)| spec.id.role.is_norm()) {
             let behind: Vec<_> = plan.iter().filter(|(spec, _)| reads(spec, norm)).collect();
             let mut matrices = Vec::new();
             for (spec, dtype) in &behind {
@@ -66,10 +66,6 @@ impl Balance {
     pub fn factors(&self, spec: &TensorSpec) -> Option<&[f32]> {
         self.factors.get(&spec.hf_name).map(Vec::as_slice)
     }
-}
-
-fn is_norm(spec: &TensorSpec) -> bool {
-    matches!(spec.id.role, Role::AttentionNorm | Role::CrossAttentionNorm | Role::FeedForwardNorm | Role::FinalNorm)
 }
 
 /// Whether a matrix multiplies the output of `norm`.

@@ -52,6 +52,7 @@ pub struct Keep {
     /// `*` stands for any characters, `?` for one. Matched against the Hugging Face name, the GGUF name and the
     /// role (`wo`, `cross_q`, `token_embedding` …, see [`role_pattern`]) of each tensor, as a whole.
     pub pattern: String,
+    /// The type they get.
     pub dtype: DType,
 }
 

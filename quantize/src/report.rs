@@ -59,6 +59,7 @@ pub struct TensorReport {
     pub name: String,
     /// Name in the new file.
     pub gguf_name: String,
+    /// What it does.
     pub role: Role,
     /// Hugging Face order.
     pub shape: Vec<usize>,
@@ -66,26 +67,35 @@ pub struct TensorReport {
     pub from: DType,
     /// Type it was stored as.
     pub to: DType,
+    /// Size as it was read.
     pub bytes_before: u64,
+    /// Size as it was stored.
     pub bytes_after: u64,
+    /// What storing changed.
     pub errors: Errors,
 }
 
 /// All tensors of one role.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RoleReport {
+    /// What they do.
     pub role: Role,
+    /// How many there are.
     pub count: usize,
     /// The types they were stored as, each once, in order of appearance.
     pub types: Vec<DType>,
+    /// Their size as they were read.
     pub bytes_before: u64,
+    /// Their size as they were stored.
     pub bytes_after: u64,
+    /// What storing changed.
     pub errors: Errors,
 }
 
 /// Every tensor of the new file, in file order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
+    /// One entry for each tensor.
     pub tensors: Vec<TensorReport>,
 }
 

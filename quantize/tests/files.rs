@@ -3,8 +3,6 @@
 
 mod common;
 
-use std::path::Path;
-
 use common::{FAMILIES, checkpoint, config, tensor_values, write_checkpoint};
 use safetensors::tensor::Dtype;
 use t5_quantize::policy::FILE_TYPES;
@@ -520,13 +518,7 @@ fn progress_adds_up_to_all_values() {
 /// flan-t5-small with real weights and tokenizer, where the shared folder is.
 #[test]
 fn a_real_model_keeps_tokenizer_and_values() {
-    let shared = std::env::var_os("POCKET_T5_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), std::path::PathBuf::from);
-    let path = shared.join("models/flan-t5-small-titler");
-    if !path.is_dir() {
-        eprintln!("skipped: {} is not there", path.display());
-        return;
-    }
+    let Some(path) = common::shared("models/flan-t5-small-titler") else { return };
     let source = Checkpoint::open(&path).unwrap();
     let (bytes, report) = store(&source, &Policy::new(DType::Q8_0));
     let back = Checkpoint::from_gguf("titler.gguf", Bytes::from_vec(bytes)).unwrap();

@@ -7,32 +7,52 @@ use crate::config::T5Config;
 /// One of the two stacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stack {
+    /// Reads the source.
     Encoder,
+    /// Writes the target.
     Decoder,
 }
 
-/// What a tensor does. `Wi` is the first feed-forward matrix of an ungated layer; `Wi0` is the activated
-/// branch of a gated one, `Wi1` the linear branch.
+/// What a tensor does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
+    /// A row for each token.
     TokenEmbedding,
+    /// The output matrix, where it is not the embedding.
     OutputHead,
+    /// What is added to scores of self-attention, by distance.
     RelativeBias,
+    /// Before self-attention.
     AttentionNorm,
+    /// Before cross-attention.
     CrossAttentionNorm,
+    /// Before the feed-forward layer.
     FeedForwardNorm,
+    /// Behind the last block of a stack.
     FinalNorm,
+    /// Queries of self-attention.
     SelfQ,
+    /// Its keys.
     SelfK,
+    /// Its values.
     SelfV,
+    /// What its heads are put together with.
     SelfO,
+    /// Queries of cross-attention.
     CrossQ,
+    /// Its keys, made of the encoder's output.
     CrossK,
+    /// Its values, made of the encoder's output.
     CrossV,
+    /// What its heads are put together with.
     CrossO,
+    /// The first matrix of an ungated feed-forward layer.
     Wi,
+    /// The activated branch of a gated one.
     Wi0,
+    /// Its linear branch.
     Wi1,
+    /// The last matrix of a feed-forward layer.
     Wo,
 }
 
@@ -94,6 +114,7 @@ impl Role {
 /// Where a tensor stands in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TensorId {
+    /// What it does there.
     pub role: Role,
     /// `None` for the embedding and the head.
     pub stack: Option<Stack>,
@@ -104,6 +125,7 @@ pub struct TensorId {
 /// One row of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
+    /// Where it stands.
     pub id: TensorId,
     /// As in a Hugging Face state dict; the canonical name everywhere in this project.
     pub hf_name: String,

@@ -1,9 +1,11 @@
 //! Tokenizers against their references: the `tokenizers` crate, run here on the same files, and values made by its
 //! library for Python, SentencePiece and transformers (`tokenizer/golden.json`, beside the script that made it).
 
+mod common;
+
+use common::shared;
 use proptest::prelude::*;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use t5_runtime::tokenizer::{AddedToken, Piece, PieceKind, Tokenizer, UnigramVocabulary, Vocabulary, Whitespace};
 
@@ -11,18 +13,6 @@ const SMALL_JSON: &[u8] = include_bytes!("tokenizer/small.json");
 const SMALL_MODEL: &[u8] = include_bytes!("tokenizer/small.model");
 const FALLBACK_MODEL: &[u8] = include_bytes!("tokenizer/fallback.model");
 const GOLDEN: &[u8] = include_bytes!("tokenizer/golden.json");
-
-/// The folder of models and data that lies beside a checkout on the project's own machines.
-fn shared(path: &str) -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
-    let folder = std::env::var_os("POCKET_T5_SHARED").map_or(beside, PathBuf::from);
-    let path = folder.join(path);
-    if !path.exists() {
-        eprintln!("skipped: {} is not there", path.display());
-        return None;
-    }
-    Some(path)
-}
 
 fn golden() -> Value {
     serde_json::from_slice(GOLDEN).unwrap()

@@ -10,6 +10,7 @@ use t5_runtime::{EarlyStopping, GenerateOptions, LengthPenalty};
 pub struct Golden {
     /// The first line: family, reference, versions, seed.
     pub header: Value,
+    /// The other lines.
     pub cases: Vec<Case>,
 }
 
@@ -39,10 +40,12 @@ pub struct Case {
 }
 
 impl Case {
+    /// What is asked for: `greedy`, `beam` …
     pub fn kind(&self) -> &str {
         self.get("kind").as_str().unwrap_or_default()
     }
 
+    /// Whether there is such a field.
     pub fn has(&self, key: &str) -> bool {
         self.fields.get(key).is_some()
     }
@@ -52,18 +55,22 @@ impl Case {
         self.fields.get(key).unwrap_or_else(|| panic!("line {}: no {key}", self.line))
     }
 
+    /// A string that must be there.
     pub fn text(&self, key: &str) -> &str {
         self.get(key).as_str().unwrap_or_else(|| panic!("line {}: {key} is no text", self.line))
     }
 
+    /// A number that must be there.
     pub fn number(&self, key: &str) -> f32 {
         self.get(key).as_f64().unwrap_or_else(|| panic!("line {}: {key} is no number", self.line)) as f32
     }
 
+    /// Token ids that must be there.
     pub fn ids(&self, key: &str) -> Vec<u32> {
         ids(self.get(key))
     }
 
+    /// Numbers that must be there.
     pub fn floats(&self, key: &str) -> Vec<f32> {
         floats(self.get(key))
     }

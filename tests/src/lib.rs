@@ -4,6 +4,7 @@ pub mod convert;
 pub mod families;
 pub mod golden;
 pub mod paths;
+mod shared;
 pub mod tiny;
 
 pub use golden::{Case, Golden, Report};

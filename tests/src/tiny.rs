@@ -10,7 +10,9 @@ use t5_runtime::schema;
 
 /// A model in the making: configuration and F32 tensors under their Hugging Face names.
 pub struct Tiny {
+    /// Its configuration.
     pub config: T5Config,
+    /// Name, shape and values of each tensor.
     pub tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
 }
 

@@ -40,7 +40,7 @@ for step in range(9):
         wall.append(time.perf_counter() - start)
         cpu.append(time.process_time() - busy)
 tokens = rows * (source + target)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 print(
     f"{name} {precision} AdamW {threads} threads: {tokens / statistics.median(wall):.0f} tok/s "
     f"({tokens / max(wall):.0f}-{tokens / min(wall):.0f}), {tokens / statistics.median(cpu):.0f} tok per CPU second, "

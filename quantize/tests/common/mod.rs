@@ -1,5 +1,8 @@
 //! Small seeded checkpoints in Hugging Face layout.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)] // Each test crate uses a part.
+
+#[path = "../../../tests/src/shared.rs"]
+mod shared_folder;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -8,6 +11,8 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, TensorView};
 use t5_runtime::config::T5Config;
 use t5_runtime::schema::{self, TensorSpec};
+
+pub use shared_folder::shared;
 
 /// One tiny model of each family: name, config.json. `heads * d_kv` is not `d_model` in some, depths differ in others.
 pub const FAMILIES: [(&str, &str); 8] = [

@@ -6,18 +6,31 @@ use crate::storage::Bytes;
 /// The type of a metadata value or of an array's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueType {
+    /// 8 bits without a sign.
     U8,
+    /// 8 bits with a sign.
     I8,
+    /// 16 bits without a sign.
     U16,
+    /// 16 bits with a sign.
     I16,
+    /// 32 bits without a sign.
     U32,
+    /// 32 bits with a sign.
     I32,
+    /// A single-precision number.
     F32,
+    /// True or false.
     Bool,
+    /// UTF-8 text.
     String,
+    /// Values of one type.
     Array,
+    /// 64 bits without a sign.
     U64,
+    /// 64 bits with a sign.
     I64,
+    /// A double-precision number.
     F64,
 }
 
@@ -83,18 +96,31 @@ impl ValueType {
 /// A metadata value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
+    /// 8 bits without a sign.
     U8(u8),
+    /// 8 bits with a sign.
     I8(i8),
+    /// 16 bits without a sign.
     U16(u16),
+    /// 16 bits with a sign.
     I16(i16),
+    /// 32 bits without a sign.
     U32(u32),
+    /// 32 bits with a sign.
     I32(i32),
+    /// A single-precision number.
     F32(f32),
+    /// True or false.
     Bool(bool),
+    /// UTF-8 text.
     String(String),
+    /// Values of one type.
     Array(Array),
+    /// 64 bits without a sign.
     U64(u64),
+    /// 64 bits with a sign.
     I64(i64),
+    /// A double-precision number.
     F64(f64),
 }
 

@@ -12,7 +12,9 @@ use crate::tensor::DType;
 /// A tensor that will be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
+    /// As it stands in the file.
     pub name: String,
+    /// How its values are stored.
     pub dtype: DType,
     /// Hugging Face order: the last extent is contiguous.
     pub shape: Vec<usize>,

@@ -2,8 +2,8 @@
 //!
 //! [`Vocabulary`] holds a tokenizer as arrays, whichever file it came from (`json`, `sentencepiece`, or GGUF keys);
 //! [`Tokenizer`] is built from it and gives the same ids as the `tokenizers` crate does for the same file. A text goes
-//! through `added` (tokens cut out), `normalizer` (the crate's reader of SentencePiece's character map, then white
-//! space), `segmenter` (the most probable pieces, found in a `trie`); ByT5's goes through `bytes`. Ids come back
+//! through `added` (tokens cut out), `normalizer` (SentencePiece's character map, by the reader that the crate uses, then
+//! white space), `segmenter` (the most probable pieces, found in a `trie`); ByT5's goes through `bytes`. Ids come back
 //! through `stream`.
 //!
 //! Where this departs from the crate: a text that ends with `</s>` gets no second one; decoding stops at `</s>`, gives
@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use bytes::ByteTokenizer;
-use unigram::{Role, UnigramTokenizer};
+use unigram::{Reading, UnigramTokenizer};
 
 /// Text to ids and back, exactly as the reference tokenizer does it. One may be used by many threads at once.
 pub struct Tokenizer {
@@ -121,7 +121,7 @@ impl Tokenizer {
         }
     }
 
-    /// The id of the sentinel `<extra_id_n>`: 32099 - n for T5, 258 - n for ByT5.
+    /// The id of the sentinel `<extra_id_n>`: 32099 - n for T5, 258 - n for ByT5 (or [259 + n](ByteVocabulary::extra_ids_above)).
     pub fn sentinel_id(&self, n: u32) -> Option<u32> {
         match &*self.inner {
             Inner::Unigram(unigram) => unigram.sentinels.get(n as usize).copied().flatten(),
@@ -132,7 +132,7 @@ impl Tokenizer {
     /// Whether decoding may leave `id` out: `<pad>`, `</s>`, `<unk>`, sentinels and other special tokens.
     pub fn is_special(&self, id: u32) -> bool {
         match &*self.inner {
-            Inner::Unigram(unigram) => unigram.role(id) == Some(Role::Special),
+            Inner::Unigram(unigram) => unigram.reading(id) == Some(Reading::Special),
             Inner::Bytes(bytes) => bytes.special(id).is_some(),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Inner;
-use super::unigram::Role;
+use super::unigram::Reading;
 
 /// Turns ids that come one by one into pieces of text whose concatenation is
 /// [`Tokenizer::decode`](super::Tokenizer::decode) of all ids. A piece never ends inside a UTF-8 character.
@@ -56,12 +56,13 @@ impl State {
         }
         match inner {
             Inner::Unigram(unigram) => {
-                let (id, role) = unigram.role(id).map_or((unigram.unk_id, Role::Special), |role| (id, role));
+                let known = unigram.reading(id).map(|reading| (id, reading));
+                let (id, reading) = known.unwrap_or((unigram.unk_id, Reading::Special));
                 self.ended = id == unigram.eos_id;
-                match role {
-                    Role::Special if skip_special => return,
-                    Role::Byte(byte) => self.push_byte(byte, Invalid::Replace, out),
-                    Role::Text | Role::Special => {
+                match reading {
+                    Reading::Special if skip_special => return,
+                    Reading::Byte(byte) => self.push_byte(byte, Invalid::Replace, out),
+                    Reading::Text | Reading::Special => {
                         self.flush(Invalid::Replace, out);
                         unigram.write(id, !self.started, out);
                     }

@@ -25,7 +25,7 @@ pub(super) struct UnigramTokenizer {
     texts: String,
     text_ends: Vec<u32>,
     /// What each id means to decoding.
-    roles: Vec<Role>,
+    readings: Vec<Reading>,
     /// How normalised added tokens are written, where that is not their text.
     normalized_texts: Vec<(u32, String)>,
     /// The id of `<extra_id_n>`, if there is one.
@@ -37,7 +37,7 @@ pub(super) struct UnigramTokenizer {
 
 /// What decoding makes of an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum Reading {
     /// Its text.
     Text,
     /// Its text, unless special tokens are left out.
@@ -57,41 +57,18 @@ struct Work {
 impl UnigramTokenizer {
     /// Checks the vocabulary and builds the tables.
     pub(super) fn new(file: &str, vocabulary: &UnigramVocabulary) -> Result<UnigramTokenizer> {
+        let min_score = check(file, vocabulary)?;
         let pieces = &vocabulary.pieces;
         let count = pieces.len();
-        let bytes = pieces.iter().map(|piece| piece.text.len()).sum::<usize>();
-        if count >= NOT_A_CANDIDATE as usize || bytes >= u32::MAX as usize {
-            return Err(failure(file, format!("{count} pieces of {bytes} bytes are too many")));
-        }
-        for (name, id) in [("<unk>", vocabulary.unk_id), ("</s>", vocabulary.eos_id), ("<pad>", vocabulary.pad_id)] {
-            if id as usize >= count {
-                return Err(failure(file, format!("{name} has the id {id}, but there are only {count} pieces")));
-            }
-        }
-        if let Some(token) = vocabulary.added.iter().find(|token| token.id as usize >= count) {
-            return Err(failure(
-                file,
-                format!("an added token has the id {}, but there are only {count} pieces", token.id),
-            ));
-        }
-        if let Some((id, piece)) = pieces.iter().enumerate().find(|(_, piece)| !piece.score.is_finite()) {
-            return Err(failure(file, format!("piece {id} ({:?}) has the score {}", piece.text, piece.score)));
-        }
-        let normal = pieces.iter().filter(|piece| piece.kind == PieceKind::Normal);
-        let min_score = normal.map(|piece| piece.score).fold(f32::INFINITY, f32::min);
-        if min_score == f32::INFINITY {
-            return Err(failure(file, "there is no normal piece"));
-        }
-
         let normalizer = Normalizer::new(file, vocabulary.charsmap.as_deref(), vocabulary.whitespace)?;
         let mut outside = vec![false; count];
         let (mut raw, mut normalized, mut normalized_texts) = (Vec::new(), Vec::new(), Vec::new());
-        let mut roles: Vec<Role> = pieces.iter().map(|piece| byte_of(&piece.text, piece.kind)).collect();
+        let mut readings: Vec<Reading> = pieces.iter().map(|piece| byte_of(&piece.text, piece.kind)).collect();
         for token in &vocabulary.added {
             let content = &pieces[token.id as usize].text;
             outside[token.id as usize] = token.outside;
             if token.special {
-                roles[token.id as usize] = Role::Special;
+                readings[token.id as usize] = Reading::Special;
             }
             let mut text = String::new();
             if token.normalized {
@@ -106,7 +83,7 @@ impl UnigramTokenizer {
             if token.normalized { normalized.push(pattern) } else { raw.push(pattern) }
         }
         for id in [vocabulary.unk_id, vocabulary.eos_id, vocabulary.pad_id] {
-            roles[id as usize] = Role::Special;
+            readings[id as usize] = Reading::Special;
         }
 
         // An earlier key loses against a later one, so candidates come last.
@@ -116,7 +93,7 @@ impl UnigramTokenizer {
         let candidates = (0..count).filter(|&id| is_candidate(id)).map(|id| key(id, 0));
         let trie = Trie::new(others.chain(candidates));
 
-        let mut texts = String::with_capacity(bytes);
+        let mut texts = String::with_capacity(pieces.iter().map(|piece| piece.text.len()).sum());
         let mut sentinels = Vec::new();
         let mut text_ends = Vec::with_capacity(count);
         for (id, piece) in pieces.iter().enumerate() {
@@ -136,7 +113,7 @@ impl UnigramTokenizer {
                 scores: pieces.iter().map(|piece| piece.score).collect(),
                 min_score,
                 unk_id: vocabulary.unk_id,
-                byte_ids: if vocabulary.byte_fallback { Some(byte_ids(file, &roles)?) } else { None },
+                byte_ids: if vocabulary.byte_fallback { Some(byte_ids(file, &readings)?) } else { None },
             },
             whitespace: vocabulary.whitespace,
             add_dummy_prefix: vocabulary.add_dummy_prefix,
@@ -144,7 +121,7 @@ impl UnigramTokenizer {
             split_words: vocabulary.split_words,
             texts,
             text_ends,
-            roles,
+            readings,
             normalized_texts,
             sentinels,
             unk_id: vocabulary.unk_id,
@@ -169,8 +146,8 @@ impl UnigramTokenizer {
     }
 
     /// What decoding makes of `id`; none if it is outside of the vocabulary.
-    pub(super) fn role(&self, id: u32) -> Option<Role> {
-        self.roles.get(id as usize).copied()
+    pub(super) fn reading(&self, id: u32) -> Option<Reading> {
+        self.readings.get(id as usize).copied()
     }
 
     /// Appends the text of `id` as it stands in a sentence to `out`: with spaces for marks, or without them `first`.
@@ -259,20 +236,47 @@ impl UnigramTokenizer {
     }
 }
 
-/// The role of a piece that is not special.
-fn byte_of(text: &str, kind: PieceKind) -> Role {
+/// Refuses a vocabulary whose ids, scores or sizes cannot be. Gives the lowest score of a normal piece.
+fn check(file: &str, vocabulary: &UnigramVocabulary) -> Result<f32> {
+    let pieces = &vocabulary.pieces;
+    let count = pieces.len();
+    let bytes = pieces.iter().map(|piece| piece.text.len()).sum::<usize>();
+    if count >= NOT_A_CANDIDATE as usize || bytes >= u32::MAX as usize {
+        return Err(failure(file, format!("{count} pieces of {bytes} bytes are too many")));
+    }
+    for (name, id) in [("<unk>", vocabulary.unk_id), ("</s>", vocabulary.eos_id), ("<pad>", vocabulary.pad_id)] {
+        if id as usize >= count {
+            return Err(failure(file, format!("{name} has the id {id}, but there are only {count} pieces")));
+        }
+    }
+    if let Some(token) = vocabulary.added.iter().find(|token| token.id as usize >= count) {
+        return Err(failure(
+            file,
+            format!("an added token has the id {}, but there are only {count} pieces", token.id),
+        ));
+    }
+    if let Some((id, piece)) = pieces.iter().enumerate().find(|(_, piece)| !piece.score.is_finite()) {
+        return Err(failure(file, format!("piece {id} ({:?}) has the score {}", piece.text, piece.score)));
+    }
+    let normal = pieces.iter().filter(|piece| piece.kind == PieceKind::Normal);
+    let min_score = normal.map(|piece| piece.score).fold(f32::INFINITY, f32::min);
+    if min_score == f32::INFINITY { Err(failure(file, "there is no normal piece")) } else { Ok(min_score) }
+}
+
+/// The reading of a piece that is not special.
+fn byte_of(text: &str, kind: PieceKind) -> Reading {
     let digits = text.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>')).filter(|digits| digits.len() == 2);
     match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-        Some(byte) if kind == PieceKind::Byte => Role::Byte(byte),
-        _ => Role::Text,
+        Some(byte) if kind == PieceKind::Byte => Reading::Byte(byte),
+        _ => Reading::Text,
     }
 }
 
 /// The id of the piece of each byte.
-fn byte_ids(file: &str, roles: &[Role]) -> Result<Box<[u32; 256]>> {
+fn byte_ids(file: &str, readings: &[Reading]) -> Result<Box<[u32; 256]>> {
     let mut ids = [None; 256];
-    for (id, role) in roles.iter().enumerate() {
-        if let Role::Byte(byte) = role {
+    for (id, reading) in readings.iter().enumerate() {
+        if let Reading::Byte(byte) = reading {
             ids[*byte as usize] = Some(id as u32);
         }
     }

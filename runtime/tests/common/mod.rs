@@ -1,23 +1,11 @@
 //! What several tests share.
-#![allow(dead_code)] // Each test crate uses a part.
+#![allow(dead_code, unused_imports)] // Each test crate uses a part.
 
+#[path = "../../../tests/src/shared.rs"]
+mod shared_folder;
 pub mod tiny;
 
-use std::path::PathBuf;
-
-/// A path below the folder of shared data, or `None`, saying why, where it is absent.
-pub fn shared(path: &str) -> Option<PathBuf> {
-    let folder = match std::env::var_os("POCKET_T5_SHARED") {
-        Some(folder) => PathBuf::from(folder),
-        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared"),
-    };
-    let path = folder.join(path);
-    if !path.exists() {
-        eprintln!("skipped: {} is absent", path.display());
-        return None;
-    }
-    Some(path)
-}
+pub use shared_folder::shared;
 
 /// Raw GGUF fields, written without the crate's own writer, so that anything can be wrong.
 #[derive(Clone, Default)]
