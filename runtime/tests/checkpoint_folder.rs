@@ -5,9 +5,11 @@ mod common;
 use common::tiny::{Part, Parts, config, config_with, part, parts, safetensors, write_folder};
 use serde_json::{Value, json};
 use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::config::T5Config;
 use t5_runtime::generation::GenerationDefaults;
 use t5_runtime::schema;
 use t5_runtime::tensor::DType;
+use t5_runtime::tokenizer::{Tokenizer, Vocabulary};
 
 fn open(config: &Value, parts: &Parts) -> Result<Checkpoint, String> {
     let folder = tempfile::tempdir().unwrap();
@@ -97,6 +99,64 @@ fn faults_of_the_configuration_are_refused() {
     refused(&json!([1]), &parts, &["config.json"]);
 }
 
+/// The answer of the whole file, since values and shapes follow from it.
+#[test]
+fn keys_that_change_values_are_obeyed_or_named() {
+    let opened = |changes: Value| {
+        let config = config_with(changes);
+        open(&config, &parts(&config)).unwrap_or_else(|error| panic!("{error}"))
+    };
+    for (changes, expected) in [
+        (json!({"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu_new", "is_gated_act": true}), "gated-gelu"),
+        // transformers derives the two from feed_forward_proj only where the file is silent.
+        (json!({"feed_forward_proj": "gated-gelu", "dense_act_fn": "silu"}), "gated-silu"),
+        (json!({"feed_forward_proj": "gated-gelu", "is_gated_act": false}), "gelu_new"),
+        (json!({"feed_forward_proj": "relu", "is_gated_act": true}), "gated-relu"),
+        (json!({"dense_act_fn": "gelu_pytorch_tanh"}), "gelu_new"),
+        // What the class of the family assumes.
+        (json!({"model_type": "mt5"}), "gated-gelu"),
+        (json!({"model_type": "umt5"}), "gated-gelu"),
+        (json!({}), "relu"),
+    ] {
+        assert_eq!(opened(changes.clone()).config.feed_forward.name(), expected, "{changes}");
+    }
+    for (changes, expected) in [
+        (json!({"decoder_start_token_id": 5, "bos_token_id": 7}), 5),
+        (json!({"bos_token_id": 7, "pad_token_id": 3}), 7),
+        (json!({"pad_token_id": 3}), 3),
+        (json!({}), 0),
+    ] {
+        assert_eq!(opened(changes.clone()).config.decoder_start_token_id, expected, "{changes}");
+    }
+    // Other names of the sizes.
+    let renamed = json!({"d_model": null, "hidden_size": 8, "num_heads": null, "num_attention_heads": 2,
+        "num_layers": null, "num_hidden_layers": 2, "d_kv": null, "head_dim": 3});
+    assert_eq!(opened(renamed).config, opened(json!({})).config);
+    refused(
+        &config_with(json!({"hidden_size": 9})),
+        &parts(&config()),
+        &["config.json: hidden_size: expected 8, as d_model says the same in other words, found 9"],
+    );
+    refused(
+        &config_with(json!({"dense_act_fn": "tanh"})),
+        &parts(&config()),
+        &["config.json: dense_act_fn: expected relu, gelu_new or silu, found tanh"],
+    );
+
+    for (changes, expected) in [
+        (json!({"dense_act_fn": "gelu"}), "config.json: dense_act_fn: gelu is computed as gelu_new"),
+        (json!({"tie_encoder_decoder": true}), "config.json: tie_encoder_decoder is not obeyed"),
+        (json!({"pruned_heads": {"0": [1]}}), "config.json: pruned_heads is not obeyed"),
+        (json!({"quantization_config": {"load_in_8bit": true}}), "config.json: quantization_config is not obeyed"),
+    ] {
+        let notes = opened(changes).notes;
+        assert!(notes.iter().any(|note| note.contains(expected)), "expected {expected:?} in {notes:?}");
+    }
+    let silent =
+        json!({"tie_encoder_decoder": false, "pruned_heads": {}, "torch_dtype": "float16", "use_cache": false});
+    assert_eq!(opened(silent).notes, [NO_TOKENIZER]);
+}
+
 #[test]
 fn the_byte_vocabulary_is_known_by_its_class() {
     let big = |changes: Value| {
@@ -117,6 +177,109 @@ fn the_byte_vocabulary_is_known_by_its_class() {
     assert_eq!(check(&big(json!({})), Some(r#"{"tokenizer_class": "ByT5Tokenizer"}"#)), Some(259));
     assert_eq!(check(&big(json!({"model_type": "byt5"})), None), Some(259));
     assert_eq!(check(&big(json!({})), Some(r#"{"tokenizer_class": "T5Tokenizer"}"#)), None);
+}
+
+#[test]
+fn sentinels_of_bytes_have_the_ids_that_a_file_gives_them() {
+    let config = config_with(json!({"vocab_size": 384, "tokenizer_class": "ByT5Tokenizer"}));
+    let folder = tempfile::tempdir().unwrap();
+    write_folder(folder.path(), &config, &parts(&config));
+    let write = |name: &str, json: &Value| std::fs::write(folder.path().join(name), json.to_string()).unwrap();
+    let open = || Checkpoint::open(folder.path()).map_err(|error| error.to_string());
+    let tokenizer = || Tokenizer::new("test", &open().unwrap().vocabulary.unwrap()).unwrap();
+    let text = "a<extra_id_0>b<extra_id_2>";
+
+    let published = tokenizer();
+    assert_eq!(published.encode(text), [100, 258, 101, 256, 1]);
+
+    // As transformers saves the tokenizer: <extra_id_0> is 259, and so on upwards.
+    let ids: serde_json::Map<String, Value> = (0..125).map(|n| (format!("<extra_id_{n}>"), json!(259 + n))).collect();
+    write("added_tokens.json", &json!(ids));
+    let check = |tokenizer: Tokenizer| {
+        assert_eq!(tokenizer.encode(text), [100, 259, 101, 261, 1]);
+        assert_eq!(tokenizer.decode(&[100, 259, 101, 261, 1], false), format!("{text}</s>"));
+        assert_eq!(tokenizer.decode(&[100, 259, 101, 261, 1], true), "ab");
+        assert_eq!(tokenizer.vocab_size(), 384);
+        assert_eq!((tokenizer.sentinel_id(124), tokenizer.id_of("<extra_id_124>")), (Some(383), Some(383)));
+        assert_eq!((tokenizer.piece(383), tokenizer.piece(258)), (Some("<extra_id_124>"), Some("<0xFF>")));
+        assert!(tokenizer.is_special(300) && !tokenizer.is_special(258));
+    };
+    check(tokenizer());
+    std::fs::remove_file(folder.path().join("added_tokens.json")).unwrap();
+    let decoder: serde_json::Map<String, Value> = (ids.iter())
+        .map(|(name, id)| (id.to_string(), json!({"content": name, "special": true})))
+        .chain([("0".to_owned(), json!({"content": "<pad>"}))])
+        .collect();
+    write("tokenizer_config.json", &json!({"added_tokens_decoder": decoder}));
+    check(tokenizer());
+
+    write("tokenizer_config.json", &json!({"added_tokens_decoder": {"258": {"content": "<extra_id_0>"}}}));
+    assert_eq!(open().unwrap().vocabulary, Some(Vocabulary::bytes(384)));
+    for id in ["257", "300", "-1"] {
+        write("tokenizer_config.json", &json!({"added_tokens_decoder": {id: {"content": "<extra_id_0>"}}}));
+        let error = open().map(|_| ()).unwrap_err();
+        let expected = "tokenizer_config.json: tokenizer: expected <extra_id_n> to have the id 258 - n or 259 + n";
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+/// Opening a pipe would wait for a writer, and reading a device does not end.
+#[cfg(unix)]
+#[test]
+fn what_is_there_and_no_file_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let pipe = |name: &str| {
+        let _ = std::fs::remove_file(path(name));
+        assert!(std::process::Command::new("mkfifo").arg(path(name)).status().unwrap().success());
+    };
+    let error = |path: &std::path::Path| Checkpoint::open(path).map(|_| ()).unwrap_err().to_string();
+    for name in ["pipe.gguf", "pipe.safetensors", "pipe"] {
+        pipe(name);
+        assert_eq!(error(&path(name)), format!("{}: expected a file, found a pipe", path(name).display()));
+    }
+    assert_eq!(error("/dev/null".as_ref()), "/dev/null: expected a file, found a device");
+    let _listener = std::os::unix::net::UnixListener::bind(path("socket.gguf")).unwrap();
+    assert!(error(&path("socket.gguf")).ends_with("socket.gguf: expected a file, found a socket"));
+
+    // Files of a folder, and files that a file names.
+    let model = path("model");
+    std::fs::create_dir(&model).unwrap();
+    write_folder(&model, &config(), &parts(&config()));
+    for name in ["generation_config.json", "tokenizer.json", "config.json"] {
+        pipe(&format!("model/{name}"));
+        assert!(error(&model).ends_with(&format!("{name}: expected a file, found a pipe")), "{}", error(&model));
+        std::fs::remove_file(model.join(name)).unwrap();
+    }
+    std::fs::write(model.join("config.json"), config().to_string()).unwrap();
+    std::fs::remove_file(model.join("model.safetensors")).unwrap();
+    std::fs::create_dir(model.join("shard.safetensors")).unwrap();
+    let index = json!({"weight_map": {"shared.weight": "shard.safetensors"}});
+    std::fs::write(model.join("model.safetensors.index.json"), index.to_string()).unwrap();
+    assert!(error(&model).ends_with("shard.safetensors: expected a file, found a folder"), "{}", error(&model));
+}
+
+/// By what paths are, however they are spelled.
+#[test]
+fn a_checkpoint_knows_the_files_it_was_read_from() {
+    let folder = tempfile::tempdir().unwrap();
+    write_folder(folder.path(), &config(), &parts(&config()));
+    std::fs::write(folder.path().join("generation_config.json"), "{}").unwrap();
+    std::fs::write(folder.path().join("report.json"), "{}").unwrap();
+    for opened in [folder.path().to_owned(), folder.path().join("model.safetensors")] {
+        let checkpoint = Checkpoint::open(&opened).unwrap();
+        for (name, expected) in [
+            ("model.safetensors", true),
+            ("./config.json", true),
+            ("../{}/generation_config.json", true),
+            ("report.json", false),
+            ("absent.json", false),
+        ] {
+            let base = folder.path().file_name().unwrap().to_string_lossy();
+            let path = folder.path().join(name.replace("{}", &base));
+            assert_eq!(checkpoint.reads(&path), expected, "{}", path.display());
+        }
+    }
 }
 
 #[test]
@@ -230,6 +393,46 @@ fn the_head_is_what_is_stored_and_the_scale_what_is_said() {
         assert_eq!(found, expected, "{config}");
         assert_eq!(checkpoint.tensor("lm_head.weight").is_some(), stored);
     }
+}
+
+/// transformers' mT5 never scales and so writes no key that says so; version 4 did scale a tied one.
+#[test]
+fn the_scale_of_a_family_without_the_key() {
+    for (family, tie, version, expected) in [
+        ("mt5", json!(true), json!("5.23.0"), false),
+        ("mt5", json!(true), json!(null), false),
+        ("mt5", json!(null), json!(null), false),
+        ("mt5", json!(false), json!("4.57.3"), false),
+        ("mt5", json!(true), json!("4.57.3"), true),
+        ("umt5", json!(false), json!("4.57.3"), false),
+        ("umt5", json!(true), json!("5.23.0"), true),
+        ("t5", json!(true), json!("4.57.3"), true),
+        ("t5", json!(null), json!(null), true),
+        ("t5", json!(false), json!(null), false),
+    ] {
+        let changes = json!({"model_type": family, "tie_word_embeddings": tie, "transformers_version": version});
+        let config = T5Config::from_json("config.json", &config_with(changes.clone()).to_string()).unwrap();
+        assert_eq!(config.scale_decoder_outputs, expected, "{changes}");
+        let changes = json!({"model_type": family, "tie_word_embeddings": tie, "scale_decoder_outputs": !expected});
+        let config = T5Config::from_json("config.json", &config_with(changes.clone()).to_string()).unwrap();
+        assert_eq!(config.scale_decoder_outputs, !expected, "{changes}");
+    }
+}
+
+/// Where the words of the file do not fit what is stored, that is said.
+#[test]
+fn a_head_that_is_not_as_it_is_said_to_be_is_named() {
+    let config = config_with(json!({"tie_word_embeddings": false}));
+    let mut tensors = parts(&config);
+    tensors.remove("lm_head.weight");
+    let notes = open(&config, &tensors).unwrap().notes;
+    assert!(notes[0].contains("tie_word_embeddings is false, but there is no lm_head.weight"), "{notes:?}");
+    let config = config_with(json!({"model_type": "umt5", "tie_word_embeddings": false}));
+    let tensors = parts(&config);
+    let resaved = config_with(json!({"model_type": "umt5", "tie_word_embeddings": true}));
+    let notes = open(&resaved, &tensors).unwrap().notes;
+    assert!(notes[0].contains("as transformers 5 does with every umT5"), "{notes:?}");
+    assert_eq!(open(&config, &tensors).unwrap().notes, [NO_TOKENIZER]);
 }
 
 // Embeddings.

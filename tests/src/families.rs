@@ -36,8 +36,11 @@ pub fn golden(name: &str) -> Golden {
 
 /// Checks every case of a family. Panics with all that is off; `label` says in messages how the model was stored.
 pub fn check(family: &str, label: &str, model: &Model) {
-    let golden = golden(family);
-    let name = &format!("{family} {label}");
+    check_values(&golden(family), &format!("{family} {label}"), model);
+}
+
+/// Checks every case of `golden`. Panics with all that is off, under `name`.
+pub fn check_values(golden: &Golden, name: &str, model: &Model) {
     let mut session = model.session();
     let mut report = Report::default();
     for case in &golden.cases {

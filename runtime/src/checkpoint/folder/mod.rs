@@ -1,16 +1,21 @@
 //! Hugging Face's layout: weights with config.json, a tokenizer and generation_config.json beside them.
 
+mod bytes;
+mod config;
 mod files;
 mod safetensors;
 
 use std::path::Path;
 
 pub(super) use files::Files;
+pub(crate) use files::{COMPANIONS, INDEX, WEIGHTS};
 
 use super::assemble::{Dialect, Stored, assemble};
 use super::{Checkpoint, generation};
 use crate::config::T5Config;
 use crate::error::{Error, Result};
+use crate::json::{self, Keys};
+use crate::schema::{self, Role, Stack, TensorId};
 use crate::storage::Bytes;
 use crate::tokenizer::Vocabulary;
 
@@ -20,7 +25,7 @@ pub(super) fn open(files: Files) -> Result<Checkpoint> {
     if files.bytes("config.json")?.is_none() {
         return Err(not_a_model("config.json in this folder"));
     }
-    for (weights, is_index) in [("model.safetensors", false), ("model.safetensors.index.json", true)] {
+    for (weights, is_index) in [(WEIGHTS, false), (INDEX, true)] {
         let Some(bytes) = files.bytes(weights)? else { continue };
         let place = files.place(weights);
         let stored =
@@ -42,11 +47,17 @@ pub(super) fn with_companions(files: Files, file: &str, weights: &str, stored: S
     let Some(text) = files.text("config.json")? else {
         return Err(Error::NotAModel { path: file.into(), expected: "config.json beside it".to_owned() });
     };
-    let mut config = T5Config::from_json(&files.place("config.json"), &text)?;
     let mut notes = Vec::new();
+    let place = files.place("config.json");
+    let json = json::object(&place, text.as_bytes())?;
+    let json = Keys { file: &place, json: &json };
+    let gate = schema::hf_name(TensorId { role: Role::Wi0, stack: Some(Stack::Encoder), block: Some(0) });
+    let mut config = config::read(json, stored.tensors.contains_key(&gate), &mut notes)?;
+    let tied = config.tie_word_embeddings;
     let tensors = assemble(weights, Dialect::HuggingFace, &mut config, stored, &mut notes)?;
+    note_head(json, tied, &config, &mut notes);
     let generation = generation::read(files, &text, &mut notes)?;
-    let vocabulary = vocabulary(files, &config, &text, &mut notes)?;
+    let vocabulary = vocabulary(files, &config, json, &mut notes)?;
     if let Some(found) = vocabulary.as_ref().map(Vocabulary::len).filter(|&found| found > config.vocab_size) {
         let what =
             format!("expected at most {} pieces, one for each row of the embedding, found {found}", config.vocab_size);
@@ -55,26 +66,38 @@ pub(super) fn with_companions(files: Files, file: &str, weights: &str, stored: S
     Ok(Checkpoint { file: file.to_owned(), config, vocabulary, generation, about: Default::default(), notes, tensors })
 }
 
+/// Notes where what the file says of the head and what is stored do not go together. `tied` is what the file says.
+fn note_head(json: Keys, tied: bool, config: &T5Config, notes: &mut Vec<String>) {
+    let file = json.file;
+    match (tied, config.tie_word_embeddings) {
+        (false, true) if !config.is_encoder_only() => notes.push(format!(
+            "{file}: tie_word_embeddings is false, but there is no lm_head.weight: the embedding is the output matrix"
+        )),
+        // transformers 5 forgets what the file of an umT5 said before, and scales all of them itself.
+        (true, false) if config.model_type == "umt5" && json.get("scale_decoder_outputs").is_none() => {
+            notes.push(format!(
+                "{file}: the decoder's outputs are scaled by d_model^-0.5, as transformers 5 does with every umT5; if \
+                 the model was trained without (all that are published were), add \"scale_decoder_outputs\": false"
+            ));
+        }
+        _ => {}
+    }
+}
+
 /// The vocabulary of a folder: bytes where a tokenizer class says so, else tokenizer.json, else a SentencePiece model.
 fn vocabulary(
     files: Files,
     config: &T5Config,
-    config_text: &str,
+    config_json: Keys,
     notes: &mut Vec<String>,
 ) -> Result<Option<Vocabulary>> {
-    let tokenizer_config = match files.bytes("tokenizer_config.json")? {
-        Some(text) => serde_json::from_slice::<serde_json::Value>(&text).map_err(|error| {
-            Error::format(files.place("tokenizer_config.json"), format!("expected a JSON object: {error}"))
-        })?,
-        None => serde_json::Value::Null,
-    };
-    let is_byte_class =
-        |json: &serde_json::Value| json.get("tokenizer_class").is_some_and(|name| name == "ByT5Tokenizer");
-    if config.model_type == "byt5"
-        || is_byte_class(&tokenizer_config)
-        || serde_json::from_str(config_text).is_ok_and(|json| is_byte_class(&json))
-    {
-        return Ok(Some(Vocabulary::bytes(config.vocab_size as u32)));
+    let place = files.place("tokenizer_config.json");
+    let tokenizer_config =
+        files.bytes("tokenizer_config.json")?.map(|text| json::object(&place, &text)).transpose()?.unwrap_or_default();
+    let tokenizer_config = Keys { file: &place, json: &tokenizer_config };
+    let is_byte_class = |keys: Keys| keys.get("tokenizer_class").is_some_and(|name| name == "ByT5Tokenizer");
+    if config.model_type == "byt5" || is_byte_class(tokenizer_config) || is_byte_class(config_json) {
+        return bytes::read(files, tokenizer_config, config.vocab_size).map(|bytes| Some(Vocabulary::Bytes(bytes)));
     }
 
     if let Some(bytes) = files.bytes("tokenizer.json")? {
@@ -83,7 +106,7 @@ fn vocabulary(
         notes.extend(Vocabulary::ignored_in_tokenizer_json(&file, &bytes)?);
         return Ok(Some(vocabulary));
     }
-    for name in ["spiece.model", "tokenizer.model", "sentencepiece.model"] {
+    for name in files::SENTENCEPIECE {
         let Some(bytes) = files.bytes(name)? else { continue };
         let file = files.place(name);
         let usual = if config.model_type == "umt5" { 300 } else { 100 };
