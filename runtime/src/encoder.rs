@@ -7,9 +7,9 @@ use crate::model::ModelData;
 use crate::position::StackBias;
 use crate::schema::Stack;
 
-/// Rows through blocks that make a piece of work: more do not make a product faster, but keep whoever waits for the
-/// piece waiting.
-const PIECE: usize = 512;
+/// Rows that are worth running together: more do not make a product faster, but take memory. So many rows through one
+/// block, or fewer through more, are a piece of work.
+pub(crate) const ROWS: usize = 512;
 
 pub(crate) struct EncoderWeights {
     blocks: Vec<EncoderBlock>,
@@ -86,13 +86,16 @@ impl Encoder<'_> {
     }
 
     /// Takes them through as many blocks as make a piece of work, at least one; false when all are passed.
+    ///
+    /// # Errors
+    /// If there is no memory for the keys and values of a head.
     pub fn run(&mut self) -> Result<bool> {
         let EncoderState { bias, x, lengths, passed } = &mut *self.state;
         let kernels = self.model.kernels;
         let blocks = &self.model.encoder.blocks;
         let rows = lengths.iter().sum::<usize>();
         let x = &mut x[..rows * self.model.config.d_model];
-        let piece = (PIECE / rows.max(1)).max(1);
+        let piece = (ROWS / rows.max(1)).max(1);
         for block in blocks.iter().skip(*passed).take(piece) {
             block.attention.apply(kernels, lengths, bias.of_block(*passed), x, self.scratch)?;
             block.feed_forward.apply(kernels, x, self.scratch);

@@ -18,6 +18,16 @@ pub(crate) fn ask(what: &'static str, bytes: u64) -> Result<()> {
     if there { Ok(()) } else { Err(Error::Memory { what, bytes }) }
 }
 
+/// An empty vector with room for a table of this shape.
+pub(crate) fn room(what: &'static str, shape: [usize; 2]) -> Result<Vec<f32>> {
+    let count = shape[0].saturating_mul(shape[1]);
+    let mut values = Vec::new();
+    match values.try_reserve_exact(count) {
+        Ok(()) => Ok(values),
+        Err(_) => Err(Error::Memory { what, bytes: count.saturating_mul(size_of::<f32>()) }),
+    }
+}
+
 /// Sizes of a request.
 pub(crate) struct Request {
     /// Tokens of all sources that are decoded side by side, of the longest, and rows in the encoder at once.

@@ -1,14 +1,11 @@
 //! [`Session`]: the working space of one thread over a shared [`Model`].
 
 use crate::decoder::{Decoder, DecoderState};
-use crate::encoder::{Encoder, EncoderState};
+use crate::encoder::{self, Encoder, EncoderState};
 use crate::error::{Error, Result};
 use crate::layers::{FIRST_POSITIONS, Query, Scratch};
 use crate::memory::{self, Request};
 use crate::model::Model;
-
-/// Rows of encoder input that are worth running together: more do not make a product faster, but cost memory.
-const ENCODER_ROWS: usize = 512;
 
 /// Given tokens that the decoder reads at once.
 pub(crate) const FORCED_ROWS: usize = 32;
@@ -170,7 +167,7 @@ impl Session {
     /// # Errors
     /// As [`Session::score_ids`].
     pub fn logits_ids(&mut self, source: &[u32], target: &[u32]) -> Result<Vec<f32>> {
-        let mut all = Vec::with_capacity(target.len() * self.model.config().vocab_size);
+        let mut all = memory::room("logits of all tokens", [target.len(), self.model.config().vocab_size])?;
         self.force(source, target, false, |targets, decoder| all.extend_from_slice(decoder.logits(0..targets.len())))?;
         Ok(all)
     }
@@ -180,7 +177,7 @@ impl Session {
     /// # Errors
     /// As [`Session::score_ids`].
     pub fn alignment_ids(&mut self, source: &[u32], target: &[u32]) -> Result<Alignment> {
-        let mut weights = Vec::with_capacity(source.len() * target.len());
+        let mut weights = memory::room("an alignment of these lengths", [source.len(), target.len()])?;
         self.force(source, target, true, |_, decoder| weights.extend_from_slice(decoder.alignment()))?;
         Ok(Alignment { source_ids: source.to_vec(), target_ids: target.to_vec(), weights })
     }
@@ -255,7 +252,7 @@ impl Session {
         let request = Request {
             source,
             longest,
-            encoder_rows: longest.max(source.min(ENCODER_ROWS)),
+            encoder_rows: longest.max(source.min(encoder::ROWS)),
             sequences: lengths.len() * sequences,
             positions: positions.min(FIRST_POSITIONS),
             threads: self.threads(),
@@ -280,7 +277,7 @@ impl Session {
             let mut rows = 0;
             let fits = |len: &&usize| {
                 rows += **len;
-                rows <= ENCODER_ROWS
+                rows <= encoder::ROWS
             };
             *group = lengths.iter().take_while(fits).count().max(1);
             encoder.begin(ids.iter().copied(), lengths[..*group].iter().copied());

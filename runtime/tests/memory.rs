@@ -62,8 +62,11 @@ fn a_source_too_long_for_memory_is_an_error() {
     let expected = session.generate(TEXT, &forced(20)).unwrap().finish();
     let source = vec![7; 2_000_000];
     let batch: Vec<&[u32]> = vec![&source[..100], &source];
+    let target = vec![5; 100_000];
     let errors = within(64 << 20, || {
         [
+            session.logits_ids(&source[..100], &target).err(),
+            session.alignment_ids(&source[..1000], &target).err(),
             session.generate_ids(&source, &forced(20)).err(),
             session.generate_batch_ids(&batch, &forced(20)).err(),
             session.encode_ids(&source).err(),

@@ -62,4 +62,11 @@ mod tests {
             assert_eq!((failure.code, failure.message), ("bad-option", format!("{name}: expected x, found y")));
         }
     }
+
+    #[test]
+    fn memory_that_is_not_there_has_a_code_of_its_own() {
+        let failure = Failure::from(Error::Memory { what: "a text", bytes: 4 << 20 });
+        assert_eq!(failure.code, "out-of-memory");
+        assert!(failure.message.starts_with("not enough memory for a text: "), "{}", failure.message);
+    }
 }

@@ -130,7 +130,8 @@ export interface Output {
   logprobs: number[];
   /** Their sum; of beams, over the length penalty. Null where they were not wanted. */
   score: number | null;
-  finish: "eos" | "length" | "stop";
+  /** Why it ends where it ends; `memory`: there was none for more tokens. */
+  finish: "eos" | "length" | "stop" | "memory";
 }
 
 /** Log-probabilities of a target given a source. */

@@ -2,8 +2,8 @@
 //! element-wise functions. Kernels know nothing of the model.
 //!
 //! Every kernel defines the order of its floating-point operations (16 virtual lanes, a fixed reduction tree,
-//! no fused multiply-add) and is written once, over the vocabulary of [`simd`]; so every instruction set gives
-//! bit-identical results, and [`isa::scalar`] is the specification.
+//! no fused multiply-add) and is written once, over the vocabulary of `simd`; so every instruction set gives
+//! bit-identical results, and `isa::scalar` is the specification.
 
 mod activations;
 mod argmax;
