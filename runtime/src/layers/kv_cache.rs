@@ -150,3 +150,70 @@ impl KvCache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADS: Heads = Heads { count: 2, width: 3 };
+
+    /// A row of `[3 * inner]` whose values tell where they belong.
+    fn qkv(block: usize, sequence: usize, position: usize) -> Vec<f32> {
+        (0..18).map(|column| (block * 10_000 + sequence * 1000 + position * 100 + column) as f32).collect()
+    }
+
+    /// Keys and values of every head that a query sees, position by position, with the sequence that each was written by.
+    #[track_caller]
+    fn assert_sees(cache: &KvCache, query: &Query, writers: &[usize]) {
+        for block in 0..2 {
+            let seen = cache.view(block, query);
+            assert_eq!(seen.slots.len(), writers.len());
+            for (position, (&slot, &writer)) in seen.slots.iter().zip(writers).enumerate() {
+                let row = qkv(block, writer, position);
+                for head in 0..HEADS.count {
+                    let at = ((slot as usize * HEADS.count + head) * seen.positions + position) * HEADS.width;
+                    let from = 6 + head * HEADS.width;
+                    assert_eq!(seen.keys[at..at + 3], row[from..from + 3], "block {block}, position {position}");
+                    assert_eq!(
+                        seen.values[at..at + 3],
+                        row[6 + from..6 + from + 3],
+                        "block {block}, position {position}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_sequence_sees_its_own_past_after_growing_and_reordering() {
+        let mut cache = KvCache::new(2, HEADS);
+        // The second time there is room from the first, which is larger.
+        for positions in [64, 2] {
+            cache.begin(4, positions).unwrap();
+            assert!(cache.positions() >= 2);
+            let put = |cache: &mut KvCache, position: usize| {
+                let queries: Vec<Query> = (0..4).map(|sequence| Query { token: 0, sequence, position }).collect();
+                cache.extend(&queries);
+                for block in 0..2 {
+                    let rows: Vec<f32> = (0..4).flat_map(|sequence| qkv(block, sequence, position)).collect();
+                    cache.write(block, &queries, &rows);
+                }
+                queries
+            };
+            put(&mut cache, 0);
+            let queries = put(&mut cache, 1);
+            assert_sees(&cache, &queries[3], &[3, 3]);
+            // Sequences 1 to 3 become beams of one another.
+            cache.reorder(1, &[1, 1, 0], 2);
+            cache.grow(cache.positions() + 3).unwrap();
+            let queries = put(&mut cache, 2);
+            for (query, writers) in queries.iter().zip([[0, 0, 0], [2, 2, 1], [2, 2, 2], [1, 1, 3]]) {
+                assert_sees(&cache, query, &writers);
+            }
+            cache.reorder(1, &[2, 2, 2], 3);
+            let queries = put(&mut cache, 3);
+            assert_sees(&cache, &queries[1], &[1, 1, 3, 1]);
+            assert_sees(&cache, &queries[0], &[0, 0, 0, 0]);
+        }
+    }
+}
