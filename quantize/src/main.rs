@@ -84,9 +84,8 @@ fn run(arguments: &Arguments) -> Result<()> {
         PathBuf::from(&arguments.input)
     };
     let checkpoint = Checkpoint::open(&path)?;
-    if arguments.verbose {
-        checkpoint.notes.iter().for_each(|note| eprintln!("note: {note}"));
-    }
+    let notes = if arguments.verbose { &checkpoint.notes } else { &checkpoint.not_obeyed };
+    notes.iter().for_each(|note| eprintln!("note: {note}"));
     if checkpoint.vocabulary.is_none() {
         eprintln!("note: {} has no tokenizer: the new file will take ids only", checkpoint.file);
     }

@@ -149,8 +149,10 @@ fn keys_that_change_values_are_obeyed_or_named() {
         (json!({"pruned_heads": {"0": [1]}}), "config.json: pruned_heads is not obeyed"),
         (json!({"quantization_config": {"load_in_8bit": true}}), "config.json: quantization_config is not obeyed"),
     ] {
-        let notes = opened(changes).notes;
-        assert!(notes.iter().any(|note| note.contains(expected)), "expected {expected:?} in {notes:?}");
+        let checkpoint = opened(changes);
+        for notes in [checkpoint.notes, checkpoint.not_obeyed] {
+            assert!(notes.iter().any(|note| note.contains(expected)), "expected {expected:?} in {notes:?}");
+        }
     }
     let silent =
         json!({"tie_encoder_decoder": false, "pruned_heads": {}, "torch_dtype": "float16", "use_cache": false});

@@ -215,6 +215,29 @@ fn inspect_describes_a_model() {
     assert!(text.contains("d_model: 32") && text.contains("unigram"), "{text}");
 }
 
+/// Without being asked, and once.
+#[test]
+fn what_config_json_asks_for_and_does_not_get_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["model.safetensors", "tokenizer.json"] {
+        std::fs::copy(fixture("unigram").join(file), folder.path().join(file)).unwrap();
+    }
+    let text = std::fs::read_to_string(fixture("unigram").join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    let path = folder.path().to_str().unwrap();
+    for (set, count) in [(false, 0), (true, 1)] {
+        config["tie_encoder_decoder"] = set.into();
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        for arguments in [&["score", "--model", path][..], &["score", "--verbose", "--model", path]] {
+            let output = t5(arguments, b"a\tb\n");
+            let errors = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.success(), "{errors}");
+            let said = errors.matches("config.json: tie_encoder_decoder is not obeyed").count();
+            assert_eq!(said, count, "{arguments:?}: {errors}");
+        }
+    }
+}
+
 #[test]
 fn bench_prints_its_keys() {
     let model = model();

@@ -32,6 +32,8 @@ pub struct Checkpoint {
     pub about: BTreeMap<String, String>,
     /// What a curious user may want to know (settings ignored, tensors skipped).
     pub notes: Vec<String>,
+    /// Of the notes, those that everybody should know: keys of config.json that change values and are not obeyed.
+    pub not_obeyed: Vec<String>,
     /// By canonical (Hugging Face) name.
     tensors: HashMap<String, Tensor>,
 }

@@ -17,9 +17,10 @@ use super::usage;
 pub fn open_model(args: &ModelArgs) -> anyhow::Result<Model> {
     let checkpoint = open_checkpoint(args.model.as_deref())?;
     let isa = args.isa.as_deref().map(str::parse).transpose()?;
+    let said = checkpoint.not_obeyed.clone();
     let model = Model::from_checkpoint(checkpoint, &ModelOptions { isa })?;
     if args.verbose {
-        for note in model.notes() {
+        for note in model.notes().iter().filter(|note| !said.contains(note)) {
             eprintln!("t5: note: {note}");
         }
         eprintln!("t5: instruction set: {}", model.kernels().isa().name());
@@ -46,7 +47,7 @@ pub fn session(model: &Model, threads: Option<usize>) -> anyhow::Result<Session>
     Ok(session)
 }
 
-/// Opens a checkpoint by path or hub name; without either the built-in model.
+/// Opens a checkpoint by path or hub name; without either the built-in model. Says what it asks for and does not get.
 pub fn open_checkpoint(name: Option<&str>) -> anyhow::Result<Checkpoint> {
     let Some(name) = name else {
         #[cfg(feature = "default-model")]
@@ -54,7 +55,11 @@ pub fn open_checkpoint(name: Option<&str>) -> anyhow::Result<Checkpoint> {
         #[cfg(not(feature = "default-model"))]
         return Err(usage("--model: expected a GGUF file, a Hugging Face folder or hf:OWNER/NAME"));
     };
-    Ok(Checkpoint::open(&local_path(name)?)?)
+    let checkpoint = Checkpoint::open(&local_path(name)?)?;
+    for note in &checkpoint.not_obeyed {
+        eprintln!("t5: note: {note}");
+    }
+    Ok(checkpoint)
 }
 
 /// The path itself, or where the hub's cache keeps the model.

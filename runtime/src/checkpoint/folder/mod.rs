@@ -47,15 +47,16 @@ pub(super) fn with_companions(files: Files, file: &str, weights: &str, stored: S
     let Some(text) = files.text("config.json")? else {
         return Err(Error::NotAModel { path: file.into(), expected: "config.json beside it".to_owned() });
     };
-    let mut notes = Vec::new();
+    let (mut notes, mut not_obeyed) = (Vec::new(), Vec::new());
     let place = files.place("config.json");
     let json = json::object(&place, text.as_bytes())?;
     let json = Keys { file: &place, json: &json };
     let gate = schema::hf_name(TensorId { role: Role::Wi0, stack: Some(Stack::Encoder), block: Some(0) });
-    let mut config = config::read(json, stored.tensors.contains_key(&gate), &mut notes)?;
+    let mut config = config::read(json, stored.tensors.contains_key(&gate), &mut not_obeyed)?;
     let tied = config.tie_word_embeddings;
     let tensors = assemble(weights, Dialect::HuggingFace, &mut config, stored, &mut notes)?;
-    note_head(json, tied, &config, &mut notes);
+    note_head(json, tied, &config, &mut not_obeyed);
+    notes.splice(0..0, not_obeyed.iter().cloned());
     let generation = generation::read(files, &text, &mut notes)?;
     let vocabulary = vocabulary(files, &config, json, &mut notes)?;
     if let Some(found) = vocabulary.as_ref().map(Vocabulary::len).filter(|&found| found > config.vocab_size) {
@@ -63,7 +64,16 @@ pub(super) fn with_companions(files: Files, file: &str, weights: &str, stored: S
             format!("expected at most {} pieces, one for each row of the embedding, found {found}", config.vocab_size);
         return Err(Error::Tokenizer { file: files.name(), what });
     }
-    Ok(Checkpoint { file: file.to_owned(), config, vocabulary, generation, about: Default::default(), notes, tensors })
+    Ok(Checkpoint {
+        file: file.to_owned(),
+        config,
+        vocabulary,
+        generation,
+        about: Default::default(),
+        notes,
+        not_obeyed,
+        tensors,
+    })
 }
 
 /// Notes where what the file says of the head and what is stored do not go together. `tied` is what the file says.

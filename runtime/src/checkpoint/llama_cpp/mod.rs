@@ -49,7 +49,7 @@ fn read(file: File) -> Result<Checkpoint> {
     if config.relative_bias_per_block && !has_model_type {
         config.model_type = "umt5".to_owned();
     }
-    Ok(Checkpoint { file: name, config, vocabulary, generation, about, notes, tensors })
+    Ok(Checkpoint { file: name, config, vocabulary, generation, about, notes, not_obeyed: Vec::new(), tensors })
 }
 
 fn stored(file: File) -> Stored {
