@@ -228,8 +228,8 @@ fn what_config_json_asks_for_and_does_not_get_is_said() {
     for (set, count) in [(false, 0), (true, 1)] {
         config["tie_encoder_decoder"] = set.into();
         std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-        for arguments in [&["score", "--model", path][..], &["score", "--verbose", "--model", path]] {
-            let output = t5(arguments, b"a\tb\n");
+        for arguments in [&["embed", "--model", path][..], &["embed", "--verbose", "--model", path]] {
+            let output = t5(arguments, b"a test\n");
             let errors = String::from_utf8(output.stderr).unwrap();
             assert!(output.status.success(), "{errors}");
             let said = errors.matches("config.json: tie_encoder_decoder is not obeyed").count();
