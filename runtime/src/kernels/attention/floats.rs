@@ -1,19 +1,15 @@
 //! Attention of many queries in f32.
 
-use std::ops::Range;
-
-use super::documents::{Head, HeadScratch, MOST_ROWS, Tile, attend_head_in};
-use super::{AlignmentOut, FOUR, HeadKeyValues, HeadRows, place};
+use super::{AlignmentOut, FOUR, HeadKeyValues, HeadRows, completed, place, row_stride};
 use crate::kernels::columns::Columns;
-use crate::kernels::dot::Dot;
 use crate::kernels::isa::dispatch;
 use crate::kernels::math;
 use crate::kernels::rows::{axpy_in, max_in};
 use crate::kernels::simd::{LANES, Simd};
 use crate::kernels::sizes::product;
-use crate::kernels::tiles::with_rows;
+use crate::kernels::tiles::{Tiles, with_rows};
 
-/// Keys and values of one head as queries meet them; places beyond the end hold zeros. Groups of 16 lie
+/// Keys and values of one head as [`attend_head`] reads them; places beyond the end hold zeros. Groups of 16 lie
 /// together by fours, the last ones by as many as there are.
 #[derive(Clone, Copy)]
 pub(crate) struct FloatHead<'a> {
@@ -60,6 +56,57 @@ impl<'a> FloatHead<'a> {
     }
 }
 
+/// Scratch of [`attend_head`].
+#[derive(Default)]
+pub(crate) struct FloatScratch {
+    /// `[width][queries of the tile]`
+    q: Vec<f32>,
+    /// `[queries of the tile, row stride]`
+    scores: Vec<f32>,
+}
+
+/// `out = softmax(q K^T + bias) V` for the queries of one head. `bias` is the first query's over keys 0, 1, …; each
+/// following query's begins one value earlier. The normalising division is done on the result, not on each weight.
+#[inline(always)]
+fn attend_head_in<V: Simd>(
+    v: V,
+    rows: &mut HeadRows<'_>,
+    packed: FloatHead<'_>,
+    bias: Option<(&[f32], usize)>,
+    alignment: Option<&mut AlignmentOut<'_>>,
+    scratch: &mut FloatScratch,
+) {
+    let mut alignment = alignment;
+    let (len, width) = (packed.len, rows.width);
+    if len == 0 {
+        return;
+    }
+    let most = V::ROWS_F32.min(rows.count);
+    let stride = row_stride(len);
+    scratch.q.resize(width * most, 0.0);
+    scratch.scores.resize(stride * most, 0.0);
+    for (row, count) in Tiles::new(0..rows.count, V::ROWS_F32) {
+        for i in 0..count {
+            let q = &rows.q[(row + i) * rows.q_stride..][..width];
+            for (out, &q) in scratch.q[i..].iter_mut().step_by(count).zip(q) {
+                *out = q;
+            }
+        }
+        let q = &scratch.q[..width * count];
+        with_rows!(count, V::ROWS_F32, scores[_](v, packed, q, &mut scratch.scores, stride));
+        let mut inverse = [0.0; 12];
+        for (i, inverse) in inverse.iter_mut().enumerate().take(count) {
+            let scores = completed(v, &mut scratch.scores[i * stride..], len, bias, row + i);
+            *inverse = 1.0 / exponentials(v, scores);
+            if let Some(alignment) = &mut alignment {
+                let out = &mut alignment.out[(row + i) * len..][..len];
+                axpy_in(v, alignment.share * *inverse, &scores[..len], out);
+            }
+        }
+        with_rows!(count, V::ROWS_F32, mix[_](v, packed, &scratch.scores, stride, &inverse, row, &mut rows.out));
+    }
+}
+
 /// `scores[i, p] = q[i] · keys[p]`, summed over the head's values in order.
 #[inline(always)]
 fn scores<V: Simd, const M: usize>(v: V, packed: FloatHead<'_>, q: &[f32], scores: &mut [f32], stride: usize) {
@@ -97,41 +144,6 @@ fn scores<V: Simd, const M: usize>(v: V, packed: FloatHead<'_>, q: &[f32], score
     }
 }
 
-impl Head for FloatHead<'_> {
-    fn len(self) -> usize {
-        self.len
-    }
-
-    #[inline(always)]
-    fn scores<V: Dot>(self, v: V, rows: &HeadRows<'_>, tile: Tile, scratch: &mut HeadScratch) {
-        let Tile { row, count, stride } = tile;
-        scratch.q.resize(scratch.q.len().max(rows.width * count), 0.0);
-        for i in 0..count {
-            for (out, &q) in scratch.q[i..].iter_mut().step_by(count).zip(rows.query(row + i)) {
-                *out = q;
-            }
-        }
-        let q = &scratch.q[..rows.width * count];
-        with_rows!(count, V::ROWS_F32, scores[_](v, self, q, &mut scratch.scores, stride));
-    }
-
-    #[inline(always)]
-    fn weights<V: Dot>(self, v: V, query: Range<usize>, scratch: &mut HeadScratch) -> f32 {
-        exponentials(v, &mut scratch.scores[query])
-    }
-
-    #[inline(always)]
-    fn add_weights<V: Dot>(self, v: V, factor: f32, query: Range<usize>, scratch: &HeadScratch, out: &mut [f32]) {
-        axpy_in(v, factor, &scratch.scores[query][..self.len], out);
-    }
-
-    #[inline(always)]
-    fn mix<V: Dot>(self, v: V, tile: Tile, inverse: &[f32; MOST_ROWS], scratch: &HeadScratch, out: &mut Columns<'_>) {
-        let Tile { row, count, stride } = tile;
-        with_rows!(count, V::ROWS_F32, mix[_](v, self, &scratch.scores, stride, inverse, row, out));
-    }
-}
-
 /// `scores = e^(scores - max)`, whole vectors; returns the sum.
 #[inline(always)]
 fn exponentials<V: Simd>(v: V, scores: &mut [f32]) -> f32 {
@@ -152,7 +164,7 @@ fn mix<V: Simd, const M: usize>(
     packed: FloatHead<'_>,
     weights: &[f32],
     stride: usize,
-    inverse: &[f32; MOST_ROWS],
+    inverse: &[f32; 12],
     row: usize,
     out: &mut Columns<'_>,
 ) {
@@ -197,9 +209,9 @@ fn mix<V: Simd, const M: usize>(
 dispatch!(
     pub(crate) fn attend_head(
         rows: &mut HeadRows<'_>,
-        head: FloatHead<'_>,
+        packed: FloatHead<'_>,
         bias: Option<(&[f32], usize)>,
         alignment: Option<&mut AlignmentOut<'_>>,
-        scratch: &mut HeadScratch
+        scratch: &mut FloatScratch
     ) = attend_head_in
 );

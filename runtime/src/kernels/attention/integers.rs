@@ -12,10 +12,7 @@
 //! Integer sums are exact and fit 32 bits: 128 · 4095² and 32 · 16383 · 4095 are below 2^31. Rounding errs by at most
 //! 1/8190 of the largest value of a row, a thirtieth of what int8 activations err by in the products around it.
 
-use std::ops::Range;
-
-use super::documents::{Head, HeadScratch, MOST_ROWS, Tile, attend_head_in};
-use super::{AlignmentOut, FOUR, HeadKeyValues, HeadRows, place};
+use super::{AlignmentOut, FOUR, HeadKeyValues, HeadRows, completed, place, row_stride};
 use crate::kernels::columns::Columns;
 use crate::kernels::dot::{Dot, Pairs};
 use crate::kernels::isa::dispatch;
@@ -25,7 +22,7 @@ use crate::kernels::rounding::{ROUNDING, magnitudes, scale_of};
 use crate::kernels::rows::max_in;
 use crate::kernels::simd::LANES;
 use crate::kernels::sizes::product;
-use crate::kernels::tiles::with_rows;
+use crate::kernels::tiles::{Tiles, with_rows};
 
 /// Largest magnitude of queries, keys and values.
 const LIMIT: f32 = 4095.0;
@@ -44,7 +41,7 @@ pub(crate) fn possible(width: usize) -> bool {
     width <= WIDEST && width.is_multiple_of(2)
 }
 
-/// Keys and values of one head as queries meet them; places beyond the end hold zeros. Groups of 16 lie
+/// Keys and values of one head as [`attend_head`] reads them; places beyond the end hold zeros. Groups of 16 lie
 /// together by fours, as in [`super::floats::FloatHead`].
 #[derive(Clone, Copy)]
 pub(crate) struct IntegerHead<'a> {
@@ -168,13 +165,74 @@ fn round<V: Dot>(v: V, x: &[f32], inverse: f32, out: &mut [i16; WIDEST]) {
     }
 }
 
+/// Scratch of [`attend_head`].
+#[derive(Default)]
+pub(crate) struct IntegerScratch {
+    /// `[width / 2][queries of the tile]`
+    q: Vec<[i16; 2]>,
+    /// `[queries of the tile, row stride]`
+    scores: Vec<f32>,
+    /// `[queries of the tile, row stride]`
+    weights: Vec<i16>,
+}
+
+/// `out = softmax(q K^T + bias) V` for the queries of one head; see [`super::floats`].
+#[inline(always)]
+fn attend_head_in<V: Dot>(
+    v: V,
+    rows: &mut HeadRows<'_>,
+    packed: IntegerHead<'_>,
+    bias: Option<(&[f32], usize)>,
+    alignment: Option<&mut AlignmentOut<'_>>,
+    scratch: &mut IntegerScratch,
+) {
+    let mut alignment = alignment;
+    let (len, width) = (packed.len, rows.width);
+    if len == 0 {
+        return;
+    }
+    let most = V::ROWS_F32.min(rows.count);
+    let stride = row_stride(len);
+    scratch.q.resize(width / 2 * most, [0; 2]);
+    scratch.scores.resize(stride * most, 0.0);
+    scratch.weights.resize(stride * most, 0);
+    for (row, count) in Tiles::new(0..rows.count, V::ROWS_F32) {
+        let mut q_scales = [0.0; 12];
+        let mut rounded = [0; WIDEST];
+        for (i, q_scale) in q_scales.iter_mut().enumerate().take(count) {
+            let q = &rows.q[(row + i) * rows.q_stride..][..width];
+            let (scale, inverse) = scale_of(absmax(v, q), LIMIT);
+            round(v, q, inverse, &mut rounded);
+            *q_scale = scale;
+            for (out, &q) in scratch.q[i..].iter_mut().step_by(count).zip(rounded[..width].as_chunks::<2>().0) {
+                *out = q;
+            }
+        }
+        let q = &scratch.q[..width / 2 * count];
+        with_rows!(count, V::ROWS_F32, scores[_](v, packed, q, &q_scales, &mut scratch.scores, stride));
+        let mut inverse = [0.0; 12];
+        for (i, inverse) in inverse.iter_mut().enumerate().take(count) {
+            let scores = completed(v, &mut scratch.scores[i * stride..], len, bias, row + i);
+            let weights = &mut scratch.weights[i * stride..][..scores.len()];
+            *inverse = 1.0 / exponentials(v, scores, weights);
+            if let Some(alignment) = &mut alignment {
+                let share = alignment.share * *inverse;
+                for (out, &weight) in alignment.out[(row + i) * len..][..len].iter_mut().zip(weights.iter()) {
+                    *out += share * f32::from(weight);
+                }
+            }
+        }
+        with_rows!(count, V::ROWS_F32, mix[_](v, packed, &scratch.weights, stride, &inverse, row, &mut rows.out));
+    }
+}
+
 /// `scores[i, p] = q[i] · keys[p]`
 #[inline(always)]
 fn scores<V: Dot, const M: usize>(
     v: V,
     packed: IntegerHead<'_>,
     q: &[[i16; 2]],
-    q_scales: &[f32; MOST_ROWS],
+    q_scales: &[f32; 12],
     scores: &mut [f32],
     stride: usize,
 ) {
@@ -217,49 +275,6 @@ fn scores<V: Dot, const M: usize>(
     }
 }
 
-impl Head for IntegerHead<'_> {
-    fn len(self) -> usize {
-        self.len
-    }
-
-    #[inline(always)]
-    fn scores<V: Dot>(self, v: V, rows: &HeadRows<'_>, tile: Tile, scratch: &mut HeadScratch) {
-        let (Tile { row, count, stride }, width) = (tile, rows.width);
-        scratch.q_pairs.resize(scratch.q_pairs.len().max(width / 2 * count), [0; 2]);
-        let mut q_scales = [0.0; MOST_ROWS];
-        let mut rounded = [0; WIDEST];
-        for (i, q_scale) in q_scales.iter_mut().enumerate().take(count) {
-            let q = rows.query(row + i);
-            let (scale, inverse) = scale_of(absmax(v, q), LIMIT);
-            round(v, q, inverse, &mut rounded);
-            *q_scale = scale;
-            for (out, &q) in scratch.q_pairs[i..].iter_mut().step_by(count).zip(rounded[..width].as_chunks::<2>().0) {
-                *out = q;
-            }
-        }
-        let q = &scratch.q_pairs[..width / 2 * count];
-        with_rows!(count, V::ROWS_F32, scores[_](v, self, q, &q_scales, &mut scratch.scores, stride));
-    }
-
-    #[inline(always)]
-    fn weights<V: Dot>(self, v: V, query: Range<usize>, scratch: &mut HeadScratch) -> f32 {
-        exponentials(v, &scratch.scores[query.clone()], &mut scratch.weights[query])
-    }
-
-    #[inline(always)]
-    fn add_weights<V: Dot>(self, _: V, factor: f32, query: Range<usize>, scratch: &HeadScratch, out: &mut [f32]) {
-        for (out, &weight) in out.iter_mut().zip(&scratch.weights[query]) {
-            *out += factor * f32::from(weight);
-        }
-    }
-
-    #[inline(always)]
-    fn mix<V: Dot>(self, v: V, tile: Tile, inverse: &[f32; MOST_ROWS], scratch: &HeadScratch, out: &mut Columns<'_>) {
-        let Tile { row, count, stride } = tile;
-        with_rows!(count, V::ROWS_F32, mix[_](v, self, &scratch.weights, stride, inverse, row, out));
-    }
-}
-
 /// The weights of whole vectors of scores; returns their sum.
 #[inline(always)]
 fn exponentials<V: Dot>(v: V, scores: &[f32], weights: &mut [i16]) -> f32 {
@@ -282,7 +297,7 @@ fn mix<V: Dot, const M: usize>(
     packed: IntegerHead<'_>,
     weights: &[i16],
     stride: usize,
-    inverse: &[f32; MOST_ROWS],
+    inverse: &[f32; 12],
     row: usize,
     out: &mut Columns<'_>,
 ) {
@@ -341,9 +356,9 @@ dispatch!(pub(crate) fn pack(pairs: &mut [Pairs], scales: &mut [[f32; LANES]], h
 dispatch!(
     pub(crate) fn attend_head(
         rows: &mut HeadRows<'_>,
-        head: IntegerHead<'_>,
+        packed: IntegerHead<'_>,
         bias: Option<(&[f32], usize)>,
         alignment: Option<&mut AlignmentOut<'_>>,
-        scratch: &mut HeadScratch
+        scratch: &mut IntegerScratch
     ) = attend_head_in
 );

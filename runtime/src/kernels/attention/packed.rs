@@ -1,8 +1,7 @@
 //! Keys and values laid out for many queries, in floats or in integers.
 
-use super::documents::HeadScratch;
-use super::floats::{self, FloatHead};
-use super::integers::{self, IntegerHead, Sizes};
+use super::floats::{self, FloatHead, FloatScratch};
+use super::integers::{self, IntegerHead, IntegerScratch, Sizes};
 use super::{AlignmentOut, HeadKeyValues, HeadRows, Heads};
 use crate::error::Result;
 use crate::kernels::dot::Pairs;
@@ -101,6 +100,12 @@ pub(crate) struct HeadMemory {
     pub(crate) scratch: HeadScratch,
 }
 
+#[derive(Default)]
+pub(crate) struct HeadScratch {
+    floats: FloatScratch,
+    integers: IntegerScratch,
+}
+
 impl HeadMemory {
     /// Makes room for heads of this size; where there was less, what was there is lost.
     ///
@@ -135,10 +140,10 @@ impl PackedHead<'_> {
     ) {
         match self {
             PackedHead::Floats(head) => {
-                floats::attend_head(kernels, rows, head, bias, alignment, scratch);
+                floats::attend_head(kernels, rows, head, bias, alignment, &mut scratch.floats);
             }
             PackedHead::Integers(head) => {
-                integers::attend_head(kernels, rows, head, bias, alignment, scratch);
+                integers::attend_head(kernels, rows, head, bias, alignment, &mut scratch.integers);
             }
         }
     }
