@@ -90,13 +90,7 @@ fn slip(kind: SlipKind, words: &mut Vec<String>, random: &mut Random) -> bool {
             words[i] = letters(kind, &words[i], random);
         }
         SlipKind::SoundsAlike => {
-            let others: Vec<&str> = SOUNDS_ALIKE
-                .iter()
-                .filter(|set| set.contains(&lower_core(&words[i]).as_str()))
-                .flat_map(|set| set.iter().copied())
-                .filter(|word| *word != lower_core(&words[i]))
-                .collect();
-            if let Some(other) = random.choose(&others) {
+            if let Some(other) = random.choose(&sound_alikes(&lower_core(&words[i]))) {
                 words[i] = with_core(&words[i], other);
             }
         }
@@ -115,16 +109,7 @@ fn slip(kind: SlipKind, words: &mut Vec<String>, random: &mut Random) -> bool {
             _ => return false,
         },
         SlipKind::Agreement => {
-            let core = lower_core(&words[i]);
-            let others: Vec<&str> = AGREEMENT
-                .iter()
-                .filter_map(|(a, b)| match (*a == core, b.to_lowercase() == core) {
-                    (true, _) => Some(*b),
-                    (_, true) => Some(*a),
-                    _ => None,
-                })
-                .collect();
-            if let Some(other) = random.choose(&others) {
+            if let Some(other) = random.choose(&other_forms(&lower_core(&words[i]))) {
                 words[i] = with_core(&words[i], other);
             }
         }
@@ -160,6 +145,22 @@ fn slip(kind: SlipKind, words: &mut Vec<String>, random: &mut Random) -> bool {
         SlipKind::DoubleWord => words.insert(i, words[i].clone()),
     }
     true
+}
+
+/// The words that are written for a word.
+fn sound_alikes(word: &str) -> Vec<&'static str> {
+    let sets = SOUNDS_ALIKE.iter().filter(|set| set.contains(&word));
+    sets.flat_map(|set| set.iter().copied()).filter(|other| *other != word).collect()
+}
+
+/// The verb forms and pronouns that change places with a word.
+fn other_forms(word: &str) -> Vec<&'static str> {
+    let partner = |(a, b): &(&'static str, &'static str)| match (*a == word, b.to_lowercase() == word) {
+        (true, _) => Some(*b),
+        (_, true) => Some(*a),
+        _ => None,
+    };
+    AGREEMENT.iter().filter_map(partner).collect()
 }
 
 fn fits(kind: SlipKind, words: &[String], i: usize) -> bool {
