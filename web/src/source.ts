@@ -399,8 +399,8 @@ export async function resolveHub(name: string, options: SourceOptions): Promise<
   }
   const [, repository, file, revision = "main"] = parts;
   const endpoint = (options.endpoint ?? "https://huggingface.co").replace(/\/$/, "");
-  const resolve = (path: string): string =>
-    `${endpoint}/${repository}/resolve/${encodeURIComponent(revision)}/${path.split("/").map(encodeURIComponent).join("/")}`;
+  const at = (path: string): string => path.split("/").map(encodeURIComponent).join("/");
+  const resolve = (path: string): string => `${endpoint}/${repository}/resolve/${at(revision)}/${at(path)}`;
   if (file) return resolve(file);
   const api = `${endpoint}/api/models/${repository}/revision/${encodeURIComponent(revision)}`;
   const { response, end } = await patiently(options.signal, () => request(api, options));

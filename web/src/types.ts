@@ -63,7 +63,10 @@ export interface QuantizeOptions {
   type?: FileType;
   /** The new file's name; `model.gguf` if not given. */
   name?: string;
-  /** Bytes that were read or stand for work done, of the bytes read and as much again. */
+  /**
+   * Called as the work goes on. The total is twice the size of the files: reading them is one half, quantising the
+   * other.
+   */
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
   /** As for `T5.load`. */

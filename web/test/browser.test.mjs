@@ -218,7 +218,10 @@ for (const family of families()) {
       return all.map((outputs) => outputs.map((output) => output.ids));
     }, requests);
     assert.ok(cases.length > 10);
-    assert.deepEqual(found, cases.map((one) => one.n_best?.map((entry) => entry.ids) ?? [one.ids]));
+    assert.deepEqual(
+      found,
+      cases.map((one) => one.n_best?.map((entry) => entry.ids) ?? [one.ids]),
+    );
     await close();
   });
 }

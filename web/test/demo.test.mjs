@@ -85,7 +85,10 @@ const kept = (page) =>
 /** Light and dark, wide and narrow; and no serious fault of accessibility in any of them. */
 async function look(page, state) {
   for (const colorScheme of ["light", "dark"]) {
-    for (const [width, name] of [[1100, "wide"], [375, "narrow"]]) {
+    for (const [width, name] of [
+      [1100, "wide"],
+      [375, "narrow"],
+    ]) {
       await page.emulateMedia({ colorScheme });
       await page.setViewportSize({ width, height: 900 });
       await page.screenshot({ path: `${screenshots}/${state}-${colorScheme}-${name}.png`, fullPage: true });
@@ -128,7 +131,10 @@ inChromium("beams give a list with scores", async () => {
   const scores = await page.locator("#candidates .quiet").allTextContents();
   assert.equal(scores.length, 4);
   const numbers = scores.map((text) => Number(/^score (-?[\d.]+)$/.exec(text)[1]));
-  assert.deepEqual(numbers, [...numbers].sort((a, b) => b - a));
+  assert.deepEqual(
+    numbers,
+    [...numbers].sort((a, b) => b - a),
+  );
   await look(page, "beams");
   await close();
 });
@@ -290,7 +296,10 @@ inChromium("files of a folder become a model that can be saved", async () => {
   const { page, close } = await visit();
   await page.click("summary");
   const source = folder("unigram");
-  await page.setInputFiles("#files", readdirSync(source).map((name) => `${source}/${name}`));
+  await page.setInputFiles(
+    "#files",
+    readdirSync(source).map((name) => `${source}/${name}`),
+  );
   await page.locator("#model-name", { hasText: "Your checkpoint as int8" }).waitFor();
   await page.locator("#run:enabled").waitFor();
   const saving = page.waitForEvent("download");

@@ -51,7 +51,10 @@ async function visit(route, { same = false, routes = {} } = {}) {
       const name = Array.from(sum.subarray(0, 16), (byte) => byte.toString(16).padStart(2, "0")).join("");
       const root = await navigator.storage.getDirectory();
       const folder = await root.getDirectoryHandle("pocket-t5", { create: true });
-      for (const [end, data] of [["json", JSON.stringify(meta)], ["gguf", content]]) {
+      for (const [end, data] of [
+        ["json", JSON.stringify(meta)],
+        ["gguf", content],
+      ]) {
         const file = await (await folder.getFileHandle(`${name}.${end}`, { create: true })).createWritable();
         await file.write(data);
         await file.close();
@@ -88,7 +91,11 @@ function runs(found, { kept = true } = {}) {
   assert.deepEqual([found.code, found.message], [undefined, undefined]);
   assert.equal(found.text, "Wo ist der Bahnhof?");
   assert.equal(found.fileBytes, size);
-  if (kept) assert.deepEqual(found.kept.map((one) => [one.bytes, one.complete]), [[size, true]]);
+  if (kept)
+    assert.deepEqual(
+      found.kept.map((one) => [one.bytes, one.complete]),
+      [[size, true]],
+    );
 }
 
 const EXPOSED = ["content-range", "etag"];
@@ -192,7 +199,10 @@ inChromium("without the network what has arrived is kept", async () => {
   await stored(half);
   const found = await load();
   assert.equal(found.code, "network");
-  assert.deepEqual(found.kept.map((one) => [one.bytes, one.complete]), [[half, false]]);
+  assert.deepEqual(
+    found.kept.map((one) => [one.bytes, one.complete]),
+    [[half, false]],
+  );
   await close();
 });
 
@@ -264,7 +274,11 @@ inChromium("a busy server is asked again, as late as it wants", async () => {
 });
 
 inChromium("a compressed answer is the file, also where another origin hides that it is", async () => {
-  for (const [same, expose] of [[true, []], [false, []], [false, ["content-encoding"]]]) {
+  for (const [same, expose] of [
+    [true, []],
+    [false, []],
+    [false, ["content-encoding"]],
+  ]) {
     const { load, ranges, close } = await visit(file(bytes, { gzip: true, cors: true, expose }), { same });
     runs(await load());
     // The announced length is that of fewer bytes: only then a second time.

@@ -8,7 +8,7 @@ import { after, before, test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { choose } from "../dist/builds.js";
 import { T5, T5Error } from "../dist/index.js";
-import { model } from "./models.mjs";
+import { model, pocket } from "./models.mjs";
 
 let path;
 let t5;
@@ -22,7 +22,10 @@ const LONG = { maxNewTokens: 400, minNewTokens: 400 };
 
 /** The error that a promise fails with. */
 async function failure(promise) {
-  const error = await promise.then(() => assert.fail("expected an error"), (error) => error);
+  const error = await promise.then(
+    () => assert.fail("expected an error"),
+    (error) => error,
+  );
   assert.ok(error instanceof T5Error, String(error));
   return error;
 }
@@ -76,6 +79,26 @@ test("abort drops one that waits", async () => {
   assert.equal(ended, false);
   assert.equal((await third.outputs).length, 1);
   assert.equal((await first.outputs)[0].ids.length, 400);
+});
+
+test("abort ends the encoder between its blocks", async () => {
+  const other = await T5.load(pocket.path);
+  const text = "a word and another one, ".repeat(700);
+  const options = { maxNewTokens: 1 };
+  let begin = performance.now();
+  await other.generate(text, options).outputs;
+  const whole = performance.now() - begin;
+  const abort = new AbortController();
+  begin = performance.now();
+  const generation = other.generate(text, { ...options, signal: abort.signal });
+  setTimeout(() => abort.abort(), whole / 20);
+  assert.equal((await failure(generation.outputs)).code, "aborted");
+  // At once for who aborted, and soon for the next one.
+  const heard = performance.now() - begin;
+  await other.tokenize("x");
+  const free = performance.now() - begin;
+  assert.ok(heard < 0.5 * whole && free < 0.6 * whole, `${heard} ms and ${free} ms of ${whole} ms`);
+  other.dispose();
 });
 
 test("leaving the loop aborts", async () => {
@@ -209,7 +232,10 @@ test("a list of texts gives what each of them gives", async () => {
   const batch = t5.generate(texts, options);
   const each = await Promise.all(texts.map((text) => t5.generate(text, options).outputs));
   assert.deepEqual(await batch.outputs, each);
-  assert.deepEqual(await batch.texts(), each.map(([best]) => best.text));
+  assert.deepEqual(
+    await batch.texts(),
+    each.map(([best]) => best.text),
+  );
   const states = await t5.embed(texts.slice(0, 3));
   for (const [i, state] of states.entries()) assert.deepEqual(state, await t5.embed(texts[i]));
   assert.match((await failure(t5.generate(["a"], { topk: 1 }).outputs)).message, /^topk: there is no option/);
@@ -474,10 +500,13 @@ test("hf: names find the file", () =>
     async (endpoint, requests) => {
       (await T5.load("hf:owner/name", { endpoint })).dispose();
       (await T5.load("hf:owner/name/sub/b.gguf@v1", { endpoint })).dispose();
-      assert.deepEqual(requests.map((request) => request.url), [
-        "/api/models/owner/name/revision/main",
-        "/owner/name/resolve/main/a-Q8_0.gguf",
-        "/owner/name/resolve/v1/sub/b.gguf",
-      ]);
+      assert.deepEqual(
+        requests.map((request) => request.url),
+        [
+          "/api/models/owner/name/revision/main",
+          "/owner/name/resolve/main/a-Q8_0.gguf",
+          "/owner/name/resolve/v1/sub/b.gguf",
+        ],
+      );
     },
   ));

@@ -33,7 +33,10 @@ export function draw(table: HTMLTableElement, hint: HTMLElement, { source, targe
       cell.addEventListener("pointerenter", () => light([word, columns[j]]));
       line.append(cell);
     });
-    const strongest = row.map((weight, j) => ({ weight, j })).sort((a, b) => b.weight - a.weight).slice(0, 3);
+    const strongest = row
+      .map((weight, j) => ({ weight, j }))
+      .sort((a, b) => b.weight - a.weight)
+      .slice(0, 3);
     const show = (): void => {
       light([word, columns[strongest[0]?.j ?? -1]]);
       const list = strongest.map(({ weight, j }) => `${source[j]?.text} (${Math.round(weight * 100)} %)`);
