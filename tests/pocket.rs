@@ -52,7 +52,7 @@ fn every_instruction_set_gives_the_same_bits() {
         let mut found = Vec::new();
         for case in &golden.cases {
             for beams in [1, 4] {
-                let options = GenerateOptions { beams, max_new_tokens: Some(40), ..Default::default() };
+                let options = GenerateOptions::default().beams(beams).max_new_tokens(40);
                 let output = session.generate(case.text("text"), &options).unwrap().finish().remove(0);
                 found.push((output.ids, output.logprobs.iter().map(|value| value.to_bits()).collect::<Vec<_>>()));
             }
@@ -79,16 +79,17 @@ fn looking_tokens_up_in_the_source_changes_nothing_but_the_number_of_passes() {
     for text in texts.chain(copies) {
         let variants = [
             GenerateOptions::default(),
-            GenerateOptions { logprobs: false, ..Default::default() },
-            GenerateOptions { min_new_tokens: 30, logprobs: false, ..Default::default() },
-            GenerateOptions { repetition_penalty: 1.3, no_repeat_ngram: 3, min_new_tokens: 9, ..Default::default() },
-            GenerateOptions { prefix: "The tall".to_owned(), ..Default::default() },
-            GenerateOptions { max_new_tokens: Some(5), suppress: vec![3], ..Default::default() },
+            GenerateOptions::default().logprobs(false),
+            GenerateOptions::default().min_new_tokens(30).logprobs(false),
+            GenerateOptions::default().repetition_penalty(1.3).no_repeat_ngram(3).min_new_tokens(9),
+            GenerateOptions::default().prefix("The tall"),
+            GenerateOptions::default().max_new_tokens(5).suppress(vec![3]),
         ];
         for options in variants {
-            let options = GenerateOptions { max_new_tokens: options.max_new_tokens.or(Some(40)), ..options };
+            let limit = options.max_new_tokens.min(40);
+            let options = options.max_new_tokens(limit);
             let mut run = |lookup: Lookup| {
-                let options = GenerateOptions { lookup, ..options.clone() };
+                let options = options.clone().lookup(lookup);
                 let mut generation = session.generate(text, &options).unwrap();
                 while generation.step() {}
                 let passes = generation.passes();
@@ -106,7 +107,7 @@ fn looking_tokens_up_in_the_source_changes_nothing_but_the_number_of_passes() {
     println!("{passes} passes for {tokens} tokens");
     assert!(passes < tokens, "{passes} passes for {tokens} tokens");
     // A sentence without a slip is all copied.
-    let options = GenerateOptions { lookup: Lookup::On, ..Default::default() };
+    let options = GenerateOptions::default().lookup(Lookup::On);
     let mut generation = session.generate(copies[0], &options).unwrap();
     while generation.step() {}
     let passes = generation.passes();

@@ -163,7 +163,7 @@ fn the_real_model_in_f16() {
     let after = model(converted(&folder, DType::F16));
     for case in &golden.cases {
         let text = case.text("text");
-        let options = GenerateOptions { max_new_tokens: Some(32), ..Default::default() };
+        let options = GenerateOptions::default().max_new_tokens(32);
         let run = |model: &Model| model.session().generate(text, &options).unwrap().finish();
         assert_eq!(run(&after), run(&before), "line {}", case.line);
         let score = after.session().score_ids(&case.ids("input_ids"), &case.ids("greedy_ids")).unwrap();
@@ -189,7 +189,7 @@ fn the_real_model_in_int8() {
     for case in &golden.cases {
         let run = |logprobs: bool, min_new_tokens: usize| {
             let options =
-                GenerateOptions { max_new_tokens: Some(48), min_new_tokens, logprobs, ..GenerateOptions::default() };
+                GenerateOptions::default().max_new_tokens(48).min_new_tokens(min_new_tokens).logprobs(logprobs);
             let source = case.ids("input_ids");
             model.session().generate_ids(&source, &options).unwrap().finish().remove(0).ids
         };

@@ -32,11 +32,9 @@ fn place(case: &Case) -> String {
 /// Limits as the reference was run with: 64 new tokens where a case says nothing.
 fn limits(case: &Case) -> GenerateOptions {
     let count = |key| case.has(key).then(|| case.get(key).as_u64().unwrap() as usize);
-    GenerateOptions {
-        max_new_tokens: Some(count("max_new_tokens").unwrap_or(64)),
-        min_new_tokens: count("min_new_tokens").unwrap_or(0),
-        ..Default::default()
-    }
+    GenerateOptions::default()
+        .max_new_tokens(count("max_new_tokens").unwrap_or(64))
+        .min_new_tokens(count("min_new_tokens").unwrap_or(0))
 }
 
 /// However many threads share a step, and however many there are beside it.
@@ -46,7 +44,7 @@ fn threads_do_not_change_results() {
     let model = open();
     let case = golden.cases.iter().max_by_key(|case| case.ids("input_ids").len()).unwrap();
     for beams in [1, 3] {
-        let options = GenerateOptions { beams, max_new_tokens: Some(12), ..Default::default() };
+        let options = GenerateOptions::default().beams(beams).max_new_tokens(12);
         let run = |threads: usize| {
             let mut session = model.session();
             session.set_threads(threads);
@@ -149,12 +147,7 @@ fn four_beams() {
     let mut session = model.session();
     let mut report = Report::default();
     for case in &golden.cases {
-        let options = GenerateOptions {
-            beams: 4,
-            n_best: 4,
-            length_penalty: LengthPenalty::HuggingFace { exponent: 1.0 },
-            ..limits(case)
-        };
+        let options = limits(case).beams(4).n_best(4).length_penalty(LengthPenalty::HuggingFace { exponent: 1.0 });
         let outputs = session.generate(case.text("text"), &options).unwrap().finish();
         let expected = case.get("beam4_ids").as_array().unwrap();
         report.equal(&place(case), &outputs.len(), &expected.len());
@@ -180,7 +173,7 @@ fn one_batch() {
     let mut session = model.session();
     let mut report = Report::default();
     let texts: Vec<&str> = golden.cases.iter().map(|case| case.text("text")).collect();
-    let options = GenerateOptions { max_new_tokens: Some(16), ..Default::default() };
+    let options = GenerateOptions::default().max_new_tokens(16);
     let batch = session.generate_batch(&texts, &options).unwrap();
     for (text, outputs) in texts.iter().zip(&batch) {
         let alone = session.generate(text, &options).unwrap().finish();

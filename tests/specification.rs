@@ -263,7 +263,7 @@ fn golden_tiny_forward() {
         let nll: Vec<f32> = score.logprobs.iter().map(|logprob| -logprob).collect();
         assert_close(&nll, &expected.nll, PRINTED);
         assert_close(&[-score.sum], &[expected.sum], 4.0 * PRINTED);
-        let options = GenerateOptions { max_new_tokens: Some(8), ..Default::default() };
+        let options = GenerateOptions::default().max_new_tokens(8);
         let output = session.generate_ids(&SOURCE, &options).unwrap().finish();
         assert_eq!(output[0].ids, expected.greedy, "{:?}", expected.variant);
         assert_eq!(output[0].finish, Finish::Length);
@@ -285,13 +285,11 @@ fn length_penalties() {
 }
 
 fn beams(beams: usize, max_new_tokens: usize) -> GenerateOptions {
-    GenerateOptions {
-        beams,
-        n_best: beams,
-        length_penalty: LengthPenalty::T5 { alpha: 0.0 },
-        max_new_tokens: Some(max_new_tokens),
-        ..Default::default()
-    }
+    GenerateOptions::default()
+        .beams(beams)
+        .n_best(beams)
+        .length_penalty(LengthPenalty::T5 { alpha: 0.0 })
+        .max_new_tokens(max_new_tokens)
 }
 
 /// T5X's first-order toy model: from A or B stay or change at each of four transitions, staying earning +1, -1, +1,
@@ -336,7 +334,7 @@ fn beams_with_a_forced_prefix() {
         (row[better as usize], row[worse as usize]) = (-0.1, -0.9);
         let model = tiny::markov(&vec![row; 10], 0);
         let length = 5 - prefix.len();
-        let options = GenerateOptions { prefix_ids: prefix, suppress: vec![1], ..beams(2, length) };
+        let options = beams(2, length).prefix_ids(prefix).suppress(vec![1]);
         let outputs = model.session().generate_ids(&[1], &options).unwrap().finish();
         assert_eq!(outputs[0].ids, vec![better; length]);
         // One worse token; where it stands is a tie that rounding decides.
@@ -358,7 +356,7 @@ fn ties_go_to_the_lowest_id() {
             let mut row = vec![0.0; n];
             (row[first], row[n - 1]) = (1.5, 1.5);
             let model = tiny::markov(&vec![row; n], 0);
-            let options = GenerateOptions { max_new_tokens: Some(1), ..Default::default() };
+            let options = GenerateOptions::default().max_new_tokens(1);
             let outputs = model.session().generate_ids(&[1], &options).unwrap().finish();
             assert_eq!(outputs[0].ids, [first as u32], "{n}");
         }
@@ -413,7 +411,7 @@ fn cached_and_uncached_decoding_are_equal() {
     for variant in [Variant::V1_0, Variant::V1_1, Variant::UmT5] {
         let model = tiny::specification(variant).open();
         let mut session = model.session();
-        let options = GenerateOptions { max_new_tokens: Some(150), suppress: vec![1], ..Default::default() };
+        let options = GenerateOptions::default().max_new_tokens(150).suppress(vec![1]);
         let output = session.generate_ids(&SOURCE, &options).unwrap().finish().remove(0);
         assert_eq!(output.ids.len(), 150);
         let score = session.score_ids(&SOURCE, &output.ids).unwrap();

@@ -132,7 +132,7 @@ fn read_golden(model: &Model, path: &str) -> Result<Vec<Case>, Box<dyn std::erro
 /// Cases from the greedy output of a model.
 fn generate(model: &Model, lines: &str) -> Result<Vec<Case>> {
     let mut session = model.session();
-    let options = GenerateOptions { max_new_tokens: Some(64), ..GenerateOptions::default() };
+    let options = GenerateOptions::default().max_new_tokens(64);
     lines
         .lines()
         .map(|line| {

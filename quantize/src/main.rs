@@ -11,7 +11,7 @@ use t5_quantize::{Keep, Policy, Progress, Report, quantize};
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::output::OutputFile;
 use t5_runtime::tensor::DType;
-use t5_runtime::{Error, Result, hub};
+use t5_runtime::{Error, Result, command, hub};
 
 /// Turns a T5 checkpoint into one self-contained GGUF file.
 ///
@@ -30,7 +30,7 @@ struct Arguments {
     dtype: DType,
     /// Another type for the tensors or roles that PATTERN (with * and ?) matches: 'wo=f16', 'decoder.*=q8_0',
     /// 'output_head=f16'. May be given several times; the last match counts.
-    #[arg(long, value_name = "PATTERN=TYPE", value_parser = Keep::parse)]
+    #[arg(long, value_name = "PATTERN=TYPE", value_parser = keep)]
     keep: Vec<Keep>,
     /// Store norms and the matrices behind them as they are, instead of balancing them before they are rounded
     #[arg(long)]
@@ -50,30 +50,17 @@ fn file_type(name: &str) -> Result<DType, String> {
         .ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }
 
-fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) if error.use_stderr() => {
-            eprintln!("t5-quantize: {}", one_line(&error.to_string()));
-            return ExitCode::from(2);
-        }
-        // --help and --version.
-        Err(error) => error.exit(),
-    };
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("t5-quantize: {error}");
-            ExitCode::from(if matches!(error, Error::Option { .. }) { 2 } else { 1 })
-        }
-    }
+/// What a flag's value should be; the argument parser names the flag.
+fn keep(text: &str) -> Result<Keep, String> {
+    Keep::parse(text).map_err(|error| match error {
+        Error::Option { what, .. } => what,
+        error => error.to_string(),
+    })
 }
 
-/// clap's message without its prefix, the usage and the hints below it.
-fn one_line(message: &str) -> String {
-    let message = message.strip_prefix("error: ").unwrap_or(message);
-    let sentence = message.lines().take_while(|line| !line.is_empty()).map(str::trim);
-    format!("{}; see --help", sentence.collect::<Vec<_>>().join(" "))
+fn main() -> ExitCode {
+    let result = command::parse(std::env::args_os()).and_then(|arguments| Ok(run(&arguments)?));
+    command::report::<Arguments>(result)
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
@@ -102,7 +89,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         };
         if let (Some(taken), Some(path)) = (taken, &arguments.report) {
             let what = format!("expected another file than {taken}, found {}", path.display());
-            return Err(Error::Option { option: "--report", what });
+            return Err(Error::Option { option: "report", what });
         }
     }
 

@@ -59,7 +59,7 @@ pub struct Keep {
 impl Keep {
     /// Parses `PATTERN=TYPE`.
     pub fn parse(text: &str) -> Result<Keep> {
-        let wrong = |what: String| Error::Option { option: "--keep", what };
+        let wrong = |what: String| Error::Option { option: "keep", what };
         let (pattern, dtype) = text
             .rsplit_once('=')
             .filter(|(pattern, _)| !pattern.is_empty())
@@ -128,7 +128,7 @@ impl Policy {
         if !FILE_TYPES.contains(&self.base) {
             let names: Vec<_> = FILE_TYPES.iter().map(|dtype| dtype.name()).collect();
             let what = format!("expected one of {}, found {}", names.join(", "), self.base);
-            return Err(Error::Option { option: "--type", what });
+            return Err(Error::Option { option: "type", what });
         }
         let specs = schema::tensors(config);
         for keep in &self.keep {
@@ -140,7 +140,7 @@ impl Policy {
             } else {
                 continue;
             };
-            return Err(Error::Option { option: "--keep", what: format!("{what} {}", keep.pattern) });
+            return Err(Error::Option { option: "keep", what: format!("{what} {}", keep.pattern) });
         }
         let typed = |spec: TensorSpec| {
             let columns = spec.shape.last().copied().unwrap_or(1);
@@ -260,24 +260,24 @@ mod tests {
     #[test]
     fn faulty_exceptions_are_refused() {
         for (text, expected) in [
-            ("wo", "--keep: expected PATTERN=TYPE, found wo"),
-            ("=f16", "--keep: expected PATTERN=TYPE, found =f16"),
-            ("wo=int8", "--keep: expected one of f32, f16, bf16, q8_0, q4_0, q4_k after '=', found int8"),
+            ("wo", "keep: expected PATTERN=TYPE, found wo"),
+            ("=f16", "keep: expected PATTERN=TYPE, found =f16"),
+            ("wo=int8", "keep: expected one of f32, f16, bf16, q8_0, q4_0, q4_k after '=', found int8"),
         ] {
             assert_eq!(Keep::parse(text).unwrap_err().to_string(), expected);
         }
         for (text, expected) in [
-            ("wx=f16", "--keep: expected a pattern that matches a tensor or a role, found none for wx"),
+            ("wx=f16", "keep: expected a pattern that matches a tensor or a role, found none for wx"),
             (
                 "*norm*=f16",
-                "--keep: expected a pattern that matches a matrix, since norms and bias tables are always f32, found *norm*",
+                "keep: expected a pattern that matches a matrix, since norms and bias tables are always f32, found *norm*",
             ),
         ] {
             let policy = Policy { keep: vec![Keep::parse(text).unwrap()], ..Policy::new(DType::Q8_0) };
             assert_eq!(policy.plan(&flan()).unwrap_err().to_string(), expected);
         }
         let error = Policy::new(DType::Q6_K).plan(&flan()).unwrap_err().to_string();
-        assert_eq!(error, "--type: expected one of q8_0, f16, f32, q4_0, q4_k, found q6_k");
+        assert_eq!(error, "type: expected one of q8_0, f16, f32, q4_0, q4_k, found q6_k");
     }
 
     #[test]

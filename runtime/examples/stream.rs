@@ -16,7 +16,7 @@ fn main() -> t5_runtime::Result<()> {
     };
     let text = arguments.next().unwrap_or_else(|| "translate English to French: The book is on the table.".to_owned());
     let cancel = Arc::new(AtomicBool::new(false));
-    let options = GenerateOptions { cancel: Some(cancel.clone()), ..GenerateOptions::default() };
+    let options = GenerateOptions::default().cancel(cancel.clone());
     std::thread::spawn(move || {
         std::thread::sleep(Duration::from_secs(1));
         cancel.store(true, Ordering::Relaxed);

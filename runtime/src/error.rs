@@ -7,17 +7,18 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that can go wrong with a file, a model or a request.
 ///
-/// Each message is one sentence that names the place and the expectation, so that a program may print it as it is.
+/// Each message is one sentence that names the place and the expectation, so that a program may print it as it is. It
+/// says its cause itself; there is no [`source`](std::error::Error::source) that would say it again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused to read or write a file.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}: {error}", path = .path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        error: std::io::Error,
     },
 
     /// The path is neither a Hugging Face folder nor a GGUF file.
@@ -101,7 +102,7 @@ impl Error {
     /// An [`Error::Io`] for `path`, to be used with `map_err`.
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.into();
-        move |source| Error::Io { path, source }
+        move |error| Error::Io { path, error }
     }
 
     /// An [`Error::Format`].

@@ -1,12 +1,14 @@
 //! Pocket T5: a CPU runtime for the T5 family of encoder-decoder models. Text goes in, text comes out:
 //!
 //! ```no_run
-//! use t5_runtime::{GenerateOptions, Model};
+//! use t5_runtime::{Model, Overrides};
 //!
 //! # fn main() -> t5_runtime::Result<()> {
 //! let model = Model::open("model.gguf")?;
 //! let mut session = model.session();
-//! for piece in session.generate("translate English to German: Good morning.", &GenerateOptions::default())? {
+//! // What the checkpoint asks for, with what is asked for here in its place.
+//! let options = model.options(&Overrides { max_new_tokens: Some(100), ..Overrides::default() })?;
+//! for piece in session.generate("translate English to German: Good morning.", &options)? {
 //!     print!("{piece}");
 //! }
 //! # Ok(())
@@ -24,7 +26,7 @@
 //! - [`tokenizer`] turns text into ids, and ids into text.
 //! - The encoder runs once for each text and the decoder once for each token, in blocks of the same layers;
 //!   [`position`] is what attention knows of places.
-//! - [`generate`] chooses the tokens, as [`generation`] says that a checkpoint wants it by default.
+//! - [`generate`] chooses the tokens, as a checkpoint wants it and as a caller asks for it.
 //! - The kernels below them are the arithmetic of each instruction set ([`Isa`]), equal to the last bit. They know nothing
 //!   of the model.
 //!
@@ -32,12 +34,14 @@
 
 pub mod block;
 pub mod checkpoint;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod command;
 pub mod config;
 mod decoder;
 mod encoder;
 pub mod error;
 pub mod generate;
-pub mod generation;
 pub mod gguf;
 #[cfg(feature = "hub")]
 pub mod hub;
@@ -62,7 +66,10 @@ mod threads;
 pub mod tokenizer;
 
 pub use error::{Error, Result};
-pub use generate::{EarlyStopping, Finish, GenerateOptions, Generation, LengthPenalty, Lookup, Output};
+pub use generate::{
+    EarlyStopping, Finish, GenerateOptions, Generation, GenerationDefaults, LengthPenalty, LengthPenaltyKind, Lookup,
+    Output, Overrides,
+};
 pub use incoming::Incoming;
 pub use kernels::Isa;
 pub use model::{Model, ModelOptions};

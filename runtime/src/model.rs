@@ -9,7 +9,7 @@ use crate::config::T5Config;
 use crate::decoder::DecoderWeights;
 use crate::encoder::EncoderWeights;
 use crate::error::{Error, Result};
-use crate::generation::GenerationDefaults;
+use crate::generate::{GenerateOptions, GenerationDefaults, Overrides};
 use crate::kernels::{Heads, Isa, Kernels, Matrix};
 use crate::layers::Embedding;
 use crate::loader::{Loader, WeightSource};
@@ -143,6 +143,14 @@ impl Model {
     /// What the checkpoint says about decoding.
     pub fn generation_defaults(&self) -> &GenerationDefaults {
         &self.data.generation
+    }
+
+    /// Options for generating as the checkpoint asks for, with `overrides` in its place.
+    ///
+    /// # Errors
+    /// For values out of range, contradictions, and a task that the checkpoint does not name.
+    pub fn options(&self, overrides: &Overrides) -> Result<GenerateOptions> {
+        overrides.apply(self.generation_defaults())
     }
 
     /// The tokenizer.

@@ -6,7 +6,7 @@ use common::tiny::{Part, Parts, config, config_with, part, parts, safetensors, w
 use serde_json::{Value, json};
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::config::T5Config;
-use t5_runtime::generation::GenerationDefaults;
+use t5_runtime::generate::{EarlyStopping, GenerationDefaults, Settings, Task};
 use t5_runtime::schema;
 use t5_runtime::tensor::DType;
 use t5_runtime::tokenizer::{Tokenizer, Vocabulary};
@@ -319,48 +319,101 @@ fn sentencepiece_models_get_the_sentinels_for_which_there_is_room() {
 #[test]
 fn generation_defaults_come_from_generation_config() {
     let folder = tempfile::tempdir().unwrap();
-    let config = config_with(json!({"max_length": 77, "task_specific_params": {
-        "summarization": {"prefix": "summarize: ", "num_beams": 4},
+    let config = config_with(json!({"max_length": 77, "stop_strings": ["."], "task_specific_params": {
+        "summarization": {"prefix": "summarize: ", "num_beams": 4, "max_time": 2.0},
         "translation": {"prefix": "translate English to German: "},
         "nothing": {"max_length": 3}
     }}));
     write_folder(folder.path(), &config, &parts(&config));
     let generation = || Checkpoint::open(folder.path()).map(|c| (c.generation, c.notes)).map_err(|e| e.to_string());
-    let prefixes = vec!["summarize: ".to_owned(), "translate English to German: ".to_owned()];
-    let (defaults, _) = generation().unwrap();
-    let old = GenerationDefaults { max_length: Some(77), task_prefixes: prefixes.clone(), ..Default::default() };
+    let task = |name: &str, prefix: &str, settings: Settings| Task {
+        name: name.to_owned(),
+        prefix: prefix.to_owned(),
+        settings,
+    };
+    let tasks = vec![
+        task("nothing", "", Settings { max_length: Some(3), ..Settings::default() }),
+        task("summarization", "summarize: ", Settings { num_beams: Some(4), ..Settings::default() }),
+        task("translation", "translate English to German: ", Settings::default()),
+    ];
+    let (defaults, notes) = generation().unwrap();
+    let max_time = "task_specific_params.summarization.max_time 2.0".to_owned();
+    let old = GenerationDefaults {
+        settings: Settings { max_length: Some(77), ..Settings::default() },
+        tasks: tasks.clone(),
+        not_obeyed: vec!["stop_strings [\".\"]".to_owned(), max_time.clone()],
+    };
     assert_eq!(defaults, old, "old checkpoints keep them in config.json");
+    let note = "settings of the checkpoint's generation that are not obeyed: stop_strings [\".\"], ";
+    assert!(notes.contains(&format!("{note}{max_time}")), "{notes:?}");
 
     let path = folder.path().join("generation_config.json");
     let all = json!({
-        "max_new_tokens": 50, "min_length": 2, "num_beams": 4, "length_penalty": 0.6, "early_stopping": "never",
-        "no_repeat_ngram_size": 3, "repetition_penalty": 1.5, "eos_token_id": [1, 5], "suppress_tokens": [7],
-        "max_length": null, "transformers_version": "5"
+        "max_new_tokens": 50, "min_length": 2, "min_new_tokens": 3, "do_sample": false, "num_beams": 4,
+        "num_beam_groups": 2, "diversity_penalty": 0.5, "length_penalty": 0.6, "early_stopping": "never",
+        "num_return_sequences": 2, "temperature": 0.75, "top_k": 40, "top_p": 0.5, "min_p": 0.25, "typical_p": 0.125,
+        "epsilon_cutoff": 0.0625, "eta_cutoff": 0.03125, "top_h": 0.375, "repetition_penalty": 1.5,
+        "encoder_repetition_penalty": 1.25, "no_repeat_ngram_size": 3, "encoder_no_repeat_ngram_size": 5,
+        "bad_words_ids": [[5, 6], [7]], "sequence_bias": [[[8, 9], -2.5]], "suppress_tokens": [7],
+        "begin_suppress_tokens": [3], "forced_bos_token_id": 27, "forced_eos_token_id": 1,
+        "exponential_decay_length_penalty": [20, 1.5], "renormalize_logits": true, "remove_invalid_values": true,
+        "decoder_start_token_id": 2, "eos_token_id": [1, 5],
+        // What asks for nothing, and what has no effect.
+        "max_length": null, "transformers_version": "5", "use_cache": false, "guidance_scale": 1, "penalty_alpha": 0.0,
+        "constraints": null, "force_words_ids": [], "token_healing": false, "pad_token_id": 0,
+        // What is not obeyed, known or not.
+        "guidance_scale_": 1.5, "dola_layers": "high", "watermarking_config": {"greenlist_ratio": 0.25, "bias": 2.0, "hashing_key": 5},
     });
     std::fs::write(&path, all.to_string()).unwrap();
     let (defaults, notes) = generation().unwrap();
-    let expected = GenerationDefaults {
+    let settings = Settings {
         max_new_tokens: Some(50),
         max_length: None,
+        min_new_tokens: Some(3),
         min_length: Some(2),
+        do_sample: Some(false),
         num_beams: Some(4),
+        num_beam_groups: Some(2),
+        diversity_penalty: Some(0.5),
         length_penalty: Some(0.6),
-        early_stopping: Some(false),
-        no_repeat_ngram_size: Some(3),
+        early_stopping: Some(EarlyStopping::Never),
+        num_return_sequences: Some(2),
+        temperature: Some(0.75),
+        top_k: Some(40),
+        top_p: Some(0.5),
+        min_p: Some(0.25),
+        typical_p: Some(0.125),
+        epsilon_cutoff: Some(0.0625),
+        eta_cutoff: Some(0.03125),
+        top_h: Some(0.375),
         repetition_penalty: Some(1.5),
-        eos_token_ids: vec![1, 5],
-        suppress_tokens: vec![7],
-        task_prefixes: prefixes,
+        encoder_repetition_penalty: Some(1.25),
+        no_repeat_ngram_size: Some(3),
+        encoder_no_repeat_ngram_size: Some(5),
+        bad_words_ids: Some(vec![vec![5, 6], vec![7]]),
+        sequence_bias: Some(vec![(vec![8, 9], -2.5)]),
+        suppress_tokens: Some(vec![7]),
+        begin_suppress_tokens: Some(vec![3]),
+        forced_bos_token_id: Some(27),
+        forced_eos_token_id: Some(vec![1]),
+        exponential_decay_length_penalty: Some((20, 1.5)),
+        renormalize_logits: Some(true),
+        remove_invalid_values: Some(true),
+        decoder_start_token_id: Some(2),
+        eos_token_id: Some(vec![1, 5]),
     };
-    assert_eq!(defaults, expected);
-    assert!(notes.iter().any(|note| note.contains("early_stopping \"never\"")), "{notes:?}");
+    assert_eq!((defaults.settings, defaults.tasks), (settings, tasks));
+    let watermark = "watermarking_config {\"bias\":2.0,\"greenlist_ratio\":0.25,\"has…";
+    assert_eq!(defaults.not_obeyed, ["dola_layers \"high\"", "guidance_scale_ 1.5", watermark, &max_time]);
+    assert!(notes.iter().any(|note| note.contains("dola_layers \"high\", guidance_scale_ 1.5")), "{notes:?}");
 
     for (text, expected) in [
         (r#"{"num_beams": "four"}"#, "generation_config.json: num_beams: expected a whole number, found \"four\""),
         (r#"{"length_penalty": true}"#, "length_penalty: expected a number, found true"),
         (r#"{"length_penalty": 1e39}"#, "length_penalty: expected a number, found 1e+39"),
         (r#"{"eos_token_id": [1, -2]}"#, "eos_token_id: expected a token id or a list of them, found [1,-2]"),
-        (r#"{"early_stopping": 1}"#, "early_stopping: expected true or false, found 1"),
+        (r#"{"early_stopping": 1}"#, "early_stopping: expected true, false or \"never\", found 1"),
+        (r#"{"bad_words_ids": [[]]}"#, "bad_words_ids: expected a list of lists of token ids, found [[]]"),
         ("[]", "generation_config.json: expected a JSON object, found another value"),
         ("{", "generation_config.json: expected a JSON object: "),
     ] {

@@ -8,7 +8,7 @@ use common::{Raw, array, string, tensor};
 use serde_json::{Value as Json, json};
 use t5_runtime::checkpoint::{Checkpoint, llama_cpp};
 use t5_runtime::config::T5Config;
-use t5_runtime::generation::GenerationDefaults;
+use t5_runtime::generate::{EarlyStopping, GenerationDefaults, Settings, Task};
 use t5_runtime::gguf::{File, TensorInfo, Value, Writer};
 use t5_runtime::schema;
 use t5_runtime::storage::Bytes;
@@ -725,21 +725,78 @@ fn vocabularies_and_generation_defaults_are_read_back() {
     vocabulary.pieces[31].kind = PieceKind::Unused;
     checkpoint.vocabulary = Some(Vocabulary::Unigram(vocabulary));
     checkpoint.generation = GenerationDefaults {
-        max_new_tokens: Some(50),
-        max_length: Some(1 << 33),
-        min_length: Some(0),
-        num_beams: Some(4),
-        length_penalty: Some(0.6),
-        early_stopping: Some(true),
-        no_repeat_ngram_size: Some(3),
-        repetition_penalty: Some(1.25),
-        eos_token_ids: vec![1, 7],
-        suppress_tokens: vec![0, u32::MAX],
-        task_prefixes: vec!["translate English to German: ".to_owned(), "summarize: ".to_owned()],
+        settings: Settings {
+            max_new_tokens: Some(50),
+            max_length: Some(1 << 33),
+            min_new_tokens: Some(1),
+            min_length: Some(0),
+            do_sample: Some(false),
+            num_beams: Some(4),
+            num_beam_groups: Some(2),
+            diversity_penalty: Some(0.75),
+            length_penalty: Some(0.6),
+            early_stopping: Some(EarlyStopping::Never),
+            num_return_sequences: Some(2),
+            temperature: Some(0.7),
+            top_k: Some(40),
+            top_p: Some(0.9),
+            min_p: Some(0.05),
+            typical_p: Some(0.8),
+            epsilon_cutoff: Some(0.0003),
+            eta_cutoff: Some(0.0006),
+            top_h: Some(0.4),
+            repetition_penalty: Some(1.25),
+            encoder_repetition_penalty: Some(1.1),
+            no_repeat_ngram_size: Some(3),
+            encoder_no_repeat_ngram_size: Some(5),
+            bad_words_ids: Some(vec![vec![5, 6], vec![7]]),
+            sequence_bias: Some(vec![(vec![8, 9], -2.1)]),
+            suppress_tokens: Some(vec![0, u32::MAX]),
+            begin_suppress_tokens: Some(vec![3]),
+            forced_bos_token_id: Some(27),
+            forced_eos_token_id: Some(vec![1, 2]),
+            exponential_decay_length_penalty: Some((20, 1.05)),
+            renormalize_logits: Some(true),
+            remove_invalid_values: Some(false),
+            decoder_start_token_id: Some(2),
+            eos_token_id: Some(vec![1, 7]),
+        },
+        tasks: vec![
+            Task {
+                name: "summarization".to_owned(),
+                prefix: "summarize: ".to_owned(),
+                settings: Settings {
+                    early_stopping: Some(EarlyStopping::Yes),
+                    num_beams: Some(4),
+                    ..Settings::default()
+                },
+            },
+            Task { name: "translation_en_to_de".to_owned(), ..Task::default() },
+        ],
+        not_obeyed: vec!["penalty_alpha 0.6".to_owned()],
     };
     let read = open_bytes(write(&checkpoint)).unwrap();
     assert_eq!(read.vocabulary, checkpoint.vocabulary);
     assert_eq!(read.generation, checkpoint.generation);
+    let note = "settings of the checkpoint's generation that are not obeyed: penalty_alpha 0.6";
+    assert_eq!(read.notes, [note]);
+}
+
+/// Files from before tasks had names.
+#[test]
+fn prefixes_without_tasks_name_themselves() {
+    let strings =
+        |texts: &[&str]| array(8, texts.len() as u64, &texts.iter().flat_map(|text| string(text)).collect::<Vec<_>>());
+    let prefixes = strings(&["translate English to German: ", "summarize: "]);
+    let tasks = changed(|file| _ = file.set("pocket_t5.task_prefixes", 9, &prefixes)).generation.tasks;
+    let names: Vec<(&str, &str)> = tasks.iter().map(|task| (task.name.as_str(), task.prefix.as_str())).collect();
+    let expected = [("translate English to German", "translate English to German: "), ("summarize", "summarize: ")];
+    assert_eq!(names, expected);
+
+    refused(
+        |file| _ = file.set("pocket_t5.tasks", 9, &strings(&["a"])),
+        &["pocket_t5.task_prefixes: expected one string for each of 1 tasks, found 0"],
+    );
 }
 
 #[test]
@@ -868,6 +925,8 @@ fn faults_of_our_own_keys_are_refused() {
             "expected token ids, found an array of 1 f32 values",
         ),
         ("pocket_t5.task_prefixes", 9, numbers(&[1]), "expected strings, found an array of 1 u32 values"),
+        ("pocket_t5.generation.bad_words_ids", 8, string("[[1],[]]"), "expected a list of lists of token ids as JSON"),
+        ("pocket_t5.generation.early_stopping", 8, string("ever"), "expected true or false, found \"ever\""),
         (
             "pocket_t5.generation.num_beams",
             8,

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families").join(name)
@@ -293,7 +293,108 @@ fn instruction_sets_agree() {
             assert_eq!(output, scalar, "{isa}");
         }
     }
-    assert!(fail(1, &["generate", "-m", &model, "--isa", "abacus", "A"], b"").contains("abacus"));
+}
+
+/// A copy of the model with other settings in its files.
+fn model_with(config: Value, generation: Option<Value>) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(fixture("unigram").join(file), folder.path().join(file)).unwrap();
+    }
+    let text = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
+    let mut all: Value = serde_json::from_str(&text).unwrap();
+    all.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
+    std::fs::write(folder.path().join("config.json"), all.to_string()).unwrap();
+    if let Some(generation) = generation {
+        std::fs::write(folder.path().join("generation_config.json"), generation.to_string()).unwrap();
+    }
+    let path = folder.path().display().to_string();
+    (folder, path)
+}
+
+/// Requests with the text that every face must give: tests/requests.jsonl, which the browser's face reads, too.
+#[test]
+fn flags_give_the_texts_of_the_table() {
+    let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/requests.jsonl");
+    let table = json_lines(&std::fs::read_to_string(table).unwrap());
+    assert!(table.len() > 20);
+    for request in table {
+        let (_folder, model) = model_with(request["config"].clone(), request.get("generation").cloned());
+        let flags = request["flags"].as_array().unwrap().iter().map(|flag| flag.as_str().unwrap());
+        let arguments: Vec<&str> = ["generate", "--model", &model].into_iter().chain(flags).collect();
+        let text = request["text"].as_str().unwrap();
+        let found = succeed(&[&arguments[..], &["--", text]].concat(), b"");
+        assert_eq!(found.trim_end_matches('\n'), request["output"].as_str().unwrap(), "{request}");
+    }
+}
+
+#[test]
+fn a_forced_first_token_of_the_checkpoint_comes_first() {
+    let (_folder, model) = model_with(json!({}), Some(json!({"forced_bos_token_id": 27, "max_new_tokens": 12})));
+    let first = |flags: &[&str]| {
+        let arguments = [&["generate", "--json", "--model", &model][..], flags, &["Hello world, this is a test."]];
+        json_lines(&succeed(&arguments.concat(), b""))[0]["ids"][0].clone()
+    };
+    assert_eq!(first(&[]), 27);
+    assert_eq!(first(&["--beams", "3"]), 27);
+    assert_eq!(first(&["--forced-bos", "31"]), 31);
+    let plain = succeed(&["generate", "--json", "-m", &self::model(), "Hello world, this is a test."], b"");
+    assert_ne!(json_lines(&plain)[0]["ids"][0], 27);
+}
+
+#[test]
+fn what_is_not_obeyed_is_said_once() {
+    let generation = json!({"penalty_alpha": 0.6, "guidance_scale": 1.5, "max_new_tokens": 3});
+    let (_folder, model) = model_with(json!({}), Some(generation));
+    let note = "t5: note: settings of the checkpoint's generation that are not obeyed: guidance_scale 1.5, \
+                penalty_alpha 0.6\n";
+    for verbose in [&["--verbose"][..], &[]] {
+        let arguments = [&["generate", "--model", &model, "A", "B"][..], verbose].concat();
+        let errors = String::from_utf8(t5(&arguments, b"").stderr).unwrap();
+        assert_eq!(errors.matches(note).count(), 1, "{errors}");
+    }
+}
+
+#[test]
+fn a_prefix_says_what_the_vocabulary_does_not_have() {
+    let model = model();
+    let run = |prefix: &str| {
+        let arguments =
+            ["generate", "-m", &model, "--max-new-tokens", "3", "--prefix", prefix, "The house", "The hill"];
+        let output = t5(&arguments, b"");
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(run("The boat"), "");
+    for (prefix, places) in [("The <unk> boat", "one place"), ("東京 The 😀 boat", "2 places")] {
+        let expected = format!(
+            "t5: note: prefix: the vocabulary does not have what stands in {places}: the model sees <unk> there, and \
+             results are without it\n"
+        );
+        assert_eq!(run(prefix), expected, "{prefix}");
+    }
+}
+
+#[test]
+fn tasks_are_listed_and_refused_by_name() {
+    let tasks = json!({"task_specific_params": {
+        "summarization": {"prefix": "summarize: ", "num_beams": 4},
+        "translation_en_to_de": {"prefix": "translate English to German: ", "max_length": 300},
+    }});
+    let (_folder, model) = model_with(tasks, None);
+    let text = succeed(&["inspect", &model], b"");
+    assert!(text.contains("task: summarization: num_beams 4, prefix \"summarize: \"\n"), "{text}");
+    assert!(text.contains("task: translation_en_to_de: max_length 300, prefix "), "{text}");
+    let error = fail(2, &["generate", "-m", &model, "--task", "summary", "A"], b"");
+    assert_eq!(error, "t5: --task: expected one of summarization, translation_en_to_de, found summary\n");
+    let error = fail(2, &["generate", "-m", &self::model(), "--task", "summary", "A"], b"");
+    assert_eq!(error, "t5: --task: expected none, since the model names no tasks, found summary\n");
+}
+
+#[test]
+fn decoding_goes_on_behind_the_end() {
+    let ids = "[3, 148, 8, 1, 63, 23, 1]";
+    assert_eq!(succeed(&["tokenize", "-m", &model(), "--decode", ids], b""), "The house\n");
 }
 
 #[test]
@@ -303,7 +404,16 @@ fn what_cannot_be_understood_exits_with_2() {
         (&["generate", "--model", &model, "--no-such-flag", "A"], "--no-such-flag"),
         (&["generate", "--model", &model, "--beams", "many", "A"], "many"),
         (&["generate", "--model", &model, "--beams", "0", "A"], "beams"),
-        (&["generate", "--model", &model, "--beams", "2", "--n-best", "3", "A"], "n_best"),
+        (&["generate", "--model", &model, "--beams", "2", "--n-best", "3", "A"], "--n-best: "),
+        (
+            &["generate", "--model", &model, "--min-new-tokens", "50", "--max-new-tokens", "10", "A"],
+            "--min-new-tokens: expected at most the limit of new tokens (10), found 50",
+        ),
+        (&["generate", "--model", &model, "--suppress", "1,x", "A"], "expected token ids with commas between them"),
+        (&["generate", "--model", &model, "--suppress", "999", "A"], "--suppress: expected ids below 256, found 999"),
+        (&["generate", "--model", &model, "--beams", "4", "--beam-groups", "3", "A"], "--beam-groups: "),
+        (&["generate", "--model", &model, "--beams", "4", "--beam-groups", "2", "A"], "--diversity-penalty: "),
+        (&["generate", "--model", &model, "--isa", "abacus", "A"], "--isa: expected one that this machine has ("),
         (&["generate", "--model", &model, "--temperature", "-1", "A"], "temperature"),
         (&["generate", "--model", &model, "--batch", "0", "A"], "--batch"),
         (&["generate", "--model", &model, "--threads", "0", "A"], "--threads"),
@@ -329,6 +439,8 @@ fn what_cannot_be_read_exits_with_1() {
         let error = fail(1, &["generate", "--model", &path(name), "A"], b"");
         assert!(error.contains(name), "{error}");
     }
+    let missing = fail(1, &["generate", "--model", &path("missing.gguf"), "A"], b"");
+    assert_eq!(missing.matches("No such file or directory").count(), 1, "{missing}");
     assert!(fail(1, &["generate", "--model", &model, "--input", &path("no.txt")], b"").contains("no.txt"));
     assert!(fail(1, &["generate", "--model", &model, "--input", &path("folder")], b"").contains("folder"));
     let output = t5(&["generate", "--model", &model, "--input", "-"], b"fine\n\xff\xfe\n");

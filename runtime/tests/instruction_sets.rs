@@ -30,11 +30,9 @@ fn cases(folder: &Path) -> Vec<(Vec<u32>, GenerateOptions, Vec<u32>)> {
         let plain = case.as_object().unwrap().keys().all(|key| KNOWN.contains(&key.as_str()));
         if case["kind"] == "greedy" && plain {
             let count = |key: &str| case.get(key).map(|count| count.as_u64().unwrap() as usize);
-            let options = GenerateOptions {
-                max_new_tokens: count("max_new_tokens"),
-                min_new_tokens: count("min_new_tokens").unwrap_or(0),
-                ..Default::default()
-            };
+            let options = GenerateOptions::default()
+                .max_new_tokens(count("max_new_tokens").unwrap())
+                .min_new_tokens(count("min_new_tokens").unwrap_or(0));
             cases.push((ids(&case["input_ids"]), options, ids(&case["ids"])));
         }
     }

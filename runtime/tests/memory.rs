@@ -52,7 +52,7 @@ fn model() -> Model {
 const TEXT: &str = "The house on the hill";
 
 fn forced(tokens: usize) -> GenerateOptions {
-    GenerateOptions { max_new_tokens: Some(tokens), min_new_tokens: tokens, ..Default::default() }
+    GenerateOptions::default().max_new_tokens(tokens).min_new_tokens(tokens)
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn what_was_granted_is_there() {
     let mut answers = Vec::new();
     for megabytes in 1..17 {
         let mut session = model.session();
-        let options = GenerateOptions { beams: 4, ..forced(3) };
+        let options = forced(3).beams(4);
         answers.push(within(megabytes << 20, || session.generate_ids(&source, &options).map(|g| g.finish().len())));
     }
     assert!(matches!(answers[0], Err(Error::Memory { .. })), "{:?}", answers[0]);
@@ -101,7 +101,7 @@ fn memory_does_not_grow_with_the_batch() {
     let model = model();
     let mut session = model.session();
     let ids = model.tokenizer().unwrap().encode(TEXT);
-    let options = GenerateOptions { beams: 256, ..forced(2) };
+    let options = forced(2).beams(256);
     let alone = session.generate_ids(&ids, &options).unwrap().finish();
     let sources = vec![&ids[..]; 100];
     // Logits of all sequences at once would be 100 * 256 * 256 floats: 26 MB.
@@ -154,7 +154,7 @@ fn end_tokens_count_once_and_bound_beams() {
         std::fs::write(folder.path().join("generation_config.json"), json).unwrap();
         Model::open(folder.path()).unwrap()
     };
-    let options = GenerateOptions { max_new_tokens: Some(2), beams: 1000, ..Default::default() };
+    let options = GenerateOptions::default().max_new_tokens(2).beams(1000);
     let many_times = with_ends(vec![1; 100_000]);
     let once = with_ends(vec![1]).session().generate(TEXT, &options).unwrap().finish();
     let found =

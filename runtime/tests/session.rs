@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use t5_runtime::{Finish, GenerateOptions, LengthPenalty, Model};
+use t5_runtime::generate::{GenerationDefaults, Settings, Task};
+use t5_runtime::{EarlyStopping, Finish, GenerateOptions, LengthPenalty, LengthPenaltyKind, Model, Overrides};
 
 /// Counts the allocations of each thread.
 struct Counting;
@@ -41,7 +42,7 @@ fn model() -> Model {
 const TEXT: &str = "The house on the hill";
 
 fn forced(tokens: usize) -> GenerateOptions {
-    GenerateOptions { max_new_tokens: Some(tokens), min_new_tokens: tokens, ..Default::default() }
+    GenerateOptions::default().max_new_tokens(tokens).min_new_tokens(tokens)
 }
 
 #[test]
@@ -50,9 +51,11 @@ fn steady_state_allocates_nothing() {
     let mut session = model.session();
     let variants = [
         forced(60),
-        GenerateOptions { temperature: 0.8, top_k: 20, top_p: 0.9, ..forced(60) },
-        GenerateOptions { repetition_penalty: 1.2, no_repeat_ngram: 3, ..forced(60) },
-        GenerateOptions { beams: 4, ..forced(60) },
+        forced(60).temperature(0.8).top_k(20).top_p(0.9),
+        forced(60).repetition_penalty(1.2).no_repeat_ngram(3),
+        forced(60).beams(4),
+        forced(60).beams(4).beam_groups(2).diversity_penalty(0.5).encoder_repetition_penalty(1.2),
+        forced(60).temperature(0.8).typical_p(0.9).eta_cutoff(0.01).top_h(0.9).sequence_bias(vec![(vec![3, 4], 1.0)]),
     ];
     for options in variants {
         // The first run grows the session's buffers.
@@ -85,9 +88,11 @@ fn a_result_does_not_depend_on_its_batch() {
     let mut session = model.session();
     let texts = ["Where is the green boat?", "A", TEXT, "  two   spaces  ", "mill mill mill mill mill mill"];
     for options in [
-        GenerateOptions { max_new_tokens: Some(40), ..Default::default() },
-        GenerateOptions { max_new_tokens: Some(40), beams: 3, n_best: 3, ..Default::default() },
-        GenerateOptions { max_new_tokens: Some(40), temperature: 1.0, n_best: 2, seed: 9, ..Default::default() },
+        GenerateOptions::default().max_new_tokens(40),
+        GenerateOptions::default().max_new_tokens(40).beams(3).n_best(3),
+        GenerateOptions::default().max_new_tokens(40).beams(4).beam_groups(2).diversity_penalty(0.5).n_best(4),
+        GenerateOptions::default().max_new_tokens(40).encoder_repetition_penalty(1.3).exponential_decay((4, 1.1)),
+        GenerateOptions::default().max_new_tokens(40).temperature(1.0).n_best(2).seed(9),
     ] {
         let together = session.generate_batch(&texts, &options).unwrap();
         for (text, together) in texts.iter().zip(&together) {
@@ -104,7 +109,7 @@ fn pieces_are_the_text() {
     let mut session = model.session();
     for text in [TEXT, "A", "Where is the green boat?"] {
         for beams in [1, 3] {
-            let options = GenerateOptions { max_new_tokens: Some(30), beams, ..Default::default() };
+            let options = GenerateOptions::default().max_new_tokens(30).beams(beams);
             let pieces: String = session.generate(text, &options).unwrap().collect();
             let whole = session.generate(text, &options).unwrap().finish();
             assert_eq!(pieces, whole[0].text);
@@ -117,7 +122,7 @@ fn pieces_are_the_text() {
 fn limits_cost_no_memory() {
     let model = model();
     let run = |limit| {
-        let options = GenerateOptions { max_new_tokens: Some(limit), ..Default::default() };
+        let options = GenerateOptions::default().max_new_tokens(limit);
         model.session().generate(TEXT, &options).unwrap().finish()
     };
     assert_eq!(run(40)[0].finish, Finish::EndOfSequence);
@@ -125,7 +130,7 @@ fn limits_cost_no_memory() {
     // Past several growths, in a fresh session and in one that has grown.
     let mut session = model.session();
     for beams in [1, 3] {
-        let long = GenerateOptions { beams, ..forced(300) };
+        let long = forced(300).beams(beams);
         let fresh = model.session().generate(TEXT, &long).unwrap().finish();
         assert_eq!(session.generate(TEXT, &long).unwrap().finish(), fresh);
         assert_eq!(session.generate(TEXT, &long).unwrap().finish(), fresh);
@@ -139,8 +144,7 @@ fn a_forced_prefix_begins_every_result() {
     let model = model();
     let mut session = model.session();
     for beams in [1, 2] {
-        let options =
-            GenerateOptions { max_new_tokens: Some(8), prefix: "boat".to_owned(), beams, ..Default::default() };
+        let options = GenerateOptions::default().max_new_tokens(8).prefix("boat").beams(beams);
         let pieces: String = session.generate(TEXT, &options).unwrap().collect();
         assert!(pieces.starts_with("boat"), "{pieces:?}");
     }
@@ -156,7 +160,7 @@ fn stop_strings_end_the_text_before_them() {
     let (at, _) = whole.char_indices().nth(whole.chars().count() / 2).unwrap();
     let stop: String = whole[at..].chars().take(3).collect();
     let expected = &whole[..whole.find(&stop).unwrap()];
-    let options = GenerateOptions { stop: vec!["not there".to_owned(), stop], ..options };
+    let options = options.stop(vec!["not there".to_owned(), stop]);
     let pieces: String = session.generate(TEXT, &options).unwrap().collect();
     assert_eq!(pieces, expected);
     let output = session.generate(TEXT, &options).unwrap().finish().remove(0);
@@ -171,7 +175,7 @@ fn cancelling_ends_between_tokens() {
     let model = model();
     let mut session = model.session();
     let cancel = Arc::new(AtomicBool::new(false));
-    let options = GenerateOptions { cancel: Some(cancel.clone()), ..forced(200) };
+    let options = forced(200).cancel(cancel.clone());
     let mut generation = session.generate(TEXT, &options).unwrap();
     for _ in 0..5 {
         assert!(generation.step());
@@ -194,7 +198,7 @@ fn cancelling_reaches_the_encoder_and_the_prefix() {
     let source = vec![7; 2000];
     let prefix_ids = vec![9; 500];
     let cancel = Arc::new(AtomicBool::new(false));
-    let options = GenerateOptions { cancel: Some(cancel.clone()), prefix_ids, ..forced(20) };
+    let options = forced(20).cancel(cancel.clone()).prefix_ids(prefix_ids);
     let whole = session.generate_ids(&source, &options).unwrap().finish();
     // Two blocks of the encoder and the start token with its 500 followers, 32 at once: the last piece gives a token.
     let pieces = model.config().num_layers + 501usize.div_ceil(32);
@@ -222,7 +226,7 @@ fn cancelling_reaches_the_encoder_and_the_prefix() {
 fn a_batch_is_cancelled_from_another_thread() {
     let model = model();
     let cancel = Arc::new(AtomicBool::new(false));
-    let options = GenerateOptions { cancel: Some(cancel.clone()), ..forced(1) };
+    let options = forced(1).cancel(cancel.clone());
     let source = vec![7; 3000];
     let sources = vec![&source[..]; 200];
     std::thread::scope(|scope| {
@@ -251,7 +255,7 @@ fn one_seed_one_text() {
     let model = model();
     let mut session = model.session();
     let draw = |session: &mut t5_runtime::Session, seed| {
-        let options = GenerateOptions { temperature: 1.0, seed, ..forced(20) };
+        let options = forced(20).temperature(1.0).seed(seed);
         session.generate(TEXT, &options).unwrap().finish().remove(0).ids
     };
     let first = draw(&mut session, 1);
@@ -286,28 +290,44 @@ fn bad_requests_are_errors() {
     let mut session = model.session();
     let base = GenerateOptions::default();
     let refused = [
-        (GenerateOptions { beams: 0, ..base.clone() }, "beams"),
-        (GenerateOptions { n_best: 2, ..base.clone() }, "n_best"),
-        (GenerateOptions { n_best: 0, ..base.clone() }, "n_best"),
-        (GenerateOptions { temperature: f32::NAN, ..base.clone() }, "temperature"),
-        (GenerateOptions { temperature: -1.0, ..base.clone() }, "temperature"),
-        (GenerateOptions { temperature: 1.0, beams: 2, ..base.clone() }, "temperature"),
-        (GenerateOptions { top_p: 0.0, ..base.clone() }, "top_p"),
-        (GenerateOptions { top_p: 1.5, ..base.clone() }, "top_p"),
-        (GenerateOptions { min_p: -0.1, ..base.clone() }, "min_p"),
-        (GenerateOptions { repetition_penalty: 0.0, ..base.clone() }, "repetition_penalty"),
-        (GenerateOptions { max_new_tokens: Some(0), ..base.clone() }, "max_new_tokens"),
-        (GenerateOptions { max_new_tokens: Some(usize::MAX), ..base.clone() }, "max_new_tokens"),
-        (GenerateOptions { suppress: vec![256], ..base.clone() }, "suppress"),
-        (GenerateOptions { allowed: Some(vec![]), ..base.clone() }, "allowed"),
-        (GenerateOptions { allowed: Some(vec![1 << 20]), ..base.clone() }, "allowed"),
-        (GenerateOptions { prefix_ids: vec![999], ..base.clone() }, "prefix"),
-        (GenerateOptions { stop: vec![String::new()], ..base.clone() }, "stop"),
-        (GenerateOptions { stop: vec!["x".to_owned()], beams: 2, ..base.clone() }, "stop"),
-        (
-            GenerateOptions { beams: 2, length_penalty: LengthPenalty::T5 { alpha: f32::INFINITY }, ..base.clone() },
-            "length_penalty",
-        ),
+        (base.clone().beams(0), "beams"),
+        (base.clone().n_best(2), "n_best"),
+        (base.clone().n_best(0), "n_best"),
+        (base.clone().temperature(f32::NAN), "temperature"),
+        (base.clone().temperature(-1.0), "temperature"),
+        (base.clone().temperature(1.0).beams(2), "temperature"),
+        (base.clone().top_p(0.0), "top_p"),
+        (base.clone().top_p(1.5), "top_p"),
+        (base.clone().min_p(-0.1), "min_p"),
+        (base.clone().typical_p(0.0), "typical_p"),
+        (base.clone().epsilon_cutoff(1.5), "epsilon_cutoff"),
+        (base.clone().eta_cutoff(-0.5), "eta_cutoff"),
+        (base.clone().top_h(f32::NAN), "top_h"),
+        (base.clone().beams(4).beam_groups(0), "beam_groups"),
+        (base.clone().beams(4).beam_groups(3), "beam_groups"),
+        (base.clone().beams(4).beam_groups(2), "diversity_penalty"),
+        (base.clone().beams(4).diversity_penalty(0.5), "diversity_penalty"),
+        (base.clone().beams(4).beam_groups(2).diversity_penalty(f32::INFINITY), "diversity_penalty"),
+        (base.clone().repetition_penalty(0.0), "repetition_penalty"),
+        (base.clone().encoder_repetition_penalty(-1.0), "encoder_repetition_penalty"),
+        (base.clone().exponential_decay((3, f32::NAN)), "exponential_decay"),
+        (base.clone().forced_bos(256), "forced_bos"),
+        (base.clone().forced_eos(vec![256]), "forced_eos"),
+        (base.clone().begin_suppress(vec![256]), "begin_suppress"),
+        (base.clone().bad_words(vec![vec![]]), "bad_words"),
+        (base.clone().bad_words(vec![vec![3, 256]]), "bad_words"),
+        (base.clone().sequence_bias(vec![(vec![3], f32::NAN)]), "sequence_bias"),
+        (base.clone().sequence_bias(vec![(vec![256], 1.0)]), "sequence_bias"),
+        (base.clone().max_new_tokens(10).min_new_tokens(50), "min_new_tokens"),
+        (base.clone().max_new_tokens(0), "max_new_tokens"),
+        (base.clone().max_new_tokens(usize::MAX), "max_new_tokens"),
+        (base.clone().suppress(vec![256]), "suppress"),
+        (base.clone().allowed(vec![]), "allowed"),
+        (base.clone().allowed(vec![1 << 20]), "allowed"),
+        (base.clone().prefix_ids(vec![999]), "prefix"),
+        (base.clone().stop(vec![String::new()]), "stop"),
+        (base.clone().stop(vec!["x".to_owned()]).beams(2), "stop"),
+        (base.clone().beams(2).length_penalty(LengthPenalty::T5 { alpha: f32::INFINITY }), "length_penalty"),
     ];
     for (options, word) in refused {
         let error = session.generate(TEXT, &options).err().unwrap_or_else(|| panic!("{options:?}")).to_string();
@@ -319,4 +339,110 @@ fn bad_requests_are_errors() {
     assert!(session.score_ids(&[1], &[300]).is_err());
     assert!(session.encode_ids(&[]).is_err());
     assert!(session.generate_batch_ids(&[], &base).unwrap().is_empty());
+}
+
+/// Where one option decides about others: what is asked for, by whom, and what comes of it.
+#[test]
+fn requests_and_checkpoints_meet_by_rule() {
+    let asked = |overrides: Overrides, settings: Settings| {
+        overrides.apply(&GenerationDefaults { settings, ..GenerationDefaults::default() })
+    };
+    let nothing = Settings::default();
+    let beams = Settings { num_beams: Some(4), ..Settings::default() };
+    let draws = Settings { do_sample: Some(true), temperature: Some(0.7), ..Settings::default() };
+    let ask = Overrides::default;
+
+    // Nothing asked for, nothing said: greedy search.
+    let plain = asked(ask(), nothing.clone()).unwrap();
+    assert_eq!(format!("{plain:?}"), format!("{:?}", GenerateOptions::default()));
+
+    // Sampling.
+    let filters = asked(Overrides { top_k: Some(5), ..ask() }, beams.clone()).unwrap();
+    assert_eq!((filters.temperature, filters.top_k, filters.beams), (1.0, 5, 1));
+    let limitless = asked(Overrides { top_k: Some(0), ..ask() }, draws.clone()).unwrap();
+    assert_eq!((limitless.temperature, limitless.top_k), (0.7, 0));
+    let library = asked(ask(), draws.clone()).unwrap();
+    assert_eq!((library.temperature, library.top_k), (0.7, 50));
+    let greedy = asked(Overrides { temperature: Some(0.0), top_k: Some(5), ..ask() }, draws.clone()).unwrap();
+    assert!(!greedy.samples());
+    let searched = asked(Overrides { beams: Some(3), ..ask() }, draws).unwrap();
+    assert_eq!((searched.samples(), searched.beams), (false, 3));
+
+    // The length penalty.
+    let penalty = |overrides, settings: &Settings| asked(overrides, settings.clone()).unwrap().length_penalty;
+    let kind = |kind| Overrides { length_penalty_kind: Some(kind), ..ask() };
+    let hugging_face = |exponent| LengthPenalty::HuggingFace { exponent };
+    let own = Settings { length_penalty: Some(2.0), ..beams.clone() };
+    assert_eq!(penalty(ask(), &nothing), LengthPenalty::T5 { alpha: 0.6 });
+    assert_eq!(penalty(ask(), &beams), hugging_face(1.0));
+    assert_eq!(penalty(ask(), &own), hugging_face(2.0));
+    assert_eq!(penalty(Overrides { length_penalty: Some(0.5), ..ask() }, &own), hugging_face(0.5));
+    assert_eq!(penalty(Overrides { length_penalty: Some(0.5), ..ask() }, &nothing), LengthPenalty::T5 { alpha: 0.5 });
+    assert_eq!(penalty(kind(LengthPenaltyKind::HuggingFace), &own), hugging_face(2.0));
+    assert_eq!(penalty(kind(LengthPenaltyKind::HuggingFace), &nothing), hugging_face(1.0));
+    assert_eq!(penalty(kind(LengthPenaltyKind::T5), &own), LengthPenalty::T5 { alpha: 0.6 });
+
+    // Groups belong to the checkpoint's beams.
+    let groups = Settings { num_beam_groups: Some(2), diversity_penalty: Some(0.5), ..beams };
+    let all = asked(ask(), groups.clone()).unwrap();
+    assert_eq!((all.beams, all.beam_groups, all.diversity_penalty), (4, 2, 0.5));
+    let five = asked(Overrides { beams: Some(5), ..ask() }, groups.clone()).unwrap();
+    assert_eq!((five.beams, five.beam_groups, five.diversity_penalty), (5, 1, 0.0));
+    let three = asked(Overrides { beams: Some(6), beam_groups: Some(3), ..ask() }, groups).unwrap();
+    assert_eq!((three.beam_groups, three.diversity_penalty), (3, 0.5));
+
+    // Lengths.
+    let lengths = Settings { max_length: Some(21), min_length: Some(11), ..Settings::default() };
+    let both = asked(ask(), lengths.clone()).unwrap();
+    assert_eq!((both.min_new_tokens, both.max_new_tokens), (10, 20));
+    let short = asked(Overrides { max_new_tokens: Some(4), ..ask() }, lengths.clone()).unwrap();
+    assert_eq!((short.min_new_tokens, short.max_new_tokens), (4, 4));
+    let long = asked(Overrides { min_new_tokens: Some(21), ..ask() }, lengths).unwrap_err().to_string();
+    assert_eq!(long, "min_new_tokens: expected at most the limit of new tokens (20), found 21");
+
+    // Results: at most as many as beams, unless they are drawn.
+    let results = Settings { num_return_sequences: Some(3), num_beams: Some(3), ..Settings::default() };
+    let count = |overrides| asked(overrides, results.clone()).unwrap().n_best;
+    assert_eq!(count(ask()), 3);
+    assert_eq!(count(Overrides { beams: Some(2), ..ask() }), 2);
+    assert_eq!(count(Overrides { temperature: Some(1.0), ..ask() }), 3);
+}
+
+/// A task's settings go before the checkpoint's, and what is asked for before both.
+#[test]
+fn tasks_bring_prefix_and_settings() {
+    let settings = Settings { num_beams: Some(2), no_repeat_ngram_size: Some(4), ..Settings::default() };
+    let task = Task {
+        name: "summarization".to_owned(),
+        prefix: "summarize: ".to_owned(),
+        settings: Settings {
+            num_beams: Some(4),
+            length_penalty: Some(2.0),
+            early_stopping: Some(EarlyStopping::Yes),
+            max_length: Some(200),
+            min_length: Some(30),
+            ..Settings::default()
+        },
+    };
+    let defaults = GenerationDefaults { settings, tasks: vec![task], not_obeyed: Vec::new() };
+    let ask = Overrides { task: Some("summarization".to_owned()), ..Overrides::default() };
+    let options = ask.apply(&defaults).unwrap();
+    assert_eq!((options.source_prefix.as_str(), options.beams, options.no_repeat_ngram), ("summarize: ", 4, 4));
+    assert_eq!((options.min_new_tokens, options.max_new_tokens), (29, 199));
+    assert_eq!(options.length_penalty, LengthPenalty::HuggingFace { exponent: 2.0 });
+    assert_eq!(options.early_stopping, EarlyStopping::Yes);
+    let options =
+        Overrides { beams: Some(1), source_prefix: Some("tl;dr ".to_owned()), ..ask }.apply(&defaults).unwrap();
+    assert_eq!((options.source_prefix.as_str(), options.beams), ("tl;dr ", 1));
+    let unknown = Overrides { task: Some("poetry".to_owned()), ..Overrides::default() };
+    assert_eq!(unknown.apply(&defaults).unwrap_err().to_string(), "task: expected one of summarization, found poetry");
+
+    // The prefix is text before the source.
+    let model = model();
+    let mut session = model.session();
+    let with = GenerateOptions::default().max_new_tokens(20).source_prefix("The house ");
+    let expected = session.generate("The house on the hill", &GenerateOptions::default().max_new_tokens(20)).unwrap();
+    let expected = expected.finish();
+    assert_eq!(session.generate("on the hill", &with).unwrap().finish(), expected);
+    assert_eq!(session.generate_batch(&["on the hill"], &with).unwrap()[0], expected);
 }

@@ -300,8 +300,7 @@ class Maker:
             # The library's ByT5 counts sentinels upwards from 259; the checkpoints were trained with 258 downwards.
             if not (self.options.get("byte_tokenizer") and "<" in text):
                 ids = encode(text)
-                # Ours reads ids up to the first end token, as every generated text is read.
-                self.add("tokenize", text=text, ids=ids, decoded=decode(reference.until_end(ids, self.ends)))
+                self.add("tokenize", text=text, ids=ids, decoded=decode(ids))
         if self.options.get("unigram"):
             for text in tokens.SAMPLES[:4]:
                 ids = encode(text)

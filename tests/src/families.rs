@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use t5_runtime::{Finish, GenerateOptions, Model, Session};
+use t5_runtime::{Finish, GenerateOptions, Lookup, Model, Overrides, Session};
 
 use crate::golden::{Case, Golden, Report, floats, ids};
 use crate::paths;
@@ -51,8 +51,9 @@ pub fn check_values(golden: &Golden, name: &str, model: &Model) {
             "batch" => batch(&mut session, case, &place, &mut report),
             "beam" | "gnmt_beam" => beam(&mut session, case, case.options(), &place, &mut report),
             "defaults" => {
-                let mut options = GenerateOptions::from_defaults(model.generation_defaults());
-                options.n_best = options.beams;
+                let options = model.options(&Overrides::default()).unwrap();
+                let beams = options.beams;
+                let options = options.n_best(beams);
                 beam(&mut session, case, options, &place, &mut report);
             }
             "score" => score(&mut session, case, &place, &mut report),
@@ -90,9 +91,12 @@ fn greedy(session: &mut Session, case: &Case, place: &str, report: &mut Report) 
     report.equal(place, &outputs[0].ids, &case.ids("ids"));
     report.close("greedy", place, &outputs[0].logprobs, &case.floats("logprobs"), TOLERANCE);
     // Another way to the same tokens.
-    let without = GenerateOptions { logprobs: false, ..case.options() };
-    let outputs = session.generate_ids(&case.ids("input_ids"), &without).unwrap().finish();
-    report.equal(place, &outputs[0].ids, &case.ids("ids"));
+    let without = case.options().logprobs(false);
+    let fewer = session.generate_ids(&case.ids("input_ids"), &without).unwrap().finish();
+    report.equal(place, &fewer[0].ids, &case.ids("ids"));
+    let ahead = case.options().lookup(Lookup::On);
+    let ahead = session.generate_ids(&case.ids("input_ids"), &ahead).unwrap().finish();
+    report.equal(&format!("{place}, looked up"), &ahead, &outputs);
 }
 
 /// The reference pads and masks; ours is ragged. Both must give what each input gives alone, ours to the last bit.
@@ -108,7 +112,7 @@ fn batch(session: &mut Session, case: &Case, place: &str, report: &mut Report) {
         let alone = session.generate_ids(sources[row], &options).unwrap().finish();
         report.equal(place, outputs, &alone);
     }
-    let options = GenerateOptions { beams: 3, n_best: 3, ..options };
+    let options = options.beams(3).n_best(3);
     let batch = session.generate_batch_ids(&sources, &options).unwrap();
     for (row, outputs) in batch.iter().enumerate() {
         let alone = session.generate_ids(sources[row], &options).unwrap().finish();
@@ -165,11 +169,11 @@ fn distribution(session: &mut Session, case: &Case, place: &str, report: &mut Re
         let pair = floats(pair);
         expected[pair[0] as usize] = f64::from(pair[1]);
     }
-    let options = GenerateOptions { max_new_tokens: Some(1), n_best: DRAWS, seed: 1, ..case.options() };
+    let options = case.options().max_new_tokens(1).n_best(DRAWS).seed(1);
     // Filters without a temperature sample at 1.
     let temperature = if options.temperature == 0.0 { 1.0 } else { options.temperature };
-    let filtered = options.top_k > 0 || options.top_p < 1.0 || options.min_p > 0.0;
-    let options = GenerateOptions { temperature, ..options };
+    let filtered = has_filter(&options);
+    let options = options.temperature(temperature);
     let mut counts = vec![0usize; vocab];
     let draws = session.generate_ids(&source, &options).unwrap().finish();
     draws.iter().for_each(|draw| counts[draw.ids[0] as usize] += 1);
@@ -185,6 +189,11 @@ fn distribution(session: &mut Session, case: &Case, place: &str, report: &mut Re
     }
     let again = session.generate_ids(&source, &options).unwrap().finish();
     report.equal(&format!("{place}: the same seed"), &again, &draws);
+}
+
+fn has_filter(options: &GenerateOptions) -> bool {
+    let cuts = [options.min_p, options.epsilon_cutoff, options.eta_cutoff, options.top_h];
+    options.top_k > 0 || options.top_p.min(options.typical_p) < 1.0 || cuts.iter().any(|&cut| cut > 0.0)
 }
 
 fn tokenize(model: &Model, case: &Case, place: &str, report: &mut Report) {

@@ -88,7 +88,7 @@ impl Case {
         let float = |value: &Value| value.as_f64().expect("a number") as f32;
         for (key, value) in self.fields.as_object().expect("an object") {
             match key.as_str() {
-                "max_new_tokens" => options.max_new_tokens = Some(count(value)),
+                "max_new_tokens" => options.max_new_tokens = count(value),
                 "min_new_tokens" => options.min_new_tokens = count(value),
                 "num_beams" => {
                     options.beams = count(value);
@@ -103,8 +103,25 @@ impl Case {
                         _ => EarlyStopping::Never,
                     }
                 }
+                "num_beam_groups" => options.beam_groups = count(value),
+                "diversity_penalty" => options.diversity_penalty = float(value),
                 "no_repeat_ngram_size" => options.no_repeat_ngram = count(value),
+                "encoder_no_repeat_ngram_size" => options.encoder_no_repeat_ngram = count(value),
                 "repetition_penalty" => options.repetition_penalty = float(value),
+                "encoder_repetition_penalty" => options.encoder_repetition_penalty = float(value),
+                "exponential_decay_length_penalty" => {
+                    options.exponential_decay = Some((count(&value[0]), float(&value[1])));
+                }
+                "forced_bos_token_id" => options.forced_bos = Some(count(value) as u32),
+                "forced_eos_token_id" => options.forced_eos = vec![count(value) as u32],
+                "begin_suppress_tokens" => options.begin_suppress = ids(value),
+                "bad_words_ids" => options.bad_words = value.as_array().expect("a list").iter().map(ids).collect(),
+                "sequence_bias" => {
+                    let entry = |pair: &Value| (ids(&pair[0]), float(&pair[1]));
+                    options.sequence_bias = value.as_array().expect("a list").iter().map(entry).collect();
+                }
+                "renormalize_logits" => options.renormalize = value == true,
+                "remove_invalid_values" => options.remove_invalid = value == true,
                 "prefix" => options.prefix_ids = ids(value),
                 "suppress_tokens" => options.suppress = ids(value),
                 "allowed_tokens" => options.allowed = Some(ids(value)),
@@ -112,6 +129,10 @@ impl Case {
                 "top_k" => options.top_k = count(value),
                 "top_p" => options.top_p = float(value),
                 "min_p" => options.min_p = float(value),
+                "typical_p" => options.typical_p = float(value),
+                "epsilon_cutoff" => options.epsilon_cutoff = float(value),
+                "eta_cutoff" => options.eta_cutoff = float(value),
+                "top_h" => options.top_h = float(value),
                 "kind" | "input_ids" | "text" | "ids" | "logprobs" | "min_margin" | "n_best" | "finished"
                 | "output" | "probabilities" => {}
                 _ => panic!("line {}: no option is called {key}", self.line),

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 /// The trainer's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can stop a run. Each message is one sentence that may be printed as it is.
+/// Everything that can stop a run. Each message is one sentence that may be printed as it is; it says its cause itself,
+/// and there is no source that would say it again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -15,11 +16,11 @@ pub enum Error {
 
     /// A tensor operation failed: a bug, or memory ran out on the device.
     #[error("tensor operation: {0}")]
-    Tensor(#[from] candle_core::Error),
+    Tensor(candle_core::Error),
 
     /// The operating system refused to read or write a file.
-    #[error("{path}: {source}", path = .path.display())]
-    Io { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {error}", path = .path.display())]
+    Io { path: PathBuf, error: std::io::Error },
 
     /// A line of a data file is not what its format asks for. `line` counts from 1.
     #[error("{path}:{line}: {what}", path = .path.display())]
@@ -42,11 +43,17 @@ pub enum Error {
     Invalid(String),
 }
 
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Error {
+        Error::Tensor(error)
+    }
+}
+
 impl Error {
     /// An [`Error::Io`] for `path`, to be used with `map_err`.
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.into();
-        move |source| Error::Io { path, source }
+        move |error| Error::Io { path, error }
     }
 
     /// An [`Error::Data`].

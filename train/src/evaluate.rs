@@ -31,12 +31,10 @@ pub struct RuntimeEvaluator {
 
 impl RuntimeEvaluator {
     fn predictions(&self, model: &Model, inputs: &[Vec<u32>]) -> Result<Vec<String>> {
-        let options = GenerateOptions {
-            beams: self.options.beam_size,
-            length_penalty: LengthPenalty::T5 { alpha: self.options.length_penalty },
-            max_new_tokens: Some(self.options.max_tokens),
-            ..GenerateOptions::default()
-        };
+        let options = GenerateOptions::default()
+            .beams(self.options.beam_size)
+            .length_penalty(LengthPenalty::T5 { alpha: self.options.length_penalty })
+            .max_new_tokens(self.options.max_tokens);
         // Documents of one length finish together. Results do not depend on what runs beside them.
         let mut order: Vec<usize> = (0..inputs.len()).collect();
         order.sort_by_key(|&index| inputs[index].len());

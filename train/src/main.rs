@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use t5_runtime::command;
 use t5_train::config::Config;
 use t5_train::export::{self, Weights};
 use t5_train::pipeline::{self, Pipeline};
@@ -114,22 +115,19 @@ struct InspectArguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Command::parse();
+    command::report::<Command>(start())
+}
+
+fn start() -> Result<()> {
+    let arguments: Command = command::parse(std::env::args_os())?;
     keep_candle_single_threaded();
-    let result = match arguments.what {
+    match arguments.what {
         What::Vocab(arguments) => arguments.config.with_config(|config| vocab(&config, &arguments)),
         What::Run(arguments) => arguments.with_config(|config| run(&config)),
         What::Eval(arguments) => arguments.config.with_config(|config| eval(&config, &arguments)),
         What::Export(arguments) => export(&arguments),
         What::Report(arguments) => report(&arguments),
         What::InspectData(arguments) => arguments.config.with_config(|config| inspect(&config, &arguments)),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("t5-train: {error:#}");
-            ExitCode::FAILURE
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A model and its one working space, driven one token at a time.
 
 use serde_json::json;
-use t5_runtime::{Generation, Model, Session};
+use t5_runtime::{GenerateOptions, Generation, Model, Session};
 use wasm_bindgen::prelude::*;
 
 use crate::download::Download;
@@ -65,7 +65,7 @@ impl Engine {
         #[wasm_bindgen(unchecked_param_type = "string")] options: JsValue,
     ) -> JsResult<()> {
         let (text, options) = (given::text("text", &text)?, given::text("options", &options)?);
-        Ok(self.try_start(|model| Ok(model.tokenizer()?.encode(&text)), &options)?)
+        Ok(self.try_start(|model, options| Ok(options.source_ids(model.tokenizer()?, &text)), &options)?)
     }
 
     /// Begins a generation from ids (which should end with `</s>`).
@@ -76,7 +76,7 @@ impl Engine {
         #[wasm_bindgen(unchecked_param_type = "string")] options: JsValue,
     ) -> JsResult<()> {
         let (ids, options) = (given::ids("ids", &ids)?, given::text("options", &options)?);
-        Ok(self.try_start(|_| Ok(ids.clone()), &options)?)
+        Ok(self.try_start(|_, _| Ok(ids.clone()), &options)?)
     }
 
     /// Generates for several texts at once: a list of results for each, best first. JSON.
@@ -180,12 +180,12 @@ impl Engine {
 
     fn try_start(
         &mut self,
-        source: impl Fn(&Model) -> Result<Vec<u32>, Failure>,
+        source: impl Fn(&Model, &GenerateOptions) -> Result<Vec<u32>, Failure>,
         options: &str,
     ) -> Result<(), Failure> {
         self.session();
-        let options = request::options(&self.model, options)?;
-        let source = source(&self.model)?;
+        let options = self.model.options(&request::overrides(options)?)?;
+        let source = source(&self.model, &options)?;
         if let Work::Idle(session) = std::mem::replace(&mut self.work, Work::Lost) {
             self.work = Work::Generating(Box::new(session.into_generation(&source, &options)?));
         }
@@ -193,7 +193,7 @@ impl Engine {
     }
 
     fn try_batch(&mut self, texts: &[String], options: &str) -> Result<String, Failure> {
-        let options = request::options(&self.model, options)?;
+        let options = self.model.options(&request::overrides(options)?)?;
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let results = self.session().generate_batch(&texts, &options)?;
         let lists: Vec<String> = results.iter().map(|outputs| request::outputs(outputs)).collect();

@@ -1,7 +1,7 @@
 //! Requests and results as JSON, with the names of the JavaScript package.
 
 use serde_json::{Value, json};
-use t5_runtime::{Alignment, EarlyStopping, GenerateOptions, LengthPenalty, Lookup, Model, Output, Score};
+use t5_runtime::{Alignment, EarlyStopping, LengthPenaltyKind, Lookup, Model, Output, Overrides, Score};
 
 use crate::error::Failure;
 
@@ -9,11 +9,21 @@ fn wrong(option: &str, expected: &str, found: &Value) -> Failure {
     Failure::new("bad-option", format!("{option}: expected {expected}, found {found}"))
 }
 
+/// JavaScript's whole numbers up to 2^53 - 1, or `BigInt`s, which cross as digits in a text.
+fn whole(option: &str, value: &Value) -> Result<u64, Failure> {
+    let text = || value.as_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok();
+    // `as_u64` alone would refuse 1e3.
+    let number = || value.as_f64().filter(|n| n.fract() == 0.0 && (0.0..=9_007_199_254_740_991.0).contains(n));
+    let whole = text().or_else(|| number().map(|number| number as u64));
+    whole.ok_or_else(|| wrong(option, "a whole number of 0 or more", value))
+}
+
 fn count(option: &str, value: &Value) -> Result<usize, Failure> {
-    // JavaScript's whole numbers; `as_u64` alone would refuse 1e3.
-    let number = value.as_f64().filter(|n| n.fract() == 0.0 && (0.0..=9_007_199_254_740_991.0).contains(n));
-    let number = number.ok_or_else(|| wrong(option, "a whole number of 0 or more", value))?;
-    usize::try_from(number as u64).map_err(|_| wrong(option, "a number below 4294967296", value))
+    usize::try_from(whole(option, value)?).map_err(|_| wrong(option, "a number below 4294967296", value))
+}
+
+fn id(option: &str, value: &Value) -> Result<u32, Failure> {
+    u32::try_from(whole(option, value)?).map_err(|_| wrong(option, "ids below 4294967296", value))
 }
 
 fn float(option: &str, value: &Value) -> Result<f32, Failure> {
@@ -33,87 +43,106 @@ fn list<'v>(option: &str, value: &'v Value) -> Result<&'v [Value], Failure> {
 }
 
 fn ids(option: &str, value: &Value) -> Result<Vec<u32>, Failure> {
-    let id =
-        |value: &Value| u32::try_from(count(option, value)?).map_err(|_| wrong(option, "ids below 4294967296", value));
-    list(option, value)?.iter().map(id).collect()
+    list(option, value)?.iter().map(|value| id(option, value)).collect()
 }
 
-/// The checkpoint's own options with those of a request in their place.
+/// A list of two.
+fn pair<'v>(option: &str, value: &'v Value) -> Result<(&'v Value, &'v Value), Failure> {
+    match list(option, value)? {
+        [first, second] => Ok((first, second)),
+        _ => Err(wrong(option, "a list of two", value)),
+    }
+}
+
+fn lists<T>(
+    option: &str,
+    value: &Value,
+    entry: impl Fn(&str, &Value) -> Result<T, Failure>,
+) -> Result<Vec<T>, Failure> {
+    list(option, value)?.iter().map(|value| entry(option, value)).collect()
+}
+
+/// What a request asks for.
 ///
 /// # Errors
 /// `bad-option` for an option that does not exist, or has a value of another type.
-pub fn options(model: &Model, json: &str) -> Result<GenerateOptions, Failure> {
+pub fn overrides(json: &str) -> Result<Overrides, Failure> {
     let request: Value = serde_json::from_str(json).map_err(|error| Failure::new("bad-option", error.to_string()))?;
     let request = request.as_object().ok_or_else(|| wrong("options", "an object", &request))?;
-    let mut options = GenerateOptions::from_defaults(model.generation_defaults());
-    if request.get("temperature").and_then(Value::as_f64).is_some_and(|t| t > 0.0) {
-        // The checkpoint's beams do not stand in the way of sampling.
-        options.beams = 1;
-    }
-    let mut t5_penalty = matches!(options.length_penalty, LengthPenalty::T5 { .. });
-    if let Some(kind) = request.get("lengthPenaltyKind") {
-        t5_penalty = match kind.as_str() {
-            Some("t5") => true,
-            Some("huggingFace") => false,
-            _ => return Err(wrong("lengthPenaltyKind", "\"t5\" or \"huggingFace\"", kind)),
-        };
-        if !request.contains_key("lengthPenalty") {
-            options.length_penalty = match (t5_penalty, options.length_penalty) {
-                (true, LengthPenalty::HuggingFace { .. }) => LengthPenalty::T5 { alpha: 0.6 },
-                (false, LengthPenalty::T5 { .. }) => LengthPenalty::HuggingFace { exponent: 1.0 },
-                (_, same) => same,
-            };
-        }
-    }
+    let mut overrides = Overrides::default();
     for (name, value) in request {
         match name.as_str() {
-            "maxNewTokens" => options.max_new_tokens = Some(count(name, value)?),
-            "minNewTokens" => options.min_new_tokens = count(name, value)?,
-            "beams" => options.beams = count(name, value)?,
-            "nBest" => options.n_best = count(name, value)?,
-            "lengthPenaltyKind" => {}
-            "lengthPenalty" => {
-                let factor = float(name, value)?;
-                options.length_penalty = match t5_penalty {
-                    true => LengthPenalty::T5 { alpha: factor },
-                    false => LengthPenalty::HuggingFace { exponent: factor },
-                };
+            "task" => overrides.task = Some(text(name, value)?),
+            "maxNewTokens" => overrides.max_new_tokens = Some(count(name, value)?),
+            "minNewTokens" => overrides.min_new_tokens = Some(count(name, value)?),
+            "beams" => overrides.beams = Some(count(name, value)?),
+            "beamGroups" => overrides.beam_groups = Some(count(name, value)?),
+            "diversityPenalty" => overrides.diversity_penalty = Some(float(name, value)?),
+            "nBest" => overrides.n_best = Some(count(name, value)?),
+            "lengthPenaltyKind" => {
+                overrides.length_penalty_kind = Some(match value.as_str() {
+                    Some("t5") => LengthPenaltyKind::T5,
+                    Some("huggingFace") => LengthPenaltyKind::HuggingFace,
+                    _ => return Err(wrong(name, "\"t5\" or \"huggingFace\"", value)),
+                });
             }
+            "lengthPenalty" => overrides.length_penalty = Some(float(name, value)?),
             "earlyStopping" => {
-                options.early_stopping = match value {
+                overrides.early_stopping = Some(match value {
                     Value::Bool(true) => EarlyStopping::Yes,
                     Value::Bool(false) => EarlyStopping::No,
                     Value::String(never) if never == "never" => EarlyStopping::Never,
                     _ => return Err(wrong(name, "true, false or \"never\"", value)),
-                }
+                });
             }
-            "temperature" => options.temperature = float(name, value)?,
-            "topK" => options.top_k = count(name, value)?,
-            "topP" => options.top_p = float(name, value)?,
-            "minP" => options.min_p = float(name, value)?,
-            "seed" => options.seed = count(name, value)? as u64,
-            "repetitionPenalty" => options.repetition_penalty = float(name, value)?,
-            "noRepeatNgram" => options.no_repeat_ngram = count(name, value)?,
-            "prefix" => options.prefix = text(name, value)?,
-            "prefixIds" => options.prefix_ids = ids(name, value)?,
-            "suppress" => options.suppress = ids(name, value)?,
-            "allowed" => options.allowed = Some(ids(name, value)?),
-            "stop" => {
-                options.stop = list(name, value)?.iter().map(|stop| text(name, stop)).collect::<Result<_, _>>()?
+            "temperature" => overrides.temperature = Some(float(name, value)?),
+            "topK" => overrides.top_k = Some(count(name, value)?),
+            "topP" => overrides.top_p = Some(float(name, value)?),
+            "minP" => overrides.min_p = Some(float(name, value)?),
+            "typicalP" => overrides.typical_p = Some(float(name, value)?),
+            "epsilonCutoff" => overrides.epsilon_cutoff = Some(float(name, value)?),
+            "etaCutoff" => overrides.eta_cutoff = Some(float(name, value)?),
+            "topH" => overrides.top_h = Some(float(name, value)?),
+            "seed" => overrides.seed = Some(whole(name, value)?),
+            "repetitionPenalty" => overrides.repetition_penalty = Some(float(name, value)?),
+            "encoderRepetitionPenalty" => overrides.encoder_repetition_penalty = Some(float(name, value)?),
+            "noRepeatNgram" => overrides.no_repeat_ngram = Some(count(name, value)?),
+            "encoderNoRepeatNgram" => overrides.encoder_no_repeat_ngram = Some(count(name, value)?),
+            "exponentialDecay" => {
+                let (start, factor) = pair(name, value)?;
+                overrides.exponential_decay = Some((count(name, start)?, float(name, factor)?));
             }
-            "logprobs" => options.logprobs = choice(name, value)?,
+            "prefix" => overrides.prefix = Some(text(name, value)?),
+            "prefixIds" => overrides.prefix_ids = Some(ids(name, value)?),
+            "forcedBos" => overrides.forced_bos = Some(id(name, value)?),
+            "forcedEos" => overrides.forced_eos = Some(ids(name, value)?),
+            "suppress" => overrides.suppress = Some(ids(name, value)?),
+            "beginSuppress" => overrides.begin_suppress = Some(ids(name, value)?),
+            "allowed" => overrides.allowed = Some(ids(name, value)?),
+            "badWords" => overrides.bad_words = Some(lists(name, value, ids)?),
+            "sequenceBias" => {
+                let entry = |name: &str, value: &Value| {
+                    let (sequence, bias) = pair(name, value)?;
+                    Ok((ids(name, sequence)?, float(name, bias)?))
+                };
+                overrides.sequence_bias = Some(lists(name, value, entry)?);
+            }
+            "renormalize" => overrides.renormalize = Some(choice(name, value)?),
+            "removeInvalid" => overrides.remove_invalid = Some(choice(name, value)?),
+            "stop" => overrides.stop = Some(lists(name, value, text)?),
+            "logprobs" => overrides.logprobs = Some(choice(name, value)?),
             "lookup" => {
-                options.lookup = match value.as_str() {
+                overrides.lookup = Some(match value.as_str() {
                     Some("auto") => Lookup::Auto,
                     Some("on") => Lookup::On,
                     Some("off") => Lookup::Off,
                     _ => return Err(wrong(name, "\"auto\", \"on\" or \"off\"", value)),
-                }
+                });
             }
             _ => return Err(Failure::new("bad-option", format!("{name}: there is no option of this name"))),
         }
     }
-    Ok(options)
+    Ok(overrides)
 }
 
 /// The n-best list, best first. JSON has null for the score of one without log-probabilities, which is NaN.
@@ -158,34 +187,116 @@ fn pieces(model: &Model, ids: &[u32]) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use t5_runtime::ModelOptions;
+    use t5_runtime::checkpoint::Checkpoint;
+    use t5_runtime::storage::Bytes;
+
     use super::*;
 
-    fn tiny() -> Model {
-        let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families/t5-1.0");
-        Model::open(golden).unwrap()
+    /// Requests with the text that every face must give: tests/requests.jsonl, which the command reads, too.
+    #[test]
+    fn requests_give_the_texts_of_the_table() {
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests");
+        let table = std::fs::read_to_string(tests.join("requests.jsonl")).unwrap();
+        assert!(table.lines().count() > 20);
+        for line in table.lines() {
+            let request: Value = serde_json::from_str(line).unwrap();
+            let mut files = std::collections::HashMap::new();
+            for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+                let bytes = std::fs::read(tests.join("golden/families/unigram").join(file)).unwrap();
+                files.insert(file.to_owned(), Bytes::from_vec(bytes));
+            }
+            let mut config: Value = serde_json::from_slice(&files["config.json"]).unwrap();
+            config.as_object_mut().unwrap().extend(request["config"].as_object().unwrap().clone());
+            files.insert("config.json".to_owned(), Bytes::from_vec(config.to_string().into_bytes()));
+            if let Some(generation) = request.get("generation") {
+                let text = generation.to_string().into_bytes();
+                files.insert("generation_config.json".to_owned(), Bytes::from_vec(text));
+            }
+            let checkpoint = Checkpoint::from_files("folder", &files).unwrap();
+            let model = Model::from_checkpoint(checkpoint, &ModelOptions::default()).unwrap();
+            let options = model.options(&overrides(&request["javascript"].to_string()).unwrap()).unwrap();
+            let source = options.source_ids(model.tokenizer().unwrap(), request["text"].as_str().unwrap());
+            let outputs = model.session().generate_ids(&source, &options).unwrap().finish();
+            assert_eq!(outputs[0].text, request["output"].as_str().unwrap(), "{line}");
+        }
     }
 
     #[test]
     fn every_option_arrives() {
-        let request = r#"{"maxNewTokens":1e1,"minNewTokens":2,"nBest":3,"temperature":0.5,"topK":4,"topP":0.75,
-            "minP":0.25,"seed":9007199,"repetitionPenalty":1.5,"noRepeatNgram":6,"prefix":"a","prefixIds":[7,8],
-            "suppress":[9],"allowed":[10],"stop":["b"],"earlyStopping":"never","lengthPenalty":0.5,
-            "lengthPenaltyKind":"t5","beams":1,"logprobs":false,"lookup":"on"}"#;
-        let options = options(&tiny(), request).unwrap();
-        assert_eq!(options.max_new_tokens, Some(10));
-        assert_eq!((options.min_new_tokens, options.n_best, options.beams), (2, 3, 1));
-        assert_eq!((options.temperature, options.top_k, options.top_p, options.min_p), (0.5, 4, 0.75, 0.25));
-        assert_eq!((options.seed, options.repetition_penalty, options.no_repeat_ngram), (9_007_199, 1.5, 6));
-        assert_eq!((options.prefix.as_str(), options.prefix_ids.as_slice()), ("a", &[7, 8][..]));
-        assert_eq!((options.suppress.as_slice(), options.allowed.as_deref()), (&[9][..], Some(&[10][..])));
-        assert_eq!((options.stop.as_slice(), options.early_stopping), (&["b".to_owned()][..], EarlyStopping::Never));
-        assert_eq!(options.length_penalty, LengthPenalty::T5 { alpha: 0.5 });
-        assert_eq!((options.logprobs, options.lookup), (false, Lookup::On));
+        let request = r#"{"task":"t","maxNewTokens":1e1,"minNewTokens":2,"nBest":3,"temperature":0.5,"topK":4,"topP":0.75,
+            "minP":0.25,"typicalP":0.5,"epsilonCutoff":0.125,"etaCutoff":0.0625,"topH":0.375,"seed":9007199254740991,
+            "repetitionPenalty":1.5,"encoderRepetitionPenalty":1.25,"noRepeatNgram":6,"encoderNoRepeatNgram":5,
+            "exponentialDecay":[7,1.125],"prefix":"a","prefixIds":[7,8],"forcedBos":11,"forcedEos":[12],"suppress":[9],
+            "beginSuppress":[13],"allowed":[10],"badWords":[[14,15],[16]],"sequenceBias":[[[17],-2.5]],
+            "renormalize":true,"removeInvalid":true,"stop":["b"],"earlyStopping":"never","lengthPenalty":0.5,
+            "lengthPenaltyKind":"t5","beams":1,"beamGroups":1,"diversityPenalty":0.75,"logprobs":false,"lookup":"on"}"#;
+        let expected = Overrides {
+            task: Some("t".to_owned()),
+            max_new_tokens: Some(10),
+            min_new_tokens: Some(2),
+            beams: Some(1),
+            beam_groups: Some(1),
+            diversity_penalty: Some(0.75),
+            length_penalty: Some(0.5),
+            length_penalty_kind: Some(LengthPenaltyKind::T5),
+            early_stopping: Some(EarlyStopping::Never),
+            n_best: Some(3),
+            temperature: Some(0.5),
+            top_k: Some(4),
+            top_p: Some(0.75),
+            min_p: Some(0.25),
+            typical_p: Some(0.5),
+            epsilon_cutoff: Some(0.125),
+            eta_cutoff: Some(0.0625),
+            top_h: Some(0.375),
+            seed: Some((1 << 53) - 1),
+            repetition_penalty: Some(1.5),
+            encoder_repetition_penalty: Some(1.25),
+            no_repeat_ngram: Some(6),
+            encoder_no_repeat_ngram: Some(5),
+            exponential_decay: Some((7, 1.125)),
+            // A task's, not a request's.
+            source_prefix: None,
+            prefix: Some("a".to_owned()),
+            prefix_ids: Some(vec![7, 8]),
+            forced_bos: Some(11),
+            forced_eos: Some(vec![12]),
+            suppress: Some(vec![9]),
+            begin_suppress: Some(vec![13]),
+            allowed: Some(vec![10]),
+            bad_words: Some(vec![vec![14, 15], vec![16]]),
+            sequence_bias: Some(vec![(vec![17], -2.5)]),
+            renormalize: Some(true),
+            remove_invalid: Some(true),
+            stop: Some(vec!["b".to_owned()]),
+            logprobs: Some(false),
+            lookup: Some(Lookup::On),
+        };
+        assert_eq!(overrides(request).unwrap(), expected);
+    }
+
+    /// As the command's, and as those of JavaScript's two kinds of whole numbers.
+    #[test]
+    fn seeds_have_64_bits() {
+        for (seed, expected) in [
+            ("4294967296", 1 << 32),
+            ("9007199254740991", (1 << 53) - 1),
+            ("\"9007199254740993\"", (1 << 53) + 1),
+            ("\"18446744073709551615\"", u64::MAX),
+        ] {
+            assert_eq!(overrides(&format!("{{\"seed\":{seed}}}")).unwrap().seed, Some(expected));
+        }
+        for seed in ["-1", "1.5", "9007199254740992", "\"18446744073709551616\"", "\"-1\"", "\"\"", "\"+1\""] {
+            let failure = overrides(&format!("{{\"seed\":{seed}}}")).unwrap_err();
+            assert_eq!(failure.message, format!("seed: expected a whole number of 0 or more, found {seed}"));
+        }
     }
 
     #[test]
     fn wrong_requests_are_refused_by_name() {
-        let model = tiny();
         for (request, message) in [
             (r#"{"beam":2}"#, "beam: there is no option of this name"),
             (r#"{"beams":-1}"#, "beams: expected a whole number of 0 or more, found -1"),
@@ -197,9 +308,11 @@ mod tests {
             (r#"{"lengthPenaltyKind":"x"}"#, "lengthPenaltyKind: expected \"t5\" or \"huggingFace\", found \"x\""),
             (r#"{"logprobs":0}"#, "logprobs: expected true or false, found 0"),
             (r#"{"lookup":"yes"}"#, "lookup: expected \"auto\", \"on\" or \"off\", found \"yes\""),
+            (r#"{"sequenceBias":[[1,2,3]]}"#, "sequenceBias: expected a list of two, found [1,2,3]"),
+            (r#"{"badWords":[1]}"#, "badWords: expected a list, found 1"),
             ("[]", "options: expected an object, found []"),
         ] {
-            let failure = options(&model, request).unwrap_err();
+            let failure = overrides(request).unwrap_err();
             assert_eq!((failure.code, failure.message.as_str()), ("bad-option", message));
         }
     }

@@ -142,7 +142,10 @@ class Host {
     call: Extract<Call, { op: "generate" }>,
     signal: AbortSignal,
   ): Promise<unknown> {
-    const options = JSON.stringify(call.options);
+    // JSON has no whole numbers beyond 2^53: they cross as digits.
+    const options = JSON.stringify(call.options, (_, value: unknown) =>
+      typeof value === "bigint" ? value.toString() : value,
+    );
     if (typeof call.source === "string") engine.start(call.source, options);
     else engine.startIds(Uint32Array.from(call.source), options);
     for (;;) {

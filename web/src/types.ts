@@ -81,31 +81,70 @@ export interface RequestOptions {
 
 /** Options of a generation. Those left out are the model's own, else greedy search. */
 export interface GenerateOptions {
+  /** A task of the model's (`info().generation.task_specific_params`): its prefix goes before the text, its settings before the model's. */
+  task?: string;
   /** Limit of new tokens; the model's, else 256. */
   maxNewTokens?: number;
   minNewTokens?: number;
   /** 1 is greedy search (or sampling). With beams the text comes whole, at the end. */
   beams?: number;
+  /** Divides the beams into groups, each unlike those before it. */
+  beamGroups?: number;
+  /** What a token loses for each beam of the groups before that chose it in the same step. */
+  diversityPenalty?: number;
   /** How many results: the best of beam search, or independent draws. */
   nBest?: number;
   lengthPenalty?: number;
   /** Hugging Face divides by n^p, T5's own by ((5 + n) / 6)^p. */
   lengthPenaltyKind?: "huggingFace" | "t5";
   earlyStopping?: boolean | "never";
-  /** 0: no sampling. */
+  /** 0: no sampling. A filter of candidates alone (`topK` to `topH`) samples at 1. */
   temperature?: number;
+  /** Among so many likeliest tokens; 0: among all. */
   topK?: number;
+  /** Among the likeliest tokens that reach this probability together. */
   topP?: number;
+  /** Among tokens at least this fraction as likely as the likeliest. */
   minP?: number;
-  /** The same seed gives the same text, in every browser. */
-  seed?: number;
+  /** Among the most typical tokens that reach this probability together. */
+  typicalP?: number;
+  /** Among tokens of at least this probability. */
+  epsilonCutoff?: number;
+  /** The same with a bound that falls as the distribution widens. */
+  etaCutoff?: number;
+  /** Among the likeliest tokens that hold this share of the entropy. */
+  topH?: number;
+  /** The same seed gives the same text, in every browser and natively. A number up to 2^53 - 1, or a `bigint` of 64 bits. */
+  seed?: number | bigint;
+  /** Above 1: tokens generated already become less likely. */
   repetitionPenalty?: number;
+  /** Above 1: tokens of the source become more likely. */
+  encoderRepetitionPenalty?: number;
+  /** No so many ids in a row occur twice. */
   noRepeatNgram?: number;
+  /** No so many ids in a row of the source occur. */
+  encoderNoRepeatNgram?: number;
+  /** From so many new tokens on, the end becomes likelier by a factor with each: `[start, factor]`. */
+  exponentialDecay?: [number, number];
   /** Text that the result begins with. */
   prefix?: string;
   prefixIds?: number[];
+  /** The first id, unless there is a prefix. */
+  forcedBos?: number;
+  /** The id at the limit of new tokens: the first of these. */
+  forcedEos?: number[];
   /** Ids never generated. */
   suppress?: number[];
+  /** Ids not generated first. */
+  beginSuppress?: number[];
+  /** Sequences of ids never generated. */
+  badWords?: number[][];
+  /** What is added to the logit of the last id of a sequence where the others stand before it. */
+  sequenceBias?: [number[], number][];
+  /** Beams: normalise log-probabilities again after the options above. */
+  renormalize?: boolean;
+  /** NaN counts as 0 and infinities as the largest numbers. */
+  removeInvalid?: boolean;
   /** If given, only these ids (and `</s>`) are generated. */
   allowed?: number[];
   /** The text ends before the first of these. */

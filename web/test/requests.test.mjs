@@ -162,6 +162,15 @@ test("tokens looked up in the source change nothing", async () => {
   assert.deepEqual(same, expected[0].ids);
 });
 
+test("seeds have 64 bits", async () => {
+  const draw = async (seed) => (await t5.generate("a text", { temperature: 1, seed, maxNewTokens: 8 }).outputs)[0].ids;
+  assert.deepEqual(await draw(7n), await draw(7));
+  assert.deepEqual(await draw(2n ** 53n - 1n), await draw(Number.MAX_SAFE_INTEGER));
+  assert.notDeepEqual(await draw(2n ** 64n - 1n), await draw(0));
+  assert.equal((await failure(draw(2n ** 64n))).code, "bad-option");
+  assert.equal((await failure(draw(2 ** 53))).code, "bad-option");
+});
+
 test("wrong options are refused by name", async () => {
   for (const [options, message] of [
     [{ beam: 2 }, /^beam: there is no option/],

@@ -1,8 +1,8 @@
 //! Where weights come from: a Hugging Face folder or a GGUF file of either dialect, judged by the schema.
 
 mod assemble;
+mod defaults;
 pub(crate) mod folder;
-mod generation;
 pub mod llama_cpp;
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::T5Config;
 use crate::error::{Error, Result};
-use crate::generation::GenerationDefaults;
+use crate::generate::GenerationDefaults;
 use crate::schema;
 use crate::storage::{Bytes, check_file};
 use crate::tensor::Tensor;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use t5_runtime::{EarlyStopping, LengthPenaltyKind, Lookup};
 
 /// Runs models of the T5 family: text in, text out.
 #[derive(Parser)]
@@ -54,14 +55,6 @@ pub struct InputArgs {
     pub input: Option<PathBuf>,
 }
 
-/// When tokens are looked up.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum When {
-    Auto,
-    On,
-    Off,
-}
-
 /// Which formula compares beams of different length.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Penalty {
@@ -69,6 +62,15 @@ pub enum Penalty {
     T5,
     /// The transformers library's: n^A
     Hf,
+}
+
+impl From<Penalty> for LengthPenaltyKind {
+    fn from(penalty: Penalty) -> LengthPenaltyKind {
+        match penalty {
+            Penalty::T5 => LengthPenaltyKind::T5,
+            Penalty::Hf => LengthPenaltyKind::HuggingFace,
+        }
+    }
 }
 
 /// When beam search with the transformers library's penalty ends.
@@ -79,15 +81,92 @@ pub enum Stopping {
     Never,
 }
 
+impl From<Stopping> for EarlyStopping {
+    fn from(stopping: Stopping) -> EarlyStopping {
+        match stopping {
+            Stopping::Yes => EarlyStopping::Yes,
+            Stopping::No => EarlyStopping::No,
+            Stopping::Never => EarlyStopping::Never,
+        }
+    }
+}
+
+/// When tokens are looked up.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    Auto,
+    On,
+    Off,
+}
+
+impl From<When> for Lookup {
+    fn from(when: When) -> Lookup {
+        match when {
+            When::Auto => Lookup::Auto,
+            When::On => Lookup::On,
+            When::Off => Lookup::Off,
+        }
+    }
+}
+
+/// A sequence of token ids: `5,6`.
+#[derive(Clone)]
+pub struct Ids(pub Vec<u32>);
+
+impl std::str::FromStr for Ids {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Ids, String> {
+        let ids = text.split(',').map(|id| id.trim().parse::<u32>().ok()).collect::<Option<Vec<u32>>>();
+        ids.map(Ids).ok_or_else(|| "expected token ids with commas between them".to_owned())
+    }
+}
+
+/// A sequence of token ids and a number: `5,6=-2.5`.
+#[derive(Clone)]
+pub struct Bias(pub Vec<u32>, pub f32);
+
+impl std::str::FromStr for Bias {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Bias, String> {
+        let parse = |(ids, bias): (&str, &str)| Some(Bias(ids.parse::<Ids>().ok()?.0, bias.trim().parse().ok()?));
+        text.split_once('=').and_then(parse).ok_or_else(|| "expected IDS=BIAS, such as 5,6=-2.5".to_owned())
+    }
+}
+
+/// A count and a factor: `20:1.05`.
+#[derive(Clone, Copy)]
+pub struct Decay(pub usize, pub f32);
+
+impl std::str::FromStr for Decay {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Decay, String> {
+        let parse =
+            |(start, factor): (&str, &str)| Some(Decay(start.trim().parse().ok()?, factor.trim().parse().ok()?));
+        text.split_once(':').and_then(parse).ok_or_else(|| "expected START:FACTOR, such as 20:1.05".to_owned())
+    }
+}
+
 #[derive(Args)]
 pub struct GenerateArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     #[command(flatten)]
     pub input: InputArgs,
+    /// Put a task's prefix before each text and generate with its settings; `t5 inspect` lists the tasks of a model
+    #[arg(long, value_name = "NAME")]
+    pub task: Option<String>,
     /// Beam search with N beams; 1 is greedy search
     #[arg(long, value_name = "N")]
     pub beams: Option<usize>,
+    /// Divide the beams into N groups, each unlike those before it
+    #[arg(long, value_name = "N")]
+    pub beam_groups: Option<usize>,
+    /// What a token loses for each beam of the groups before that chose it in the same step
+    #[arg(long, value_name = "D", allow_negative_numbers = true)]
+    pub diversity_penalty: Option<f32>,
     /// The exponent of the length penalty: 0.6 in the T5 paper
     #[arg(long, value_name = "A", allow_negative_numbers = true)]
     pub length_penalty: Option<f32>,
@@ -109,7 +188,7 @@ pub struct GenerateArgs {
     /// Sample with this temperature; 0 chooses the most likely token
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub temperature: Option<f32>,
-    /// Sample among the K most likely tokens
+    /// Sample among the K most likely tokens; 0: among all, without a limit
     #[arg(long, value_name = "K")]
     pub top_k: Option<usize>,
     /// Sample among the most likely tokens that together reach probability P
@@ -118,15 +197,60 @@ pub struct GenerateArgs {
     /// Sample among tokens at least P times as likely as the most likely one
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub min_p: Option<f32>,
+    /// Sample among the most typical tokens that together reach probability P
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub typical_p: Option<f32>,
+    /// Sample among tokens of at least probability P
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub epsilon_cutoff: Option<f32>,
+    /// The same with a bound that falls as the distribution widens
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub eta_cutoff: Option<f32>,
+    /// Sample among the most likely tokens that hold this share of the entropy
+    #[arg(long, value_name = "H", allow_negative_numbers = true)]
+    pub top_h: Option<f32>,
     /// The same seed gives the same text
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
     /// Make tokens that were generated already less likely (above 1)
     #[arg(long, value_name = "R", allow_negative_numbers = true)]
     pub repetition_penalty: Option<f32>,
+    /// Make tokens of the source more likely (above 1)
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    pub encoder_repetition_penalty: Option<f32>,
     /// Never generate the same N tokens in a row twice
     #[arg(long, value_name = "N")]
     pub no_repeat_ngram: Option<usize>,
+    /// Never generate N tokens in a row that stand in the source
+    #[arg(long, value_name = "N")]
+    pub encoder_no_repeat_ngram: Option<usize>,
+    /// After START new tokens the end becomes likelier by a factor with each
+    #[arg(long, value_name = "START:FACTOR")]
+    pub exponential_decay: Option<Decay>,
+    /// The first token
+    #[arg(long, value_name = "ID")]
+    pub forced_bos: Option<u32>,
+    /// The token at the limit of new tokens
+    #[arg(long, value_name = "IDS")]
+    pub forced_eos: Option<Ids>,
+    /// Tokens that are never generated
+    #[arg(long, value_name = "IDS")]
+    pub suppress: Option<Ids>,
+    /// Tokens that are not generated first
+    #[arg(long, value_name = "IDS")]
+    pub begin_suppress: Option<Ids>,
+    /// A sequence of tokens that is never generated; may be given several times
+    #[arg(long, value_name = "IDS")]
+    pub bad_words: Vec<Ids>,
+    /// Add BIAS to the logit of the last of IDS where the others stand before it; may be given several times
+    #[arg(long, value_name = "IDS=BIAS")]
+    pub sequence_bias: Vec<Bias>,
+    /// Beams: normalise log-probabilities again after penalties and the like
+    #[arg(long)]
+    pub renormalize: bool,
+    /// Take NaN for 0 and infinities for the largest numbers
+    #[arg(long)]
+    pub remove_invalid: bool,
     /// Greedy search of one text tries tokens that follow its last ones in the source [default: where that costs
     /// next to nothing]
     #[arg(long, value_enum, value_name = "WHEN")]

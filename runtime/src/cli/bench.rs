@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Instant;
 
 use serde_json::json;
-use t5_runtime::{GenerateOptions, LengthPenalty, Lookup, Session};
+use t5_runtime::{GenerateOptions, Lookup, Session};
 
 use super::args::BenchArgs;
 use super::input::{open_model, sessions};
@@ -37,18 +37,15 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let sources: Vec<Vec<u32>> =
         (0..args.batch).map(|_| (0..args.input_tokens).map(|_| random_id()).collect()).collect();
     let sources: Vec<&[u32]> = sources.iter().map(Vec::as_slice).collect();
-    let options = GenerateOptions {
-        max_new_tokens: Some(args.new_tokens),
+    let options = GenerateOptions::default()
+        .max_new_tokens(args.new_tokens)
         // At most the limit: the end token never comes.
-        min_new_tokens: args.new_tokens,
-        beams: args.beams,
-        length_penalty: LengthPenalty::T5 { alpha: 0.6 },
+        .min_new_tokens(args.new_tokens)
+        .beams(args.beams)
         // Tokens are all that is asked for, as in the command's plain output.
-        logprobs: false,
+        .logprobs(false)
         // A step is one token.
-        lookup: Lookup::Off,
-        ..GenerateOptions::default()
-    };
+        .lookup(Lookup::Off);
     // The first run warms caches and grows buffers.
     let mut sessions = sessions(&model, args.jobs, args.threads)?;
     let (mut encoder_ms, mut ms_per_token, mut tokens_per_s) = (Vec::new(), Vec::new(), Vec::new());
@@ -62,7 +59,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         }
         // Steps only: encoding and the first step (which also computes cross-attention keys and values) are
         // taken off by a run of one token.
-        let one = GenerateOptions { max_new_tokens: Some(1), min_new_tokens: 1, ..options.clone() };
+        let one = options.clone().max_new_tokens(1).min_new_tokens(1);
         let first = timed(&mut sessions, |session| session.generate_batch_ids(&sources, &one).map(|_| ()))?;
         let all = timed(&mut sessions, |session| session.generate_batch_ids(&sources, &options).map(|_| ()))?;
         let step = match args.new_tokens {

@@ -4,9 +4,9 @@ use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
 use serde_json::json;
-use t5_runtime::{EarlyStopping, GenerateOptions, LengthPenalty, Lookup, Model, Output, Session};
+use t5_runtime::{GenerateOptions, Model, Output, Overrides, Session};
 
-use super::args::{GenerateArgs, Penalty, Stopping, When};
+use super::args::{GenerateArgs, Ids};
 use super::input::{Lines, open_model, sessions};
 use super::usage;
 
@@ -17,9 +17,8 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut lines = Lines::open(&args.input)?;
     let model = open_model(&args.model)?;
-    let options = options(args, &model);
-    options.validate().map_err(|error| usage(error.to_string()))?;
-    model.tokenizer()?;
+    let options = model.options(&overrides(args))?;
+    print_notes(&model, &options)?;
     let mut sessions = sessions(&model, args.jobs, args.threads)?;
     let mut stats = Stats { load: start.elapsed().as_secs_f64(), ..Stats::default() };
     let mut out = std::io::stdout().lock();
@@ -60,56 +59,57 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The checkpoint's own wishes, changed by what the user asks for.
-fn options(args: &GenerateArgs, model: &Model) -> GenerateOptions {
-    let mut options = GenerateOptions::from_defaults(model.generation_defaults());
-    options.beams = args.beams.unwrap_or(options.beams);
-    // A filter of candidates alone asks for sampling, too.
-    let filtered = args.top_k.is_some() || args.top_p.is_some() || args.min_p.is_some();
-    options.temperature = args.temperature.unwrap_or(if filtered { 1.0 } else { 0.0 });
-    if options.temperature != 0.0 && args.beams.is_none() {
-        // The checkpoint's beams do not stand in the way of sampling.
-        options.beams = 1;
+/// What the arguments ask for.
+fn overrides(args: &GenerateArgs) -> Overrides {
+    let ids = |ids: &Option<Ids>| ids.as_ref().map(|ids| ids.0.clone());
+    let bad_words: Vec<Vec<u32>> = args.bad_words.iter().map(|ids| ids.0.clone()).collect();
+    let sequence_bias: Vec<_> = args.sequence_bias.iter().map(|bias| (bias.0.clone(), bias.1)).collect();
+    Overrides {
+        task: args.task.clone(),
+        max_new_tokens: args.max_new_tokens,
+        min_new_tokens: args.min_new_tokens,
+        beams: args.beams,
+        beam_groups: args.beam_groups,
+        diversity_penalty: args.diversity_penalty,
+        length_penalty: args.length_penalty,
+        length_penalty_kind: args.penalty.map(Into::into),
+        early_stopping: args.early_stopping.map(Into::into),
+        n_best: args.n_best,
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        typical_p: args.typical_p,
+        epsilon_cutoff: args.epsilon_cutoff,
+        eta_cutoff: args.eta_cutoff,
+        top_h: args.top_h,
+        seed: args.seed,
+        repetition_penalty: args.repetition_penalty,
+        encoder_repetition_penalty: args.encoder_repetition_penalty,
+        no_repeat_ngram: args.no_repeat_ngram,
+        encoder_no_repeat_ngram: args.encoder_no_repeat_ngram,
+        exponential_decay: args.exponential_decay.map(|decay| (decay.0, decay.1)),
+        forced_bos: args.forced_bos,
+        forced_eos: ids(&args.forced_eos),
+        suppress: ids(&args.suppress),
+        begin_suppress: ids(&args.begin_suppress),
+        bad_words: (!bad_words.is_empty()).then_some(bad_words),
+        sequence_bias: (!sequence_bias.is_empty()).then_some(sequence_bias),
+        renormalize: args.renormalize.then_some(true),
+        remove_invalid: args.remove_invalid.then_some(true),
+        lookup: args.lookup.map(Into::into),
+        prefix: args.prefix.clone(),
+        stop: (!args.stop.is_empty()).then(|| args.stop.clone()),
+        // Plain output shows text only.
+        logprobs: Some(args.json),
+        ..Overrides::default()
     }
-    let (default_alpha, hugging_face) = match options.length_penalty {
-        LengthPenalty::T5 { alpha } => (alpha, false),
-        LengthPenalty::HuggingFace { exponent } => (exponent, true),
-    };
-    options.length_penalty = match (args.penalty, hugging_face) {
-        (Some(Penalty::Hf), true) | (None, true) => {
-            LengthPenalty::HuggingFace { exponent: args.length_penalty.unwrap_or(default_alpha) }
-        }
-        (Some(Penalty::Hf), false) => LengthPenalty::HuggingFace { exponent: args.length_penalty.unwrap_or(1.0) },
-        (Some(Penalty::T5), true) => LengthPenalty::T5 { alpha: args.length_penalty.unwrap_or(0.6) },
-        (Some(Penalty::T5), false) | (None, false) => {
-            LengthPenalty::T5 { alpha: args.length_penalty.unwrap_or(default_alpha) }
-        }
-    };
-    match args.early_stopping {
-        Some(Stopping::Yes) => options.early_stopping = EarlyStopping::Yes,
-        Some(Stopping::No) => options.early_stopping = EarlyStopping::No,
-        Some(Stopping::Never) => options.early_stopping = EarlyStopping::Never,
-        None => {}
-    }
-    options.n_best = args.n_best.unwrap_or(1);
-    options.max_new_tokens = args.max_new_tokens.or(options.max_new_tokens);
-    options.min_new_tokens = args.min_new_tokens.unwrap_or(options.min_new_tokens);
-    options.top_k = args.top_k.unwrap_or(0);
-    options.top_p = args.top_p.unwrap_or(1.0);
-    options.min_p = args.min_p.unwrap_or(0.0);
-    options.seed = args.seed.unwrap_or(0);
-    options.repetition_penalty = args.repetition_penalty.unwrap_or(options.repetition_penalty);
-    options.no_repeat_ngram = args.no_repeat_ngram.unwrap_or(options.no_repeat_ngram);
-    options.lookup = match args.lookup {
-        Some(When::On) => Lookup::On,
-        Some(When::Off) => Lookup::Off,
-        Some(When::Auto) | None => Lookup::Auto,
-    };
-    options.prefix = args.prefix.clone().unwrap_or_default();
-    options.stop = args.stop.clone();
-    // Plain output shows text only.
-    options.logprobs = args.json;
-    options
+}
+
+/// Says once what will not come out as it was asked for.
+fn print_notes(model: &Model, options: &GenerateOptions) -> anyhow::Result<()> {
+    options.notes(model.tokenizer()?).iter().for_each(|note| eprintln!("t5: note: {note}"));
+    Ok(())
 }
 
 /// Prints pieces as they come.
@@ -147,7 +147,7 @@ fn generate(
 ) -> Vec<t5_runtime::Result<Vec<Answer>>> {
     let answer = |session: &mut Session, texts: &[String]| {
         let tokenizer = session.model().tokenizer()?;
-        let ids: Vec<Vec<u32>> = texts.iter().map(|text| tokenizer.encode(text)).collect();
+        let ids: Vec<Vec<u32>> = texts.iter().map(|text| options.source_ids(tokenizer, text)).collect();
         let sources: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
         let outputs = session.generate_batch_ids(&sources, options)?;
         Ok(ids.into_iter().zip(outputs).collect())

@@ -57,8 +57,16 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
     }
     writeln!(out, "tokenizer: {tokenizer}")?;
     if let serde_json::Value::Object(generation) = checkpoint.generation.to_json() {
-        for (key, value) in generation {
+        for (key, value) in generation.iter().filter(|(key, _)| *key != "task_specific_params" && *key != "not_obeyed")
+        {
             writeln!(out, "generation: {key}: {value}")?;
+        }
+        for (name, task) in
+            generation.get("task_specific_params").and_then(|tasks| tasks.as_object()).into_iter().flatten()
+        {
+            let settings: Vec<String> =
+                task.as_object().into_iter().flatten().map(|(key, value)| format!("{key} {value}")).collect();
+            writeln!(out, "task: {name}: {}", settings.join(", "))?;
         }
     }
     writeln!(out, "parameters: {values}, {:.1} MB", bytes as f64 / 1e6)?;

@@ -2,44 +2,15 @@
 
 use std::sync::atomic::Ordering;
 
-use super::beam::{BeamSearch, Hypothesis};
 use super::lookup::{self, Lookup};
-use super::options::{GenerateOptions, Plan};
-use super::single::SingleSearch;
+use super::options::GenerateOptions;
+use super::plan::Plan;
+use super::search::{Hypothesis, Search};
 use super::{Finish, Output};
 use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::layers::Query;
 use crate::session::{Encoding, FORCED_ROWS, Session};
-
-pub(super) enum Search {
-    Single(SingleSearch),
-    Beam(BeamSearch),
-}
-
-impl Search {
-    fn new(plan: &Plan) -> Search {
-        if plan.options.beams > 1 {
-            Search::Beam(BeamSearch::new(plan))
-        } else {
-            Search::Single(SingleSearch::new(plan))
-        }
-    }
-
-    fn rows(&self) -> usize {
-        match self {
-            Search::Single(search) => search.rows(),
-            Search::Beam(search) => search.rows(),
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        match self {
-            Search::Single(search) => search.is_done(),
-            Search::Beam(search) => search.is_done(),
-        }
-    }
-}
 
 pub(super) struct Document {
     pub search: Search,
@@ -91,7 +62,12 @@ impl Decoding {
         let sequences = plan.sequences();
         let encoding = session.begin_sources(sources, sequences, 1 + plan.prefix.len() + plan.max_new)?;
         let documents = (0..sources.len())
-            .map(|index| Document { search: Search::new(&plan), first: index * sequences, position: 0, cut: None })
+            .map(|index| Document {
+                search: Search::new(&plan, sources[index]),
+                first: index * sequences,
+                position: 0,
+                cut: None,
+            })
             .collect();
         let proposals = match sources {
             [source] if plan.looks_up(&session.model) => Some(Lookup::new(source)),
@@ -182,15 +158,12 @@ impl Decoding {
         self.queries.clear();
         self.wanted.clear();
         for document in self.documents.iter_mut().filter(|document| !document.is_done()) {
-            let mut push = |row: usize, token: u32| {
+            let mut sequence = document.first;
+            document.search.each_token(|token| {
                 self.wanted.push(self.queries.len());
-                let sequence = document.first + row;
                 self.queries.push(Query { token, sequence, position: document.position });
-            };
-            match &document.search {
-                Search::Single(search) => search.tokens().enumerate().for_each(|(row, token)| push(row, token)),
-                Search::Beam(search) => search.tokens().enumerate().for_each(|(row, token)| push(row, token)),
-            }
+                sequence += 1;
+            });
             document.position += 1;
         }
     }
@@ -215,16 +188,7 @@ impl Decoding {
             let rows = document.search.rows();
             let logits = decoder.logits(row..row + rows);
             row += rows;
-            let parents = match &mut document.search {
-                Search::Single(search) => {
-                    search.advance(kernels, &self.plan, logits);
-                    search.parents()
-                }
-                Search::Beam(search) => {
-                    search.advance(kernels, &self.plan, logits);
-                    search.parents()
-                }
-            };
+            let parents = document.search.advance(kernels, &self.plan, logits);
             let identity = parents.iter().enumerate().all(|(row, &parent)| row == parent);
             if !identity {
                 decoder.reorder(document.first, parents, document.position);
@@ -283,10 +247,7 @@ impl Decoding {
         self.documents
             .iter()
             .map(|document| {
-                let results: Vec<&Hypothesis> = match &document.search {
-                    Search::Single(search) => search.results(),
-                    Search::Beam(search) => search.results().iter().collect(),
-                };
+                let results = document.search.results();
                 let output = |hypothesis: &Hypothesis| self.output(session, document, hypothesis);
                 results.into_iter().take(self.plan.options.n_best).map(output).collect()
             })

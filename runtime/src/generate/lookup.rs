@@ -15,7 +15,7 @@ pub(super) const MANY: usize = 7;
 const SHORT_PAUSE: usize = 4;
 const LONG_PAUSE: usize = 64;
 
-/// Where a single token, as after a correction, is a match: so many places from where the output had come to.
+/// A single token, as after a correction, is a match only within this many places of where the last match ended.
 const NEAR: usize = 4;
 
 /// What proposing needs to know of one text.

@@ -1,12 +1,11 @@
-//! What a caller may ask of generation, and the checks that turn it into a plan.
+//! What may be asked of a generation.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::settings::{GenerationDefaults, Settings};
 use crate::error::{Error, Result};
-use crate::generation::GenerationDefaults;
-use crate::kernels::Isa;
-use crate::model::Model;
+use crate::tokenizer::Tokenizer;
 
 /// New tokens where neither the caller nor the checkpoint sets a limit.
 pub const DEFAULT_MAX_NEW_TOKENS: usize = 256;
@@ -14,11 +13,17 @@ pub const DEFAULT_MAX_NEW_TOKENS: usize = 256;
 /// The highest limit of new tokens.
 pub const MAX_NEW_TOKENS: usize = 1 << 20;
 
-/// Candidates that beam search compares in a step at most: as many times its beams as there are end tokens, and one more.
-const MAX_CANDIDATES: usize = 1 << 16;
+/// Where a checkpoint asks for sampling and does not say among how many tokens: the transformers library's default.
+const LIBRARY_TOP_K: usize = 50;
 
-/// Bytes of a decoding step that no cache holds from one step to the next.
-const FROM_MEMORY: usize = 32 << 20;
+/// The formula by which beams of different length are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LengthPenaltyKind {
+    /// T5's own, which is GNMT's.
+    T5,
+    /// The transformers library's.
+    HuggingFace,
+}
 
 /// How beams of different length are compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,6 +40,29 @@ impl LengthPenalty {
         match self {
             LengthPenalty::T5 { alpha } => ((5.0 + n as f64) / 6.0).powf(alpha.into()) as f32,
             LengthPenalty::HuggingFace { exponent } => (n as f64).powf(exponent.into()) as f32,
+        }
+    }
+
+    fn new(kind: LengthPenaltyKind, exponent: f32) -> LengthPenalty {
+        match kind {
+            LengthPenaltyKind::T5 => LengthPenalty::T5 { alpha: exponent },
+            LengthPenaltyKind::HuggingFace => LengthPenalty::HuggingFace { exponent },
+        }
+    }
+
+    /// The penalty of each kind where nothing else is said.
+    fn usual(kind: LengthPenaltyKind) -> LengthPenalty {
+        let exponent = match kind {
+            LengthPenaltyKind::T5 => 0.6,
+            LengthPenaltyKind::HuggingFace => 1.0,
+        };
+        LengthPenalty::new(kind, exponent)
+    }
+
+    fn parts(self) -> (LengthPenaltyKind, f32) {
+        match self {
+            LengthPenalty::T5 { alpha } => (LengthPenaltyKind::T5, alpha),
+            LengthPenalty::HuggingFace { exponent } => (LengthPenaltyKind::HuggingFace, exponent),
         }
     }
 }
@@ -55,8 +83,8 @@ pub enum EarlyStopping {
 /// the decoder. Ids and log-probabilities are the same with and without, to the last bit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lookup {
-    /// Where a pass over a few tokens takes hardly longer than over one: with AVX-512, and weights that come from main
-    /// memory. Attempts that fail become rare, so that it loses next to nothing where output repeats no input.
+    /// Where a pass over a few tokens takes hardly longer than over one: with AVX-512, and weights too large for the
+    /// caches. Where output does not repeat its input it is soon tried only rarely, and costs next to nothing.
     #[default]
     Auto,
     /// Always: for corrections and summaries, on machines where [`Lookup::Auto`] does not.
@@ -65,115 +93,190 @@ pub enum Lookup {
     Off,
 }
 
-/// Options of one generation. [`GenerateOptions::default`] is greedy search.
-#[derive(Clone, Debug)]
-pub struct GenerateOptions {
-    /// Limit of new tokens, `</s>` included; `None`: the checkpoint's, else [`DEFAULT_MAX_NEW_TOKENS`].
-    pub max_new_tokens: Option<usize>,
+/// Declares an option once: in [`GenerateOptions`] with its default and a setter that takes `$argument`, and in
+/// [`Overrides`], where it may be left out.
+macro_rules! options {
+    ($($(#[$doc:meta])* $name:ident: $type:ty, given as $given:ty, set by $argument:ty = $default:expr;)*) => {
+        /// Options of one generation. [`GenerateOptions::default`] is greedy search, whatever the checkpoint asks for;
+        /// [`Model::options`](crate::Model::options) gives what the checkpoint asks for. Each option has a setter of
+        /// its name: `GenerateOptions::default().beams(4).max_new_tokens(100)`.
+        #[derive(Clone, Debug)]
+        #[non_exhaustive]
+        pub struct GenerateOptions {
+            $($(#[$doc])* pub $name: $type,)*
+            /// How beams of different length are compared.
+            pub length_penalty: LengthPenalty,
+            /// Set to true by another thread, ends the generation before its next token.
+            pub cancel: Option<Arc<AtomicBool>>,
+        }
+
+        impl Default for GenerateOptions {
+            fn default() -> GenerateOptions {
+                GenerateOptions {
+                    $($name: $default,)*
+                    length_penalty: LengthPenalty::usual(LengthPenaltyKind::T5),
+                    cancel: None,
+                }
+            }
+        }
+
+        impl GenerateOptions {
+            $(
+                #[doc = concat!("Sets [`GenerateOptions::", stringify!($name), "`].")]
+                #[must_use]
+                pub fn $name(mut self, value: $argument) -> GenerateOptions {
+                    self.$name = value.into();
+                    self
+                }
+            )*
+        }
+
+        /// What a caller asks for explicitly: each option of [`GenerateOptions`], or nothing. The one way from requests
+        /// of any kind to options, so that the same request gives the same text everywhere.
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct Overrides {
+            /// A task of the checkpoint, whose prefix and settings go before the checkpoint's own.
+            pub task: Option<String>,
+            /// The exponent of the length penalty.
+            pub length_penalty: Option<f32>,
+            /// The formula of the length penalty.
+            pub length_penalty_kind: Option<LengthPenaltyKind>,
+            $($(#[$doc])* pub $name: Option<$given>,)*
+        }
+
+        impl Overrides {
+            /// Puts what is given in the place of what was there.
+            fn replace(&self, options: &mut GenerateOptions) {
+                $(if let Some(value) = &self.$name {
+                    options.$name = value.clone().into();
+                })*
+            }
+        }
+    };
+}
+
+options! {
+    /// Limit of new tokens, `</s>` included.
+    max_new_tokens: usize, given as usize, set by usize = DEFAULT_MAX_NEW_TOKENS;
     /// `</s>` is not allowed before this many new tokens.
-    pub min_new_tokens: usize,
+    min_new_tokens: usize, given as usize, set by usize = 0;
     /// 1 is greedy search (or sampling).
-    pub beams: usize,
-    pub length_penalty: LengthPenalty,
+    beams: usize, given as usize, set by usize = 1;
+    /// Groups of equal size that the beams are divided into (diverse beam search, Vijayakumar et al. 2016).
+    beam_groups: usize, given as usize, set by usize = 1;
+    /// What a token loses for each beam of the groups before that chose it in the same step; with groups only.
+    diversity_penalty: f32, given as f32, set by f32 = 0.0;
     /// Applies to [`LengthPenalty::HuggingFace`] only.
-    pub early_stopping: EarlyStopping,
+    early_stopping: EarlyStopping, given as EarlyStopping, set by EarlyStopping = EarlyStopping::No;
     /// How many results: of beam search its best, of sampling independent draws.
-    pub n_best: usize,
+    n_best: usize, given as usize, set by usize = 1;
     /// 0: no sampling.
-    pub temperature: f32,
+    temperature: f32, given as f32, set by f32 = 0.0;
     /// Sample among the k most likely tokens; 0: all.
-    pub top_k: usize,
+    top_k: usize, given as usize, set by usize = 0;
     /// Sample among the smallest set of tokens whose probabilities reach this sum; 1: all.
-    pub top_p: f32,
+    top_p: f32, given as f32, set by f32 = 1.0;
     /// Sample among tokens at least this fraction as likely as the most likely one; 0: all.
-    pub min_p: f32,
+    min_p: f32, given as f32, set by f32 = 0.0;
+    /// Sample among the tokens whose information is nearest to the entropy, as many as reach this sum of probabilities
+    /// (Meister et al. 2022); 1: all.
+    typical_p: f32, given as f32, set by f32 = 1.0;
+    /// Sample among tokens of at least this probability; 0: all.
+    epsilon_cutoff: f32, given as f32, set by f32 = 0.0;
+    /// The same with the bound min(eta, sqrt(eta) exp(-entropy)) (Hewitt et al. 2022); 0: all.
+    eta_cutoff: f32, given as f32, set by f32 = 0.0;
+    /// Sample among the most likely tokens whose share of the entropy is at most this (of the 100 most likely); 0: all.
+    top_h: f32, given as f32, set by f32 = 0.0;
     /// The same seed gives the same text, on every instruction set.
-    pub seed: u64,
+    seed: u64, given as u64, set by u64 = 0;
     /// Above 1: tokens already generated become less likely. 1: off.
-    pub repetition_penalty: f32,
+    repetition_penalty: f32, given as f32, set by f32 = 1.0;
+    /// Above 1: tokens of the source become more likely. 1: off.
+    encoder_repetition_penalty: f32, given as f32, set by f32 = 1.0;
     /// No sequence of this many tokens occurs twice; 0: off.
-    pub no_repeat_ngram: usize,
+    no_repeat_ngram: usize, given as usize, set by usize = 0;
+    /// No sequence of this many tokens of the source occurs; 0: off.
+    encoder_no_repeat_ngram: usize, given as usize, set by usize = 0;
+    /// From so many new tokens on, the logit of `</s>` grows by its magnitude times factor^n - 1, n counting from there.
+    exponential_decay: Option<(usize, f32)>, given as (usize, f32), set by impl Into<Option<(usize, f32)>> = None;
+    /// Text before every source that is given as text: a task's `summarize: `.
+    source_prefix: String, given as String, set by impl Into<String> = String::new();
     /// Text that every result begins with.
-    pub prefix: String,
+    prefix: String, given as String, set by impl Into<String> = String::new();
     /// The same as ids; used instead of `prefix` if not empty.
-    pub prefix_ids: Vec<u32>,
+    prefix_ids: Vec<u32>, given as Vec<u32>, set by impl Into<Vec<u32>> = Vec::new();
+    /// The first token, unless there is a prefix.
+    forced_bos: Option<u32>, given as u32, set by impl Into<Option<u32>> = None;
+    /// The token at the limit of new tokens: the first of these.
+    forced_eos: Vec<u32>, given as Vec<u32>, set by impl Into<Vec<u32>> = Vec::new();
     /// Tokens never generated.
-    pub suppress: Vec<u32>,
+    suppress: Vec<u32>, given as Vec<u32>, set by impl Into<Vec<u32>> = Vec::new();
+    /// Tokens not generated first (with `forced_bos`: second).
+    begin_suppress: Vec<u32>, given as Vec<u32>, set by impl Into<Vec<u32>> = Vec::new();
     /// If given, only these tokens (and `</s>`) are generated.
-    pub allowed: Option<Vec<u32>>,
+    allowed: Option<Vec<u32>>, given as Vec<u32>, set by impl Into<Option<Vec<u32>>> = None;
+    /// Sequences of tokens never generated.
+    bad_words: Vec<Vec<u32>>, given as Vec<Vec<u32>>, set by impl Into<Vec<Vec<u32>>> = Vec::new();
+    /// Sequences of tokens, and what is added to the logit of the last one where the others stand before it.
+    sequence_bias: Vec<(Vec<u32>, f32)>, given as Vec<(Vec<u32>, f32)>, set by impl Into<Vec<(Vec<u32>, f32)>>
+        = Vec::new();
+    /// Beam search normalises log-probabilities again after the options above have changed them.
+    renormalize: bool, given as bool, set by bool = false;
+    /// NaN counts as 0 and infinities as the largest numbers, as in the transformers library.
+    remove_invalid: bool, given as bool, set by bool = false;
     /// Generation ends where one of these appears in the new text, which then ends before it.
-    pub stop: Vec<String>,
+    stop: Vec<String>, given as Vec<String>, set by impl Into<Vec<String>> = Vec::new();
     /// Whether the log-probabilities of greedy search are wanted. Without them [`Output::logprobs`](crate::Output) is
     /// empty and its score NaN, and a large model is faster (a flan-t5-small in Q8_0 by a tenth and in F16 by a fifth, with
     /// AVX-512): the likeliest token is found without looking at all of the head. The text is the same. Other searches
     /// always have them.
-    pub logprobs: bool,
+    logprobs: bool, given as bool, set by bool = true;
     /// Greedy search of a single text may try tokens of its source ahead.
-    pub lookup: Lookup,
-    /// Set to true by another thread, ends the generation before its next token.
-    pub cancel: Option<Arc<AtomicBool>>,
-}
-
-impl Default for GenerateOptions {
-    fn default() -> GenerateOptions {
-        GenerateOptions {
-            max_new_tokens: None,
-            min_new_tokens: 0,
-            beams: 1,
-            length_penalty: LengthPenalty::T5 { alpha: 0.6 },
-            early_stopping: EarlyStopping::No,
-            n_best: 1,
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            seed: 0,
-            repetition_penalty: 1.0,
-            no_repeat_ngram: 0,
-            prefix: String::new(),
-            prefix_ids: Vec::new(),
-            suppress: Vec::new(),
-            allowed: None,
-            stop: Vec::new(),
-            logprobs: true,
-            lookup: Lookup::Auto,
-            cancel: None,
-        }
-    }
+    lookup: Lookup, given as Lookup, set by Lookup = Lookup::Auto;
 }
 
 impl GenerateOptions {
-    /// Options as the checkpoint's `generation_config.json` asks for, as far as it says anything. Beams asked for
-    /// there are compared with Hugging Face's penalty, which its `length_penalty` is meant for.
-    pub fn from_defaults(defaults: &GenerationDefaults) -> GenerateOptions {
-        let mut options = GenerateOptions::default();
-        if let Some(beams) = defaults.num_beams {
-            options.beams = beams;
-        }
-        if options.beams > 1 || defaults.length_penalty.is_some() {
-            let exponent = defaults.length_penalty.unwrap_or(1.0);
-            options.length_penalty = LengthPenalty::HuggingFace { exponent };
-        }
-        if defaults.early_stopping == Some(true) {
-            options.early_stopping = EarlyStopping::Yes;
-        }
-        if let Some(n) = defaults.no_repeat_ngram_size {
-            options.no_repeat_ngram = n;
-        }
-        if let Some(penalty) = defaults.repetition_penalty {
-            options.repetition_penalty = penalty;
-        }
-        if let Some(length) = defaults.min_length {
-            // Counts the start token.
-            options.min_new_tokens = length.saturating_sub(1);
-        }
-        options.suppress = defaults.suppress_tokens.clone();
-        options
+    /// Sets [`GenerateOptions::length_penalty`].
+    #[must_use]
+    pub fn length_penalty(mut self, penalty: LengthPenalty) -> GenerateOptions {
+        self.length_penalty = penalty;
+        self
+    }
+
+    /// Sets [`GenerateOptions::cancel`].
+    #[must_use]
+    pub fn cancel(mut self, cancel: Arc<AtomicBool>) -> GenerateOptions {
+        self.cancel = Some(cancel);
+        self
     }
 
     /// Whether tokens are drawn rather than chosen.
     pub fn samples(&self) -> bool {
         self.temperature > 0.0
+    }
+
+    /// The ids of a source: its text behind [`GenerateOptions::source_prefix`], and `</s>`.
+    pub fn source_ids(&self, tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+        if self.source_prefix.is_empty() {
+            tokenizer.encode(text)
+        } else {
+            tokenizer.encode(&format!("{}{text}", self.source_prefix))
+        }
+    }
+
+    /// Remarks on what will not come out as it was given: a prefix with characters that the vocabulary does not have.
+    pub fn notes(&self, tokenizer: &Tokenizer) -> Vec<String> {
+        let ids =
+            if self.prefix_ids.is_empty() { tokenizer.encode_prefix(&self.prefix) } else { self.prefix_ids.clone() };
+        let unknown = ids.iter().filter(|&&id| id == tokenizer.unk_id()).count();
+        if unknown == 0 {
+            return Vec::new();
+        }
+        let places = if unknown == 1 { "one place".to_owned() } else { format!("{unknown} places") };
+        vec![format!(
+            "prefix: the vocabulary does not have what stands in {places}: the model sees <unk> there, and results are \
+             without it"
+        )]
     }
 
     /// Refuses values out of range and contradictions.
@@ -200,148 +303,181 @@ impl GenerateOptions {
         if self.beams > 1 && !self.stop.is_empty() {
             return wrong("stop", "stop strings and beam search exclude each other".to_owned());
         }
+        if self.beam_groups == 0 || !self.beams.is_multiple_of(self.beam_groups) {
+            let what =
+                format!("expected a divisor of the number of beams ({}), found {}", self.beams, self.beam_groups);
+            return wrong("beam_groups", what);
+        }
+        if !(self.diversity_penalty >= 0.0 && self.diversity_penalty.is_finite()) {
+            return wrong("diversity_penalty", format!("expected 0 or more, found {}", self.diversity_penalty));
+        }
+        if self.beam_groups > 1 && self.diversity_penalty == 0.0 {
+            return wrong("diversity_penalty", "expected above 0, since all groups would be alike, found 0".to_owned());
+        }
+        if self.beam_groups == 1 && self.diversity_penalty > 0.0 {
+            return wrong("diversity_penalty", "expected groups of beams, found a single group".to_owned());
+        }
         if self.stop.iter().any(String::is_empty) {
             return wrong("stop", "expected strings that are not empty".to_owned());
         }
         if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
             return wrong("temperature", format!("expected 0 or more, found {}", self.temperature));
         }
-        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return wrong("top_p", format!("expected above 0 and at most 1, found {}", self.top_p));
+        for (option, value) in [("top_p", self.top_p), ("typical_p", self.typical_p)] {
+            if !(value > 0.0 && value <= 1.0) {
+                return wrong(option, format!("expected above 0 and at most 1, found {value}"));
+            }
         }
-        if !(0.0..=1.0).contains(&self.min_p) {
-            return wrong("min_p", format!("expected 0 to 1, found {}", self.min_p));
+        for (option, value) in [
+            ("min_p", self.min_p),
+            ("epsilon_cutoff", self.epsilon_cutoff),
+            ("eta_cutoff", self.eta_cutoff),
+            ("top_h", self.top_h),
+        ] {
+            if !(0.0..=1.0).contains(&value) {
+                return wrong(option, format!("expected 0 to 1, found {value}"));
+            }
         }
-        if !(self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite()) {
-            return wrong("repetition_penalty", format!("expected above 0, found {}", self.repetition_penalty));
+        for (option, value) in [
+            ("repetition_penalty", self.repetition_penalty),
+            ("encoder_repetition_penalty", self.encoder_repetition_penalty),
+        ] {
+            if !(value > 0.0 && value.is_finite()) {
+                return wrong(option, format!("expected above 0, found {value}"));
+            }
         }
-        let penalty = match self.length_penalty {
-            LengthPenalty::T5 { alpha } => alpha,
-            LengthPenalty::HuggingFace { exponent } => exponent,
-        };
-        if !penalty.is_finite() {
-            return wrong("length_penalty", format!("expected a finite number, found {penalty}"));
-        }
-        if let Some(max) = self.max_new_tokens
-            && !(1..=MAX_NEW_TOKENS).contains(&max)
+        if let Some((_, factor)) = self.exponential_decay
+            && !(factor > 0.0 && factor.is_finite())
         {
-            return wrong("max_new_tokens", format!("expected 1 to {MAX_NEW_TOKENS}, found {max}"));
+            return wrong("exponential_decay", format!("expected a factor above 0, found {factor}"));
+        }
+        let (_, exponent) = self.length_penalty.parts();
+        if !exponent.is_finite() {
+            return wrong("length_penalty", format!("expected a finite number, found {exponent}"));
+        }
+        if !(1..=MAX_NEW_TOKENS).contains(&self.max_new_tokens) {
+            return wrong("max_new_tokens", format!("expected 1 to {MAX_NEW_TOKENS}, found {}", self.max_new_tokens));
+        }
+        if self.min_new_tokens > self.max_new_tokens {
+            let (min, max) = (self.min_new_tokens, self.max_new_tokens);
+            return wrong("min_new_tokens", format!("expected at most the limit of new tokens ({max}), found {min}"));
         }
         if self.allowed.as_ref().is_some_and(Vec::is_empty) {
             return wrong("allowed", "expected at least one token".to_owned());
+        }
+        if self.bad_words.iter().any(Vec::is_empty) {
+            return wrong("bad_words", "expected sequences of at least one token".to_owned());
+        }
+        if self.sequence_bias.iter().any(|(ids, bias)| ids.is_empty() || bias.is_nan() || *bias == f32::INFINITY) {
+            let what = "expected sequences of at least one token, each with a number".to_owned();
+            return wrong("sequence_bias", what);
         }
         Ok(())
     }
 }
 
-/// Checked options with the checkpoint's values filled in: what the searches work from.
-pub(crate) struct Plan {
-    pub max_new: usize,
-    pub prefix: Vec<u32>,
-    pub start: u32,
-    /// Tokens that end a sequence, ascending; each once.
-    pub eos: Vec<u32>,
-    /// For each token whether it may be generated; empty: all may.
-    pub forbidden: Vec<bool>,
-    pub options: GenerateOptions,
-}
-
-impl Plan {
-    pub fn new(model: &Model, options: &GenerateOptions) -> Result<Plan> {
+impl Overrides {
+    /// Options as a checkpoint asks for them, with what is given here in their place.
+    ///
+    /// Rules where one option decides about others:
+    /// - A filter of candidates (`top_k` and the like) asks for sampling, at temperature 1 if none is given. The
+    ///   checkpoint's filters hold wherever tokens are drawn.
+    /// - Sampling leaves the checkpoint's beams aside, and beams given leave its sampling and its groups aside.
+    /// - A length penalty of the checkpoint, or beams of its own, are meant for Hugging Face's formula; otherwise it is
+    ///   T5's. A formula given alone has its usual exponent, 0.6 for T5's and 1 for Hugging Face's.
+    /// - The checkpoint's minimum of tokens does not go above a limit that is given.
+    ///
+    /// # Errors
+    /// For values out of range, contradictions, and a task that the checkpoint does not name.
+    pub fn apply(&self, defaults: &GenerationDefaults) -> Result<GenerateOptions> {
+        let mut options = match &self.task {
+            None => self.beginning(&defaults.settings),
+            Some(name) => {
+                let task = defaults.task(name)?;
+                let mut options = self.beginning(&task.settings.over(&defaults.settings));
+                options.source_prefix.clone_from(&task.prefix);
+                options
+            }
+        };
+        self.replace(&mut options);
         options.validate()?;
-        let config = model.config();
-        let prefix = if !options.prefix_ids.is_empty() {
-            options.prefix_ids.clone()
-        } else if !options.prefix.is_empty() {
-            let tokenizer = model.tokenizer().map_err(|_| Error::Option {
-                option: "prefix",
-                what: "expected a model with a tokenizer, found one without".to_owned(),
-            })?;
-            tokenizer.encode_prefix(&options.prefix)
-        } else {
-            Vec::new()
-        };
-        model.check_ids("prefix", &prefix)?;
-        model.check_ids("suppress", &options.suppress)?;
-        model.check_ids("allowed", options.allowed.as_deref().unwrap_or_default())?;
-        if !options.stop.is_empty() && model.tokenizer().is_err() {
-            return Err(Error::Option { option: "stop", what: "expected a model with a tokenizer".to_owned() });
+        Ok(options)
+    }
+
+    /// Whether a filter of candidates is given.
+    fn filters(&self) -> bool {
+        self.top_k.is_some()
+            || [self.top_p, self.min_p, self.typical_p, self.epsilon_cutoff, self.eta_cutoff, self.top_h]
+                .iter()
+                .any(Option::is_some)
+    }
+
+    fn samples(&self, settings: &Settings) -> bool {
+        match self.temperature {
+            Some(temperature) => temperature != 0.0,
+            None => self.filters() || (settings.do_sample == Some(true) && self.beams.is_none_or(|beams| beams == 1)),
         }
-        let mut eos = match model.generation_defaults().eos_token_ids.as_slice() {
-            [] => vec![config.eos_token_id],
-            ids => ids.to_vec(),
-        };
-        model.check_ids("eos_token_id", &eos)?;
-        eos.sort_unstable();
-        eos.dedup();
-        let most = MAX_CANDIDATES / (1 + eos.len());
-        if options.beams > most.max(1) {
-            let what =
-                format!("expected at most {} with {} end tokens, found {}", most.max(1), eos.len(), options.beams);
-            return Err(Error::Option { option: "beams", what });
+    }
+
+    /// The checkpoint's options, as far as what is given leaves them alone.
+    fn beginning(&self, settings: &Settings) -> GenerateOptions {
+        let mut options = GenerateOptions::default();
+        let samples = self.samples(settings);
+        if samples {
+            options.temperature = settings.temperature.unwrap_or(1.0);
+            let library = if settings.do_sample == Some(true) { LIBRARY_TOP_K } else { 0 };
+            options.top_k = settings.top_k.unwrap_or(library);
+            options.top_p = settings.top_p.unwrap_or(1.0);
+            options.min_p = settings.min_p.unwrap_or(0.0);
+            options.typical_p = settings.typical_p.unwrap_or(1.0);
+            options.epsilon_cutoff = settings.epsilon_cutoff.unwrap_or(0.0);
+            options.eta_cutoff = settings.eta_cutoff.unwrap_or(0.0);
+            options.top_h = settings.top_h.unwrap_or(0.0);
+        } else if self.beams.is_none() {
+            options.beams = settings.num_beams.unwrap_or(1);
+            options.beam_groups = settings.num_beam_groups.unwrap_or(1);
         }
-        let mut forbidden = Vec::new();
-        if options.allowed.is_some() || !options.suppress.is_empty() {
-            forbidden = vec![options.allowed.is_some(); config.vocab_size];
-            if let Some(allowed) = &options.allowed {
-                allowed.iter().chain(&eos).for_each(|&id| forbidden[id as usize] = false);
+        if self.beam_groups.unwrap_or(options.beam_groups) > 1 {
+            options.diversity_penalty = settings.diversity_penalty.unwrap_or(0.0);
+        }
+        let results = settings.num_return_sequences.unwrap_or(1);
+        options.n_best = if samples { results } else { results.min(self.beams.unwrap_or(options.beams)) };
+        options.length_penalty = self.penalty(settings);
+        options.early_stopping = settings.early_stopping.unwrap_or_default();
+
+        let max_length = settings.max_length.map(|length| length.saturating_sub(1));
+        let max = settings.max_new_tokens.or(max_length).unwrap_or(DEFAULT_MAX_NEW_TOKENS).clamp(1, MAX_NEW_TOKENS);
+        options.max_new_tokens = max;
+        let min_length = settings.min_length.map(|length| length.saturating_sub(1));
+        let min = settings.min_new_tokens.or(min_length).unwrap_or(0);
+        options.min_new_tokens = min.min(self.max_new_tokens.unwrap_or(max));
+
+        options.repetition_penalty = settings.repetition_penalty.unwrap_or(1.0);
+        options.encoder_repetition_penalty = settings.encoder_repetition_penalty.unwrap_or(1.0);
+        options.no_repeat_ngram = settings.no_repeat_ngram_size.unwrap_or(0);
+        options.encoder_no_repeat_ngram = settings.encoder_no_repeat_ngram_size.unwrap_or(0);
+        options.exponential_decay = settings.exponential_decay_length_penalty;
+        options.forced_bos = settings.forced_bos_token_id;
+        options.forced_eos = settings.forced_eos_token_id.clone().unwrap_or_default();
+        options.suppress = settings.suppress_tokens.clone().unwrap_or_default();
+        options.begin_suppress = settings.begin_suppress_tokens.clone().unwrap_or_default();
+        options.bad_words = settings.bad_words_ids.clone().unwrap_or_default();
+        options.sequence_bias = settings.sequence_bias.clone().unwrap_or_default();
+        options.renormalize = settings.renormalize_logits.unwrap_or(false);
+        options.remove_invalid = settings.remove_invalid_values.unwrap_or(false);
+        options
+    }
+
+    fn penalty(&self, settings: &Settings) -> LengthPenalty {
+        let theirs = match settings.length_penalty {
+            Some(exponent) => LengthPenalty::HuggingFace { exponent },
+            None if settings.num_beams.is_some_and(|beams| beams > 1) => {
+                LengthPenalty::usual(LengthPenaltyKind::HuggingFace)
             }
-            options.suppress.iter().for_each(|&id| forbidden[id as usize] = true);
-            if forbidden.iter().all(|&forbidden| forbidden) {
-                return Err(Error::Option { option: "suppress", what: "no token is left to generate".to_owned() });
-            }
-        }
-        let defaults = model.generation_defaults();
-        let max_new = options
-            .max_new_tokens
-            .or(defaults.max_new_tokens)
-            .or(defaults.max_length.map(|length| length.saturating_sub(1)))
-            .unwrap_or(DEFAULT_MAX_NEW_TOKENS)
-            .clamp(1, MAX_NEW_TOKENS);
-        Ok(Plan { max_new, prefix, start: config.decoder_start_token_id, eos, forbidden, options: options.clone() })
-    }
-
-    /// Whether a token ends a sequence.
-    pub fn ends(&self, token: u32) -> bool {
-        self.eos.binary_search(&token).is_ok()
-    }
-
-    /// Tokens to reserve memory for at the start: limits are often far above what is generated.
-    pub fn reserve(&self) -> usize {
-        self.max_new.min(1024)
-    }
-
-    /// Sequences that run side by side for one document.
-    pub fn sequences(&self) -> usize {
-        if self.options.samples() { self.options.n_best } else { self.options.beams }
-    }
-
-    /// Whether a step needs nothing but its likeliest token, whatever the other logits are.
-    pub fn needs_only_best(&self) -> bool {
-        self.sequences() == 1
-            && !self.options.logprobs
-            && !self.options.samples()
-            && self.forbidden.is_empty()
-            && self.options.repetition_penalty == 1.0
-            && self.options.no_repeat_ngram == 0
-    }
-
-    /// Whether the one sequence of a single text looks tokens up in its source.
-    pub fn looks_up(&self, model: &Model) -> bool {
-        let wanted = match self.options.lookup {
-            Lookup::Auto => model.kernels().isa() == Isa::Avx512 && model.decoder_step_bytes() >= FROM_MEMORY,
-            Lookup::On => true,
-            Lookup::Off => false,
+            None => LengthPenalty::usual(LengthPenaltyKind::T5),
         };
-        // A stop string ends the ids at the token that completes it.
-        wanted && self.sequences() == 1 && !self.options.samples() && self.options.stop.is_empty()
-    }
-
-    /// Whether logits must be changed before a token is chosen.
-    pub fn has_processors(&self) -> bool {
-        !self.forbidden.is_empty()
-            || self.options.repetition_penalty != 1.0
-            || self.options.no_repeat_ngram > 0
-            || self.options.min_new_tokens > 0
+        let kind = self.length_penalty_kind.unwrap_or(theirs.parts().0);
+        let base = if kind == theirs.parts().0 { theirs } else { LengthPenalty::usual(kind) };
+        LengthPenalty::new(kind, self.length_penalty.unwrap_or(base.parts().1))
     }
 }

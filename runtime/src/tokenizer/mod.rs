@@ -78,7 +78,7 @@ impl Tokenizer {
         ids
     }
 
-    /// The text of `ids` up to and with the first `</s>`; ids outside of the vocabulary count as `<unk>` (ByT5: as
+    /// The text of `ids`, those behind a `</s>` among them; ids outside of the vocabulary count as `<unk>` (ByT5: as
     /// nothing). Special tokens (`<pad>`, `</s>`, `<unk>`) and sentinels are left out if `skip_special`.
     ///
     /// Spaces are those of the pieces: `<extra_id_0>` has none of its own, nothing is cleaned up before punctuation

@@ -20,7 +20,7 @@ impl TextStream {
         TextStream { inner, skip_special, state: State::default(), text: String::with_capacity(256) }
     }
 
-    /// The text that `id` adds; empty while a character is incomplete and after `</s>`.
+    /// The text that `id` adds; empty while a character is incomplete.
     pub fn push(&mut self, id: u32) -> &str {
         self.text.clear();
         self.state.push(&self.inner, self.skip_special, id, &mut self.text);
@@ -41,8 +41,6 @@ impl TextStream {
 pub(super) struct State {
     /// Whether a token was written, so that the next one keeps the space in front of it.
     started: bool,
-    /// Whether `</s>` was seen: nothing follows it.
-    ended: bool,
     /// The bytes of a character that is not complete.
     pending: [u8; 4],
     pending_len: usize,
@@ -51,14 +49,10 @@ pub(super) struct State {
 impl State {
     /// Appends what `id` adds to `out`.
     pub(super) fn push(&mut self, inner: &Inner, skip_special: bool, id: u32, out: &mut String) {
-        if self.ended {
-            return;
-        }
         match inner {
             Inner::Unigram(unigram) => {
                 let known = unigram.reading(id).map(|reading| (id, reading));
                 let (id, reading) = known.unwrap_or((unigram.unk_id, Reading::Special));
-                self.ended = id == unigram.eos_id;
                 match reading {
                     Reading::Special if skip_special => return,
                     Reading::Byte(byte) => self.push_byte(byte, Invalid::Replace, out),
@@ -70,7 +64,6 @@ impl State {
                 self.started = true;
             }
             Inner::Bytes(bytes) => {
-                self.ended = id == super::bytes::EOS;
                 if let Some(name) = bytes.special(id) {
                     if !skip_special {
                         self.flush(Invalid::Drop, out);

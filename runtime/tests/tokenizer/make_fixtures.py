@@ -189,13 +189,9 @@ def ids_to_decode(count):
     ]  # fmt: skip
 
 
-def until_eos(ids, eos=1):
-    return ids[: ids.index(eos) + 1] if eos in ids else ids
-
-
 def results(encode, decode, texts, lists):
     ids = [encode(text) for text in texts]
-    text = lambda skip: [decode(until_eos(i), skip) for i in ids + lists]
+    text = lambda skip: [decode(i, skip) for i in ids + lists]
     return {"ids": ids, "lists": lists, "decoded": text(False), "decoded_skip_special": text(True)}
 
 

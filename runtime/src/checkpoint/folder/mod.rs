@@ -11,7 +11,7 @@ pub(super) use files::Files;
 pub(crate) use files::{COMPANIONS, INDEX, WEIGHTS};
 
 use super::assemble::{Dialect, Stored, assemble};
-use super::{Checkpoint, generation};
+use super::{Checkpoint, defaults};
 use crate::config::T5Config;
 use crate::error::{Error, Result};
 use crate::json::{self, Keys};
@@ -57,7 +57,9 @@ pub(super) fn with_companions(files: Files, file: &str, weights: &str, stored: S
     let tensors = assemble(weights, Dialect::HuggingFace, &mut config, stored, &mut notes)?;
     note_head(json, tied, &config, &mut not_obeyed);
     notes.splice(0..0, not_obeyed.iter().cloned());
-    let generation = generation::read(files, &text, &mut notes)?;
+    let generation = defaults::read(files, &config, &text)?;
+    not_obeyed.extend(generation.note());
+    notes.extend(generation.note());
     let vocabulary = vocabulary(files, &config, json, &mut notes)?;
     if let Some(found) = vocabulary.as_ref().map(Vocabulary::len).filter(|&found| found > config.vocab_size) {
         let what =

@@ -1,11 +1,10 @@
-//! Configuration and generation defaults as key-values, both ways (docs/gguf.md 2, 7.1 and 9).
+//! The configuration as key-values, both ways (docs/gguf.md 2, 7.1 and 9).
 
-use super::keys;
-use super::vocabulary;
+use super::{defaults, keys, vocabulary};
 use crate::config::{FeedForward, T5Config};
 use crate::error::{Error, Result};
-use crate::generation::GenerationDefaults;
-use crate::gguf::{Array, File, Value};
+use crate::generate::GenerationDefaults;
+use crate::gguf::{File, Value};
 use crate::tensor::DType;
 use crate::tokenizer::Vocabulary;
 
@@ -62,7 +61,7 @@ pub fn metadata(
     put(keys::TIE_WORD_EMBEDDINGS, Value::Bool(config.tie_word_embeddings));
     put(keys::FEED_FORWARD_PROJ, text(&config.feed_forward.name()));
     put(keys::MAX_DISTANCE, Value::count(config.relative_attention_max_distance));
-    append_generation(generation, &mut put);
+    defaults::append(generation, &mut put);
     Ok(values)
 }
 
@@ -80,45 +79,6 @@ fn file_type_code(dtype: DType) -> u32 {
         DType::Q5_K => 16,
         DType::Q6_K => 18,
         DType::BF16 => 32,
-    }
-}
-
-fn append_generation(generation: &GenerationDefaults, put: &mut impl FnMut(&str, Value)) {
-    let GenerationDefaults {
-        max_new_tokens,
-        max_length,
-        min_length,
-        num_beams,
-        length_penalty,
-        early_stopping,
-        no_repeat_ngram_size,
-        repetition_penalty,
-        eos_token_ids,
-        suppress_tokens,
-        task_prefixes,
-    } = generation;
-    let entries = [
-        (keys::MAX_NEW_TOKENS, max_new_tokens.map(Value::count)),
-        (keys::MAX_LENGTH, max_length.map(Value::count)),
-        (keys::MIN_LENGTH, min_length.map(Value::count)),
-        (keys::NUM_BEAMS, num_beams.map(Value::count)),
-        (keys::LENGTH_PENALTY, length_penalty.map(Value::F32)),
-        (keys::EARLY_STOPPING, early_stopping.map(Value::Bool)),
-        (keys::NO_REPEAT_NGRAM_SIZE, no_repeat_ngram_size.map(Value::count)),
-        (keys::REPETITION_PENALTY, repetition_penalty.map(Value::F32)),
-    ];
-    for (key, value) in entries {
-        if let Some(value) = value {
-            put(key, value);
-        }
-    }
-    for (key, ids) in [(keys::EOS_TOKEN_IDS, eos_token_ids), (keys::SUPPRESS_TOKENS, suppress_tokens)] {
-        if !ids.is_empty() {
-            put(key, Value::Array(Array::of_u32(ids.iter().copied())));
-        }
-    }
-    if !task_prefixes.is_empty() {
-        put(keys::TASK_PREFIXES, Value::Array(Array::of_strings(task_prefixes)));
     }
 }
 
@@ -264,33 +224,4 @@ fn in_gguf_terms(error: Error, architecture: &str) -> Error {
         _ => key,
     };
     Error::Config { file, key, what }
-}
-
-/// The generation defaults, by our own keys.
-pub(super) fn read_generation(file: &File) -> Result<GenerationDefaults> {
-    let ids = |key: &str| -> Result<Vec<u32>> {
-        let Some(array) = file.array(key)? else { return Ok(Vec::new()) };
-        array.integers().ok_or_else(|| file.error(key, format!("expected token ids, found {}", array.describe())))
-    };
-    let task_prefixes = match file.array(keys::TASK_PREFIXES)? {
-        None => Vec::new(),
-        Some(array) => array
-            .strings()
-            .ok_or_else(|| file.error(keys::TASK_PREFIXES, format!("expected strings, found {}", array.describe())))?
-            .map(str::to_owned)
-            .collect(),
-    };
-    Ok(GenerationDefaults {
-        max_new_tokens: file.usize(keys::MAX_NEW_TOKENS)?,
-        max_length: file.usize(keys::MAX_LENGTH)?,
-        min_length: file.usize(keys::MIN_LENGTH)?,
-        num_beams: file.usize(keys::NUM_BEAMS)?,
-        length_penalty: file.float(keys::LENGTH_PENALTY)?,
-        early_stopping: file.boolean(keys::EARLY_STOPPING)?,
-        no_repeat_ngram_size: file.usize(keys::NO_REPEAT_NGRAM_SIZE)?,
-        repetition_penalty: file.float(keys::REPETITION_PENALTY)?,
-        eos_token_ids: ids(keys::EOS_TOKEN_IDS)?,
-        suppress_tokens: ids(keys::SUPPRESS_TOKENS)?,
-        task_prefixes,
-    })
 }

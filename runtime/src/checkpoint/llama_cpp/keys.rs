@@ -107,19 +107,26 @@ pub const BYTE_FALLBACK: &str = "pocket_t5.tokenizer.byte_fallback";
 pub const ADDED_IDS: &str = "pocket_t5.tokenizer.added_ids";
 /// [`crate::tokenizer::AddedToken::flags`] of each of [`ADDED_IDS`].
 pub const ADDED_FLAGS: &str = "pocket_t5.tokenizer.added_flags";
-/// Text prefixes of the tasks that the model knows.
+/// The names of the tasks that the model knows.
+pub const TASKS: &str = "pocket_t5.tasks";
+/// The text before the sources of each of [`TASKS`].
 pub const TASK_PREFIXES: &str = "pocket_t5.task_prefixes";
-// Defaults of generation_config.json.
-pub const MAX_NEW_TOKENS: &str = "pocket_t5.generation.max_new_tokens";
-pub const MAX_LENGTH: &str = "pocket_t5.generation.max_length";
-pub const MIN_LENGTH: &str = "pocket_t5.generation.min_length";
-pub const NUM_BEAMS: &str = "pocket_t5.generation.num_beams";
-pub const LENGTH_PENALTY: &str = "pocket_t5.generation.length_penalty";
-pub const EARLY_STOPPING: &str = "pocket_t5.generation.early_stopping";
-pub const NO_REPEAT_NGRAM_SIZE: &str = "pocket_t5.generation.no_repeat_ngram_size";
-pub const REPETITION_PENALTY: &str = "pocket_t5.generation.repetition_penalty";
-pub const EOS_TOKEN_IDS: &str = "pocket_t5.generation.eos_token_ids";
-pub const SUPPRESS_TOKENS: &str = "pocket_t5.generation.suppress_tokens";
+/// Before the names of generation_config.json's settings; see [`setting`].
+pub const GENERATION: &str = "pocket_t5.generation.";
+/// Settings that the checkpoint had and nothing obeys, for people.
+pub const NOT_OBEYED: &str = "pocket_t5.generation.not_obeyed";
+
+/// What stands before the settings of a task: `pocket_t5.task.0.`
+pub fn task(index: usize) -> String {
+    format!("pocket_t5.task.{index}.")
+}
+
+/// The key of a generation setting: `pocket_t5.generation.num_beams`. The name is generation_config.json's, but for the
+/// end tokens, which are a list here.
+pub fn setting(prefix: &str, name: &str) -> String {
+    let name = if name == "eos_token_id" { "eos_token_ids" } else { name };
+    format!("{prefix}{name}")
+}
 
 /// A key of the model: `t5.block_count`.
 pub fn of(architecture: &str, key: &str) -> String {

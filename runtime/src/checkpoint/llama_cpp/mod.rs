@@ -1,6 +1,7 @@
 //! GGUF files: llama.cpp's dialect, which holds everything, and candle's, which holds tensors only.
 
 mod config;
+mod defaults;
 pub mod keys;
 mod vocabulary;
 
@@ -38,7 +39,9 @@ pub(super) fn from_memory(name: &str, bytes: Bytes) -> Result<Checkpoint> {
 fn read(file: File) -> Result<Checkpoint> {
     let mut notes = Vec::new();
     let mut config = config::read(&file)?;
-    let generation = config::read_generation(&file)?;
+    let generation = defaults::read(&file)?;
+    let not_obeyed = Vec::from_iter(generation.note());
+    notes.extend(not_obeyed.iter().cloned());
     let has_model_type = file.value(keys::MODEL_TYPE).is_some();
     let is_later_table = |name: &str| name.ends_with(".attn_rel_b.weight") && !name.contains(".blk.0.");
     let bias_per_block = file.tensors().iter().any(|tensor| is_later_table(&tensor.name));
@@ -49,7 +52,7 @@ fn read(file: File) -> Result<Checkpoint> {
     if config.relative_bias_per_block && !has_model_type {
         config.model_type = "umt5".to_owned();
     }
-    Ok(Checkpoint { file: name, config, vocabulary, generation, about, notes, not_obeyed: Vec::new(), tensors })
+    Ok(Checkpoint { file: name, config, vocabulary, generation, about, notes, not_obeyed, tensors })
 }
 
 fn stored(file: File) -> Stored {

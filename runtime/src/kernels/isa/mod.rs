@@ -228,7 +228,7 @@ impl Kernels {
         Kernels::available().find(|kernels| kernels.isa.name() == name).ok_or_else(|| {
             let available: Vec<&str> = Kernels::available().map(|kernels| kernels.isa.name()).collect();
             Error::Option {
-                option: "--isa",
+                option: "isa",
                 what: format!("expected one that this machine has ({}), found {name}", available.join(", ")),
             }
         })

@@ -1,13 +1,12 @@
 //! Greedy search, and sampling of one or several independent draws.
 
-use super::beam::Hypothesis;
-use super::options::Plan;
-use super::processors;
 use super::sample::{Random, Sampler};
+use super::{Hypothesis, Plan};
+use crate::generate::processors::{Context, Source};
 use crate::kernels::Kernels;
 
 /// One sequence, or several that share nothing but the source.
-pub(crate) struct SingleSearch {
+pub struct SingleSearch {
     sequences: Vec<Sequence>,
     /// Indices of sequences that have not ended; each is a row.
     live: Vec<usize>,
@@ -25,6 +24,7 @@ struct Chooser {
     sampler: Sampler,
     /// A row as it was before processors changed it.
     unprocessed: Vec<f32>,
+    source: Source,
 }
 
 struct Sequence {
@@ -33,14 +33,10 @@ struct Sequence {
 }
 
 impl SingleSearch {
-    pub fn new(plan: &Plan) -> SingleSearch {
+    pub fn new(plan: &Plan, source: &[u32]) -> SingleSearch {
         let count = plan.sequences();
         let sequence = |index: usize| Sequence {
-            hypothesis: Hypothesis {
-                ids: Vec::with_capacity(plan.reserve()),
-                logprobs: Vec::with_capacity(plan.reserve()),
-                score: 0.0,
-            },
+            hypothesis: Hypothesis::with_capacity(plan.reserve()),
             random: Random::new(plan.options.seed, index as u64),
         };
         SingleSearch {
@@ -49,6 +45,7 @@ impl SingleSearch {
             parents: Vec::with_capacity(count),
             chooser: Chooser {
                 history: Vec::with_capacity(1 + plan.prefix.len() + plan.reserve()),
+                source: plan.processors.source(source),
                 ..Chooser::default()
             },
             step: 0,
@@ -157,7 +154,7 @@ impl Chooser {
         random: &mut Random,
     ) -> (u32, f32) {
         let log_sum = kernels.log_sum_exp(logits);
-        let processes = plan.has_processors();
+        let processes = !plan.processors.is_empty();
         if processes {
             self.history.clear();
             self.history.push(plan.start);
@@ -166,7 +163,8 @@ impl Chooser {
             // The first draws of several sequences share a row, so it must be given back as it was.
             self.unprocessed.clear();
             self.unprocessed.extend_from_slice(logits);
-            processors::process(plan, &self.history, ids.len(), logits);
+            let context = Context { source: &self.source, history: &self.history, new: ids.len(), chosen: &[] };
+            plan.processors.apply(kernels, &context, logits);
         }
         let token = if plan.options.samples() {
             self.sampler.draw(kernels, &plan.options, logits, random)

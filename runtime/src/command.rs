@@ -1,0 +1,75 @@
+//! What the commands `t5`, `t5-quantize` and `t5-train` share: how arguments are read, and how a failure is told.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::error::Error;
+
+/// A request that cannot be understood: exit code 2.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// A usage error as `anyhow::Error`.
+pub fn usage(what: impl Into<String>) -> anyhow::Error {
+    Usage(what.into()).into()
+}
+
+/// Reads arguments, the program's name first. Help and version are printed, and the program ends.
+///
+/// # Errors
+/// One line that says what cannot be understood.
+pub fn parse<A: Parser>(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<A> {
+    A::try_parse_from(arguments.into_iter().collect::<Vec<_>>()).map_err(|error| {
+        if !error.use_stderr() {
+            error.exit();
+        }
+        usage(shorten(&error.to_string()))
+    })
+}
+
+/// Says what went wrong in one line on stderr. The exit code is 2 for usage errors, an option of the library that has a
+/// flag among them, and 1 for others. That nobody reads the output any more (`t5 … | head`) is no failure.
+pub fn report<A: CommandFactory>(result: Result<(), impl Into<anyhow::Error>>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    let command = A::command();
+    let error = with_flag(&command, error.into());
+    if is_closed_pipe(&error) {
+        return ExitCode::SUCCESS;
+    }
+    let line = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+    eprintln!("{}: {line}", command.get_name());
+    ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+}
+
+/// The library names options; people type flags.
+fn with_flag(command: &clap::Command, error: anyhow::Error) -> anyhow::Error {
+    let Some(Error::Option { option, what }) = error.downcast_ref() else { return error };
+    let flag = option.replace('_', "-");
+    let has = |command: &clap::Command| command.get_arguments().any(|argument| argument.get_long() == Some(&flag));
+    if has(command) || command.get_subcommands().any(has) { usage(format!("--{flag}: {what}")) } else { error }
+}
+
+/// The part of the argument parser's message that says what is wrong, on one line.
+fn shorten(message: &str) -> String {
+    let after = |line: &str| ["Usage:", "For more", "  tip:"].iter().any(|start| line.starts_with(start));
+    let wrong = message.lines().take_while(|line| !after(line));
+    let line = wrong.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    format!("{}; see --help", line.strip_prefix("error: ").unwrap_or(&line))
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}
