@@ -1,5 +1,8 @@
 //! Hugging Face folders and safetensors files: what is accepted, and every way they can be wrong.
 
+// The largest `json!` of these tests has more keys than the macro's default depth.
+#![recursion_limit = "256"]
+
 mod common;
 
 use common::tiny::{Part, Parts, config, config_with, part, parts, safetensors, write_folder};
