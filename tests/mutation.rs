@@ -14,7 +14,7 @@ use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::storage::Bytes;
 use t5_runtime::tensor::DType;
 use t5_runtime::tokenizer::{Tokenizer, Vocabulary};
-use t5_runtime::{GenerateOptions, Incoming, Model, ModelOptions};
+use t5_runtime::{Incoming, Model, ModelOptions, Overrides};
 use t5_tests::{convert, families};
 
 /// Without the variable: some seconds.
@@ -229,11 +229,8 @@ fn run_model(model: &Model) {
     session.set_threads(1);
     let _ = session.embed_ids(&[2, 5, 9, 1]);
     for beams in [1, 3] {
-        let mut options = GenerateOptions::from_defaults(model.generation_defaults());
-        options.max_new_tokens = Some(4);
-        options.min_new_tokens = options.min_new_tokens.min(4);
-        options.beams = beams;
-        options.n_best = options.n_best.min(beams);
+        let asked = Overrides { max_new_tokens: Some(4), beams: Some(beams), ..Overrides::default() };
+        let Ok(options) = model.options(&asked) else { continue };
         if let Ok(generation) = session.generate_ids(&[2, 5, 9, 1], &options) {
             drop(generation.finish());
         }
