@@ -345,7 +345,7 @@ fn vocabulary_and_generation_defaults_travel_along() {
     assert!(source.vocabulary.is_some());
     assert_eq!(back.vocabulary, source.vocabulary);
     assert_eq!(back.generation, source.generation);
-    assert_eq!(back.generation.eos_token_ids, [1, 3]);
+    assert_eq!(back.generation.settings.eos_token_id, Some(vec![1, 3]));
 }
 
 /// The sizes of the data section that docs/gguf.md 4 gives for published models, with bias tables as F32.
