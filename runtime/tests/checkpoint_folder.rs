@@ -406,7 +406,7 @@ fn generation_defaults_come_from_generation_config() {
         eos_token_id: Some(vec![1, 5]),
     };
     assert_eq!((defaults.settings, defaults.tasks), (settings, tasks));
-    let watermark = "watermarking_config {\"bias\":2.0,\"greenlist_ratio\":0.25,\"has…";
+    let watermark = "watermarking_config {\"bias\":2.0,\"greenlist_ratio\":0.25,\"hash…";
     assert_eq!(defaults.not_obeyed, ["dola_layers \"high\"", "guidance_scale_ 1.5", watermark, &max_time]);
     assert!(notes.iter().any(|note| note.contains("dola_layers \"high\", guidance_scale_ 1.5")), "{notes:?}");
 

@@ -28,6 +28,20 @@ ATTEMPTS = 200
 OLD = transformers.__version__.startswith("4.")
 
 
+def penalise_every_beam():
+    """The library penalises tokens of the source in the first beam only: it gathers the scores of as many rows as there
+    are sources. Here every beam is penalised, as the setting is documented; without beams it makes no difference."""
+    penalty = transformers.generation.logits_process.EncoderRepetitionPenaltyLogitsProcessor
+    original = penalty.__call__
+
+    def call(self, input_ids, scores):
+        if self.encoder_input_ids.shape[0] == 1:
+            self.encoder_input_ids = self.encoder_input_ids.expand(scores.shape[0], -1)
+        return original(self, input_ids, scores)
+
+    penalty.__call__ = call
+
+
 class Processors(Maker):
     def __init__(self, name):
         header = json.loads((pathlib.Path(__file__).parent / "families" / name / "golden.jsonl").open().readline())
@@ -174,6 +188,7 @@ class Processors(Maker):
 
 def main():
     torch.set_num_threads(1)
+    penalise_every_beam()
     transformers.logging.set_verbosity_error()
     FOLDER.mkdir(exist_ok=True)
     for name in FAMILIES:
