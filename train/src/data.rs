@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Result,
     batches::{BatchConfig, TaskBatches},
-    mixture::{Mixing, Rates, probabilities},
+    mixture::{Mixing, Rates, Size, probabilities},
     tasks::{self, Limits, Task, TaskConfig, TooLong},
     vocabulary::{self, Vocabulary, VocabularyConfig},
 };
@@ -81,6 +81,7 @@ impl DataConfig {
                 ));
             }
         }
+        self.mixture.check()?;
         self.batches.check(self.inputs_length, self.targets_length)
     }
 
@@ -119,8 +120,10 @@ impl DataConfig {
             // More texts than this have no influence, unless they are shorter than words.
             texts.push(tasks::training_texts(task, &self.dir, config.characters / 10, seed)?);
         }
-        let sizes: Vec<f64> =
-            self.tasks.iter().zip(&texts).map(|(task, t)| task.rate.unwrap_or(t.len() as f64)).collect();
+        let size = |(task, texts): (&TaskConfig, &Vec<String>)| {
+            task.rate.map_or(Size::Examples(texts.len() as f64), Size::Rate)
+        };
+        let sizes: Vec<Size> = self.tasks.iter().zip(&texts).map(size).collect();
         let shares = probabilities(&sizes, &self.mixture)?;
         let chosen = texts.iter().zip(&shares).flat_map(|(texts, share)| {
             // Evenly over what was read, more than once where a small task has a large share.
@@ -141,10 +144,14 @@ pub fn inspect(tasks: &[Task], vocabulary: &Vocabulary, count: usize) -> String 
     let mut out = String::new();
     for task in tasks {
         let report = &task.report;
+        let chunked = match report.chunked {
+            0 => String::new(),
+            count => format!(", {count} documents of which one chunk is taken"),
+        };
         let _ = writeln!(
             out,
             "== {} · {} records, {} training examples ({} truncated, {} divided, {} too long, {} filtered, \
-             {} unused), {} for evaluation",
+             {} unused{chunked}), {} for evaluation",
             task.config.name,
             report.records,
             report.examples,

@@ -10,14 +10,14 @@ use crate::{
     random::{Random, derive},
 };
 
-/// How rates follow from the tasks' sizes (sections 3.5.2 and 3.5.3 of the T5 paper).
+/// How rates follow from the tasks' numbers of examples; a rate that a task names is taken as it is (sections 3.5.2 and 3.5.3 of the T5 paper).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rates {
-    /// `min(size, limit)`.
+    /// `min(examples, limit)`.
     #[default]
     Proportional,
-    /// `min(size, limit)^(1 / temperature)`: 1 is proportional, large values approach equal rates.
+    /// `min(examples, limit)^(1 / temperature)`: 1 is proportional, large values approach equal rates.
     Temperature,
     /// Every task as often as the others.
     Equal,
@@ -41,29 +41,64 @@ impl Default for Mixing {
     }
 }
 
-/// Probabilities from the tasks' sizes. A size of 0 stays 0.
+impl Mixing {
+    /// Checks the knobs.
+    ///
+    /// # Errors
+    /// Where one is out of range, or there is a temperature that the kind of rates would not obey.
+    pub fn check(&self) -> Result<()> {
+        let Mixing { rates, limit, temperature } = *self;
+        let bad = |what: String| Err(Error::Invalid(format!("mixture: {what}")));
+        if !limit.is_finite() || limit < 0.0 {
+            return bad(format!("limit: expected 0 or more, found {limit}"));
+        }
+        if !temperature.is_finite() || temperature <= 0.0 {
+            return bad(format!("temperature: expected a number above 0, found {temperature}"));
+        }
+        if temperature != 1.0 && rates != Rates::Temperature {
+            return bad(format!("temperature: expected 1 unless rates = \"temperature\", found {temperature}"));
+        }
+        Ok(())
+    }
+}
+
+/// What a task brings to a mixture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Size {
+    /// Its number of examples, which limit and temperature apply to.
+    Examples(f64),
+    /// A rate given by hand, which they leave alone, as in the reference's mixtures.
+    Rate(f64),
+}
+
+impl Size {
+    fn value(self) -> f64 {
+        match self {
+            Size::Examples(value) | Size::Rate(value) => value,
+        }
+    }
+}
+
+/// Probabilities from what the tasks bring. A size of 0 stays 0.
 ///
 /// # Errors
-/// Where no task has a size, a size is negative or not finite, or a knob is out of range.
-pub fn probabilities(sizes: &[f64], mixing: &Mixing) -> Result<Vec<f64>> {
-    if let Some(bad) = sizes.iter().find(|size| !size.is_finite() || **size < 0.0) {
+/// Where no task has a size, a size is negative or not finite, or as [`Mixing::check`].
+pub fn probabilities(sizes: &[Size], mixing: &Mixing) -> Result<Vec<f64>> {
+    mixing.check()?;
+    if let Some(bad) = sizes.iter().map(|size| size.value()).find(|value| !value.is_finite() || *value < 0.0) {
         return Err(Error::Invalid(format!("mixture: expected rates of 0 or more, found {bad}")));
     }
     let Mixing { rates, limit, temperature } = *mixing;
-    if !limit.is_finite() || limit < 0.0 {
-        return Err(Error::Invalid(format!("mixture: limit: expected 0 or more, found {limit}")));
-    }
-    if !temperature.is_finite() || temperature <= 0.0 {
-        return Err(Error::Invalid(format!("mixture: temperature: expected a number above 0, found {temperature}")));
-    }
-    let clip = |size: &f64| if limit > 0.0 { size.min(limit) } else { *size };
-    let rates: Vec<f64> = match rates {
-        Rates::Proportional => sizes.iter().map(clip).collect(),
+    let clip = |size: f64| if limit > 0.0 { size.min(limit) } else { size };
+    let rate = |size: &Size| match (rates, *size) {
+        (Rates::Equal, size) => f64::from(u8::from(size.value() > 0.0)),
+        (Rates::Fixed, size) => size.value(),
+        (_, Size::Rate(rate)) => rate,
+        (Rates::Proportional, Size::Examples(count)) => clip(count),
         // Clipped first, then raised: the order matters where both are used.
-        Rates::Temperature => sizes.iter().map(|size| clip(size).powf(1.0 / temperature)).collect(),
-        Rates::Equal => sizes.iter().map(|size| f64::from(u8::from(*size > 0.0))).collect(),
-        Rates::Fixed => sizes.to_vec(),
+        (Rates::Temperature, Size::Examples(count)) => clip(count).powf(1.0 / temperature),
     };
+    let rates: Vec<f64> = sizes.iter().map(rate).collect();
     let sum: f64 = rates.iter().sum();
     if sum <= 0.0 {
         return Err(Error::Invalid("mixture: expected at least one task with a rate above 0, found none".into()));
@@ -71,7 +106,7 @@ pub fn probabilities(sizes: &[f64], mixing: &Mixing) -> Result<Vec<f64>> {
     Ok(rates.into_iter().map(|rate| rate / sum).collect())
 }
 
-/// One draw: which task, and the how manieth draw of that task it is.
+/// One draw: which task, and how many draws of that task came before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draw {
     pub task: usize,
@@ -141,7 +176,7 @@ impl Mixture {
 mod tests {
     use super::*;
 
-    const SIZES: [f64; 3] = [1e3, 1e5, 1e7];
+    const SIZES: [Size; 3] = [Size::Examples(1e3), Size::Examples(1e5), Size::Examples(1e7)];
 
     fn close(actual: &[f64], expected: &[f64]) {
         for (a, e) in actual.iter().zip(expected) {
@@ -167,16 +202,41 @@ mod tests {
             close(&probabilities(&SIZES, &mixing(Rates::Temperature, k(21), temperature)).unwrap(), &expected);
         }
         close(&probabilities(&SIZES, &mixing(Rates::Equal, 0.0, 1.0)).unwrap(), &[1.0 / 3.0; 3]);
-        close(&probabilities(&[1.0, 3.0], &mixing(Rates::Fixed, 0.0, 1.0)).unwrap(), &[0.25, 0.75]);
-        close(&probabilities(&[0.0, 3.0], &mixing(Rates::Equal, 0.0, 1.0)).unwrap(), &[0.0, 1.0]);
+        close(
+            &probabilities(&[Size::Rate(1.0), Size::Rate(3.0)], &mixing(Rates::Fixed, 0.0, 1.0)).unwrap(),
+            &[0.25, 0.75],
+        );
+        let none = [Size::Examples(0.0), Size::Examples(3.0)];
+        close(&probabilities(&none, &mixing(Rates::Equal, 0.0, 1.0)).unwrap(), &[0.0, 1.0]);
     }
 
     #[test]
     fn bad_knobs_are_errors() {
-        assert!(probabilities(&[0.0, 0.0], &mixing(Rates::Fixed, 0.0, 1.0)).is_err());
-        assert!(probabilities(&[1.0, -1.0], &mixing(Rates::Fixed, 0.0, 1.0)).is_err());
+        assert!(probabilities(&[Size::Rate(0.0); 2], &mixing(Rates::Fixed, 0.0, 1.0)).is_err());
+        assert!(probabilities(&[Size::Rate(1.0), Size::Rate(-1.0)], &mixing(Rates::Fixed, 0.0, 1.0)).is_err());
         assert!(probabilities(&SIZES, &mixing(Rates::Temperature, 0.0, 0.0)).is_err());
         assert!(probabilities(&SIZES, &mixing(Rates::Proportional, -1.0, 1.0)).is_err());
+    }
+
+    #[test]
+    fn a_temperature_is_obeyed_or_refused() {
+        for rates in [Rates::Proportional, Rates::Equal, Rates::Fixed] {
+            let error = probabilities(&SIZES, &mixing(rates, 0.0, 2.0)).unwrap_err().to_string();
+            assert_eq!(error, "mixture: temperature: expected 1 unless rates = \"temperature\", found 2");
+        }
+        assert!(probabilities(&SIZES, &mixing(Rates::Temperature, 0.0, 2.0)).is_ok());
+    }
+
+    #[test]
+    fn rates_given_by_hand_are_left_alone() {
+        // The released mixtures count QQP with 363,849 and MNLI with 392,702, whatever K.
+        let sizes = [Size::Rate(363_849.0), Size::Rate(392_702.0), Size::Examples(1e6)];
+        let shares = probabilities(&sizes, &mixing(Rates::Proportional, 65_536.0, 1.0)).unwrap();
+        let sum = 363_849.0 + 392_702.0 + 65_536.0;
+        close(&shares, &[363_849.0 / sum, 392_702.0 / sum, 65_536.0 / sum]);
+        let shares = probabilities(&sizes, &mixing(Rates::Temperature, 65_536.0, 2.0)).unwrap();
+        let sum = 363_849.0 + 392_702.0 + 256.0;
+        close(&shares, &[363_849.0 / sum, 392_702.0 / sum, 256.0 / sum]);
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub use text::split_sentences;
 use crate::{
     Result,
     corpus::Format,
+    mixture::Size,
     objectives::{self, Objective},
     random::{Permutation, derive, hash_bytes},
     vocabulary::Vocabulary,
@@ -33,6 +34,7 @@ mod stream {
     pub const EXAMPLE: u64 = 2;
     pub const DEV: u64 = 3;
     pub const TEXTS: u64 = 4;
+    pub const CHUNK: u64 = 5;
 }
 
 /// One task as declared. Paths are relative to the run's data folder.
@@ -58,7 +60,7 @@ pub struct TaskConfig {
     /// Metrics of the evaluation, by name (see `metrics`).
     #[serde(default)]
     pub metrics: Vec<String>,
-    /// The task's size in the mixture in place of its number of examples, or its rate for fixed rates.
+    /// The task's rate in the mixture, in place of its number of examples; limit and temperature leave it alone.
     #[serde(default)]
     pub rate: Option<f64>,
     /// At most this many training examples; a seeded choice.
@@ -67,6 +69,10 @@ pub struct TaskConfig {
     /// At most this many evaluation examples, the first ones.
     #[serde(default)]
     pub max_dev_examples: Option<usize>,
+    /// Evaluates each input once, with the targets of all its lines as references; otherwise every line, as the
+    /// reference does and as published figures are counted.
+    #[serde(default)]
+    pub merge_references: bool,
 }
 
 /// How records are made of files.
@@ -173,17 +179,19 @@ pub struct LoadReport {
     pub records: usize,
     /// Training examples per epoch.
     pub examples: usize,
-    /// Examples cut to the limits (counted, kept).
+    /// Examples cut to the limits, and segments of unlabelled text whose targets may be (counted, kept).
     pub truncated: usize,
     /// Records of unlabelled text that make several examples, as one would be too long.
     pub divided: usize,
+    /// Documents of unlabelled text that are longer than 65,536 tokens: one chunk of that length is taken.
+    pub chunked: usize,
     /// Examples left out for their length.
     pub dropped: usize,
     /// Records left out by the task's filters, its hold-out or as duplicates.
     pub filtered: usize,
     /// Records of which the task's formatter makes no example.
     pub unused: usize,
-    /// Evaluation examples, each with all its references.
+    /// Evaluation examples.
     pub dev_examples: usize,
 }
 
@@ -249,7 +257,7 @@ impl Task {
         let mut report = LoadReport::default();
 
         let (records, dev_records) = loading::split_records(config, data_dir, seed, &mut report)?;
-        let source = loading::Source { config, vocabulary, limits, seed };
+        let source = loading::Loader { config, vocabulary, limits, seed };
         let data = source.training_data(&records, &mut report)?;
         report.examples = data.len();
         if !config.train.is_empty() && report.examples == 0 {
@@ -278,9 +286,12 @@ impl Task {
         self.limits
     }
 
-    /// The size that counts in the mixture.
-    pub fn mixing_size(&self) -> f64 {
-        if self.is_empty() { 0.0 } else { self.config.rate.unwrap_or(self.len() as f64) }
+    /// What counts in the mixture: the rate that the task names, or its number of examples.
+    pub fn mixing_size(&self) -> Size {
+        match self.config.rate {
+            Some(rate) if !self.is_empty() => Size::Rate(rate),
+            _ => Size::Examples(self.len() as f64),
+        }
     }
 
     /// The n-th training example that the run draws from this task, for ever: each epoch has an order of its own.

@@ -14,10 +14,16 @@ use super::{
 use crate::{
     Error, Result,
     corpus::{self, Columns, Record},
-    objectives::{Mode, Objective},
-    random::{Permutation, derive, hash_bytes},
+    objectives::{Mode, Objective, select_random_chunk},
+    random::{Permutation, Random, derive, hash_bytes},
     vocabulary::Vocabulary,
 };
+
+/// Of a longer document of unlabelled text one chunk of so many tokens is taken, as in the reference.
+const CHUNK: usize = 65_536;
+
+/// Documents that the reference lays end to end before it cuts segments.
+const GROUP: usize = 128;
 
 /// The training and evaluation records of a task, after its filters and hold-out.
 pub(super) fn split_records(
@@ -152,7 +158,7 @@ fn read_records(
 }
 
 /// What turning records into data needs.
-pub(super) struct Source<'a> {
+pub(super) struct Loader<'a> {
     pub config: &'a TaskConfig,
     pub vocabulary: &'a Vocabulary,
     pub limits: Limits,
@@ -166,7 +172,7 @@ enum Fitted {
     Dropped,
 }
 
-impl Source<'_> {
+impl Loader<'_> {
     pub(super) fn training_data(&self, records: &[Record], report: &mut LoadReport) -> Result<Data> {
         match &self.config.examples {
             Examples::Denoise { text, prefix, objective, concatenate } => {
@@ -253,34 +259,46 @@ impl Source<'_> {
         };
         let mode_length = modes.iter().map(Vec::len).max().unwrap_or(0).saturating_sub(1);
         let room = self.limits.inputs_length.saturating_sub(prefix.len() + mode_length);
+        if room < 2 {
+            let what = format!("of {} input tokens its prefix leaves {room}, expected 2", self.limits.inputs_length);
+            return Err(Error::Invalid(format!("task {}: {what}", self.config.name)));
+        }
         let length = objective.segment_length(room, self.limits.targets_length);
         let mut segments = Ragged::default();
-        let mut pending: Vec<u32> = Vec::new();
-        // Chunks bound the memory that ids of single records take before they are laid end to end.
-        for chunk in records.chunks(1 << 14) {
-            let tokens: Result<Vec<Vec<u32>>> = chunk
+        // Parts bound the memory that ids of single records take before they are cut. Each holds whole groups.
+        for (part, records) in records.chunks(128 * GROUP).enumerate() {
+            let tokens: Result<Vec<Vec<u32>>> = records
                 .par_iter()
                 .map(|record| {
                     let text = template.fill(record).map_err(|e| self.in_record(record, e))?;
                     Ok(self.vocabulary.encode(&text))
                 })
                 .collect();
-            for tokens in tokens? {
-                if concatenate {
-                    pending.extend_from_slice(&tokens);
-                    let whole = pending.len() / length * length;
-                    pending[..whole].chunks(length).for_each(|segment| segments.push(segment));
-                    pending.drain(..whole);
-                } else {
-                    report.divided += usize::from(tokens.len() > length);
-                    // A single token leaves nothing to infer it from.
-                    tokens.chunks(length).filter(|s| s.len() > 1).for_each(|segment| segments.push(segment));
+            let mut documents = tokens?;
+            for (i, document) in documents.iter_mut().enumerate() {
+                if document.len() > CHUNK {
+                    let number = (part * 128 * GROUP + i) as u64;
+                    let random = &mut Random::from_path(self.seed, &[stream::CHUNK, number]);
+                    *document = select_random_chunk(document, CHUNK, random).to_vec();
+                    report.chunked += 1;
+                }
+            }
+            if concatenate {
+                for group in documents.chunks(GROUP) {
+                    group.concat().chunks(length).for_each(|segment| segments.push(segment));
+                }
+            } else {
+                for document in &documents {
+                    report.divided += usize::from(document.len() > length);
+                    document.chunks(length).for_each(|segment| segments.push(segment));
                 }
             }
         }
-        if pending.len() > 1 {
-            segments.push(&pending);
-        }
+        let cut = |i: usize| {
+            let longest = objective.longest_target(segments.get(i).len());
+            longest.is_some_and(|longest| longest >= self.limits.targets_length)
+        };
+        report.truncated += (0..segments.len()).filter(|&i| cut(i)).count();
         Ok(Data::Segments { segments, objective: objective.clone(), prefix, modes })
     }
 
@@ -288,7 +306,11 @@ impl Source<'_> {
     pub(super) fn dev_examples(&self, records: &[Record]) -> Result<(Vec<TextExample>, Option<Vec<Example>>)> {
         let most = self.config.max_dev_examples.unwrap_or(usize::MAX);
         let seed = |i: usize| derive(self.seed, &[stream::DEV, i as u64]);
-        let mut dev = Grouped { most, ..Grouped::default() };
+        if self.config.merge_references && matches!(self.config.examples, Examples::Denoise { .. }) {
+            let what = "merge_references: expected labelled examples, found unlabelled text";
+            return Err(Error::Invalid(format!("task {}: {what}", self.config.name)));
+        }
+        let mut dev = DevExamples { most, merge: self.config.merge_references, ..DevExamples::default() };
         match &self.config.examples {
             Examples::Denoise { .. } | Examples::Slips { .. } => {}
             formatter => {
@@ -324,28 +346,35 @@ impl Source<'_> {
     }
 }
 
-/// Evaluation examples, one for each input: other targets of an input are further references.
+/// The evaluation examples of a task as they come.
 #[derive(Default)]
-struct Grouped {
+struct DevExamples {
     examples: Vec<TextExample>,
-    places: HashMap<[String; 3], usize>,
     most: usize,
+    /// One example for each input: other targets of it are further references.
+    merge: bool,
+    /// Where the example of an input and a group is, while merging.
+    places: HashMap<[String; 2], usize>,
 }
 
-impl Grouped {
+impl DevExamples {
     fn add(&mut self, example: TextExample) {
-        // Members of a group are judged one by one, however alike they are.
-        let target = if example.group.is_empty() { String::new() } else { example.targets.clone() };
-        let key = [example.inputs.clone(), example.group.clone(), target];
-        if let Some(&place) = self.places.get(&key) {
-            let known = &mut self.examples[place].references;
-            for reference in example.references {
-                if !known.contains(&reference) {
-                    known.push(reference);
+        if self.merge {
+            let key = [example.inputs.clone(), example.group.clone()];
+            if let Some(&place) = self.places.get(&key) {
+                let known = &mut self.examples[place].references;
+                for reference in example.references {
+                    if !known.contains(&reference) {
+                        known.push(reference);
+                    }
                 }
+                return;
             }
-        } else if self.examples.len() < self.most {
-            self.places.insert(key, self.examples.len());
+            if self.examples.len() < self.most {
+                self.places.insert(key, self.examples.len());
+            }
+        }
+        if self.examples.len() < self.most {
             self.examples.push(example);
         }
     }
@@ -379,7 +408,7 @@ mod tests {
     #[test]
     fn long_examples_are_truncated_or_dropped_and_counted() {
         let long = "x".repeat(30);
-        let dir = folder(&[("train.tsv", &format!("a\tb\n{long}\tc\nd\t{long}\n")), ("dev.tsv", "a\tb\na\tc\na\tb\n")]);
+        let dir = folder(&[("train.tsv", &format!("a\tb\n{long}\tc\nd\t{long}\n")), ("dev.tsv", "a\tb\n")]);
         let vocabulary = Vocabulary::bytes(384).unwrap();
         let cut = Task::load(&task(PAIRS), dir.path(), &vocabulary, LIMITS, 1).unwrap();
         assert_eq!((cut.report.records, cut.report.examples, cut.report.truncated), (3, 3, 2));
@@ -388,9 +417,116 @@ mod tests {
         let limits = Limits { too_long: TooLong::Drop, ..LIMITS };
         let dropped = Task::load(&task(PAIRS), dir.path(), &vocabulary, limits, 1).unwrap();
         assert_eq!((dropped.report.examples, dropped.report.dropped), (1, 2));
-        // Targets of one source are its references, each once.
-        assert_eq!(cut.dev.len(), 1);
-        assert_eq!(cut.dev[0].references, ["b", "c"]);
+    }
+
+    #[test]
+    fn every_line_is_evaluated_unless_references_are_merged() {
+        // As CoLA's dev set, where a sentence has both labels, and Tatoeba's, where one has several translations.
+        let dir = folder(&[("train.tsv", "a\tb\n"), ("dev.tsv", "a\tb\na\tc\nx\ty\na\tb\n")]);
+        let vocabulary = Vocabulary::bytes(384).unwrap();
+        let load =
+            |more: &str| Task::load(&task(&format!("{PAIRS}{more}")), dir.path(), &vocabulary, LIMITS, 1).unwrap();
+        let lines = load("");
+        let references: Vec<&[String]> = lines.dev.iter().map(|example| example.references.as_slice()).collect();
+        assert_eq!(references, [["b"], ["c"], ["y"], ["b"]]);
+        assert_eq!(lines.report.dev_examples, 4);
+        let merged = load("merge_references = true");
+        assert_eq!(merged.dev.len(), 2);
+        // Each reference once; the loss is the first one's.
+        assert_eq!(merged.dev[0].references, ["b", "c"]);
+        assert_eq!(merged.dev[0].targets, "b");
+        assert_eq!(load("merge_references = true\nmax_dev_examples = 1").dev[0].references, ["b", "c"]);
+    }
+
+    #[test]
+    fn equal_answers_of_a_question_count_one_by_one_and_record_s_answers_together() {
+        let multirc = r#"{"paragraph": "p", "question": "q", "answer": "a", "label": 1, "idx": {"paragraph": 0, "question": 0, "answer": 0}}"#;
+        let record = r#"{"passage": "p", "query": "q", "entities": ["A", "C"], "answers": ["A", "C"], "idx": "0-1"}"#;
+        let dir = folder(&[("m.jsonl", &format!("{multirc}\n{multirc}\n")), ("r.jsonl", &format!("{record}\n"))]);
+        let vocabulary = Vocabulary::bytes(384).unwrap();
+        let dev = |kind: &str, file: &str| {
+            let text = format!(
+                "name = \"{kind}\"\ndev = [\"{file}\"]\nsource = {{ format = \"jsonl\" }}\n\
+                 examples = {{ kind = \"{kind}\" }}"
+            );
+            Task::load(&task(&text), dir.path(), &vocabulary, LIMITS, 1).unwrap().dev
+        };
+        assert_eq!(dev("multirc", "m.jsonl").len(), 2);
+        let record = dev("record", "r.jsonl");
+        assert_eq!((record.len(), record[0].references.as_slice()), (1, ["A".to_string(), "C".to_string()].as_slice()));
+    }
+
+    /// The segments of a language-modelling task over a text: pieces of 71 tokens.
+    fn segments(text: &str, concatenate: bool) -> (Task, Vec<Vec<u32>>) {
+        let dir = folder(&[("text.txt", text)]);
+        let config = task(&format!(
+            "name = \"text\"\ntrain = [\"text.txt\"]\n\
+             examples = {{ kind = \"denoise\", objective = {{ name = \"lm\" }}, concatenate = {concatenate} }}"
+        ));
+        let limits = Limits { inputs_length: 72, targets_length: 72, ..LIMITS };
+        let task = Task::load(&config, dir.path(), &Vocabulary::bytes(384).unwrap(), limits, 1).unwrap();
+        let crate::tasks::Data::Segments { segments, .. } = &task.data else { panic!("segments") };
+        let segments = (0..segments.len()).map(|i| segments.get(i).to_vec()).collect();
+        (task, segments)
+    }
+
+    #[test]
+    fn segments_are_cut_from_128_documents_at_a_time() {
+        // Documents of 5 tokens: 128 of them are 640 tokens, nine segments and a piece of one token, which is kept.
+        let (_, segments) = segments(&"abcde\n".repeat(300), true);
+        let lengths: Vec<usize> = segments.iter().map(Vec::len).collect();
+        let group = [&[71; 9][..], &[1]].concat();
+        assert_eq!(lengths, [&group[..], &group, &[71, 71, 71, 7]].concat());
+        assert_eq!(self::segments(&format!("a\n{}\n", "b".repeat(72)), false).1.len(), 3);
+    }
+
+    #[test]
+    fn of_a_very_long_document_one_chunk_is_taken() {
+        // Three chunks: two of 65,536 tokens and one of ten.
+        let text: String = (0..2 * 65_536 + 10).map(|i| char::from(b'a' + (i / 65_536) as u8)).collect();
+        let mut found = std::collections::BTreeSet::new();
+        for concatenate in [false, true] {
+            let (task, segments) = segments(&format!("{text}\nx\n"), concatenate);
+            assert_eq!(task.report.chunked, 1);
+            let tokens = segments.concat();
+            assert!([65_536 + 1, 10 + 1].contains(&tokens.len()), "{} tokens", tokens.len());
+            assert!(tokens[..tokens.len() - 1].iter().all(|&id| id == tokens[0]), "one aligned chunk");
+            found.insert(tokens[0]);
+        }
+        assert_eq!(found.len(), 1, "the choice is the document's and the seed's");
+    }
+
+    #[test]
+    fn what_does_not_fit_unlabelled_text_is_refused() {
+        let dir = folder(&[("text.txt", "some text\n")]);
+        let load = |examples: &str, more: &str| {
+            let text = format!(
+                "name = \"text\"\ntrain = [\"text.txt\"]\nexamples = {{ kind = \"denoise\", {examples} }}\n{more}"
+            );
+            let vocabulary = Vocabulary::bytes(384).unwrap();
+            Task::load(&task(&text), dir.path(), &vocabulary, LIMITS, 1).err().map(|e| e.to_string())
+        };
+        let prefix = format!("prefix = \"{}\"", "p".repeat(23));
+        assert_eq!(load(&prefix, "").unwrap(), "task text: of 24 input tokens its prefix leaves 1, expected 2");
+        let anywhere = "objective = { name = \"random-spans\", density = 0.15, mean_span = 3.0, anywhere = true }";
+        assert_eq!(load(&format!("prefix = \"{}\", {anywhere}", "p".repeat(22)), ""), None);
+        let message = load("concatenate = true", "merge_references = true").unwrap();
+        assert!(message.contains("merge_references: expected labelled examples"), "{message}");
+    }
+
+    #[test]
+    fn segments_whose_targets_are_cut_are_counted() {
+        let dir = folder(&[("text.txt", &format!("{}\nshort\n", "a".repeat(30)))]);
+        let config = task(
+            "name = \"text\"\ntrain = [\"text.txt\"]\n\
+             examples = { kind = \"denoise\", objective = { name = \"deshuffling\" } }",
+        );
+        let vocabulary = Vocabulary::bytes(384).unwrap();
+        let task = Task::load(&config, dir.path(), &vocabulary, LIMITS, 1).unwrap();
+        // Pieces of 23, 7 and 5 tokens; targets have 12 places.
+        assert_eq!((task.len(), task.report.truncated), (3, 1));
+        assert_eq!(task.example(0, 0, &vocabulary).inputs.len(), 24);
+        assert_eq!(task.example(0, 0, &vocabulary).targets.len(), 12);
     }
 
     #[test]
