@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::files::{self, TensorFile};
 use crate::model::Model;
 use crate::optimizer::Optimizer;
+use crate::record::number_or_nan;
 use crate::{Error, Result};
 
 /// Everything of a run that is not a tensor.
@@ -37,6 +38,7 @@ pub struct State {
 pub struct Best {
     pub step: u64,
     /// Larger is better; losses are negated.
+    #[serde(deserialize_with = "number_or_nan")]
     pub score: f64,
 }
 
@@ -208,7 +210,9 @@ impl Saved {
     pub fn open(folder: &Path) -> Result<Saved> {
         let path = folder.join(STATE);
         let json = fs::read(&path).map_err(Error::io(&path))?;
-        let state = serde_json::from_slice(&json).map_err(|error| Error::file(&path, error.to_string()))?;
+        let mut state: State = serde_json::from_slice(&json).map_err(|error| Error::file(&path, error.to_string()))?;
+        // Runs of earlier versions could call a score best that is no number: nothing would ever be better.
+        state.best = state.best.filter(|best| !best.score.is_nan());
         Ok(Saved { folder: folder.to_owned(), state })
     }
 
@@ -234,6 +238,14 @@ impl Saved {
     /// # Errors
     /// Where it cannot be read.
     pub fn optimizer(&self) -> Result<TensorFile> {
-        TensorFile::open(&self.folder.join(OPTIMIZER))
+        optimizer_file(&self.folder)
     }
+}
+
+/// The optimiser's file of a checkpoint folder.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn optimizer_file(folder: &Path) -> Result<TensorFile> {
+    TensorFile::open(&folder.join(OPTIMIZER))
 }

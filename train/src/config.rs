@@ -1,6 +1,8 @@
 //! The run configuration. `configs/base.toml` holds every knob with its default; a run's file overrides a few of
 //! them, and `--set key=value` a few more. A key that the base does not have is an error.
 
+mod keys;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -8,14 +10,17 @@ use t5_runtime::config::{FeedForward, T5Config};
 use toml::{Table, Value};
 
 use crate::data::DataConfig;
-use crate::edit_distance::edit_distance;
 use crate::init::Scheme;
 use crate::kernels::Precision;
 use crate::vocabulary::VocabularyConfig;
 use crate::{Error, Result, optimizer, schedule};
+use keys::{compare, merge, nested, serde_path};
 
 /// Every knob with its default value and what it means.
 pub const BASE: &str = include_str!("../configs/base.toml");
+
+/// The file in a run's folder that holds its configuration, every knob in it.
+pub const KEPT: &str = "config.toml";
 
 /// A run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,21 +46,53 @@ pub struct Run {
     pub output: PathBuf,
     pub seed: u64,
     pub steps: u64,
+    /// Steps before this run, which schedule and optimiser count on from: a run of `steps` steps is the last part of
+    /// one of `start_step + steps`.
+    pub start_step: u64,
     /// Batches whose gradients are added up for one step.
     pub accumulate: usize,
     /// 0 takes every processor.
     pub threads: usize,
     /// Of the products with parameters; parameters and everything else are f32.
-    pub precision: Precision,
+    pub precision: PrecisionChoice,
     /// Where the passes run. Runs begun before there was a choice do not name it.
     #[serde(default)]
-    pub device: Place,
+    pub device: DeviceChoice,
+}
+
+/// The precision of products, or that it is to be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrecisionChoice {
+    /// The fastest on this machine, measured when a run begins.
+    Auto,
+    F32,
+    Bf16,
+}
+
+impl PrecisionChoice {
+    /// The precision; f32 where it is not chosen yet.
+    pub fn precision(self) -> Precision {
+        match self {
+            PrecisionChoice::Bf16 => Precision::Bf16,
+            PrecisionChoice::Auto | PrecisionChoice::F32 => Precision::F32,
+        }
+    }
+}
+
+impl From<Precision> for PrecisionChoice {
+    fn from(precision: Precision) -> PrecisionChoice {
+        match precision {
+            Precision::F32 => PrecisionChoice::F32,
+            Precision::Bf16 => PrecisionChoice::Bf16,
+        }
+    }
 }
 
 /// Where forward and backward passes run; parameters and the optimiser stay in main memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Place {
+pub enum DeviceChoice {
     /// The fused operations on the processor.
     #[default]
     Cpu,
@@ -63,13 +100,13 @@ pub enum Place {
     Cuda,
 }
 
-impl Place {
+impl DeviceChoice {
     /// The device, or `None` for the processor.
     ///
     /// # Errors
     /// Where this program was built without the feature, or there is no such device.
     pub fn device(self) -> Result<Option<candle_core::Device>> {
-        if self == Place::Cpu {
+        if self == DeviceChoice::Cpu {
             return Ok(None);
         }
         if !candle_core::utils::cuda_is_available() {
@@ -216,21 +253,29 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(file: &str, text: &str, sets: &[String]) -> Result<Config> {
-        let base = base();
-        let mut table = base.clone();
+        let mut table = base();
         let changes: Table = text.parse().map_err(|error: toml::de::Error| {
             Error::config(file, "TOML", error.to_string().trim_end().replace('\n', " "))
         })?;
-        merge(&mut table, &changes, "", file)?;
+        merge(&mut table, &changes, file)?;
         for set in sets {
             let Some((key, value)) = set.split_once('=') else {
                 return Err(Error::config("--set", set.as_str(), "expected key=value"));
             };
-            merge(&mut table, &nested(key.trim(), value.trim()), "", "--set")?;
+            merge(&mut table, &nested(key.trim(), value.trim()), "--set")?;
         }
         let config = Config::from_table(file, table)?;
         config.check(file)?;
         Ok(config)
+    }
+
+    /// The configuration of the run in a folder, as it began; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn kept(output: &Path) -> Result<Option<Config>> {
+        let path = output.join(KEPT);
+        path.exists().then(|| Config::load(&path, &[])).transpose()
     }
 
     fn from_table(file: &str, table: Table) -> Result<Config> {
@@ -255,6 +300,7 @@ impl Config {
             }
         };
         in_range("run.steps", self.run.steps as f64, 1.0, 1e12)?;
+        in_range("run.start_step", self.run.start_step as f64, 0.0, 1e12)?;
         in_range("run.accumulate", self.run.accumulate as f64, 1.0, 1e6)?;
         in_range("run.threads", self.run.threads as f64, 0.0, 1024.0)?;
         in_range("model.dropout", self.model.dropout as f64, 0.0, 0.99)?;
@@ -274,6 +320,21 @@ impl Config {
         in_range("log.every_steps", self.log.every_steps as f64, 1.0, 1e12)?;
         in_range("evaluation.beam_size", self.evaluation.beam_size as f64, 1.0, 64.0)?;
         in_range("evaluation.max_tokens", self.evaluation.max_tokens as f64, 1.0, 1e6)?;
+        if self.optimizer.keep_slots {
+            let refuse = |what: &str| Err(Error::config(file, "optimizer.keep_slots", what));
+            if self.model.from.is_empty() {
+                return refuse(
+                    "expected model.from, the checkpoint of a run whose optimiser's state is kept; found none",
+                );
+            }
+            // Adafactor's beta2 is 0 at step 0: kept state would be forgotten at once.
+            let forgets = self.optimizer.kind == optimizer::Method::Adafactor;
+            if forgets && self.run.start_step <= self.optimizer.step_offset {
+                return refuse(
+                    "expected run.start_step above optimizer.step_offset, or the first step forgets what is kept",
+                );
+            }
+        }
         Ok(())
     }
 
@@ -291,8 +352,9 @@ impl Config {
             config.checkpoint.keep_last = 1;
             config.evaluation = self.evaluation.clone();
             config.data.dir = PathBuf::new();
+            config.data.tasks.iter_mut().for_each(|task| task.merge_references = false);
             config.vocabulary = VocabularyConfig::default();
-            if matches!(config.schedule.kind, schedule::Kind::Constant | schedule::Kind::InverseSquareRoot) {
+            if matches!(config.schedule.kind, schedule::Shape::Constant | schedule::Shape::InverseSquareRoot) {
                 config.run.steps = 1;
             }
             Value::try_from(config).map_err(|error| Error::Invalid(format!("configuration: {error}")))
@@ -307,101 +369,10 @@ fn base() -> Table {
     BASE.parse().unwrap_or_else(|error| panic!("configs/base.toml: {error}"))
 }
 
-/// Deserialises, and turns serde's list of expected names into the nearest one.
-fn serde_path<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
-    value.try_into().map_err(|error: toml::de::Error| {
-        let message = error.message().to_owned();
-        let mut quoted = message.split('`').skip(1).step_by(2);
-        match (message.starts_with("unknown field") || message.starts_with("unknown variant"), quoted.next()) {
-            (true, Some(found)) => match nearest(found, quoted) {
-                Some(known) => format!("{found} is not known; did you mean {known}?"),
-                None => message,
-            },
-            _ => message,
-        }
-    })
-}
-
-/// `a.b = value` as nested tables. What is not a TOML value is a string.
-fn nested(key: &str, value: &str) -> Table {
-    let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
-    let mut value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
-    let mut parts: Vec<&str> = key.split('.').collect();
-    let first = parts.remove(0);
-    for part in parts.into_iter().rev() {
-        value = Value::Table(Table::from_iter([(part.to_owned(), value)]));
-    }
-    Table::from_iter([(first.to_owned(), value)])
-}
-
-/// Replaces values of `table` by those of `changes`, whose keys must all be known.
-fn merge(table: &mut Table, changes: &Table, path: &str, file: &str) -> Result<()> {
-    for (key, change) in changes {
-        let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        let Some(old) = table.get_mut(key) else {
-            let mut known = Vec::new();
-            flatten(&base(), "", &mut known);
-            let hint = nearest(&full, known.iter().map(String::as_str))
-                .map_or_else(String::new, |known| format!("; did you mean {known}?"));
-            return Err(Error::config(file, full, format!("unknown key{hint}")));
-        };
-        match (old, change) {
-            (Value::Table(old), Value::Table(change)) => merge(old, change, &full, file)?,
-            (old @ Value::Float(_), Value::Integer(change)) => *old = Value::Float(*change as f64),
-            (old, change) if std::mem::discriminant(old) == std::mem::discriminant(change) => *old = change.clone(),
-            (old, change) => {
-                let what = format!("expected a value like {old}, found {change}");
-                return Err(Error::config(file, full, what));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// All keys with their paths, tables included.
-fn flatten(table: &Table, path: &str, keys: &mut Vec<String>) {
-    for (key, value) in table {
-        let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        if let Value::Table(table) = value {
-            flatten(table, &full, keys);
-        }
-        keys.push(full);
-    }
-}
-
-fn compare(one: &Value, other: &Value, path: &str, differences: &mut Vec<String>) {
-    match (one, other) {
-        (Value::Table(one), Value::Table(other)) => {
-            let missing = Value::String("nothing".to_owned());
-            let keys: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
-            for key in keys {
-                let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                let (one, other) = (one.get(key).unwrap_or(&missing), other.get(key).unwrap_or(&missing));
-                compare(one, other, &full, differences);
-            }
-        }
-        _ if one != other => differences.push(format!("{path} was {one} and is {other}")),
-        _ => {}
-    }
-}
-
-/// The known name that needs the fewest edits; none if more than half of the name would have to change.
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
-    // A right name in the wrong table is nearer than its spelling says.
-    let edits =
-        |one: &str, other: &str| edit_distance(&one.chars().collect::<Vec<_>>(), &other.chars().collect::<Vec<_>>());
-    let distance = |known: &str| {
-        let whole = edits(name, known);
-        if name.contains('.') || known.contains('.') { whole.min(edits(&last(name), &last(known)) + 1) } else { whole }
-    };
-    let (distance, known) = known.map(|known| (distance(known), known)).min_by_key(|&(distance, _)| distance)?;
-    (2 * distance <= last(name).len() + 2).then_some(known)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use keys::flatten;
 
     fn message(text: &str, sets: &[&str]) -> String {
         let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
@@ -416,11 +387,57 @@ mod tests {
     }
 
     #[test]
+    fn paper_toml_has_the_paper_s_knobs() {
+        let paper = include_str!("../configs/paper.toml");
+        let config = Config::parse("paper.toml", paper, &[]).unwrap();
+        config.data.check().unwrap();
+        assert!(config.model.dropout_shared_over_length && config.loss.denominator == Denominator::Positions);
+        assert_eq!((config.model.dropout, config.loss.z_loss, config.loss.label_smoothing), (0.1, 1e-4, 0.0));
+        assert_eq!((config.model.feed_forward.as_str(), config.model.initial_values), ("relu", Scheme::Mesh));
+        let optimizer = &config.optimizer;
+        assert_eq!(optimizer.kind, optimizer::Method::Adafactor);
+        assert_eq!((optimizer.decay_exponent, optimizer.clip_update, optimizer.epsilon_scale), (0.8, 1.0, 1e-3));
+        assert!(optimizer.scale_parameter && optimizer.clip_norm == 0.0 && optimizer.factored_min_side == 128);
+        // 1 / sqrt(max(step, 10^4)).
+        let rate = |step: u64| config.schedule.rate(step, config.run.steps);
+        assert!((rate(0) - 0.01).abs() < 1e-12 && (rate(40_000) - 0.005).abs() < 1e-12);
+        let task = &config.data.tasks[0];
+        let crate::tasks::Examples::Denoise { objective, concatenate, .. } = &task.examples else { panic!("{task:?}") };
+        assert!(*concatenate && objective.segment_length(config.data.inputs_length, config.data.targets_length) == 568);
+
+        // The base says of each of these knobs what the paper has.
+        let changes: Table = paper.parse().unwrap();
+        let mut keys = Vec::new();
+        flatten(&changes, "", &mut keys);
+        let silent = ["run", "model", "data", "data.batches", "data.tasks", "vocabulary", "loss", "checkpoint"];
+        let not_in_comments = ["checkpoint.every_steps"];
+        for key in keys.iter().filter(|key| !silent.contains(&key.as_str()) && !not_in_comments.contains(&key.as_str()))
+        {
+            let name = key.rsplit('.').next().unwrap();
+            let line = BASE.lines().find(|line| line.starts_with(&format!("{name} = ")) && line.contains("paper: "));
+            assert!(line.is_some(), "base.toml does not say how {key} differs");
+        }
+    }
+
+    #[test]
+    fn kept_slots_need_a_checkpoint_and_a_step() {
+        let keep = "[optimizer]\nkeep_slots = true";
+        assert!(message(keep, &[]).contains("optimizer.keep_slots: expected model.from"));
+        assert!(message(keep, &["model.from=a"]).contains("expected run.start_step above optimizer.step_offset"));
+        let parse = |sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+            Config::parse("run.toml", keep, &sets)
+        };
+        assert!(parse(&["model.from=a", "run.start_step=5"]).is_ok());
+        assert!(parse(&["model.from=a", "optimizer.kind=adamw"]).is_ok());
+    }
+
+    #[test]
     fn a_file_and_the_command_line_override() {
         let sets = ["optimizer.kind=adamw".to_owned(), "run.seed=9".to_owned(), "loss.z_loss=0".to_owned()];
         let config = Config::parse("run.toml", "[run]\nseed = 4\nsteps = 7\n", &sets).unwrap();
         assert_eq!((config.run.seed, config.run.steps), (9, 7));
-        assert_eq!(config.optimizer.kind, optimizer::Kind::AdamW);
+        assert_eq!(config.optimizer.kind, optimizer::Method::AdamW);
         assert_eq!(config.loss.z_loss, 0.0);
     }
 

@@ -10,8 +10,9 @@ use t5_runtime::model::Model;
 
 use crate::config::Evaluation;
 use crate::metrics::Metric;
+use crate::record::{EvaluationReport, Sample};
 use crate::tasks::Task;
-use crate::trainer::{EvaluationReport, Evaluator, Sample};
+use crate::trainer::Evaluator;
 use crate::vocabulary::Vocabulary;
 use crate::{Error, Result};
 

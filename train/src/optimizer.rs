@@ -1,21 +1,19 @@
 //! Optimisers: Adafactor as T5 was trained with, AdamW, and nanoT5's AdamW scaled by the parameters' RMS. Each
 //! updates a tensor in one or two fused passes over its values.
 
-use std::cell::RefCell;
-
-use candle_core::{CpuStorage, InplaceOp1, Layout, Var};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use t5_runtime::schema::TensorSpec;
 
 use crate::kernels::{sum1, vectorised};
 use crate::model::Model;
+use crate::ops::update_in_place;
 use crate::{Error, Result};
 
-/// Which optimiser.
+/// How gradients become updates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum Method {
     Adafactor,
     AdamW,
     /// AdamW whose rate is multiplied by `max(epsilon_scale, RMS(parameter))`.
@@ -27,7 +25,9 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    pub kind: Kind,
+    pub kind: Method,
+    /// Goes on with the state of the checkpoint that the model comes from, instead of zeros.
+    pub keep_slots: bool,
     /// Gradients are scaled down to this norm over all parameters; 0 leaves them.
     pub clip_norm: f64,
     /// AdamW: `rate * weight_decay` of a parameter is taken off each step; Adafactor: `weight_decay` itself.
@@ -53,7 +53,7 @@ pub struct Options {
     pub epsilon: f64,
 }
 
-/// The state of one parameter: the meaning of the slots is the kind's.
+/// The state of one parameter: the meaning of the slots is the method's.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Slots {
     /// Adafactor: R, or V of an unfactored tensor. AdamW: first moments.
@@ -74,11 +74,11 @@ impl Optimizer {
         let slots = specs.iter().map(|spec| {
             let count: usize = spec.shape.iter().product();
             match (options.kind, factored(options, &spec.shape)) {
-                (Kind::Adafactor, Some((rows, columns))) => {
+                (Method::Adafactor, Some((rows, columns))) => {
                     let (over_larger, over_smaller) = if rows > columns { (columns, rows) } else { (rows, columns) };
                     Slots { first: vec![0.0; over_larger], second: vec![0.0; over_smaller] }
                 }
-                (Kind::Adafactor, None) => Slots { first: vec![0.0; count], second: Vec::new() },
+                (Method::Adafactor, None) => Slots { first: vec![0.0; count], second: Vec::new() },
                 _ => Slots { first: vec![0.0; count], second: vec![0.0; count] },
             }
         });
@@ -132,7 +132,8 @@ impl Optimizer {
         squares.iter().sum::<f64>().sqrt()
     }
 
-    /// One update of every parameter from its gradient, which is zero afterwards. `step` counts from 0;
+    /// One update of every parameter from its gradient, which is zero afterwards. `step` counts from 0, or from the steps
+    /// before the run that goes on;
     /// `gradient_norm` is [`Optimizer::gradient_norm`]'s.
     ///
     /// # Errors
@@ -148,8 +149,8 @@ impl Optimizer {
             let decay = if vector && !options.decay_vectors { 0.0 } else { options.weight_decay };
             let update = Update { options, step, rate, scale, decay };
             update_in_place(&model.vars()[index], |x| match options.kind {
-                Kind::Adafactor => update.adafactor(&spec.shape, x, &mut gradient, slots),
-                Kind::AdamW | Kind::AdamWRms => update.adamw(x, &mut gradient, slots),
+                Method::Adafactor => update.adafactor(&spec.shape, x, &mut gradient, slots),
+                Method::AdamW | Method::AdamWRms => update.adamw(x, &mut gradient, slots),
             })?;
             gradient.fill(0.0);
             Ok(())
@@ -250,10 +251,10 @@ impl Update<'_> {
     fn adamw(&self, x: &mut [f32], gradient: &mut [f32], slots: &mut Slots) {
         let options = self.options;
         let rate = match options.kind {
-            Kind::AdamWRms => self.rate * rms(x).max(options.epsilon_scale),
+            Method::AdamWRms => self.rate * rms(x).max(options.epsilon_scale),
             _ => self.rate,
         };
-        let age = self.step as i32 + 1;
+        let age = (self.step + 1).min(i32::MAX as u64) as i32;
         let (correction1, correction2) = (1.0 - options.beta1.powi(age), 1.0 - options.beta2.powi(age));
         // rate / correction1 * m / (sqrt(v / correction2) + epsilon)
         let factor = (rate / correction1) as f32;
@@ -281,36 +282,14 @@ fn blend(old: &mut [f32], new: &[f32], beta: f32) {
     }
 }
 
-/// Lets a function change a variable's values where they lie.
-pub fn update_in_place(var: &Var, change: impl FnOnce(&mut [f32])) -> Result<()> {
-    struct Change<F>(RefCell<Option<F>>);
-
-    impl<F: FnOnce(&mut [f32])> InplaceOp1 for Change<F> {
-        fn name(&self) -> &'static str {
-            "update"
-        }
-
-        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-            let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
-                candle_core::bail!("expected contiguous f32 values");
-            };
-            if let Some(change) = self.0.borrow_mut().take() {
-                change(&mut values[start..end]);
-            }
-            Ok(())
-        }
-    }
-
-    Ok(var.as_tensor().inplace_op1(&Change(RefCell::new(Some(change))))?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn adafactor(min_side: usize) -> Options {
         Options {
-            kind: Kind::Adafactor,
+            kind: Method::Adafactor,
+            keep_slots: false,
             clip_norm: 0.0,
             weight_decay: 0.0,
             decay_vectors: false,
@@ -407,7 +386,7 @@ mod tests {
     #[test]
     fn adamw_takes_pytorch_s_steps() {
         // torch 2.15: AdamW(lr 0.1, weight_decay 0.01) on [1, -2], gradients [0.5, -0.25], then [0.1, 0.3].
-        let options = Options { kind: Kind::AdamW, weight_decay: 0.01, ..adafactor(0) };
+        let options = Options { kind: Method::AdamW, weight_decay: 0.01, ..adafactor(0) };
         let mut x = vec![1.0, -2.0];
         let mut slots = Slots { first: vec![0.0; 2], second: vec![0.0; 2] };
         for (step, gradient) in [[0.5, -0.25], [0.1, 0.3]].into_iter().enumerate() {
@@ -419,7 +398,7 @@ mod tests {
 
     #[test]
     fn rms_scaled_adamw_moves_in_proportion() {
-        let options = Options { kind: Kind::AdamWRms, epsilon: 1e-6, ..adafactor(0) };
+        let options = Options { kind: Method::AdamWRms, epsilon: 1e-6, ..adafactor(0) };
         for scale in [1.0f32, 10.0, 1e-6] {
             let mut x = vec![scale, -scale];
             let mut slots = Slots { first: vec![0.0; 2], second: vec![0.0; 2] };

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use crate::trainer::{EvaluationReport, Record, What};
+use crate::record::{Entry, EvaluationReport, LogRecord};
 use crate::{Error, Result};
 
 /// Size of a chart in pixels, and its margins.
@@ -24,7 +24,7 @@ struct Line {
     points: Points,
 }
 
-/// Values by step.
+/// Values by step; NaN where a score is no number.
 type Points = Vec<(f64, f64)>;
 
 /// Reads a run's log and gives the page.
@@ -36,7 +36,7 @@ pub fn html(run: &Path) -> Result<String> {
     let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
     let mut records = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        let record: Record = serde_json::from_str(line)
+        let record: LogRecord = serde_json::from_str(line)
             .map_err(|error| Error::data(&path, index + 1, format!("expected a log record: {error}")))?;
         records.push(record);
     }
@@ -56,9 +56,9 @@ pub fn html(run: &Path) -> Result<String> {
         page += &chart(&name, &lines);
     }
     page += "</div>\n";
-    let evaluations = records.iter().rev().find_map(|record| match &record.what {
-        What::Evaluation { report, .. } => Some((record.step, report)),
-        What::Train { .. } => None,
+    let evaluations = records.iter().rev().find_map(|record| match &record.entry {
+        Entry::Evaluation { report, .. } => Some((record.step, report)),
+        Entry::Train { .. } => None,
     });
     if let Some((step, report)) = evaluations {
         page += &evaluation(step, report);
@@ -71,25 +71,25 @@ pub fn html(run: &Path) -> Result<String> {
 }
 
 /// What is drawn: training curves beside those of the evaluation, then one chart for each task.
-fn charts(records: &[Record]) -> Vec<(String, Vec<Line>)> {
-    type Value = fn(&What) -> Option<f64>;
+fn charts(records: &[LogRecord]) -> Vec<(String, Vec<Line>)> {
+    type Value = fn(&Entry) -> Option<f64>;
     let line = |name: &str, value: Value| Line {
         name: name.to_owned(),
-        points: records.iter().filter_map(|record| Some((record.step as f64, value(&record.what)?))).collect(),
+        points: records.iter().filter_map(|record| Some((record.step as f64, value(&record.entry)?))).collect(),
     };
     macro_rules! train {
         ($field:ident) => {
-            |what| match what {
-                What::Train { $field, .. } => Some(*$field),
-                What::Evaluation { .. } => None,
+            |entry| match entry {
+                Entry::Train { $field, .. } => Some(*$field),
+                Entry::Evaluation { .. } => None,
             }
         };
     }
     macro_rules! dev {
         ($field:ident) => {
-            |what| match what {
-                What::Evaluation { $field, .. } => Some(*$field),
-                What::Train { .. } => None,
+            |entry| match entry {
+                Entry::Evaluation { $field, .. } => Some(*$field),
+                Entry::Train { .. } => None,
             }
         };
     }
@@ -102,7 +102,7 @@ fn charts(records: &[Record]) -> Vec<(String, Vec<Line>)> {
     ];
     let mut by_task: BTreeMap<&str, BTreeMap<&str, Points>> = BTreeMap::new();
     for record in records {
-        if let What::Evaluation { report, .. } = &record.what {
+        if let Entry::Evaluation { report, .. } = &record.entry {
             for (name, value) in &report.metrics {
                 let (task, metric) = name.split_once('/').unwrap_or(("", name));
                 by_task.entry(task).or_default().entry(metric).or_default().push((record.step as f64, *value));
@@ -151,16 +151,14 @@ fn chart(title: &str, lines: &[Line]) -> String {
         let _ = write!(svg, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"{anchor}\">step {value}</text>");
     }
     for (index, line) in lines.iter().enumerate() {
-        let points: String = line
-            .points
-            .iter()
-            .filter(|point| point.1.is_finite())
-            .map(|point| format!("{:.1},{:.1} ", x(point.0), y(point.1)))
-            .collect();
+        let drawn: Vec<(f64, f64)> =
+            line.points.iter().filter(|point| point.1.is_finite()).map(|&(step, value)| (x(step), y(value))).collect();
+        let points: String = drawn.iter().map(|(x, y)| format!("{x:.1},{y:.1} ")).collect();
         let color = COLORS[index % COLORS.len()];
-        let end = line.points[line.points.len() - 1];
         let _ = write!(svg, "<polyline stroke=\"{color}\" points=\"{}\"/>", points.trim_end());
-        let _ = write!(svg, "<circle fill=\"{color}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>", x(end.0), y(end.1));
+        if let Some((x, y)) = drawn.last() {
+            let _ = write!(svg, "<circle fill=\"{color}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"/>");
+        }
     }
     svg += "</svg><p>";
     for (index, line) in lines.iter().enumerate() {
@@ -170,14 +168,16 @@ fn chart(title: &str, lines: &[Line]) -> String {
     svg + "</p></figure>\n"
 }
 
-/// At most [`POINTS`] points: means of neighbours, the last one kept.
+/// At most [`POINTS`] points: means of neighbours that are numbers, the last one kept as it is.
 fn thin(line: &Line) -> Line {
     let step = line.points.len().div_ceil(POINTS).max(1);
     let mut points: Vec<(f64, f64)> = line
         .points
         .chunks(step)
         .map(|chunk| {
-            let mean = chunk.iter().map(|point| point.1).sum::<f64>() / chunk.len() as f64;
+            let numbers = || chunk.iter().map(|point| point.1).filter(|value| value.is_finite());
+            // NaN where there is none.
+            let mean = numbers().sum::<f64>() / numbers().count() as f64;
             (chunk[chunk.len() - 1].0, mean)
         })
         .collect();
@@ -189,7 +189,8 @@ fn thin(line: &Line) -> Line {
 
 /// Round numbers that span a range, about five.
 fn ticks(low: f64, high: f64) -> Vec<f64> {
-    if !(low.is_finite() && high.is_finite()) {
+    // No value at all is a number.
+    if low > high {
         return vec![0.0, 1.0];
     }
     let span = (high - low).max(high.abs() * 1e-3).max(1e-9);
@@ -201,7 +202,9 @@ fn ticks(low: f64, high: f64) -> Vec<f64> {
 
 fn number(value: f64) -> String {
     let size = value.abs();
-    if size != 0.0 && !(1e-3..1e6).contains(&size) {
+    if value.is_nan() {
+        "NaN".to_owned()
+    } else if size != 0.0 && !(1e-3..1e6).contains(&size) {
         format!("{value:.2e}")
     } else if size >= 100.0 {
         format!("{value:.0}")
@@ -295,6 +298,12 @@ mod tests {
             page.contains("<svg") && page.contains("31.5") && page.contains("&lt;i&gt;") && page.contains("a&lt;b")
         );
         assert!(!page.contains("http") && !page.contains("src="), "nothing is loaded from elsewhere");
+        // A score that is no number, and a dev loss that is none in the whole run.
+        let evaluation = evaluation.replace("31.5", "null").replace(r#""loss":1.0"#, r#""loss":null"#);
+        fs::write(folder.path().join("log.jsonl"), format!("{}\n{evaluation}\n", train(10))).unwrap();
+        let page = html(folder.path()).unwrap();
+        assert!(page.contains(r#"<td class="number">NaN</td>"#) && page.contains("</b> NaN"), "{page}");
+        assert!(!page.contains("\"NaN") && !page.contains("NaN,") && !page.contains(",NaN"), "no NaN in coordinates");
         fs::write(folder.path().join("log.jsonl"), "{\n").unwrap();
         assert!(html(folder.path()).unwrap_err().to_string().contains("log.jsonl:1: expected a log record"));
     }

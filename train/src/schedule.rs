@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The shape after warm-up.
+/// The curve after warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum Shape {
     /// `peak * sqrt(warmup / step)`: the paper's pre-training with peak 0.01 and a constant warm-up of 10,000.
     InverseSquareRoot,
     Constant,
@@ -29,7 +29,7 @@ pub enum Warmup {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
-    pub kind: Kind,
+    pub kind: Shape,
     /// The largest rate. For Adafactor with parameter scaling it is relative to the parameters' RMS.
     pub peak_rate: f64,
     pub warmup_steps: u64,
@@ -50,13 +50,13 @@ impl Schedule {
         let length = steps.saturating_sub(self.warmup_steps).max(1) as f64;
         let progress = ((step - self.warmup_steps) as f64 / length).min(1.0);
         match self.kind {
-            Kind::Constant => self.peak_rate,
-            Kind::InverseSquareRoot => {
+            Shape::Constant => self.peak_rate,
+            Shape::InverseSquareRoot => {
                 let warmup = self.warmup_steps.max(1) as f64;
                 self.peak_rate * (warmup / (step as f64).max(warmup)).sqrt()
             }
-            Kind::Linear => self.peak_rate + (self.final_rate - self.peak_rate) * progress,
-            Kind::Cosine => {
+            Shape::Linear => self.peak_rate + (self.final_rate - self.peak_rate) * progress,
+            Shape::Cosine => {
                 let height = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
                 self.final_rate + (self.peak_rate - self.final_rate) * height
             }
@@ -68,14 +68,14 @@ impl Schedule {
 mod tests {
     use super::*;
 
-    fn schedule(kind: Kind, warmup: Warmup) -> Schedule {
+    fn schedule(kind: Shape, warmup: Warmup) -> Schedule {
         Schedule { kind, peak_rate: 0.01, warmup_steps: 10_000, warmup, final_rate: 0.001 }
     }
 
     #[test]
     fn the_paper_s_rates() {
         // docs/t5.md 6.1.
-        let paper = schedule(Kind::InverseSquareRoot, Warmup::Constant);
+        let paper = schedule(Shape::InverseSquareRoot, Warmup::Constant);
         for (step, expected) in
             [(0, 0.01), (10_000, 0.01), (40_000, 0.005), (262_144, 0.001953), (524_288, 0.001381), (1_000_000, 0.001)]
         {
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn ramps_and_ends() {
-        for kind in [Kind::Linear, Kind::Cosine] {
+        for kind in [Shape::Linear, Shape::Cosine] {
             let schedule = schedule(kind, Warmup::Linear);
             assert!((schedule.rate(0, 20_000) - 1e-6).abs() < 1e-12);
             assert!((schedule.rate(4_999, 20_000) - 0.005).abs() < 1e-12);
@@ -94,9 +94,9 @@ mod tests {
             assert!((schedule.rate(20_000, 20_000) - 0.001).abs() < 1e-12);
             assert!((schedule.rate(30_000, 20_000) - 0.001).abs() < 1e-12);
         }
-        let cosine = schedule(Kind::Cosine, Warmup::Linear);
+        let cosine = schedule(Shape::Cosine, Warmup::Linear);
         assert!((cosine.rate(12_500, 20_000) - (0.001 + 0.009 * 0.853_553_39)).abs() < 1e-9);
-        assert_eq!(schedule(Kind::Constant, Warmup::Constant).rate(5, 10), 0.01);
+        assert_eq!(schedule(Shape::Constant, Warmup::Constant).rate(5, 10), 0.01);
         let none = Schedule { warmup_steps: 0, ..cosine };
         assert!((none.rate(0, 0) - 0.01).abs() < 1e-12);
     }

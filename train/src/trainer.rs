@@ -1,46 +1,26 @@
 //! The training loop: batches -> gradients -> update, with logs, evaluations and checkpoints on the way.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::{Deserialize, Serialize};
 
 use crate::batches::{Batch, BatchSource};
-use crate::checkpoint::{Best, Checkpoints, Interval, Saved, State, Tensors, write_model};
-use crate::config::{Config, Denominator};
+use crate::checkpoint::{self, Best, Checkpoints, Interval, Saved, State, Tensors, write_model};
+use crate::config::{self, Config, Denominator};
 use crate::events::EventWriter;
 use crate::files;
 use crate::kernels::vectorised;
 use crate::model::{LossOptions, Model};
 use crate::ops::Sequences;
 use crate::ops::cross_entropy::Statistics;
-use crate::ops::dropout::{Plan, mix};
+use crate::ops::dropout::Plan;
 use crate::optimizer::Optimizer;
+use crate::random::splitmix64;
+use crate::record::{Entry, EvaluationReport, LogRecord};
 use crate::{Error, Result};
-
-/// What an evaluation found.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct EvaluationReport {
-    /// By TASK/METRIC.
-    pub metrics: BTreeMap<String, f64>,
-    /// Those of them that are better when lower.
-    #[serde(default)]
-    pub lower_is_better: BTreeSet<String>,
-    pub samples: Vec<Sample>,
-}
-
-/// One evaluated example.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Sample {
-    pub task: String,
-    pub input: String,
-    pub target: String,
-    pub output: String,
-}
 
 /// Judges a model saved as a Hugging Face folder.
 pub trait Evaluator {
@@ -49,45 +29,6 @@ pub trait Evaluator {
     /// # Errors
     /// Where the model cannot be run.
     fn evaluate(&mut self, model: &Path) -> Result<EvaluationReport>;
-}
-
-/// One line of `log.jsonl`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    pub step: u64,
-    /// Encoder and decoder tokens so far.
-    pub tokens: u64,
-    /// Seconds of training so far.
-    pub seconds: f64,
-    #[serde(flatten)]
-    pub what: What,
-}
-
-/// What a record holds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum What {
-    /// Means over the steps since the last record.
-    Train {
-        /// Nats per target token, without smoothing and z-loss.
-        loss: f64,
-        z_loss: f64,
-        /// Share of target tokens that have the largest logit.
-        accuracy: f64,
-        rate: f64,
-        /// Of the last step, before clipping.
-        gradient_norm: f64,
-        /// Encoder and decoder tokens.
-        tokens_per_second: f64,
-        /// The largest memory use so far, where the system tells it.
-        peak_memory_mb: Option<f64>,
-    },
-    Evaluation {
-        loss: f64,
-        accuracy: f64,
-        #[serde(flatten)]
-        report: EvaluationReport,
-    },
 }
 
 /// What a run is made of.
@@ -126,10 +67,9 @@ impl Trainer {
         let checkpoints = Checkpoints::open(&output.join("checkpoints"), config.checkpoint.keep_last)?;
         checkpoints.clean()?;
         let newest = checkpoints.steps()?.last().copied();
-        let kept = output.join("config.toml");
+        let kept = output.join(config::KEPT);
         if newest.is_some() {
-            let text = fs::read_to_string(&kept).map_err(Error::io(&kept))?;
-            let before = Config::parse(&kept.display().to_string(), &text, &[])?;
+            let before = Config::load(&kept, &[])?;
             let differences = before.differences(config)?;
             if !differences.is_empty() {
                 let what = format!(
@@ -167,8 +107,10 @@ impl Trainer {
             events,
             bar: ProgressBar::new(config.run.steps).with_style(style()),
         };
-        if let Some(step) = newest {
-            trainer.resume(step)?;
+        match newest {
+            Some(step) => trainer.resume(step)?,
+            None if config.optimizer.keep_slots => trainer.take_slots()?,
+            None => {}
         }
         trainer.trim_log()?;
         Ok(trainer)
@@ -187,6 +129,12 @@ impl Trainer {
         self.parts.source.restore(&saved.state.data)?;
         self.state = saved.state;
         Ok(())
+    }
+
+    /// Goes on with the optimiser's state of the checkpoint that the model comes from.
+    fn take_slots(&mut self) -> Result<()> {
+        let slots = checkpoint::optimizer_file(Path::new(&self.config.model.from))?;
+        self.optimizer.restore(self.parts.model.specs(), |name| slots.read(name))
     }
 
     /// Drops log records of steps after the checkpoint: they will be written again.
@@ -271,7 +219,7 @@ impl Trainer {
         for (micro, sequences) in sequences.into_iter().enumerate() {
             let dropout = Plan {
                 rate: config.model.dropout,
-                seed: mix(mix(config.run.seed ^ mix(step)) ^ micro as u64),
+                seed: splitmix64(splitmix64(config.run.seed ^ splitmix64(step)) ^ micro as u64),
                 shared_over_length: config.model.dropout_shared_over_length,
             };
             let (part, counts) = self.parts.model.backward(sequences, &options, dropout)?;
@@ -282,8 +230,10 @@ impl Trainer {
         if !loss.is_finite() || !gradient_norm.is_finite() {
             return Err(self.diverged(step, loss, gradient_norm, &batches));
         }
-        let rate = config.schedule.rate(step, config.run.steps);
-        self.optimizer.step(&self.parts.model, step, rate, gradient_norm)?;
+        // Schedule and optimiser count on from the steps before this run.
+        let global_step = config.run.start_step + step;
+        let rate = config.schedule.rate(global_step, config.run.start_step + config.run.steps);
+        self.optimizer.step(&self.parts.model, global_step, rate, gradient_norm)?;
         self.update_average()?;
 
         self.state.step += 1;
@@ -334,7 +284,7 @@ impl Trainer {
             self.say(&format!("step {}/{}  {line}", self.state.step, self.config.run.steps));
         }
         let peak_memory_mb = peak_memory_mb();
-        self.record(What::Train { loss, z_loss, accuracy, rate, gradient_norm, tokens_per_second, peak_memory_mb })?;
+        self.record(Entry::Train { loss, z_loss, accuracy, rate, gradient_norm, tokens_per_second, peak_memory_mb })?;
         if let Some(events) = &mut self.events {
             let scalars = [
                 ("train/loss", loss),
@@ -348,8 +298,9 @@ impl Trainer {
         Ok(())
     }
 
-    fn record(&mut self, what: What) -> Result<()> {
-        let record = Record { step: self.state.step, tokens: self.state.tokens, seconds: self.state.seconds, what };
+    fn record(&mut self, entry: Entry) -> Result<()> {
+        let State { step, tokens, seconds, .. } = self.state;
+        let record = LogRecord { step, tokens, seconds, entry };
         let mut line = serde_json::to_string(&record).map_err(|error| Error::Invalid(format!("log: {error}")))?;
         line.push('\n');
         self.log.write_all(line.as_bytes()).map_err(Error::io(&self.log_path))
@@ -394,11 +345,12 @@ impl Trainer {
                 return Err(Error::config("configuration", "evaluation.best_by", what));
             }
         };
-        let improved = self.state.best.as_ref().is_none_or(|best| score > best.score);
+        // A score that is no number is never the best, not even as the first.
+        let improved = !score.is_nan() && self.state.best.as_ref().is_none_or(|best| score > best.score);
         if improved {
             self.state.best = Some(Best { step: self.state.step, score });
         }
-        self.record(What::Evaluation { loss, accuracy, report })?;
+        self.record(Entry::Evaluation { loss, accuracy, report })?;
         Ok(improved)
     }
 

@@ -1,0 +1,150 @@
+//! Runs that go on: from another run's checkpoint with its optimiser's state and its count of steps, and through scores
+//! that are no numbers.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use common::golden_config;
+use t5_runtime::checkpoint::Checkpoint;
+use t5_train::batches::{Batch, BatchSource};
+use t5_train::checkpoint::Saved;
+use t5_train::config::Config;
+use t5_train::init::Scheme;
+use t5_train::model::Model;
+use t5_train::record::EvaluationReport;
+use t5_train::report;
+use t5_train::trainer::{Evaluator, Parts, Trainer};
+
+/// The same batch for ever, so that two runs over other numbers of steps see the same data.
+struct Same;
+
+impl BatchSource for Same {
+    fn next_batch(&mut self) -> t5_train::Result<Batch> {
+        Ok(Batch {
+            encoder_ids: vec![7, 8, 5, 1],
+            encoder_segments: vec![1; 4],
+            decoder_input_ids: vec![0, 3, 9],
+            decoder_target_ids: vec![3, 9, 1],
+            decoder_segments: vec![1; 3],
+            loss_weights: vec![1.0; 3],
+            rows: 1,
+            enc_len: 4,
+            dec_len: 3,
+        })
+    }
+
+    fn state(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    fn restore(&mut self, _: &serde_json::Value) -> t5_train::Result<()> {
+        Ok(())
+    }
+}
+
+/// Gives one score after another.
+struct Scripted(std::vec::IntoIter<f64>);
+
+impl Evaluator for Scripted {
+    fn evaluate(&mut self, _: &Path) -> t5_train::Result<EvaluationReport> {
+        let score = self.0.next().expect("as many scores as evaluations");
+        Ok(EvaluationReport { metrics: BTreeMap::from([("sts/pearson".to_owned(), score)]), ..Default::default() })
+    }
+}
+
+fn config(output: &Path, sets: &[&str]) -> Config {
+    let output = format!("run.output={}", output.display());
+    let fixed = [output.as_str(), "model.dropout=0", "log.tensorboard=false", "checkpoint.every_steps=1"];
+    let sets: Vec<String> = fixed.iter().chain(sets).map(|&set| set.to_owned()).collect();
+    // A rate that falls from the second step on: the count of steps matters to it.
+    Config::parse("run.toml", "[schedule]\nwarmup_steps = 2\n[optimizer]\nfactored_min_side = 1", &sets).unwrap()
+}
+
+fn trainer(config: &Config, scores: &[f64]) -> t5_train::Result<Trainer> {
+    let sizes = golden_config("relu", true, "t5");
+    let model = match config.model.from.as_str() {
+        "" => Model::new(&sizes, Scheme::T5x, 5)?,
+        from => Model::from_checkpoint(&Checkpoint::open(Path::new(from))?)?,
+    };
+    let extra = vec![("config.json".to_owned(), sizes.to_json().to_string().into_bytes())];
+    let evaluator = Some(Box::new(Scripted(scores.to_vec().into_iter())) as Box<dyn Evaluator>);
+    Trainer::open(config, Parts { model, source: Box::new(Same), dev: Vec::new(), evaluator, extra })
+}
+
+fn values(trainer: &Trainer) -> Vec<Vec<f32>> {
+    (0..trainer.model().vars().len()).map(|index| trainer.model().values(index).unwrap()).collect()
+}
+
+#[test]
+fn a_run_goes_on_from_the_steps_and_slots_of_another() {
+    for method in ["adafactor", "adamw"] {
+        let folder = tempfile::tempdir().unwrap();
+        let method = format!("optimizer.kind={method}");
+        let run = |name: &str, sets: &[&str]| {
+            let sets = [&[method.as_str(), "evaluation.every_steps=0"][..], sets].concat();
+            let config = config(&folder.path().join(name), &sets);
+            let mut trainer = trainer(&config, &[]).unwrap();
+            trainer.run().unwrap();
+            values(&trainer)
+        };
+        let whole = run("whole", &["run.steps=6"]);
+        run("first", &["run.steps=3"]);
+        let from = format!("model.from={}", folder.path().join("first/checkpoints/step-00000003").display());
+        let on = [from.as_str(), "run.steps=3", "run.start_step=3"];
+        let second = run("second", &[&on[..], &["optimizer.keep_slots=true"]].concat());
+        assert!(whole == second, "{method}: the two halves are the whole, bit by bit");
+        assert!(whole != run("no-slots", &on), "{method}: without the slots it is another run");
+        assert!(whole != run("from-zero", &on[..2]), "{method}: and from step 0 yet another");
+    }
+}
+
+#[test]
+fn slots_that_are_not_there_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = config(&folder.path().join("first"), &["run.steps=1", "evaluation.every_steps=0"]);
+    trainer(&first, &[]).unwrap().run().unwrap();
+    let checkpoint = folder.path().join("first/checkpoints/step-00000001");
+    let from = format!("model.from={}", checkpoint.display());
+    let keep = [from.as_str(), "run.start_step=1", "optimizer.keep_slots=true"];
+    let error = |sets: &[&str]| {
+        let config = config(&folder.path().join("second"), &[&keep, sets].concat());
+        trainer(&config, &[]).err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    // The state of another optimiser.
+    let message = error(&["optimizer.kind=adamw"]);
+    assert!(message.contains("shared.weight/first: expected 44 values, found 4"), "{message}");
+    fs::remove_file(checkpoint.join("optimizer.safetensors")).unwrap();
+    let message = error(&[]);
+    assert!(message.contains("optimizer.safetensors: No such file"), "{message}");
+}
+
+#[test]
+fn a_score_that_is_no_number_is_never_the_best_and_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let sets = ["evaluation.every_steps=1", "evaluation.best_by=sts/pearson", "schedule.kind=constant"];
+    let run = |steps: &str, scores: &[f64]| {
+        let config = config(folder.path(), &[&sets[..], &[steps]].concat());
+        let mut trainer = trainer(&config, scores).unwrap();
+        trainer.run().unwrap();
+        let step = trainer.step();
+        Saved::open(&trainer.checkpoints().path(step)).unwrap().state.best
+    };
+    assert_eq!(run("run.steps=1", &[f64::NAN]), None);
+    // Each run continues the one before.
+    let best = run("run.steps=4", &[f64::NAN, 30.0, f64::NAN]).unwrap();
+    assert_eq!((best.step, best.score), (3, 30.0));
+    assert_eq!(run("run.steps=5", &[20.0]).unwrap().step, 3);
+    assert_eq!(run("run.steps=7", &[31.0, f64::NAN]).unwrap().step, 6);
+    let page = report::html(folder.path()).unwrap();
+    assert!(page.contains(r#"<td class="number">NaN</td>"#), "{page}");
+
+    // A state that an earlier version wrote: the best score was no number.
+    let state = folder.path().join("checkpoints/step-00000007/state.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    json["best"]["score"] = serde_json::Value::Null;
+    fs::write(&state, json.to_string()).unwrap();
+    assert_eq!(run("run.steps=8", &[-5.0]).unwrap().step, 8);
+}
