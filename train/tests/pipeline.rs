@@ -154,6 +154,23 @@ fn twenty_pairs_are_learnt_by_heart() {
 }
 
 #[test]
+fn precision_is_measured_when_a_run_begins_and_then_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = prepare(folder.path(), "");
+    let auto = ["run", &config, "--set", "run.precision=auto", "--set", "evaluation.every_steps=0"];
+    let output = succeed(&[&auto[..], &["--set", "run.steps=3"]].concat());
+    let message = String::from_utf8(output.stderr).unwrap();
+    let line = message.lines().find(|line| line.starts_with("precision: ")).expect("a line about the precision");
+    let chosen = if line.starts_with("precision: bf16 (") { "bf16" } else { "f32" };
+    assert!(line.starts_with(&format!("precision: {chosen} (")), "{line}");
+    let kept = fs::read_to_string(folder.path().join("run/config.toml")).unwrap();
+    assert!(kept.contains(&format!("precision = \"{chosen}\"")), "{kept}");
+    let output = succeed(&[&auto[..], &["--set", "run.steps=6"]].concat());
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains(&format!("precision: {chosen}, as this run began")), "{message}");
+}
+
+#[test]
 fn bad_input_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let config = prepare(folder.path(), "");

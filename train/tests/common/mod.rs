@@ -82,6 +82,7 @@ pub fn write_config(folder: &Path, more: &str) -> PathBuf {
 output = "{folder_text}/run"
 steps = 60
 threads = 1
+precision = "f32"
 {more}
 
 [model]

@@ -11,14 +11,16 @@
 //!             24 registers of sums: 6 rows x 4 x 16 columns; per k 4 loads, 6 broadcasts, 24 multiply-adds
 //! ```
 //! Each output is summed over k in order, in runs of 256, whatever the number of threads. A bfloat16 element of
-//! either layout is a pair of values of successive k in 32 bits, as the instruction wants it.
+//! either layout is a pair of values of successive k in 32 bits, as the instruction wants it. Where the machine has AMX,
+//! whole blocks of bfloat16 products are computed on tiles (see [`super::amx`]), from the same panels.
 
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::{Mat, MatMut, Precision, Product};
+use super::amx::{self, SIDE};
+use super::view::{Mat, MatMut, Precision, Product};
 
 /// Columns of a panel of `b`.
 const PANEL: usize = 64;
@@ -49,17 +51,19 @@ pub struct Panels {
     /// `[panels, depth, 64]`, zero beyond the matrix.
     data: Vec<u32>,
     precision: Precision,
+    /// What computes 32 x 32 outputs at once, where something does.
+    tiles: Option<Tiles>,
     k: usize,
     n: usize,
+    /// 32-bit elements along k; tiles want whole steps, the rest is zero.
+    depth: usize,
 }
 
-/// 32-bit elements along k.
-fn depth(precision: Precision, k: usize) -> usize {
-    match precision {
-        Precision::F32 => k,
-        Precision::Bf16 => k.div_ceil(2),
-    }
-}
+/// [`amx::tiles`], or what stands for it in tests.
+type Tiles = unsafe fn(*const u32, usize, *const u32, usize, usize, &mut [f32; SIDE * SIDE]);
+
+/// Fewer rows than this leave tiles mostly empty.
+const ROWS_FOR_TILES: usize = 16;
 
 thread_local! {
     /// Memory of panels, kept between products.
@@ -74,9 +78,18 @@ impl Panels {
     /// # Panics
     /// If the machine has not what [`available`] asks for.
     pub fn new(b: Mat, precision: Precision) -> Panels {
+        let tiles = (precision == Precision::Bf16 && amx::available()).then_some(amx::tiles as Tiles);
+        Panels::with_tiles(b, precision, tiles)
+    }
+
+    fn with_tiles(b: Mat, precision: Precision, tiles: Option<Tiles>) -> Panels {
         assert!(available(precision), "no AVX-512 for {precision:?}");
         let (k, n) = (b.rows, b.columns);
-        let depth = depth(precision, k);
+        let depth = match precision {
+            Precision::F32 => k,
+            Precision::Bf16 if tiles.is_some() => k.div_ceil(2).next_multiple_of(amx::STEP),
+            Precision::Bf16 => k.div_ceil(2),
+        };
         let mut data = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
         data.resize(n.div_ceil(PANEL) * depth * PANEL, 0);
         let pack = |(panel, out): (usize, &mut [u32])| {
@@ -91,7 +104,7 @@ impl Panels {
         } else {
             data.par_chunks_mut(size).enumerate().for_each(pack);
         }
-        Panels { data, precision, k, n }
+        Panels { data, precision, tiles, k, n, depth }
     }
 
     /// `out = a b` or `out += a b`.
@@ -110,7 +123,14 @@ impl Panels {
             LEFT.with_borrow_mut(|left| {
                 // SAFETY: `Panels::new` checked the features. `out` holds rows `first..first + rows` of the output:
                 // `MatMut` was checked to hold all of them, the last one possibly without its gap.
-                unsafe { self.block(out, stride, product, a, first, rows, left) }
+                unsafe {
+                    match self.tiles {
+                        Some(tiles) if rows >= ROWS_FOR_TILES && self.depth > 0 => {
+                            self.block_on_tiles(tiles, out, stride, product, a, first, rows, left);
+                        }
+                        _ => self.block(out, stride, product, a, first, rows, left),
+                    }
+                }
             });
         };
         // Small products are not worth a task.
@@ -133,7 +153,7 @@ impl Panels {
         rows: usize,
         left: &mut Vec<u32>,
     ) {
-        let depth = depth(self.precision, self.k);
+        let depth = self.depth;
         // Strides of the broadcasts, in 32-bit elements.
         let (left, row_stride, k_stride): (*const u32, usize, usize) = match (self.precision, a.column_stride) {
             (Precision::F32, 1) => (a.data[first * a.row_stride..].as_ptr().cast(), a.row_stride, 1),
@@ -147,19 +167,19 @@ impl Panels {
                 (left.as_ptr(), 1, rows)
             }
             (Precision::Bf16, 1) => {
-                left.resize(depth * rows, 0);
-                for (i, out) in left.chunks_exact_mut(depth.max(1)).enumerate() {
-                    let start = (first + i) * a.row_stride;
-                    // SAFETY: bfloat16 was checked by `Panels::new`.
-                    unsafe { pairs_of_row(&a.data[start..start + self.k], out) };
-                }
+                // SAFETY: bfloat16 was checked by `Panels::new`.
+                unsafe { self.left_rows(a, first, rows, rows, left) };
                 (left.as_ptr(), depth, 1)
             }
             (Precision::Bf16, _) => {
                 left.resize(depth * rows, 0);
                 for (pair, out) in left.chunks_exact_mut(rows).enumerate() {
-                    let row = |p: usize| &a.data[p * a.column_stride + first..][..rows];
-                    let (even, odd) = (row(2 * pair), if 2 * pair + 1 < self.k { row(2 * pair + 1) } else { &[] });
+                    let row = |p: usize| if p < self.k { &a.data[p * a.column_stride + first..][..rows] } else { &[] };
+                    let (even, odd) = (row(2 * pair), row(2 * pair + 1));
+                    if even.is_empty() {
+                        out.fill(0);
+                        continue;
+                    }
                     // SAFETY: as above.
                     unsafe { pairs_of_rows(even, odd, out) };
                 }
@@ -192,6 +212,86 @@ impl Panels {
         }
         if depth == 0 && product == Product::Set {
             (0..rows).for_each(|i| out[i * stride..i * stride + self.n].fill(0.0));
+        }
+    }
+
+    /// As [`Panels::block`], 32 x 32 outputs at a time.
+    #[allow(clippy::too_many_arguments)] // as `block`
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+    unsafe fn block_on_tiles(
+        &self,
+        tiles: Tiles,
+        out: &mut [f32],
+        stride: usize,
+        product: Product,
+        a: Mat,
+        first: usize,
+        rows: usize,
+        left: &mut Vec<u32>,
+    ) {
+        let depth = self.depth;
+        // SAFETY: bfloat16 was checked by `Panels::new`.
+        unsafe { self.left_rows(a, first, rows, rows.next_multiple_of(SIDE), left) };
+        let mut sums = [0.0; SIDE * SIDE];
+        for column in (0..self.n).step_by(SIDE) {
+            let columns = SIDE.min(self.n - column);
+            let panel = &self.data[column / PANEL * depth * PANEL..][..depth * PANEL];
+            for from in (0..depth).step_by(DEPTH) {
+                let count = DEPTH.min(depth - from);
+                let add = product == Product::Add || from > 0;
+                let right = &panel[from * PANEL + column % PANEL..];
+                for i in (0..rows).step_by(SIDE) {
+                    let below = &left[i * depth + from..];
+                    // SAFETY: `left` has whole groups of 32 rows of `depth` pairs, `right` `count` rows of a panel of
+                    // which 32 columns follow; `depth` and DEPTH are multiples of the step, so `count` is one.
+                    unsafe { tiles(below.as_ptr(), depth, right.as_ptr(), PANEL, count, &mut sums) };
+                    for (row, sums) in sums.chunks_exact(SIDE).take(rows - i).enumerate() {
+                        let out = &mut out[(i + row) * stride + column..][..columns];
+                        if add {
+                            out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+                        } else {
+                            out.copy_from_slice(&sums[..columns]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rows of `a` as pairs `[padded, depth]`; rows beyond `rows` are zero.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
+    unsafe fn left_rows(&self, a: Mat, first: usize, rows: usize, padded: usize, left: &mut Vec<u32>) {
+        let depth = self.depth;
+        left.resize(depth * padded, 0);
+        left[depth * rows..].fill(0);
+        if a.column_stride == 1 {
+            for (i, out) in left.chunks_exact_mut(depth.max(1)).take(rows).enumerate() {
+                let start = (first + i) * a.row_stride;
+                // SAFETY: the caller checked bfloat16.
+                unsafe { pairs_of_row(&a.data[start..start + self.k], out) };
+            }
+            return;
+        }
+        // Columns lie together: 16 pairs of 16 rows at a time, transposed.
+        for group in (0..rows).step_by(16) {
+            let width = 16.min(rows - group);
+            for from in (0..depth).step_by(16) {
+                let mut lines = [_mm512_setzero_si512(); 16];
+                for (i, line) in lines.iter_mut().enumerate() {
+                    let row = |p: usize| match p < self.k {
+                        true => &a.data[p * a.column_stride + first + group..][..width],
+                        false => &[],
+                    };
+                    // SAFETY: the caller checked bfloat16.
+                    *line = unsafe { interleaved(row(2 * (from + i)), row(2 * (from + i) + 1)) };
+                }
+                for (i, line) in transpose(lines).into_iter().take(width).enumerate() {
+                    let out = &mut left[(group + i) * depth + from..][..16.min(depth - from)];
+                    let mask = if out.len() == 16 { 0xffff } else { (1u16 << out.len()) - 1 };
+                    // SAFETY: the mask keeps the store inside the slice.
+                    unsafe { _mm512_mask_storeu_epi32(out.as_mut_ptr().cast(), mask, line) };
+                }
+            }
         }
     }
 }
@@ -334,6 +434,7 @@ unsafe fn pack_panel(b: Mat, first: usize, columns: usize, precision: Precision,
             let row = |p: usize| &b.data[p * b.row_stride + first..][..columns];
             match precision {
                 Precision::F32 => out.iter_mut().zip(row(p)).for_each(|(out, value)| *out = value.to_bits()),
+                Precision::Bf16 if 2 * p >= b.rows => out.fill(0),
                 Precision::Bf16 => {
                     let (even, odd) = (row(2 * p), if 2 * p + 1 < b.rows { row(2 * p + 1) } else { &[] });
                     // SAFETY: `Panels::new` checked the features.
@@ -405,15 +506,22 @@ unsafe fn pairs_of_rows(even: &[f32], odd: &[f32], out: &mut [u32]) {
     for (i, (even, out)) in even.chunks(16).zip(out.chunks_mut(16)).enumerate() {
         let odd = if odd.is_empty() { &[] } else { &odd[16 * i..][..even.len()] };
         let mask = if even.len() >= 16 { 0xffff } else { (1u16 << even.len()) - 1 };
-        // SAFETY: loads and the masked store stay inside their slices.
-        unsafe {
-            // Rounded halves: the even row's 16 in the low part, the odd row's in the high part; then interleaved.
-            let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(load(odd), load(even)));
-            let low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(both));
-            let high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(both));
-            let pairs = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
-            _mm512_mask_storeu_epi32(out.as_mut_ptr().cast(), mask, pairs);
-        }
+        // SAFETY: the mask keeps the store inside the slice.
+        unsafe { _mm512_mask_storeu_epi32(out.as_mut_ptr().cast(), mask, interleaved(even, odd)) };
+    }
+}
+
+/// Pairs of up to 16 values each; missing ones are zero.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn interleaved(even: &[f32], odd: &[f32]) -> __m512i {
+    // SAFETY: `load` stays inside its slice.
+    unsafe {
+        // Rounded halves: the even row's 16 in the low part, the odd row's in the high part; then interleaved.
+        let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(load(odd), load(even)));
+        let low = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(both));
+        let high = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64::<1>(both));
+        _mm512_or_si512(low, _mm512_slli_epi32::<16>(high))
     }
 }
 
@@ -452,4 +560,45 @@ fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
 fn bf16(bits: __m512i) -> __m512bh {
     // SAFETY: both are 512 bits, and every pattern is a value of either.
     unsafe { std::mem::transmute::<__m512i, __m512bh>(bits) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything of the way over tiles but the instruction itself, for which plain loops stand.
+    #[test]
+    fn blocks_on_tiles_are_those_of_the_other_kernel() {
+        if !available(Precision::Bf16) {
+            eprintln!("skipped: this processor has no bfloat16 products");
+            return;
+        }
+        // Small whole numbers: exact in bfloat16, and their sums in f32, in whatever order.
+        let value = |i: usize| ((i * 7919 + 13) % 31) as f32 - 15.0;
+        let shapes =
+            [(16, 1, 1), (16, 32, 32), (17, 33, 70), (40, 129, 16), (200, 600, 130), (193, 31, 65), (3, 40, 9)];
+        for (m, k, n) in shapes {
+            for transposed in 0..4 {
+                let store = |rows: usize, columns: usize, shift: usize| -> (Vec<f32>, usize) {
+                    ((0..rows * (columns + 3)).map(|i| value(i + shift)).collect(), columns + 3)
+                };
+                let (a_t, b_t) = (transposed & 1 == 1, transposed & 2 == 2);
+                let (a, a_stride) = if a_t { store(k, m, 0) } else { store(m, k, 0) };
+                let (b, b_stride) = if b_t { store(n, k, 5) } else { store(k, n, 5) };
+                let a = if a_t { Mat::new(&a, k, m, a_stride).t() } else { Mat::new(&a, m, k, a_stride) };
+                let b = if b_t { Mat::new(&b, n, k, b_stride).t() } else { Mat::new(&b, k, n, b_stride) };
+                for product in [Product::Set, Product::Add] {
+                    let run = |tiles: Option<Tiles>| {
+                        let mut out: Vec<f32> = (0..m * (n + 1)).map(|i| value(i + 9)).collect();
+                        // Memory that held something else before.
+                        LEFT.with_borrow_mut(|left| *left = vec![0x7fc0_7fc0; 1 << 17]);
+                        let out_view = MatMut::new(&mut out, m, n, n + 1);
+                        Panels::with_tiles(b, Precision::Bf16, tiles).multiply(out_view, product, a);
+                        out
+                    };
+                    assert!(run(Some(amx::plain)) == run(None), "{m} {k} {n} {transposed} {product:?}");
+                }
+            }
+        }
+    }
 }

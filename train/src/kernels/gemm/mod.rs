@@ -2,18 +2,12 @@
 //! in memory. On AVX-512 by kernels of our own, elsewhere by the `gemm` crate.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+mod view;
 
-use serde::{Deserialize, Serialize};
-
-/// How the operands of a product are rounded. Sums are f32 in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    F32,
-    /// To bfloat16, twice as fast where the processor multiplies it (AVX512_BF16).
-    Bf16,
-}
+pub use view::{Mat, MatMut, Precision, Product};
 
 impl Precision {
     /// Whether this machine multiplies so.
@@ -24,74 +18,19 @@ impl Precision {
         }
         self == Precision::F32
     }
-}
 
-/// A read-only matrix: element `(i, j)` lies at `i * row_stride + j * column_stride`, one of which is 1.
-#[derive(Clone, Copy)]
-pub struct Mat<'a> {
-    data: &'a [f32],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
-}
-
-impl<'a> Mat<'a> {
-    /// A row-major matrix `[rows, columns]` whose rows start `stride` elements apart.
-    ///
-    /// # Panics
-    /// If the data is too short.
-    pub fn new(data: &'a [f32], rows: usize, columns: usize, stride: usize) -> Mat<'a> {
-        assert!(fits(data.len(), rows, columns, stride), "[{rows}, {columns}] / {stride} in {}", data.len());
-        Mat { data, rows, columns, row_stride: stride, column_stride: 1 }
-    }
-
-    /// The transpose; no data moves.
-    pub fn t(self) -> Mat<'a> {
-        Mat {
-            rows: self.columns,
-            columns: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-            ..self
+    /// What computes such products on this machine, for people.
+    pub fn unit(self) -> &'static str {
+        #[cfg(target_arch = "x86_64")]
+        if avx512::available(self) {
+            return match self {
+                Precision::F32 => "AVX-512",
+                Precision::Bf16 if amx::available() => "AMX",
+                Precision::Bf16 => "AVX-512 BF16",
+            };
         }
+        "the gemm crate"
     }
-
-    fn at(&self, i: usize, j: usize) -> f32 {
-        self.data[i * self.row_stride + j * self.column_stride]
-    }
-}
-
-/// A row-major matrix to write to.
-pub struct MatMut<'a> {
-    data: &'a mut [f32],
-    rows: usize,
-    columns: usize,
-    stride: usize,
-}
-
-impl<'a> MatMut<'a> {
-    /// A row-major matrix `[rows, columns]` whose rows start `stride` elements apart.
-    ///
-    /// # Panics
-    /// If the data is too short.
-    pub fn new(data: &'a mut [f32], rows: usize, columns: usize, stride: usize) -> MatMut<'a> {
-        assert!(fits(data.len(), rows, columns, stride), "[{rows}, {columns}] / {stride} in {}", data.len());
-        MatMut { data, rows, columns, stride }
-    }
-}
-
-fn fits(len: usize, rows: usize, columns: usize, stride: usize) -> bool {
-    stride >= columns.max(1) && (rows == 0 || columns == 0 || (rows - 1) * stride + columns <= len)
-}
-
-/// What a product does with what the output holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Product {
-    /// `out = a b`
-    Set,
-    /// `out += a b`
-    Add,
 }
 
 /// `out = a b` or `out += a b`, where `a` is `[m, k]` and `b` is `[k, n]`.
