@@ -12,20 +12,21 @@ use t5_train::init::Scheme;
 use t5_train::kernels::Precision;
 use t5_train::model::{LossOptions, Model};
 use t5_train::ops::Sequences;
-use t5_train::ops::dropout::{Plan, mix};
-use t5_train::optimizer::{Kind, Optimizer};
+use t5_train::ops::dropout::Plan;
+use t5_train::optimizer::{Method, Optimizer};
+use t5_train::random::splitmix64;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let argument = |index: usize, default: &str| arguments.get(index).map_or(default.to_owned(), String::clone);
     let (name, threads) = (argument(0, "tiny"), argument(1, "1").parse().expect("a number of threads"));
-    let kind = if argument(2, "adamw") == "adafactor" { Kind::Adafactor } else { Kind::AdamW };
+    let kind = if argument(2, "adamw") == "adafactor" { Method::Adafactor } else { Method::AdamW };
     let precision = if argument(3, "f32") == "bf16" { Precision::Bf16 } else { Precision::F32 };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
     pool.install(|| measure(&name, threads, kind, precision));
 }
 
-fn measure(name: &str, threads: usize, kind: Kind, precision: Precision) {
+fn measure(name: &str, threads: usize, kind: Method, precision: Precision) {
     // d_model, d_ff, layers, heads, vocabulary; rows, encoder and decoder length.
     let ([d_model, d_ff, layers, heads, vocab_size], [rows, source, target]) = match name {
         "t5-small" => ([512, 2048, 6, 8, 32128], [8, 128, 32]),
@@ -53,7 +54,7 @@ fn measure(name: &str, threads: usize, kind: Kind, precision: Precision) {
         dropout_rate: 0.1,
         initializer_factor: 1.0,
     };
-    let id = |stream: u64, i: usize| 2 + (mix(mix(stream) ^ i as u64) % (vocab_size as u64 - 2)) as u32;
+    let id = |stream: u64, i: usize| 2 + (splitmix64(splitmix64(stream) ^ i as u64) % (vocab_size as u64 - 2)) as u32;
     let targets: Vec<u32> = (0..rows * target).map(|i| id(2, i)).collect();
     let batch = Batch {
         encoder_ids: (0..rows * source).map(|i| id(1, i)).collect(),
@@ -72,7 +73,7 @@ fn measure(name: &str, threads: usize, kind: Kind, precision: Precision) {
     options.kind = kind;
     let mut optimizer = Optimizer::new(&options, model.specs());
     let loss_options = LossOptions { label_smoothing: 0.0, z_loss: 0.0, denominator: (rows * target) as f64 };
-    let rate = if kind == Kind::Adafactor { 1e-3 } else { 1e-4 };
+    let rate = if kind == Method::Adafactor { 1e-3 } else { 1e-4 };
     let (mut steps, mut passes, mut updates, mut losses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut busy_before = f64::NAN;
     for step in 0..9u64 {

@@ -15,12 +15,12 @@ use t5_runtime::config::Activation;
 use t5_runtime::schema::{Role, Stack};
 
 use crate::kernels::Precision;
-use crate::model::{LossOptions, Model};
-use crate::ops::attention::Kind;
-use crate::ops::cross_entropy::Statistics;
-use crate::ops::dropout::{Dropout, Place, Plan};
+use crate::ops::attention::AttentionKind;
+use crate::ops::cross_entropy::{LossOptions, Statistics};
+use crate::ops::dropout::{Dropout, DropoutPlace, Plan};
 use crate::ops::gather::{Gather, NO_ROW};
 use crate::ops::{Sequences, Values};
+use crate::parameters::Parameters;
 
 type Result<T> = candle_core::Result<T>;
 
@@ -46,29 +46,31 @@ impl Composed {
         *self.copy.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
     }
 
-    fn parameters(&self, model: &Model) -> Result<Arc<Vec<Var>>> {
+    fn copied(&self, parameters: &Parameters) -> Result<Arc<Vec<Var>>> {
         let mut copy = self.copy.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(copy) = &*copy {
             return Ok(copy.clone());
         }
-        let vars = model.vars().iter().map(|var| {
+        let vars = parameters.vars().iter().map(|var| {
             let values = Values::new(var.as_tensor())?;
             Var::from_slice(&values, var.shape(), &self.device)
         });
         Ok(copy.insert(Arc::new(vars.collect::<Result<_>>()?)).clone())
     }
 
-    /// The loss and its parts; while training, gradients are added to the model's.
+    /// The loss and its parts; while training, gradients are added to the parameters'.
     pub fn loss(
         &self,
-        model: &Model,
+        parameters: &Parameters,
+        precision: Precision,
         sequences: &Sequences,
         options: &LossOptions,
         dropout: Plan,
         training: bool,
     ) -> Result<(f32, Statistics)> {
-        let parameters = self.parameters(model)?;
-        let pass = Pass::new(model, &self.device, &parameters, sequences, dropout, training)?;
+        let copy = self.copied(parameters)?;
+        let bf16 = training && precision == Precision::Bf16;
+        let pass = ComposedPass::new(parameters, &self.device, &copy, sequences, dropout, training, bf16)?;
         let output = pass.output()?;
         let (loss, statistics, surrogate) = pass.cross_entropy(&output, options)?;
         if let Some(surrogate) = surrogate {
@@ -78,9 +80,10 @@ impl Composed {
     }
 
     /// The decoder's normalised output `[decoder tokens, d_model]`, in main memory, without dropout.
-    pub fn output(&self, model: &Model, sequences: &Sequences) -> Result<Tensor> {
-        let parameters = self.parameters(model)?;
-        Pass::new(model, &self.device, &parameters, sequences, Plan::OFF, false)?.output()?.to_device(&Device::Cpu)
+    pub fn output(&self, parameters: &Parameters, sequences: &Sequences) -> Result<Tensor> {
+        let copy = self.copied(parameters)?;
+        let pass = ComposedPass::new(parameters, &self.device, &copy, sequences, Plan::OFF, false, false)?;
+        pass.output()?.to_device(&Device::Cpu)
     }
 }
 
@@ -135,10 +138,11 @@ impl Tokens {
 }
 
 /// One forward pass over one batch.
-struct Pass<'a> {
-    model: &'a Model,
+struct ComposedPass<'a> {
+    parameters: &'a Parameters,
     device: &'a Device,
-    parameters: &'a [Var],
+    /// The copy on the device.
+    copy: &'a [Var],
     sequences: &'a Sequences,
     encoder: Tokens,
     decoder: Tokens,
@@ -149,15 +153,16 @@ struct Pass<'a> {
     embedded: Mutex<Vec<(Var, bool)>>,
 }
 
-impl<'a> Pass<'a> {
+impl<'a> ComposedPass<'a> {
     fn new(
-        model: &'a Model,
+        parameters: &'a Parameters,
         device: &'a Device,
-        parameters: &'a [Var],
+        copy: &'a [Var],
         sequences: &'a Sequences,
         dropout: Plan,
         training: bool,
-    ) -> Result<Pass<'a>> {
+        bf16: bool,
+    ) -> Result<ComposedPass<'a>> {
         if device.is_cuda() && dropout.rate > 0.0 {
             // The masks of a pass are drawn in the order of its operations.
             device.set_seed(dropout.seed)?;
@@ -165,14 +170,14 @@ impl<'a> Pass<'a> {
         let spans = &sequences.spans;
         let encoder: Vec<_> = spans.iter().map(|span| (span.encoder_start, span.encoder_len)).collect();
         let decoder: Vec<_> = spans.iter().map(|span| (span.decoder_start, span.decoder_len)).collect();
-        Ok(Pass {
+        Ok(ComposedPass {
             encoder: Tokens::new(&sequences.encoder_ids, &sequences.encoder_rows, &encoder, device)?,
             decoder: Tokens::new(&sequences.decoder_input_ids, &sequences.decoder_rows, &decoder, device)?,
-            bf16: training && model.precision() == Precision::Bf16,
+            bf16,
             embedded: Mutex::default(),
-            model,
-            device,
             parameters,
+            device,
+            copy,
             sequences,
             dropout,
             training,
@@ -184,30 +189,30 @@ impl<'a> Pass<'a> {
     }
 
     fn parameter(&self, role: Role, stack: Option<Stack>, block: Option<usize>) -> &Tensor {
-        self.parameters[self.model.index(role, stack, block)].as_tensor()
+        self.copy[self.parameters.index(role, stack, block)].as_tensor()
     }
 
     /// The decoder's normalised output, `[decoder tokens, d_model]`.
     fn output(&self) -> Result<Tensor> {
-        let memory = self.stack(Stack::Encoder, self.model.config().num_layers, None)?;
-        self.stack(Stack::Decoder, self.model.config().num_decoder_layers, Some(&memory))
+        let memory = self.stack(Stack::Encoder, self.parameters.config().num_layers, None)?;
+        self.stack(Stack::Decoder, self.parameters.config().num_decoder_layers, Some(&memory))
     }
 
     fn stack(&self, stack: Stack, blocks: usize, memory: Option<&Tensor>) -> Result<Tensor> {
         let decoder = stack == Stack::Decoder;
         let tokens = self.tokens(stack);
         let mut x = self.embed(tokens, decoder)?;
-        let unseen = self.unseen(if decoder { Kind::Decoder } else { Kind::Encoder })?;
-        let unseen_memory = self.unseen(Kind::Cross)?;
+        let unseen = self.unseen(if decoder { AttentionKind::Decoder } else { AttentionKind::Encoder })?;
+        let unseen_memory = self.unseen(AttentionKind::Cross)?;
         let mut biases: HashMap<usize, Tensor> = HashMap::new();
         for block in 0..blocks {
             let at = |role| self.parameter(role, Some(stack), Some(block));
-            let owner = if self.model.config().relative_bias_per_block { block } else { 0 };
+            let owner = if self.parameters.config().relative_bias_per_block { block } else { 0 };
             if let Entry::Vacant(bias) = biases.entry(owner) {
                 bias.insert(self.position_bias(self.parameter(Role::RelativeBias, Some(stack), Some(owner)), stack)?);
             }
             let y = self.norm(&x, at(Role::AttentionNorm))?;
-            let y = Attention {
+            let y = ComposedAttention {
                 q: &self.linear(&y, at(Role::SelfQ))?,
                 k: &self.linear(&y, at(Role::SelfK))?,
                 v: &self.linear(&y, at(Role::SelfV))?,
@@ -215,14 +220,14 @@ impl<'a> Pass<'a> {
                 keys: tokens,
                 bias: biases.get(&owner),
                 unseen: &unseen,
-                dropout: self.dropout.at(Place::SelfProbabilities, decoder, block),
+                dropout: self.dropout.at(DropoutPlace::SelfProbabilities, decoder, block),
             }
             .context(self)?;
             let y = self.linear(&y, at(Role::SelfO))?;
-            x = (x + self.drop_rows(y, self.dropout.at(Place::SelfOutput, decoder, block), tokens)?)?;
+            x = (x + self.drop_rows(y, self.dropout.at(DropoutPlace::SelfOutput, decoder, block), tokens)?)?;
             if let Some(memory) = memory {
                 let y = self.norm(&x, at(Role::CrossAttentionNorm))?;
-                let y = Attention {
+                let y = ComposedAttention {
                     q: &self.linear(&y, at(Role::CrossQ))?,
                     k: &self.linear(memory, at(Role::CrossK))?,
                     v: &self.linear(memory, at(Role::CrossV))?,
@@ -230,18 +235,18 @@ impl<'a> Pass<'a> {
                     keys: &self.encoder,
                     bias: None,
                     unseen: &unseen_memory,
-                    dropout: self.dropout.at(Place::CrossProbabilities, true, block),
+                    dropout: self.dropout.at(DropoutPlace::CrossProbabilities, true, block),
                 }
                 .context(self)?;
                 let y = self.linear(&y, at(Role::CrossO))?;
-                x = (x + self.drop_rows(y, self.dropout.at(Place::CrossOutput, true, block), tokens)?)?;
+                x = (x + self.drop_rows(y, self.dropout.at(DropoutPlace::CrossOutput, true, block), tokens)?)?;
             }
             let y = self.norm(&x, at(Role::FeedForwardNorm))?;
             let y = self.feed_forward(&y, stack, block)?;
-            x = (x + self.drop_rows(y, self.dropout.at(Place::FeedForwardOutput, decoder, block), tokens)?)?;
+            x = (x + self.drop_rows(y, self.dropout.at(DropoutPlace::FeedForwardOutput, decoder, block), tokens)?)?;
         }
         let y = self.norm(&x, self.parameter(Role::FinalNorm, Some(stack), None))?;
-        self.drop_rows(y, self.dropout.at(Place::Final, decoder, 0), tokens)
+        self.drop_rows(y, self.dropout.at(DropoutPlace::Final, decoder, 0), tokens)
     }
 
     fn embed(&self, tokens: &Tokens, decoder: bool) -> Result<Tensor> {
@@ -251,13 +256,13 @@ impl<'a> Pass<'a> {
         let leaf = Var::from_tensor(&x)?;
         let x = leaf.as_tensor().clone();
         self.embedded.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((leaf, decoder));
-        self.drop_rows(x, self.dropout.at(Place::Embedding, decoder, 0), tokens)
+        self.drop_rows(x, self.dropout.at(DropoutPlace::Embedding, decoder, 0), tokens)
     }
 
     /// `x * rsqrt(mean(x^2) + eps) * w`
     fn norm(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
         let mean = x.sqr()?.mean_keepdim(D::Minus1)?;
-        let root = (mean + f64::from(self.model.config().layer_norm_epsilon))?.sqrt()?;
+        let root = (mean + f64::from(self.parameters.config().layer_norm_epsilon))?.sqrt()?;
         x.broadcast_div(&root)?.broadcast_mul(w)
     }
 
@@ -275,7 +280,7 @@ impl<'a> Pass<'a> {
 
     fn feed_forward(&self, x: &Tensor, stack: Stack, block: usize) -> Result<Tensor> {
         let at = |role| self.parameter(role, Some(stack), Some(block));
-        let kind = self.model.config().feed_forward;
+        let kind = self.parameters.config().feed_forward;
         let wi = self.linear(x, at(if kind.gated { Role::Wi0 } else { Role::Wi }))?;
         let mut inner = match kind.activation {
             Activation::Relu => wi.relu()?,
@@ -287,7 +292,7 @@ impl<'a> Pass<'a> {
             inner = (inner * self.linear(x, at(Role::Wi1))?)?;
         }
         let decoder = stack == Stack::Decoder;
-        let dropout = self.dropout.at(Place::FeedForwardHidden, decoder, block);
+        let dropout = self.dropout.at(DropoutPlace::FeedForwardHidden, decoder, block);
         self.linear(&self.drop_rows(inner, dropout, self.tokens(stack))?, at(Role::Wo))
     }
 
@@ -299,7 +304,7 @@ impl<'a> Pass<'a> {
     fn position_bias(&self, table: &Tensor, stack: Stack) -> Result<Tensor> {
         let n = self.tokens(stack).longest;
         // By key - query + n - 1.
-        let by_distance = self.model.buckets(self.sequences, stack);
+        let by_distance = self.parameters.buckets(self.sequences, stack);
         let longest = by_distance.len().div_ceil(2);
         let (buckets, heads) = table.dims2()?;
         let mut chosen = vec![0.0f32; 2 * n * buckets];
@@ -316,9 +321,9 @@ impl<'a> Pass<'a> {
 
     /// What is added to scores so that nothing unseen is attended to: `[1, 1, queries, keys]` or
     /// `[examples, 1, 1, keys]`.
-    fn unseen(&self, kind: Kind) -> Result<Tensor> {
+    fn unseen(&self, kind: AttentionKind) -> Result<Tensor> {
         let unseen = |hidden: bool| if hidden { UNSEEN } else { 0.0 };
-        if kind == Kind::Decoder {
+        if kind == AttentionKind::Decoder {
             let n = self.decoder.longest;
             let mask: Vec<f32> = (0..n * n).map(|i| unseen(i % n > i / n)).collect();
             return Tensor::from_vec(mask, (1, 1, n, n), self.device);
@@ -364,8 +369,8 @@ impl<'a> Pass<'a> {
     /// `output * gradient`, with the gradient held constant, hands the gradient on. The head's goes straight into
     /// the model's gradients.
     fn cross_entropy(&self, output: &Tensor, options: &LossOptions) -> Result<(f32, Statistics, Option<Tensor>)> {
-        let config = self.model.config();
-        let head = self.parameters[self.model.head()].as_tensor().detach();
+        let config = self.parameters.config();
+        let head = self.copy[self.parameters.head()].as_tensor().detach();
         let vocab_size = head.dim(0)?;
         let y = (output.detach() * f64::from(config.logits_scale()))?;
         let count = y.dim(0)?;
@@ -420,7 +425,7 @@ impl<'a> Pass<'a> {
         };
         let mut surrogate = None;
         if let Some(d_head) = d_head {
-            self.add_gradient(self.model.head(), &d_head)?;
+            self.add_gradient(self.parameters.head(), &d_head)?;
             surrogate = Some((output * Tensor::cat(&d_outputs, 0)?.detach())?.sum_all()?);
         }
         Ok(((total(0) * inverse) as f32, statistics, surrogate))
@@ -428,20 +433,20 @@ impl<'a> Pass<'a> {
 
     fn add_gradient(&self, index: usize, gradient: &Tensor) -> Result<()> {
         let values: Vec<f32> = gradient.flatten_all()?.to_vec1()?;
-        self.model.gradients().get(index).iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+        self.parameters.gradients().get(index).iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
         Ok(())
     }
 
     /// Backward from the surrogate; adds all gradients to the model's.
     fn collect(&self, surrogate: &Tensor) -> Result<()> {
         let gradients = surrogate.backward()?;
-        for (index, var) in self.parameters.iter().enumerate() {
+        for (index, var) in self.copy.iter().enumerate() {
             if let Some(gradient) = gradients.get(var.as_tensor()) {
                 self.add_gradient(index, gradient)?;
             }
         }
-        let d = self.model.config().d_model;
-        let mut table = self.model.gradients().get(self.model.index(Role::TokenEmbedding, None, None));
+        let d = self.parameters.config().d_model;
+        let mut table = self.parameters.gradients().get(self.parameters.index(Role::TokenEmbedding, None, None));
         for (leaf, decoder) in &*self.embedded.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
             let Some(gradient) = gradients.get(leaf.as_tensor()) else {
                 continue;
@@ -458,7 +463,7 @@ impl<'a> Pass<'a> {
 }
 
 /// One attention between the projections `[tokens, heads * d_kv]`.
-struct Attention<'a> {
+struct ComposedAttention<'a> {
     q: &'a Tensor,
     k: &'a Tensor,
     v: &'a Tensor,
@@ -469,10 +474,10 @@ struct Attention<'a> {
     dropout: Dropout,
 }
 
-impl Attention<'_> {
+impl ComposedAttention<'_> {
     /// `dropout(softmax(q k^T + bias)) v`, `[query tokens, heads * d_kv]`.
-    fn context(&self, pass: &Pass) -> Result<Tensor> {
-        let heads = pass.model.config().num_heads;
+    fn context(&self, pass: &ComposedPass) -> Result<Tensor> {
+        let heads = pass.parameters.config().num_heads;
         let q = self.queries.padded(self.q, heads)?;
         let (k, v) = (self.keys.padded(self.k, heads)?, self.keys.padded(self.v, heads)?);
         let mut scores = q.matmul(&k.t()?)?;
@@ -490,7 +495,7 @@ impl Attention<'_> {
     }
 
     /// Dropout factors of the probabilities: `[examples, heads, queries or 1, keys]`.
-    fn mask(&self, pass: &Pass, heads: usize) -> Result<Tensor> {
+    fn mask(&self, pass: &ComposedPass, heads: usize) -> Result<Tensor> {
         let (examples, queries, keys) = (self.queries.examples, self.queries.longest, self.keys.longest);
         let shared = pass.dropout.shared_over_length;
         if !pass.device.is_cpu() {

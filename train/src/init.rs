@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use t5_runtime::config::T5Config;
 use t5_runtime::schema::{Role, TensorSpec};
 
-use crate::ops::dropout::mix;
+use crate::random::splitmix64;
 
 /// Whose initial values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,12 +64,12 @@ fn distribution(scheme: Scheme, config: &T5Config, role: Role) -> Distribution {
 /// The initial values of one tensor. They depend on the seed and the tensor's name only.
 pub fn values(scheme: Scheme, config: &T5Config, spec: &TensorSpec, seed: u64) -> Vec<f32> {
     let count = spec.shape.iter().product();
-    let key = spec.hf_name.bytes().fold(mix(seed), |key, byte| mix(key ^ byte as u64));
+    let key = spec.hf_name.bytes().fold(splitmix64(seed), |key, byte| splitmix64(key ^ byte as u64));
     let mut counter = 0u64;
     // Uniform in (0, 1), 53 bits.
     let mut uniform = move || {
         counter += 1;
-        ((mix(key.wrapping_add(counter)) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+        ((splitmix64(key.wrapping_add(counter)) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     };
     let mut spare = None;
     // Box and Muller's transform gives two normals at a time.

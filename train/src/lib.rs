@@ -1,6 +1,7 @@
 //! Text-to-text training of T5 models: corpus -> vocabulary -> examples -> batches -> model -> checkpoint.
 //!
-//! The modules stand in the order in which data meets them.
+//! Two groups of modules: what the trainer reads (corpus -> tasks and objectives -> mixture -> batches), and what it
+//! does with it (model -> loss and gradients -> optimizer -> checkpoint).
 
 // What the trainer reads.
 pub mod batches;
@@ -28,7 +29,10 @@ pub mod kernels;
 pub mod model;
 pub mod ops;
 pub mod optimizer;
+pub mod parameters;
 pub mod pipeline;
+pub mod precision;
+pub mod record;
 pub mod report;
 pub mod schedule;
 pub mod trainer;

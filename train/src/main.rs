@@ -10,18 +10,18 @@ use t5_train::config::Config;
 use t5_train::export::{self, Weights};
 use t5_train::pipeline::{self, Pipeline};
 use t5_train::trainer::{Evaluator, Parts, Trainer};
-use t5_train::{batches::BatchSource, data, evaluate, files, report, vocabulary};
+use t5_train::{batches::BatchSource, data, evaluate, files, precision, report, vocabulary};
 
 /// Text-to-text pre-training and fine-tuning of T5 models.
 #[derive(Parser)]
 #[command(version, about)]
 struct Command {
     #[command(subcommand)]
-    what: What,
+    action: Action,
 }
 
 #[derive(Subcommand)]
-enum What {
+enum Action {
     /// Train a vocabulary on the tasks' texts
     Vocab(VocabArguments),
     /// Train, or continue a run that was interrupted
@@ -121,13 +121,13 @@ fn main() -> ExitCode {
 fn start() -> Result<()> {
     let arguments: Command = command::parse(std::env::args_os())?;
     keep_candle_single_threaded();
-    match arguments.what {
-        What::Vocab(arguments) => arguments.config.with_config(|config| vocab(&config, &arguments)),
-        What::Run(arguments) => arguments.with_config(|config| run(&config)),
-        What::Eval(arguments) => arguments.config.with_config(|config| eval(&config, &arguments)),
-        What::Export(arguments) => export(&arguments),
-        What::Report(arguments) => report(&arguments),
-        What::InspectData(arguments) => arguments.config.with_config(|config| inspect(&config, &arguments)),
+    match arguments.action {
+        Action::Vocab(arguments) => arguments.config.with_config(|config| vocab(&config, &arguments)),
+        Action::Run(arguments) => arguments.with_config(run),
+        Action::Eval(arguments) => arguments.config.with_config(|config| eval(&config, &arguments)),
+        Action::Export(arguments) => export(&arguments),
+        Action::Report(arguments) => report(&arguments),
+        Action::InspectData(arguments) => arguments.config.with_config(|config| inspect(&config, &arguments)),
     }
 }
 
@@ -154,14 +154,18 @@ fn vocab(config: &Config, arguments: &VocabArguments) -> Result<()> {
     Ok(())
 }
 
-fn run(config: &Config) -> Result<()> {
-    let pipeline = Pipeline::load(config)?;
+fn run(mut config: Config) -> Result<()> {
+    let pipeline = Pipeline::load(&config)?;
     eprint!("{}", data::inspect(&pipeline.tasks, &pipeline.vocabulary, 0));
-    let mut model = pipeline::model(config, &pipeline.vocabulary)?;
+    let mut model = pipeline::model(&config, &pipeline.vocabulary)?;
+    if let Some(line) = precision::settle(&mut config, model.config().d_model, model.config().d_ff)? {
+        eprintln!("{line}");
+    }
+    let config = &config;
     if let Some(device) = config.run.device.device()? {
         model = model.composed_on(device);
     }
-    let model = model.with_precision(config.run.precision)?;
+    let model = model.with_precision(config.run.precision.precision())?;
     eprintln!("model: {} parameters in {} tensors", model.parameters(), model.vars().len());
     let extra = pipeline::model_files(config, model.config(), &pipeline.vocabulary)?;
     let parts = Parts {

@@ -16,11 +16,16 @@ pub fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// The first output of the SplitMix64 generator whose state is `state`: steps the counter once, then mixes.
+pub fn splitmix64(state: u64) -> u64 {
+    mix(state.wrapping_add(GAMMA))
+}
+
 /// A seed derived from a seed and a path of numbers, such as `[epoch, example]`. Different paths, also of different
 /// lengths, give unrelated seeds.
 pub fn derive(seed: u64, path: &[u64]) -> u64 {
-    path.iter().fold(mix(seed.wrapping_add(GAMMA)), |key, &part| {
-        mix(key.wrapping_mul(3).wrapping_add(GAMMA).wrapping_add(mix(part.wrapping_add(GAMMA))))
+    path.iter().fold(splitmix64(seed), |key, &part| {
+        mix(key.wrapping_mul(3).wrapping_add(GAMMA).wrapping_add(splitmix64(part)))
     })
 }
 
@@ -70,22 +75,10 @@ impl Random {
         mix(self.counter)
     }
 
-    /// 32 random bits.
-    #[inline]
-    pub fn next_u32(&mut self) -> u32 {
-        (self.next_u64() >> 32) as u32
-    }
-
     /// Uniform in `[0, 1)`, a multiple of 2^-53.
     #[inline]
     pub fn uniform(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
-    }
-
-    /// Uniform in `[0, 1)`, a multiple of 2^-24.
-    #[inline]
-    pub fn uniform_f32(&mut self) -> f32 {
-        (self.next_u64() >> 40) as f32 * (1.0 / (1u32 << 24) as f32)
     }
 
     /// Uniform in `0..n`, without bias (Lemire's multiplication with rejection). 0 if `n` is 0 or 1.
@@ -190,6 +183,7 @@ mod tests {
             4593380528125082431,
             16408922859458223821,
         ];
+        assert_eq!(splitmix64(1234567), reference[0]);
         for expected in reference {
             assert_eq!(random.next_u64(), expected);
         }

@@ -5,10 +5,12 @@ use std::{sync::Arc, thread::JoinHandle};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, BatchSource, Packing, pack_rows};
+use super::batch::{Batch, BatchSource};
+use super::bucket::divide;
+use super::pack::{Packing, pack_rows};
 use crate::{
     Error, Result,
-    mixture::{Draw, Mixing, Mixture, probabilities},
+    mixture::{Draw, Mixing, Mixture, Size, probabilities},
     random::{Random, derive, hash_bytes},
     tasks::{Example, Task},
     vocabulary::Vocabulary,
@@ -116,7 +118,7 @@ struct WindowStart {
 
 /// What a checkpoint keeps of the data position.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct State {
+struct Position {
     /// Of the tasks, their sizes and the batching: another one means other data.
     fingerprint: String,
     window: WindowStart,
@@ -130,7 +132,7 @@ struct Window {
 }
 
 /// What threads that build windows share.
-struct Source {
+struct WindowBuilder {
     tasks: Arc<Vec<Task>>,
     vocabulary: Arc<Vocabulary>,
     mixture: Mixture,
@@ -141,7 +143,7 @@ struct Source {
 
 /// Batches of a mixture of tasks, for ever. The next window is built on another thread while one is handed out.
 pub struct TaskBatches {
-    source: Arc<Source>,
+    source: Arc<WindowBuilder>,
     start: WindowStart,
     window: Option<Window>,
     handed_out: usize,
@@ -160,7 +162,7 @@ impl TaskBatches {
         config: BatchConfig,
         seed: u64,
     ) -> Result<TaskBatches> {
-        let sizes: Vec<f64> = tasks.iter().map(Task::mixing_size).collect();
+        let sizes: Vec<Size> = tasks.iter().map(Task::mixing_size).collect();
         let shares = probabilities(&sizes, mixing)?;
         for task in tasks.iter() {
             let limits = task.limits();
@@ -171,7 +173,7 @@ impl TaskBatches {
         let mixture = Mixture::new(&shares, derive(seed, &[1]));
         let start = WindowStart { number: 0, drawn: mixture.drawn().to_vec(), carried: Vec::new() };
         let fingerprint = format!("{fingerprint:016x}");
-        let source = Arc::new(Source { tasks, vocabulary, mixture, config, seed, fingerprint });
+        let source = Arc::new(WindowBuilder { tasks, vocabulary, mixture, config, seed, fingerprint });
         Ok(TaskBatches { source, start, window: None, handed_out: 0, ahead: None })
     }
 
@@ -213,7 +215,7 @@ impl BatchSource for TaskBatches {
     }
 
     fn state(&self) -> serde_json::Value {
-        serde_json::json!(State {
+        serde_json::json!(Position {
             fingerprint: self.source.fingerprint.clone(),
             window: self.start.clone(),
             handed_out: self.handed_out,
@@ -221,7 +223,7 @@ impl BatchSource for TaskBatches {
     }
 
     fn restore(&mut self, state: &serde_json::Value) -> Result<()> {
-        let state: State = serde_json::from_value(state.clone())
+        let state: Position = serde_json::from_value(state.clone())
             .map_err(|e| Error::Invalid(format!("batches: the saved data position cannot be read: {e}")))?;
         if state.fingerprint != self.source.fingerprint || state.window.drawn.len() != self.start.drawn.len() {
             return Err(Error::Invalid(
@@ -239,7 +241,7 @@ impl BatchSource for TaskBatches {
     }
 }
 
-impl Source {
+impl WindowBuilder {
     /// The batches of a window and the start of the next one. A pure function of the start and the data.
     fn build(&self, start: &WindowStart) -> Result<Window> {
         let mut mixture = self.mixture.clone();
@@ -307,100 +309,9 @@ impl Source {
     }
 }
 
-/// Groups that hold so many batches' tokens or fewer are cut into batches along one length.
-const BATCHES_PER_GROUP: usize = 6;
-
-/// Divides examples into batches of similar lengths whose slots, padding counted, are at most `tokens`: halves along the
-/// length that wastes more until a group holds a few batches, which then get equal shares.
-fn divide(examples: &mut [&Example], tokens: usize, emit: &mut impl FnMut(&[&Example])) {
-    let lengths: [fn(&Example) -> usize; 2] = [|e| e.inputs.len(), |e| e.targets.len()];
-    let waste = lengths.map(|len| {
-        let longest = examples.iter().map(|e| len(e)).max().unwrap_or(0);
-        examples.iter().map(|e| longest - len(e)).sum::<usize>()
-    });
-    let (first, second) = if waste[0] >= waste[1] { (0, 1) } else { (1, 0) };
-    examples.sort_by_key(|e| (lengths[first](e), lengths[second](e)));
-    let used = |part: &[&Example]| part.iter().map(|e| e.inputs.len() + e.targets.len()).sum::<usize>();
-    let total = used(examples);
-    if total > BATCHES_PER_GROUP * tokens {
-        let (mut at, mut sum) = (0, 0);
-        while at + 1 < examples.len() && sum < total / 2 {
-            sum += used(&examples[at..=at]);
-            at += 1;
-        }
-        let (left, right) = examples.split_at_mut(at);
-        divide(left, tokens, emit);
-        divide(right, tokens, emit);
-        return;
-    }
-    // The fewest equal shares that fit; one example a batch always does.
-    let fits = |part: &[&Example]| {
-        let longest = lengths.map(|len| part.iter().map(|e| len(e)).max().unwrap_or(0));
-        part.len() * (longest[0] + longest[1]) <= tokens
-    };
-    for parts in total.div_ceil(tokens).max(1)..=examples.len() {
-        let mut shares: Vec<&[&Example]> = Vec::with_capacity(parts);
-        let (mut start, mut sum) = (0, 0);
-        for end in 1..=examples.len() {
-            sum += used(&examples[end - 1..end]);
-            let part = shares.len() + 1;
-            if sum * parts >= total * part || examples.len() - end == parts - part {
-                shares.push(&examples[start..end]);
-                start = end;
-            }
-        }
-        if parts == examples.len() || shares.iter().all(|share| fits(share)) {
-            shares.into_iter().filter(|share| !share.is_empty()).for_each(emit);
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn examples(count: usize) -> Vec<Example> {
-        let mut random = Random::new(4);
-        (0..count)
-            .map(|_| {
-                // Two tasks of different shapes, as sentences and pronunciations.
-                let (enc, dec) = if random.chance(0.8) {
-                    let enc = random.between(8, 40);
-                    (enc, (enc * 2 / 3 + random.below(8)).max(2))
-                } else {
-                    (random.between(4, 9), random.between(4, 30))
-                };
-                Example { inputs: vec![5; enc], targets: vec![6; dec] }
-            })
-            .collect()
-    }
-
-    #[test]
-    fn buckets_hold_every_example_once_and_fill_their_slots() {
-        for (count, tokens, wanted) in [(3000, 1100, 0.9), (3000, 4096, 0.88), (7, 4096, 0.0), (1, 200, 0.0)] {
-            let examples = examples(count);
-            let mut all: Vec<&Example> = examples.iter().collect();
-            let (mut seen, mut used, mut slots, mut batches) = (0, 0, 0, 0);
-            divide(&mut all, tokens, &mut |group| {
-                let rows: Vec<Vec<&Example>> = group.iter().map(|&e| vec![e]).collect();
-                let batch = Batch::of_rows(&rows, 0, 0);
-                let size = batch.encoder_ids.len() + batch.decoder_target_ids.len();
-                assert!(size <= tokens && !group.is_empty());
-                seen += group.len();
-                used += batch.tokens();
-                slots += size;
-                batches += 1;
-            });
-            assert_eq!(seen, count);
-            let fill = used as f64 / slots as f64;
-            println!("{count} examples, {tokens} slots: {fill:.3} filled, {} tokens a batch", used / batches);
-            assert!(fill >= wanted, "{count} {tokens}: {fill}");
-            if wanted > 0.0 {
-                assert!(used / batches > tokens * 7 / 10, "{count} {tokens}: {} tokens a batch", used / batches);
-            }
-        }
-    }
 
     use crate::data::DataConfig;
 

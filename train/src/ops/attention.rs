@@ -10,12 +10,12 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
 use super::feed_forward::add;
 use super::norm::{self, mask_rows};
-use super::{Dropout, Pass, Saved, Values, argument};
+use super::{Dropout, ForBackward, Pass, Values, argument};
 use crate::kernels::{Mat, MatMut, Precision, Product, math, max, multiply, sum1, sum2, vectorised};
 
 /// Which tokens attend to which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum AttentionKind {
     /// Encoder tokens to all encoder tokens of their example.
     Encoder,
     /// Decoder tokens to the decoder tokens up to themselves.
@@ -38,7 +38,7 @@ pub struct PositionBias {
 /// cross-attention. `x` `[tokens, d_model]` -> the same shape.
 pub struct Attention {
     pub pass: Arc<Pass>,
-    pub kind: Kind,
+    pub kind: AttentionKind,
     /// Indices of the parameters.
     pub norm: usize,
     pub q: usize,
@@ -51,7 +51,7 @@ pub struct Attention {
     pub d_kv: usize,
     pub probability_dropout: Dropout,
     pub output_dropout: Dropout,
-    pub saved: Saved<Activations>,
+    pub saved: ForBackward<Activations>,
 }
 
 /// What the backward pass needs. `inner` = heads × d_kv.
@@ -97,9 +97,9 @@ impl Attention {
             let encoder = (span.encoder_start, span.encoder_len);
             let decoder = (span.decoder_start, span.decoder_len);
             let ((query, queries), (key, keys)) = match self.kind {
-                Kind::Encoder => (encoder, encoder),
-                Kind::Decoder => (decoder, decoder),
-                Kind::Cross => (decoder, encoder),
+                AttentionKind::Encoder => (encoder, encoder),
+                AttentionKind::Decoder => (decoder, decoder),
+                AttentionKind::Cross => (decoder, encoder),
             };
             Block { index, query, queries, key, keys }
         })
@@ -114,7 +114,7 @@ impl Attention {
 
     fn output_rows(&self) -> Option<&Vec<u32>> {
         let sequences = &self.pass.sequences;
-        let rows = if self.kind == Kind::Encoder { &sequences.encoder_rows } else { &sequences.decoder_rows };
+        let rows = if self.kind == AttentionKind::Encoder { &sequences.encoder_rows } else { &sequences.decoder_rows };
         self.pass.dropout.shared_over_length.then_some(rows)
     }
 
@@ -142,7 +142,7 @@ impl Attention {
 
     /// How many keys a query sees.
     fn visible(&self, query: usize, keys: usize) -> usize {
-        if self.kind == Kind::Decoder { query + 1 } else { keys }
+        if self.kind == AttentionKind::Decoder { query + 1 } else { keys }
     }
 
     /// `context[query, head] = dropout(softmax(q k^T + bias)) v`.
@@ -207,6 +207,7 @@ impl Attention {
     ) -> Gradient {
         let (inner, dk, heads) = (self.inner(), self.d_kv, self.num_heads);
         let (q, k, v) = (&saved.q, &saved.k, &saved.v);
+        let set = |out: MatMut, a: Mat, b: Mat| multiply(out, Product::Set, a, b, Precision::F32);
         let mut gradient = Gradient { q: vec![0.0; q.len()], k: vec![0.0; k.len()], v: vec![0.0; v.len()] };
         let mut d_by_distance = vec![0.0f32; by_distance.len()];
         let (mut scores, mut dropped, mut d_scores) = (Vec::new(), Vec::new(), Vec::new());
@@ -221,20 +222,8 @@ impl Attention {
                 let k_head = Mat::new(&k[k_at..], keys, dk, inner);
                 let v_head = Mat::new(&v[k_at..], keys, dk, inner);
                 let d_head = Mat::new(&d_context[q_at..], queries, dk, inner);
-                multiply(
-                    MatMut::new(&mut scores, queries, keys, keys),
-                    Product::Set,
-                    q_head,
-                    k_head.t(),
-                    Precision::F32,
-                );
-                multiply(
-                    MatMut::new(&mut d_scores, queries, keys, keys),
-                    Product::Set,
-                    d_head,
-                    v_head.t(),
-                    Precision::F32,
-                );
+                set(MatMut::new(&mut scores, queries, keys, keys), q_head, k_head.t());
+                set(MatMut::new(&mut d_scores, queries, keys, keys), d_head, v_head.t());
                 let (mask, step) = self.probability_mask(&block, head);
                 vectorised(|| {
                     let rows = scores.chunks_exact_mut(keys).zip(dropped.chunks_exact_mut(keys));
@@ -269,27 +258,9 @@ impl Attention {
                     }
                 });
                 let (dropped, ds) = (Mat::new(&dropped, queries, keys, keys), Mat::new(&d_scores, queries, keys, keys));
-                multiply(
-                    MatMut::new(&mut gradient.v[k_at..], keys, dk, inner),
-                    Product::Set,
-                    dropped.t(),
-                    d_head,
-                    Precision::F32,
-                );
-                multiply(
-                    MatMut::new(&mut gradient.q[q_at..], queries, dk, inner),
-                    Product::Set,
-                    ds,
-                    k_head,
-                    Precision::F32,
-                );
-                multiply(
-                    MatMut::new(&mut gradient.k[k_at..], keys, dk, inner),
-                    Product::Set,
-                    ds.t(),
-                    q_head,
-                    Precision::F32,
-                );
+                set(MatMut::new(&mut gradient.v[k_at..], keys, dk, inner), dropped.t(), d_head);
+                set(MatMut::new(&mut gradient.q[q_at..], queries, dk, inner), ds, k_head);
+                set(MatMut::new(&mut gradient.k[k_at..], keys, dk, inner), ds.t(), q_head);
             }
         }
         if let Some(bias) = &self.bias {

@@ -8,11 +8,22 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
-use super::{Linear, Pass, Saved, Values, argument};
+use super::{ForBackward, Linear, Pass, Values, argument};
 use crate::kernels::{Mat, MatMut, Packed, Precision, Product, math, max, sum1, vectorised};
 
 /// Tokens whose logits are held at a time: at 8,192 rows of vocabulary they take 8 MB and stay in the cache.
 const CHUNK: usize = 256;
+
+/// How the loss is computed from the logits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossOptions {
+    /// The share of the target distribution that is spread over all classes.
+    pub label_smoothing: f32,
+    /// The factor of `ln(Z)^2`; the paper's runs used 1e-4.
+    pub z_loss: f32,
+    /// What the sum over tokens is divided by.
+    pub denominator: f64,
+}
 
 /// What is counted beside the loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -50,7 +61,7 @@ pub struct CrossEntropy {
     pub denominator: f64,
     pub statistics: Arc<std::sync::Mutex<Statistics>>,
     /// The gradient of the input, for a loss gradient of 1.
-    pub saved: Saved<Vec<f32>>,
+    pub saved: ForBackward<Vec<f32>>,
 }
 
 impl CrossEntropy {

@@ -1,9 +1,11 @@
 //! Dropout masks from a counter-based generator: a mask is a pure function of (seed, step, place, position), so
 //! the backward pass computes it again instead of storing it, and a resumed run draws the same masks.
 
+use crate::random::splitmix64;
+
 /// Where a mask is applied. Together with the layer it names a stream of random numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum DropoutPlace {
     /// The embeddings of a stack.
     Embedding,
     /// Attention probabilities.
@@ -35,9 +37,9 @@ impl Plan {
     pub const OFF: Plan = Plan { rate: 0.0, seed: 0, shared_over_length: false };
 
     /// The masks of one place. `layer` counts blocks, encoder and decoder apart.
-    pub fn at(&self, place: Place, decoder: bool, layer: usize) -> Dropout {
+    pub fn at(&self, place: DropoutPlace, decoder: bool, layer: usize) -> Dropout {
         let stream = ((layer as u64) << 8) | ((decoder as u64) << 4) | place as u64;
-        Dropout::new(self.rate, mix(self.seed ^ mix(stream)))
+        Dropout::new(self.rate, splitmix64(self.seed ^ splitmix64(stream)))
     }
 }
 
@@ -69,7 +71,7 @@ impl Dropout {
 
     /// A sub-stream, for one example and head for instance.
     pub fn stream(&self, index: u64) -> Dropout {
-        Dropout { key: mix(self.key ^ mix(index)), ..*self }
+        Dropout { key: splitmix64(self.key ^ splitmix64(index)), ..*self }
     }
 
     /// What the value at a position is multiplied with: 0 or `1 / (1 - rate)`.
@@ -94,14 +96,6 @@ impl Dropout {
     }
 }
 
-/// SplitMix64's finaliser.
-pub fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,8 +104,8 @@ mod tests {
     fn masks_have_the_rate_and_are_independent() {
         let n = 1_000_000u32;
         let plan = Plan { rate: 0.1, seed: 5, shared_over_length: false };
-        let one = plan.at(Place::Final, false, 0);
-        let two = plan.at(Place::Final, true, 0);
+        let one = plan.at(DropoutPlace::Final, false, 0);
+        let two = plan.at(DropoutPlace::Final, true, 0);
         let dropped = |mask: &Dropout, i: u32| mask.factor(i) == 0.0;
         let count = |f: &dyn Fn(u32) -> bool| (0..n).filter(|&i| f(i)).count() as f64 / n as f64;
         // Standard deviations: sqrt(0.09 / n) = 0.0003 and sqrt(0.0099 / n) = 0.0001; five of them.

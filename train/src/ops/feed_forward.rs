@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use t5_runtime::config::{Activation, FeedForward};
 
 use super::norm::{self, mask_rows};
-use super::{Dropout, Pass, Saved, Values, argument};
+use super::{Dropout, ForBackward, Pass, Values, argument};
 use crate::kernels::{Product, math, vectorised};
 
 /// The sub-layer. `x` `[tokens, d_model]` -> the same shape.
@@ -25,7 +25,7 @@ pub struct FeedForwardLayer {
     pub decoder: bool,
     pub hidden_dropout: Dropout,
     pub output_dropout: Dropout,
-    pub saved: Saved<Activations>,
+    pub saved: ForBackward<Activations>,
 }
 
 /// What the backward pass needs.

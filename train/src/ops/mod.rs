@@ -17,10 +17,11 @@ pub mod gather;
 pub mod norm;
 pub mod sequences;
 
+use std::cell::RefCell;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use candle_core::{CpuStorage, Layout, Storage, Tensor, Var};
+use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor, Var};
 
 pub use dropout::Dropout;
 pub use sequences::{Sequences, Span};
@@ -129,16 +130,42 @@ pub fn argument<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Re
     Ok(&storage.as_slice::<f32>()?[start..end])
 }
 
-/// What an operation keeps from its forward pass for its backward pass.
-pub struct Saved<T>(Mutex<Option<T>>);
+/// Lets a function change a variable's values where they lie.
+///
+/// # Errors
+/// Where they are not contiguous f32 values in main memory.
+pub fn update_in_place(var: &Var, change: impl FnOnce(&mut [f32])) -> candle_core::Result<()> {
+    struct Change<F>(RefCell<Option<F>>);
 
-impl<T> Default for Saved<T> {
+    impl<F: FnOnce(&mut [f32])> InplaceOp1 for Change<F> {
+        fn name(&self) -> &'static str {
+            "update"
+        }
+
+        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+            let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+                candle_core::bail!("expected contiguous f32 values");
+            };
+            if let Some(change) = self.0.borrow_mut().take() {
+                change(&mut values[start..end]);
+            }
+            Ok(())
+        }
+    }
+
+    var.as_tensor().inplace_op1(&Change(RefCell::new(Some(change))))
+}
+
+/// What an operation keeps from its forward pass for its backward pass.
+pub struct ForBackward<T>(Mutex<Option<T>>);
+
+impl<T> Default for ForBackward<T> {
     fn default() -> Self {
-        Saved(Mutex::new(None))
+        ForBackward(Mutex::new(None))
     }
 }
 
-impl<T> Saved<T> {
+impl<T> ForBackward<T> {
     fn put(&self, value: T) {
         *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(value);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
-use super::{Dropout, Pass, Saved, Values, argument};
+use super::{Dropout, ForBackward, Pass, Values, argument};
 use crate::kernels::{sum1, sum2, vectorised};
 
 /// `out[i, :] = x[i, :] * inverse[i] * w` with `inverse[i] = rsqrt(mean(x[i, :]^2) + eps)`. `x`, `out` `[rows, d]`.
@@ -51,7 +51,7 @@ pub struct FinalNorm {
     pub eps: f32,
     pub decoder: bool,
     pub dropout: Dropout,
-    pub inverse: Saved<Vec<f32>>,
+    pub inverse: ForBackward<Vec<f32>>,
 }
 
 impl FinalNorm {

@@ -1,0 +1,124 @@
+//! The parameters of a model with their gradients: the schema's tensors, as candle variables in main memory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use candle_core::{Device, Var};
+use t5_runtime::config::T5Config;
+use t5_runtime::position::Buckets;
+use t5_runtime::schema::{self, Role, Stack, TensorId, TensorSpec};
+
+use crate::ops::{Gradients, Sequences, Values, update_in_place};
+use crate::{Error, Result};
+
+/// The parameters and their gradients, in the order of the schema.
+pub struct Parameters {
+    config: T5Config,
+    specs: Vec<TensorSpec>,
+    index: HashMap<TensorId, usize>,
+    vars: Arc<Vec<Var>>,
+    gradients: Arc<Gradients>,
+}
+
+impl Parameters {
+    /// Parameters whose values a function gives, one tensor of the schema at a time.
+    ///
+    /// # Errors
+    /// Where the function fails or gives the wrong number of values, or where the configuration has no decoder.
+    pub fn new(config: &T5Config, mut values: impl FnMut(&TensorSpec) -> Result<Vec<f32>>) -> Result<Parameters> {
+        if config.is_encoder_only() {
+            return Err(Error::Invalid("training needs an encoder-decoder: num_decoder_layers is 0".to_owned()));
+        }
+        let specs = schema::tensors(config);
+        let mut vars = Vec::with_capacity(specs.len());
+        for spec in &specs {
+            let values = checked(spec, values(spec)?)?;
+            vars.push(Var::from_vec(values, spec.shape.as_slice(), &Device::Cpu)?);
+        }
+        let gradients = Gradients::new(specs.iter().map(count));
+        let index = specs.iter().enumerate().map(|(i, spec)| (spec.id, i)).collect();
+        Ok(Parameters { config: config.clone(), specs, index, vars: Arc::new(vars), gradients: Arc::new(gradients) })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &T5Config {
+        &self.config
+    }
+
+    /// The schema's rows.
+    pub fn specs(&self) -> &[TensorSpec] {
+        &self.specs
+    }
+
+    /// The variables.
+    pub fn vars(&self) -> &Arc<Vec<Var>> {
+        &self.vars
+    }
+
+    /// The gradients.
+    pub fn gradients(&self) -> &Arc<Gradients> {
+        &self.gradients
+    }
+
+    /// The number of trained values.
+    pub fn count(&self) -> usize {
+        self.specs.iter().map(count).sum()
+    }
+
+    /// A copy of one parameter's values.
+    ///
+    /// # Errors
+    /// Where the tensor is not in main memory.
+    pub fn values(&self, index: usize) -> Result<Vec<f32>> {
+        Ok(Values::new(self.vars[index].as_tensor())?.to_vec())
+    }
+
+    /// Replaces all values, by the tensors' Hugging Face names.
+    ///
+    /// # Errors
+    /// Where the function fails or gives the wrong number of values.
+    pub fn load(&self, mut values: impl FnMut(&str) -> Result<Vec<f32>>) -> Result<()> {
+        for (spec, var) in self.specs.iter().zip(&*self.vars) {
+            let values = checked(spec, values(&spec.hf_name)?)?;
+            update_in_place(var, |old| old.copy_from_slice(&values))?;
+        }
+        Ok(())
+    }
+
+    /// Where the parameter of a role is.
+    pub(crate) fn index(&self, role: Role, stack: Option<Stack>, block: Option<usize>) -> usize {
+        self.index[&TensorId { role, stack, block }]
+    }
+
+    /// Where the head's matrix is.
+    pub(crate) fn head(&self) -> usize {
+        let role = if self.config.tie_word_embeddings { Role::TokenEmbedding } else { Role::OutputHead };
+        self.index(role, None, None)
+    }
+
+    /// The bucket of each distance `key - query`, from `1 - longest` to `longest - 1`.
+    pub(crate) fn buckets(&self, sequences: &Sequences, stack: Stack) -> Arc<Vec<u32>> {
+        let lengths = sequences.spans.iter().map(|span| match stack {
+            Stack::Encoder => span.encoder_len,
+            Stack::Decoder => span.decoder_len,
+        });
+        let longest = lengths.max().unwrap_or(0).max(1);
+        let config = &self.config;
+        let buckets =
+            Buckets::new(stack.into(), config.relative_attention_num_buckets, config.relative_attention_max_distance);
+        Arc::new((0..2 * longest - 1).map(|position| buckets.of(longest - 1, position) as u32).collect())
+    }
+}
+
+/// The number of a tensor's values.
+fn count(spec: &TensorSpec) -> usize {
+    spec.shape.iter().product()
+}
+
+fn checked(spec: &TensorSpec, values: Vec<f32>) -> Result<Vec<f32>> {
+    if values.len() == count(spec) {
+        return Ok(values);
+    }
+    let what = format!("{}: expected {} values, found {}", spec.hf_name, count(spec), values.len());
+    Err(Error::Invalid(what))
+}
