@@ -14,6 +14,7 @@ const REPORT_EVERY_MS = 100;
 export class Transfer {
   private readonly begin = performance.now();
   private reported = -Infinity;
+  private late: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
     private readonly port: Port<FromWorker, ToWorker>,
@@ -163,7 +164,12 @@ export class Transfer {
   /** `downloaded`: bytes of `loaded` that came from the network just now. */
   private report(phase: Progress["phase"], loaded: number, total: number, downloaded: number, now = false): void {
     const time = performance.now();
-    if (!now && loaded !== total && time - this.reported < REPORT_EVERY_MS) return;
+    clearTimeout(this.late);
+    if (!now && loaded !== total && time - this.reported < REPORT_EVERY_MS) {
+      // The last report before a server falls silent is not lost.
+      this.late = setTimeout(() => this.report(phase, loaded, total, downloaded, true), REPORT_EVERY_MS);
+      return;
+    }
     this.reported = time;
     const bytesPerSecond = phase === "download" && downloaded > 0 ? (downloaded * 1000) / (time - this.begin) : null;
     this.port.post({ id: this.id, kind: "progress", progress: { phase, loaded, total, bytesPerSecond } });
