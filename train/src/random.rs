@@ -48,7 +48,7 @@ impl Random {
         Random { counter: mix(seed) }
     }
 
-    /// The stream of a seed and a path, see [`derive`].
+    /// The stream of a seed and a path, see [`derive()`].
     pub fn from_path(seed: u64, path: &[u64]) -> Random {
         Random::new(derive(seed, path))
     }

@@ -1,5 +1,8 @@
 //! What can be typed.
 
+// What documents an argument is its help on a terminal, which is not Markdown.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

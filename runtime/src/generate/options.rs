@@ -106,7 +106,8 @@ macro_rules! options {
             $($(#[$doc])* pub $name: $type,)*
             /// How beams of different length are compared.
             pub length_penalty: LengthPenalty,
-            /// Set to true by another thread, ends the generation before its next token.
+            /// Set to true by another thread, ends the generation: before the next block of the encoder, the next piece of a
+            /// forced prefix, or the next token.
             pub cancel: Option<Arc<AtomicBool>>,
         }
 

@@ -271,9 +271,10 @@ mod tests {
 
     #[test]
     fn an_end_that_is_held_back_does_not_grow() {
-        let mut values = [NEVER, -2.0, 1.0, 1e30];
+        let far = 2f32.powi(100);
+        let mut values = [NEVER, -2.0, 1.0, far];
         values.iter_mut().for_each(|value| grow(0.5, value));
-        assert_eq!(values, [NEVER, -1.0, 1.5, 1.5e30]);
+        assert_eq!(values, [NEVER, -1.0, 1.5, 1.5 * far]);
         grow(f32::INFINITY, &mut values[2]);
         assert_eq!(values[2], f32::MAX);
     }

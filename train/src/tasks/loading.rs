@@ -73,7 +73,7 @@ pub(super) fn split_records(
 /// Texts to train a vocabulary on: inputs and targets of at most `count` training examples, a seeded choice.
 ///
 /// # Errors
-/// As [`Task::load`].
+/// If a source cannot be read, or a record lacks what the task names.
 pub fn training_texts(config: &TaskConfig, data_dir: &Path, count: usize, seed: u64) -> Result<Vec<String>> {
     let seed = derive(seed, &[hash_bytes(config.name.as_bytes())]);
     config.examples.check(&config.name)?;
