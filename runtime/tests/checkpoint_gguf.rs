@@ -785,8 +785,7 @@ fn vocabularies_and_generation_defaults_are_read_back() {
 /// Files from before tasks had names.
 #[test]
 fn prefixes_without_tasks_name_themselves() {
-    let strings =
-        |texts: &[&str]| array(8, texts.len() as u64, &texts.iter().flat_map(|text| string(text)).collect::<Vec<_>>());
+    let strings = |texts: &[&str]| array(8, texts.len() as u64, &texts.iter().flat_map(string).collect::<Vec<_>>());
     let prefixes = strings(&["translate English to German: ", "summarize: "]);
     let tasks = changed(|file| _ = file.set("pocket_t5.task_prefixes", 9, &prefixes)).generation.tasks;
     let names: Vec<(&str, &str)> = tasks.iter().map(|task| (task.name.as_str(), task.prefix.as_str())).collect();

@@ -281,7 +281,9 @@ fn test_sets_without_labels_make_examples() {
 /// Every benchmark's text in the form of the published checkpoints, letter by letter.
 #[test]
 fn texts_of_every_class_task() {
-    let rows: &[(&str, &[&str], &[&str], &str, &str)] = &[
+    /// Task, fields of a record, class names, the text with fields in brackets, the class named second.
+    type Row = (&'static str, &'static [&'static str], &'static [&'static str], &'static str, &'static str);
+    let rows: &[Row] = &[
         ("sst2", &["sentence"], &["negative", "positive"], "sst2 sentence: <sentence>", "positive"),
         (
             "mrpc",
