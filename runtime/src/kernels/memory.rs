@@ -311,7 +311,7 @@ mod tests {
     /// Sizes that wrap around would make a slice of what is not there.
     #[test]
     fn memory_that_cannot_be_had_is_an_error() {
-        for len in [1 << 58, usize::MAX / 4 - 15, usize::MAX / 4, usize::MAX / 2, usize::MAX] {
+        for len in [usize::MAX / 4 - 15, usize::MAX / 4, usize::MAX / 2, usize::MAX] {
             let bytes = len.saturating_mul(4);
             for (what, result) in
                 [("weights", Table::<f32>::zeroed(len)), ("keys and values", Table::<f32>::apart(len))]

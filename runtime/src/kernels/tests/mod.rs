@@ -3,6 +3,7 @@
 
 mod argmax;
 mod attention;
+#[cfg(panic = "unwind")] // panics are caught there
 mod misuse;
 mod products;
 mod rows;
