@@ -59,6 +59,7 @@ pub mod output;
 pub mod pocket;
 pub mod position;
 pub mod schema;
+mod sentences;
 pub mod session;
 pub mod storage;
 pub mod tensor;
@@ -68,7 +69,7 @@ pub mod tokenizer;
 pub use error::{Error, Result};
 pub use generate::{
     EarlyStopping, Finish, GenerateOptions, Generation, GenerationDefaults, LengthPenalty, LengthPenaltyKind, Lookup,
-    Output, Overrides,
+    Output, Overrides, SourceText, SplitSentences,
 };
 pub use incoming::Incoming;
 pub use kernels::Isa;

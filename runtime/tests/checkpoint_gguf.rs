@@ -760,6 +760,7 @@ fn vocabularies_and_generation_defaults_are_read_back() {
             remove_invalid_values: Some(false),
             decoder_start_token_id: Some(2),
             eos_token_id: Some(vec![1, 7]),
+            split_sentences: Some(false),
         },
         tasks: vec![
             Task {
@@ -768,6 +769,7 @@ fn vocabularies_and_generation_defaults_are_read_back() {
                 settings: Settings {
                     early_stopping: Some(EarlyStopping::Yes),
                     num_beams: Some(4),
+                    split_sentences: Some(true),
                     ..Settings::default()
                 },
             },

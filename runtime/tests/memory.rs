@@ -141,6 +141,28 @@ fn a_generation_that_outgrows_memory_ends_where_it_is() {
     assert_eq!(session.generate(TEXT, &forced(400)).unwrap().finish().remove(0), expected);
 }
 
+/// The sentences that there was memory for are the text.
+#[test]
+fn a_sentence_too_long_for_memory_ends_the_text() {
+    let model = model();
+    let mut session = model.session();
+    let long = "a mill ".repeat(20_000);
+    let text = format!("{}{long}. The end.", "The mill.  ".repeat(20));
+    let options = forced(5).split_sentences(true);
+    let one = session.generate("The mill.", &options).unwrap().finish().remove(0);
+    let mut generation = session.generate(&text, &options).unwrap();
+    let (pieces, failure, output) = within(16 << 20, || {
+        let pieces: String = generation.by_ref().collect();
+        let failure = generation.failure().map(|error| matches!(error, Error::Memory { .. }));
+        (pieces, failure, generation.finish().remove(0))
+    });
+    // Sixteen are decoded side by side, and the next sixteen are not begun.
+    assert_eq!((failure, output.finish), (Some(true), Finish::Memory));
+    assert_eq!((pieces, output.ids), (vec![one.text.as_str(); 16].join("  "), one.ids.repeat(16)));
+    assert!(matches!(within(16 << 20, || session.generate_batch(&[&text], &options)), Err(Error::Memory { .. })));
+    assert_eq!(session.generate("The mill.", &options).unwrap().finish(), [one]);
+}
+
 /// The list of end tokens is a file's, and beam search compares as many candidates more as there are end tokens.
 #[test]
 fn end_tokens_count_once_and_bound_beams() {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use t5_runtime::generate::{GenerationDefaults, Settings, Task};
-use t5_runtime::{EarlyStopping, Finish, GenerateOptions, LengthPenalty, LengthPenaltyKind, Model, Overrides};
+use t5_runtime::{
+    EarlyStopping, Finish, GenerateOptions, LengthPenalty, LengthPenaltyKind, Model, Overrides, SplitSentences,
+};
 
 /// Counts the allocations of each thread.
 struct Counting;
@@ -352,9 +354,10 @@ fn requests_and_checkpoints_meet_by_rule() {
     let draws = Settings { do_sample: Some(true), temperature: Some(0.7), ..Settings::default() };
     let ask = Overrides::default;
 
-    // Nothing asked for, nothing said: greedy search.
+    // Nothing asked for, nothing said: greedy search, and tasks are looked for in the text.
     let plain = asked(ask(), nothing.clone()).unwrap();
-    assert_eq!(format!("{plain:?}"), format!("{:?}", GenerateOptions::default()));
+    let expected = GenerateOptions::default().split_sentences(SplitSentences::ByTask);
+    assert_eq!(format!("{plain:?}"), format!("{expected:?}"));
 
     // Sampling.
     let filters = asked(Overrides { top_k: Some(5), ..ask() }, beams.clone()).unwrap();

@@ -1,7 +1,7 @@
 //! A model and its one working space, driven one token at a time.
 
 use serde_json::json;
-use t5_runtime::{GenerateOptions, Generation, Model, Session};
+use t5_runtime::{GenerateOptions, Generation, Model, Session, SourceText};
 use wasm_bindgen::prelude::*;
 
 use crate::download::Download;
@@ -65,7 +65,7 @@ impl Engine {
         #[wasm_bindgen(unchecked_param_type = "string")] options: JsValue,
     ) -> JsResult<()> {
         let (text, options) = (given::text("text", &text)?, given::text("options", &options)?);
-        Ok(self.try_start(|model, options| Ok(options.source_ids(model.tokenizer()?, &text)), &options)?)
+        Ok(self.try_start(|model, options| Ok(options.source(model, &text)?), &options)?)
     }
 
     /// Begins a generation from ids (which should end with `</s>`).
@@ -76,7 +76,7 @@ impl Engine {
         #[wasm_bindgen(unchecked_param_type = "string")] options: JsValue,
     ) -> JsResult<()> {
         let (ids, options) = (given::ids("ids", &ids)?, given::text("options", &options)?);
-        Ok(self.try_start(|_, _| Ok(ids.clone()), &options)?)
+        Ok(self.try_start(|_, _| Ok(ids.as_slice().into()), &options)?)
     }
 
     /// Generates for several texts at once: a list of results for each, best first. JSON.
@@ -180,14 +180,14 @@ impl Engine {
 
     fn try_start(
         &mut self,
-        source: impl Fn(&Model, &GenerateOptions) -> Result<Vec<u32>, Failure>,
+        source: impl FnOnce(&Model, &GenerateOptions) -> Result<SourceText, Failure>,
         options: &str,
     ) -> Result<(), Failure> {
         self.session();
         let options = self.model.options(&request::overrides(options)?)?;
         let source = source(&self.model, &options)?;
         if let Work::Idle(session) = std::mem::replace(&mut self.work, Work::Lost) {
-            self.work = Work::Generating(Box::new(session.into_generation(&source, &options)?));
+            self.work = Work::Generating(Box::new(session.into_generation(source, &options)?));
         }
         Ok(())
     }

@@ -131,6 +131,7 @@ pub fn overrides(json: &str) -> Result<Overrides, Failure> {
             "removeInvalid" => overrides.remove_invalid = Some(choice(name, value)?),
             "stop" => overrides.stop = Some(lists(name, value, text)?),
             "logprobs" => overrides.logprobs = Some(choice(name, value)?),
+            "splitSentences" => overrides.split_sentences = Some(choice(name, value)?),
             "lookup" => {
                 overrides.lookup = Some(match value.as_str() {
                     Some("auto") => Lookup::Auto,
@@ -218,8 +219,8 @@ mod tests {
             let checkpoint = Checkpoint::from_files("folder", &files).unwrap();
             let model = Model::from_checkpoint(checkpoint, &ModelOptions::default()).unwrap();
             let options = model.options(&overrides(&request["javascript"].to_string()).unwrap()).unwrap();
-            let source = options.source_ids(model.tokenizer().unwrap(), request["text"].as_str().unwrap());
-            let outputs = model.session().generate_ids(&source, &options).unwrap().finish();
+            let source = options.source(&model, request["text"].as_str().unwrap()).unwrap();
+            let outputs = model.session().into_generation(source, &options).unwrap().finish();
             assert_eq!(outputs[0].text, request["output"].as_str().unwrap(), "{line}");
         }
     }
@@ -232,7 +233,8 @@ mod tests {
             "exponentialDecay":[7,1.125],"prefix":"a","prefixIds":[7,8],"forcedBos":11,"forcedEos":[12],"suppress":[9],
             "beginSuppress":[13],"allowed":[10],"badWords":[[14,15],[16]],"sequenceBias":[[[17],-2.5]],
             "renormalize":true,"removeInvalid":true,"stop":["b"],"earlyStopping":"never","lengthPenalty":0.5,
-            "lengthPenaltyKind":"t5","beams":1,"beamGroups":1,"diversityPenalty":0.75,"logprobs":false,"lookup":"on"}"#;
+            "lengthPenaltyKind":"t5","beams":1,"beamGroups":1,"diversityPenalty":0.75,"logprobs":false,"lookup":"on",
+            "splitSentences":true}"#;
         let expected = Overrides {
             task: Some("t".to_owned()),
             max_new_tokens: Some(10),
@@ -260,6 +262,7 @@ mod tests {
             exponential_decay: Some((7, 1.125)),
             // A task's, not a request's.
             source_prefix: None,
+            split_sentences: Some(true),
             prefix: Some("a".to_owned()),
             prefix_ids: Some(vec![7, 8]),
             forced_bos: Some(11),
@@ -307,6 +310,7 @@ mod tests {
             (r#"{"earlyStopping":"yes"}"#, "earlyStopping: expected true, false or \"never\", found \"yes\""),
             (r#"{"lengthPenaltyKind":"x"}"#, "lengthPenaltyKind: expected \"t5\" or \"huggingFace\", found \"x\""),
             (r#"{"logprobs":0}"#, "logprobs: expected true or false, found 0"),
+            (r#"{"splitSentences":"yes"}"#, "splitSentences: expected true or false, found \"yes\""),
             (r#"{"lookup":"yes"}"#, "lookup: expected \"auto\", \"on\" or \"off\", found \"yes\""),
             (r#"{"sequenceBias":[[1,2,3]]}"#, "sequenceBias: expected a list of two, found [1,2,3]"),
             (r#"{"badWords":[1]}"#, "badWords: expected a list, found 1"),

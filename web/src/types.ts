@@ -126,7 +126,12 @@ export interface GenerateOptions {
   encoderNoRepeatNgram?: number;
   /** From so many new tokens on, the end becomes likelier by a factor with each: `[start, factor]`. */
   exponentialDecay?: [number, number];
-  /** Text that the result begins with. */
+  /**
+   * Whether a text is read sentence by sentence: line breaks and spaces stay, and limits of ids hold for each sentence.
+   * If not given, as the task says whose prefix the text begins with. Without effect on ids.
+   */
+  splitSentences?: boolean;
+  /** Text that the result begins with; of several sentences, the first one's result. */
   prefix?: string;
   prefixIds?: number[];
   /** The first id, unless there is a prefix. */

@@ -112,6 +112,13 @@ impl From<When> for Lookup {
     }
 }
 
+/// Whether something is done that is done by default in some cases only.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum YesNo {
+    Yes,
+    No,
+}
+
 /// A sequence of token ids: `5,6`.
 #[derive(Clone)]
 pub struct Ids(pub Vec<u32>);
@@ -258,6 +265,9 @@ pub struct GenerateArgs {
     /// next to nothing]
     #[arg(long, value_enum, value_name = "WHEN")]
     pub lookup: Option<When>,
+    /// Read each text sentence by sentence, or whole [default: as its task says]
+    #[arg(long, value_enum, value_name = "YES|NO")]
+    pub split_sentences: Option<YesNo>,
     /// Text that each result must begin with
     #[arg(long, value_name = "TEXT")]
     pub prefix: Option<String>,

@@ -4,9 +4,9 @@ use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
 use serde_json::json;
-use t5_runtime::{GenerateOptions, Model, Output, Overrides, Session};
+use t5_runtime::{GenerateOptions, Model, Output, Overrides, Session, SourceText};
 
-use super::args::{GenerateArgs, Ids};
+use super::args::{GenerateArgs, Ids, YesNo};
 use super::input::{Lines, open_model, sessions};
 use super::usage;
 
@@ -38,9 +38,9 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
                 stream(&mut sessions[0], &texts[0], &options, &mut out, &mut stats, begin)?;
             } else {
                 for results in generate(&mut sessions, &texts, args.batch, &options) {
-                    for (input_ids, outputs) in results? {
-                        stats.count(&outputs);
-                        print(&mut out, &input_ids, &outputs, args.json, options.n_best)?;
+                    for answer in results? {
+                        stats.count(&answer.outputs);
+                        print(&mut out, &answer, args.json, options.n_best)?;
                     }
                 }
                 out.flush()?;
@@ -98,6 +98,7 @@ fn overrides(args: &GenerateArgs) -> Overrides {
         renormalize: args.renormalize.then_some(true),
         remove_invalid: args.remove_invalid.then_some(true),
         lookup: args.lookup.map(Into::into),
+        split_sentences: args.split_sentences.map(|answer| answer == YesNo::Yes),
         prefix: args.prefix.clone(),
         stop: (!args.stop.is_empty()).then(|| args.stop.clone()),
         // Plain output shows text only.
@@ -135,22 +136,29 @@ fn stream(
     Ok(())
 }
 
-/// A text's input ids with its outputs.
-type Answer = (Vec<u32>, Vec<Output>);
+/// What a text gives.
+struct Answer<'t> {
+    text: &'t str,
+    /// Of all sentences, one after the other.
+    input_ids: Vec<u32>,
+    outputs: Vec<Output>,
+}
 
 /// Answers texts in order, groups of `batch` side by side in a session, sessions side by side in threads.
-fn generate(
+fn generate<'t>(
     sessions: &mut [Session],
-    texts: &[String],
+    texts: &'t [String],
     batch: usize,
     options: &GenerateOptions,
-) -> Vec<t5_runtime::Result<Vec<Answer>>> {
-    let answer = |session: &mut Session, texts: &[String]| {
-        let tokenizer = session.model().tokenizer()?;
-        let ids: Vec<Vec<u32>> = texts.iter().map(|text| options.source_ids(tokenizer, text)).collect();
-        let sources: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-        let outputs = session.generate_batch_ids(&sources, options)?;
-        Ok(ids.into_iter().zip(outputs).collect())
+) -> Vec<t5_runtime::Result<Vec<Answer<'t>>>> {
+    let answer = |session: &mut Session, texts: &'t [String]| {
+        let source = |text: &String| options.source(session.model(), text);
+        let sources = texts.iter().map(source).collect::<t5_runtime::Result<Vec<SourceText>>>()?;
+        let outputs = session.generate_batch_sources(&sources, options)?;
+        let answers = texts.iter().zip(sources).zip(outputs);
+        let answers =
+            answers.map(|((text, source), outputs)| Answer { text, input_ids: source.sentences().concat(), outputs });
+        Ok(answers.collect())
     };
     if let [session] = sessions {
         return texts.chunks(batch).map(|texts| answer(session, texts)).collect();
@@ -168,22 +176,18 @@ fn generate(
     })
 }
 
-fn print(
-    out: &mut impl Write,
-    input_ids: &[u32],
-    outputs: &[Output],
-    json: bool,
-    n_best: usize,
-) -> std::io::Result<()> {
+fn print(out: &mut impl Write, answer: &Answer<'_>, json: bool, n_best: usize) -> std::io::Result<()> {
+    let Answer { text, input_ids, outputs } = answer;
     if json {
         let mut object = outputs.first().map_or_else(|| json!({}), as_json);
         object["input_ids"] = json!(input_ids);
         object["n_best"] = outputs.iter().map(as_json).collect();
         return writeln!(out, "{object}");
     }
+    // One line in, one line out: byte-level models can generate line breaks. A text with lines of its own keeps them.
+    let lines = text.contains(['\r', '\n']) && n_best == 1;
     for output in outputs {
-        // One line in, one line out: byte-level models can generate line breaks.
-        let text = output.text.replace(['\r', '\n'], " ");
+        let text = if lines { output.text.clone() } else { output.text.replace(['\r', '\n'], " ") };
         if n_best > 1 {
             writeln!(out, "{:.6}\t{text}", output.score)?;
         } else {

@@ -19,7 +19,7 @@ pub(super) struct Document {
     /// Tokens in its cache: start, prefix and all but the newest generated one.
     position: usize,
     /// Why it ended before its search did.
-    cut: Option<Finish>,
+    pub cut: Option<Finish>,
 }
 
 /// How far a generation has come.
@@ -244,40 +244,37 @@ impl Decoding {
 
     /// The results of every document, best first, at most `n_best` each.
     pub fn results(&self, session: &Session) -> Vec<Vec<Output>> {
-        self.documents
-            .iter()
-            .map(|document| {
-                let results = document.search.results();
-                let output = |hypothesis: &Hypothesis| self.output(session, document, hypothesis);
-                results.into_iter().take(self.plan.options.n_best).map(output).collect()
-            })
-            .collect()
+        self.documents.iter().map(|document| self.best(session, document, self.plan.options.n_best)).collect()
+    }
+
+    /// The `count` best results of a document, best first.
+    pub fn best(&self, session: &Session, document: &Document, count: usize) -> Vec<Output> {
+        let output = |hypothesis: &Hypothesis| self.output(session, document, hypothesis);
+        document.search.results().into_iter().take(count).map(output).collect()
     }
 
     fn output(&self, session: &Session, document: &Document, hypothesis: &Hypothesis) -> Output {
         let ended = hypothesis.ids.last().is_some_and(|&last| self.plan.ends(last));
-        let mut finish = if ended { Finish::EndOfSequence } else { document.cut.unwrap_or(Finish::Length) };
+        let finish = if ended { Finish::EndOfSequence } else { document.cut.unwrap_or(Finish::Length) };
         let mut text = String::new();
         if let Ok(tokenizer) = session.model.tokenizer() {
             let ids: Vec<u32> = self.plan.prefix.iter().chain(&hypothesis.ids).copied().collect();
             text = tokenizer.decode(&ids, true);
-            if let Some(end) = find_stop(&text, &self.plan.options.stop) {
-                text.truncate(end);
-                finish = Finish::Stop;
-            }
         }
-        Output {
+        let mut output = Output {
             text,
             ids: hypothesis.ids.clone(),
             logprobs: hypothesis.logprobs.clone(),
             score: hypothesis.score,
             finish,
-        }
+        };
+        output.stop(&self.plan.options.stop);
+        output
     }
 }
 
 impl Document {
-    fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.cut.is_some() || self.search.is_done()
     }
 }

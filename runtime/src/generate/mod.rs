@@ -1,7 +1,8 @@
 //! From a source to text.
 //!
 //! [`Settings`] are what a checkpoint asks for, [`Overrides`] what a caller asks for; both become [`GenerateOptions`].
-//! A `plan` is options that were checked against a model. `search` chooses tokens, with `processors`; `decoding` runs
+//! A [`SourceText`] is what the model reads of a text, all of it or each of its sentences. A `plan` is options that
+//! were checked against a model. `search` chooses tokens, with `processors`; `decoding` runs
 //! the searches of any number of documents in lock step, and `lookup` proposes tokens ahead; [`Generation`] hands out
 //! the text of one as it comes.
 
@@ -12,6 +13,7 @@ mod plan;
 mod processors;
 mod search;
 mod settings;
+mod source_text;
 mod stream;
 
 pub use options::{
@@ -19,6 +21,7 @@ pub use options::{
 };
 pub use settings::{GenerationDefaults, Settings, Task};
 pub(crate) use settings::{Setting, Sink, Source};
+pub use source_text::{SourceText, SplitSentences};
 pub use stream::Generation;
 
 use decoding::Decoding;
@@ -73,21 +76,33 @@ pub struct Output {
 /// its logits.
 const SEQUENCES: usize = 256;
 
+impl Output {
+    /// Ends the text before the first of the stop strings, if there is one in it.
+    fn stop(&mut self, stop: &[String]) -> bool {
+        let end = decoding::find_stop(&self.text, stop);
+        if let Some(end) = end {
+            self.text.truncate(end);
+            self.finish = Finish::Stop;
+        }
+        end.is_some()
+    }
+}
+
 impl Session {
     /// Generates text for `text`. The result is an iterator of pieces; see [`Generation`].
     pub fn generate(&mut self, text: &str, options: &GenerateOptions) -> Result<Generation<&mut Session>> {
-        let ids = options.source_ids(self.model.tokenizer()?, text);
-        Generation::begin(self, &ids, options)
+        let source = options.source(&self.model, text)?;
+        Generation::begin(self, source, options)
     }
 
     /// As [`Session::generate`], from ids (which should end with `</s>`), before which no prefix is put.
     pub fn generate_ids(&mut self, source: &[u32], options: &GenerateOptions) -> Result<Generation<&mut Session>> {
-        Generation::begin(self, source, options)
+        Generation::begin(self, source.into(), options)
     }
 
-    /// As [`Session::generate_ids`], and keeps the session until [`Generation::finish_with_session`] or
+    /// As [`Session::generate`], and keeps the session until [`Generation::finish_with_session`] or
     /// [`Generation::into_session`] gives it back.
-    pub fn into_generation(self, source: &[u32], options: &GenerateOptions) -> Result<Generation<Session>> {
+    pub fn into_generation(self, source: SourceText, options: &GenerateOptions) -> Result<Generation<Session>> {
         Generation::begin(self, source, options)
     }
 
@@ -110,11 +125,32 @@ impl Session {
         Ok(results)
     }
 
-    /// As [`Session::generate_batch_ids`], from texts.
+    /// As [`Session::generate_batch_ids`], from texts. The sentences of all of them are decoded side by side.
     pub fn generate_batch(&mut self, texts: &[&str], options: &GenerateOptions) -> Result<Vec<Vec<Output>>> {
-        let tokenizer = self.model.tokenizer()?;
-        let ids = texts.iter().map(|text| options.source_ids(tokenizer, text)).collect::<Vec<_>>();
-        let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-        self.generate_batch_ids(&ids, options)
+        let sources = texts.iter().map(|text| options.source(&self.model, text)).collect::<Result<Vec<_>>>()?;
+        self.generate_batch_sources(&sources, options)
+    }
+
+    /// As [`Session::generate_batch`], from texts as [`GenerateOptions::source`] reads them.
+    pub fn generate_batch_sources(
+        &mut self,
+        sources: &[SourceText],
+        options: &GenerateOptions,
+    ) -> Result<Vec<Vec<Output>>> {
+        // A forced prefix is the beginning of the first sentence of each text.
+        let begins = if options.has_prefix() { 1 } else { usize::MAX };
+        let some = |skip: usize, take: usize| -> Vec<&[u32]> {
+            let some = sources.iter().flat_map(|source| source.sentences().iter().skip(skip).take(take));
+            some.map(Vec::as_slice).collect()
+        };
+        let mut first = self.generate_batch_ids(&some(0, begins), options)?.into_iter();
+        let mut rest = self.generate_batch_ids(&some(begins, usize::MAX), &options.without_prefix())?.into_iter();
+        let join = |source: &SourceText| {
+            let count = source.sentences().len();
+            let begin = first.by_ref().take(count.min(begins));
+            let results = begin.chain(rest.by_ref().take(count.saturating_sub(begins))).collect();
+            source.join(results, &options.stop)
+        };
+        Ok(sources.iter().map(join).collect())
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::settings::{GenerationDefaults, Settings};
+use super::source_text::{SourceText, SplitSentences};
 use crate::error::{Error, Result};
+use crate::model::Model;
 use crate::tokenizer::Tokenizer;
 
 /// New tokens where neither the caller nor the checkpoint sets a limit.
@@ -202,6 +204,10 @@ options! {
     exponential_decay: Option<(usize, f32)>, given as (usize, f32), set by impl Into<Option<(usize, f32)>> = None;
     /// Text before every source that is given as text: a task's `summarize: `.
     source_prefix: String, given as String, set by impl Into<String> = String::new();
+    /// Whether a text is cut into sentences, which are read side by side and whose results are put together as the text
+    /// was. Each sentence then has the limits of tokens for itself, and `prefix` is the beginning of the first one. Ids
+    /// are never cut.
+    split_sentences: SplitSentences, given as bool, set by impl Into<SplitSentences> = SplitSentences::No;
     /// Text that every result begins with.
     prefix: String, given as String, set by impl Into<String> = String::new();
     /// The same as ids; used instead of `prefix` if not empty.
@@ -256,13 +262,28 @@ impl GenerateOptions {
         self.temperature > 0.0
     }
 
-    /// The ids of a source: its text behind [`GenerateOptions::source_prefix`], and `</s>`.
-    pub fn source_ids(&self, tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
-        if self.source_prefix.is_empty() {
-            tokenizer.encode(text)
-        } else {
-            tokenizer.encode(&format!("{}{text}", self.source_prefix))
-        }
+    /// Sequences that run side by side for one source.
+    pub(super) fn sequences(&self) -> usize {
+        if self.samples() { self.n_best } else { self.beams }
+    }
+
+    /// What a model reads of a text: its ids behind [`GenerateOptions::source_prefix`], with `</s>`; of each sentence,
+    /// if it is to be read so.
+    ///
+    /// # Errors
+    /// If the model has no tokenizer.
+    pub fn source(&self, model: &Model, text: &str) -> Result<SourceText> {
+        SourceText::new(model, text, self)
+    }
+
+    /// Whether results begin with something given.
+    pub(super) fn has_prefix(&self) -> bool {
+        !self.prefix.is_empty() || !self.prefix_ids.is_empty()
+    }
+
+    /// The same for the sentences behind the first.
+    pub(super) fn without_prefix(&self) -> GenerateOptions {
+        GenerateOptions { prefix: String::new(), prefix_ids: Vec::new(), ..self.clone() }
     }
 
     /// Remarks on what will not come out as it was given: a prefix with characters that the vocabulary does not have.
@@ -387,17 +408,19 @@ impl Overrides {
     /// - A length penalty of the checkpoint, or beams of its own, are meant for Hugging Face's formula; otherwise it is
     ///   T5's. A formula given alone has its usual exponent, 0.6 for T5's and 1 for Hugging Face's.
     /// - The checkpoint's minimum of tokens does not go above a limit that is given.
+    /// - Whether a text is split into sentences is for the task given; if none is, for the one whose prefix the text
+    ///   begins with.
     ///
     /// # Errors
     /// For values out of range, contradictions, and a task that the checkpoint does not name.
     pub fn apply(&self, defaults: &GenerationDefaults) -> Result<GenerateOptions> {
         let mut options = match &self.task {
-            None => self.beginning(&defaults.settings),
+            None => self.beginning(&defaults.settings).split_sentences(SplitSentences::ByTask),
             Some(name) => {
                 let task = defaults.task(name)?;
-                let mut options = self.beginning(&task.settings.over(&defaults.settings));
-                options.source_prefix.clone_from(&task.prefix);
-                options
+                let settings = task.settings.over(&defaults.settings);
+                let options = self.beginning(&settings).source_prefix(&task.prefix);
+                options.split_sentences(settings.split_sentences.unwrap_or(false))
             }
         };
         self.replace(&mut options);

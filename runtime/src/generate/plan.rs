@@ -87,7 +87,7 @@ impl Plan {
 
     /// Sequences that run side by side for one document.
     pub fn sequences(&self) -> usize {
-        if self.options.samples() { self.options.n_best } else { self.options.beams }
+        self.options.sequences()
     }
 
     /// Whether a step needs nothing but its likeliest token, whatever the other logits are.

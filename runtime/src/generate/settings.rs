@@ -119,6 +119,8 @@ settings! {
     decoder_start_token_id: u32,
     /// All tokens that end a sequence; absent: the configuration's `eos_token_id`.
     eos_token_id: Vec<u32>,
+    /// Texts are read sentence by sentence. Not a setting of the library, which takes no notice of it.
+    split_sentences: bool,
 }
 
 /// One of the tasks that a checkpoint was trained for (`task_specific_params`): what stands before its sources, and

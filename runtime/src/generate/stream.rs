@@ -2,9 +2,9 @@
 
 use std::borrow::BorrowMut;
 
-use super::decoding::{Decoding, Progress, find_stop};
+use super::decoding::{Decoding, Document, Progress, find_stop};
 use super::search::Search;
-use super::{Finish, GenerateOptions, Output};
+use super::{Finish, GenerateOptions, Output, SourceText};
 use crate::error::{Error, Result};
 use crate::session::Session;
 use crate::tokenizer::TextStream;
@@ -17,55 +17,102 @@ fn held_back(text: &str, stop: &[String]) -> usize {
     stop.iter().filter_map(begins).max().unwrap_or(0)
 }
 
+/// Sequences of a text's sentences that are decoded side by side: enough that each pass costs little more than that of
+/// a single one, and few enough that the first sentences do not wait for many.
+const SIDE_BY_SIDE: usize = 16;
+
 /// A generation under way: an iterator of pieces of text.
 ///
 /// Pieces come as their tokens do under greedy search and single draws; beam search (and several draws) gives
-/// the whole text at the end. A piece never ends inside a UTF-8 character.
+/// the whole text, or that of each sentence, at its end. A piece never ends inside a UTF-8 character.
 ///
 /// `S` is how it holds its session: `&mut Session` where it lives on the stack beside it, [`Session`] where it must
 /// live on its own (a browser asks for one piece per turn of its event loop).
 pub struct Generation<S: BorrowMut<Session>> {
     session: S,
+    source: SourceText,
+    /// The sentences being decoded side by side.
     decoding: Decoding,
-    /// `None` where text can only be known at the end.
+    /// The results of those before them.
+    results: Vec<Vec<Output>>,
+    /// Passes of the decoder over those before them.
+    passes: usize,
+    /// `None` where a sentence's text can only be known at its end.
     stream: Option<TextStream>,
     /// Text decoded; `..given` has been handed out.
     text: String,
     given: usize,
-    /// New tokens whose text is in `text`.
+    /// The document of `decoding` whose text comes next in `text`.
+    current: usize,
+    /// Its new tokens whose text is there.
     seen: usize,
     done: bool,
+    /// A stop string has ended the text.
     stopped: bool,
     failure: Option<Error>,
 }
 
+/// Prepares to decode as many sentences, from one on, as go side by side.
+fn begin_group(session: &mut Session, source: &SourceText, from: usize, options: &GenerateOptions) -> Result<Decoding> {
+    // The first sentence alone begins with a forced prefix.
+    let together = if options.has_prefix() { 1 } else { (SIDE_BY_SIDE / options.sequences().max(1)).max(1) };
+    let group: Vec<&[u32]> = source.sentences()[from..].iter().take(together).map(Vec::as_slice).collect();
+    Decoding::begin(session, &group, options)
+}
+
 impl<S: BorrowMut<Session>> Generation<S> {
-    pub(super) fn begin(mut session: S, source: &[u32], options: &GenerateOptions) -> Result<Generation<S>> {
-        let decoding = Decoding::begin(session.borrow_mut(), &[source], options)?;
+    pub(super) fn begin(mut session: S, source: SourceText, options: &GenerateOptions) -> Result<Generation<S>> {
+        let model = session.borrow().model.clone();
+        source.sentences().iter().try_for_each(|ids| model.check_source(ids))?;
+        let decoding = begin_group(session.borrow_mut(), &source, 0, options)?;
         let streams = decoding.plan.sequences() == 1;
-        let model = &session.borrow().model;
         let stream = if streams { model.tokenizer().ok().map(|tokenizer| tokenizer.stream(true)) } else { None };
         let mut generation = Generation {
             session,
+            source,
             decoding,
+            results: Vec::new(),
+            passes: 0,
             stream,
             text: String::with_capacity(1024),
             given: 0,
+            current: 0,
             seen: 0,
             done: false,
             stopped: false,
             failure: None,
         };
-        for index in 0..generation.decoding.plan.prefix.len() {
-            let id = generation.decoding.plan.prefix[index];
-            generation.push(id);
-        }
+        generation.begin_sentence();
         Ok(generation)
     }
 
-    fn push(&mut self, id: u32) {
+    /// Writes what stands before the text of the current document's tokens.
+    fn begin_sentence(&mut self) {
+        self.seen = 0;
+        self.write_between(self.results.len() + self.current);
         if let Some(stream) = &mut self.stream {
-            self.text.push_str(stream.push(id));
+            self.decoding.plan.prefix.iter().for_each(|&id| self.text.push_str(stream.push(id)));
+            self.look_for_stop();
+        }
+    }
+
+    /// Writes what stands before a sentence, or behind the last one.
+    fn write_between(&mut self, sentence: usize) {
+        if !self.stopped {
+            self.text.push_str(self.source.before(sentence, &self.text));
+            self.look_for_stop();
+        }
+    }
+
+    /// Ends the text where a stop string begins.
+    fn look_for_stop(&mut self) {
+        let Some(end) = find_stop(&self.text, &self.decoding.plan.options.stop) else { return };
+        self.text.truncate(end);
+        self.stopped = true;
+        if self.stream.is_some()
+            && let Some(Document { search: Search::Single(search), .. }) = self.decoding.documents.get_mut(self.current)
+        {
+            search.stop_after(self.seen);
         }
     }
 
@@ -136,39 +183,77 @@ impl<S: BorrowMut<Session>> Generation<S> {
         if progress == Progress::Working {
             return progress;
         }
-        if self.stream.is_some() {
-            while let Search::Single(search) = &self.decoding.documents[0].search
-                && let Some(&id) = search.first().ids.get(self.seen)
-            {
-                self.seen += 1;
-                self.push(id);
-            }
-            if let Some(end) = find_stop(&self.text, &self.decoding.plan.options.stop) {
-                self.text.truncate(end);
-                self.stopped = true;
-                if let Search::Single(search) = &mut self.decoding.documents[0].search {
-                    search.stop();
-                }
-            }
-        }
-        if progress == Progress::Done || self.stopped {
-            self.done = true;
-            if !self.stopped {
-                self.finish_text();
+        self.take_up_text();
+        // Of several draws one alone may have met its stop string.
+        let stopped = self.stopped && self.stream.is_some();
+        if progress == Progress::Done || stopped {
+            let cut = stopped || self.decoding.documents.iter().any(|document| document.cut.is_some());
+            self.results.append(&mut self.decoding.results(self.session.borrow()));
+            self.passes += std::mem::take(&mut self.decoding.passes);
+            if cut {
+                self.done = true;
+            } else {
+                self.go_on();
             }
         }
         progress
     }
 
-    /// What the stream still holds, or the best result's text where nothing was streamed.
-    fn finish_text(&mut self) {
-        match &mut self.stream {
-            Some(stream) => self.text.push_str(stream.finish()),
-            None => {
-                let mut results = self.decoding.results(self.session.borrow());
-                if let Some(best) = results.first_mut().and_then(|outputs| outputs.first_mut()) {
-                    self.text = std::mem::take(&mut best.text);
+    /// Goes on to the next sentences, or ends.
+    fn go_on(&mut self) {
+        let from = self.results.len();
+        if from == self.source.sentences().len() {
+            self.write_between(from);
+            self.done = true;
+            return;
+        }
+        let options = self.decoding.plan.options.without_prefix();
+        match begin_group(self.session.borrow_mut(), &self.source, from, &options) {
+            Ok(decoding) => {
+                self.decoding = decoding;
+                self.current = 0;
+                self.begin_sentence();
+            }
+            Err(error) => {
+                self.failure = Some(error);
+                self.done = true;
+            }
+        }
+    }
+
+    /// Takes up the text that has become known, sentence by sentence in their order.
+    fn take_up_text(&mut self) {
+        while !self.stopped
+            && let Some(document) = self.decoding.documents.get(self.current)
+        {
+            if let Some(stream) = &mut self.stream {
+                if let Search::Single(search) = &document.search
+                    && let Some(&id) = search.first().ids.get(self.seen)
+                {
+                    self.seen += 1;
+                    self.text.push_str(stream.push(id));
+                    self.look_for_stop();
+                    continue;
                 }
+                if !document.is_done() {
+                    return;
+                }
+                self.text.push_str(stream.finish());
+            } else {
+                if !document.is_done() {
+                    return;
+                }
+                if let Some(best) = self.decoding.best(self.session.borrow(), document, 1).first() {
+                    self.text.push_str(&best.text);
+                    self.stopped = best.finish == Finish::Stop;
+                }
+            }
+            if document.cut.is_some() {
+                return;
+            }
+            self.current += 1;
+            if self.current < self.decoding.documents.len() {
+                self.begin_sentence();
             }
         }
     }
@@ -183,12 +268,12 @@ impl<S: BorrowMut<Session>> Generation<S> {
         while !self.done {
             self.advance();
         }
-        (self.decoding.results(self.session.borrow()).pop().unwrap_or_default(), self.session)
+        (self.source.join(self.results, &self.decoding.plan.options.stop), self.session)
     }
 
-    /// Passes of the decoder so far: as many as tokens, or fewer where tokens were proposed.
+    /// Passes of the decoder so far: as many as tokens, or fewer where tokens were proposed or sentences go side by side.
     pub fn passes(&self) -> usize {
-        self.decoding.passes
+        self.passes + self.decoding.passes
     }
 
     /// Ends it where it is and gives the session back.

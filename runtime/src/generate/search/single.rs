@@ -125,9 +125,18 @@ impl SingleSearch {
         if self.step < plan.options.min_new_tokens { &plan.eos } else { &[] }
     }
 
-    /// Ends everything: a stop string was found, or the caller has had enough.
-    pub fn stop(&mut self) {
+    /// Ends everything, the first sequence behind so many tokens: the last of them completed a stop string.
+    pub fn stop_after(&mut self, tokens: usize) {
         self.live.clear();
+        let hypothesis = &mut self.sequences[0].hypothesis;
+        if tokens < hypothesis.ids.len() {
+            hypothesis.ids.truncate(tokens);
+            hypothesis.logprobs.truncate(tokens);
+            // Where there are no log-probabilities it is NaN.
+            if !hypothesis.score.is_nan() {
+                hypothesis.score = hypothesis.logprobs.iter().fold(0.0, |sum, logprob| sum + logprob);
+            }
+        }
     }
 
     /// The sequence of the first draw, as far as it has come.

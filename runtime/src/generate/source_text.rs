@@ -1,0 +1,136 @@
+//! A text as a model reads it, whole or sentence by sentence, and its results put together again.
+
+use super::options::GenerateOptions;
+use super::settings::GenerationDefaults;
+use super::{Finish, Output};
+use crate::error::Result;
+use crate::model::Model;
+use crate::sentences::{ends_wide, sentences};
+
+/// Whether a text is cut into sentences that the model reads one at a time, as models of translation want it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SplitSentences {
+    /// Never.
+    #[default]
+    No,
+    /// Always.
+    Yes,
+    /// As the task says whose prefix the text begins with; where it says nothing, or there is none, as the checkpoint
+    /// says of all texts.
+    ByTask,
+}
+
+impl From<bool> for SplitSentences {
+    fn from(yes: bool) -> SplitSentences {
+        if yes { SplitSentences::Yes } else { SplitSentences::No }
+    }
+}
+
+/// The ids of a text: of all of it, or of each of its sentences.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceText {
+    /// In their order; each with a task's prefix before it and `</s>` behind it. At least one.
+    sentences: Vec<Vec<u32>>,
+    /// What stands before each sentence in the text, and behind the last one; the results have it, too.
+    between: Vec<String>,
+}
+
+impl From<&[u32]> for SourceText {
+    fn from(ids: &[u32]) -> SourceText {
+        SourceText { sentences: vec![ids.to_vec()], between: vec![String::new(); 2] }
+    }
+}
+
+impl SourceText {
+    /// Cuts a text as the options, or the model's tasks, want it. A task's prefix before the text stands before each
+    /// sentence. A text of one sentence is read whole.
+    pub(super) fn new(model: &Model, text: &str, options: &GenerateOptions) -> Result<SourceText> {
+        let tokenizer = model.tokenizer()?;
+        let whole = if options.source_prefix.is_empty() { text } else { &format!("{}{text}", options.source_prefix) };
+        let (prefix, splits) = prefix_and_split(model.generation_defaults(), whole, options);
+        let (prefix, body) = whole.split_at(prefix);
+        let ranges = if splits { sentences(body) } else { Vec::new() };
+        if ranges.len() < 2 {
+            return Ok(SourceText::from(tokenizer.encode(whole).as_slice()));
+        }
+        let ends = std::iter::once(0).chain(ranges.iter().map(|range| range.end));
+        let begins = ranges.iter().map(|range| range.start).chain([body.len()]);
+        let between = ends.zip(begins).map(|(end, begin)| body[end..begin].to_owned()).collect();
+        let encode = |range| tokenizer.encode(&[prefix, &body[range]].concat());
+        Ok(SourceText { sentences: ranges.into_iter().map(encode).collect(), between })
+    }
+
+    /// The ids of each sentence, or of the text as the only one.
+    pub fn sentences(&self) -> &[Vec<u32>] {
+        &self.sentences
+    }
+
+    /// What comes before the result of a sentence, or behind the last one, where the results before it are `text`.
+    pub(super) fn before(&self, sentence: usize, text: &str) -> &str {
+        match self.between[sentence].as_str() {
+            // Chinese and Japanese need no space between sentences; what they are translated to may.
+            "" if (1..self.sentences.len()).contains(&sentence) && !ends_wide(text) => " ",
+            between => between,
+        }
+    }
+
+    /// Makes the results of the text, best first, of those of its sentences: the i-th of each (the last one of a
+    /// sentence that has fewer) make the i-th. A sentence that was cut short, but by its limit of tokens, is the last
+    /// one. Sentences without results lacked memory.
+    pub(super) fn join(&self, mut results: Vec<Vec<Output>>, stop: &[String]) -> Vec<Output> {
+        if let ([_], [_]) = (self.sentences.as_slice(), results.as_slice()) {
+            return results.remove(0);
+        }
+        let count = results.iter().map(Vec::len).max().unwrap_or(0);
+        let ith = |i: usize| self.join_one(results.iter().map(|outputs| outputs.get(i).or(outputs.last())), stop);
+        (0..count).map(ith).collect()
+    }
+
+    fn join_one<'o>(&self, outputs: impl ExactSizeIterator<Item = Option<&'o Output>>, stop: &[String]) -> Output {
+        let mut whole = Output {
+            text: String::new(),
+            ids: Vec::new(),
+            logprobs: Vec::new(),
+            score: 0.0,
+            finish: Finish::EndOfSequence,
+        };
+        let complete = outputs.len() == self.sentences.len();
+        for (sentence, output) in outputs.enumerate() {
+            whole.text.push_str(self.before(sentence, &whole.text));
+            let Some(output) = output else { continue };
+            whole.text.push_str(&output.text);
+            whole.ids.extend(&output.ids);
+            whole.logprobs.extend(&output.logprobs);
+            whole.score += output.score;
+            if whole.stop(stop) {
+                return whole;
+            }
+            match output.finish {
+                Finish::EndOfSequence => {}
+                Finish::Length => whole.finish = Finish::Length,
+                cut => return Output { finish: cut, ..whole },
+            }
+        }
+        if !complete {
+            return Output { finish: Finish::Memory, ..whole };
+        }
+        whole.text.push_str(self.before(self.sentences.len(), &whole.text));
+        whole.stop(stop);
+        whole
+    }
+}
+
+/// The length of the prefix before a text, and whether what follows it is cut into sentences.
+fn prefix_and_split(defaults: &GenerationDefaults, text: &str, options: &GenerateOptions) -> (usize, bool) {
+    let fits = defaults.tasks.iter().filter(|task| !task.prefix.is_empty() && text.starts_with(&task.prefix));
+    let task = fits.max_by_key(|task| task.prefix.len());
+    let splits = match options.split_sentences {
+        SplitSentences::No => false,
+        SplitSentences::Yes => true,
+        SplitSentences::ByTask => {
+            let asked = task.and_then(|task| task.settings.split_sentences).or(defaults.settings.split_sentences);
+            asked.unwrap_or(false)
+        }
+    };
+    (task.map_or(0, |task| task.prefix.len()).max(options.source_prefix.len()), splits)
+}
