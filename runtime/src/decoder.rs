@@ -75,7 +75,7 @@ pub(crate) struct DecoderState {
     chosen: Vec<f32>,
     /// `[wanted, vocab_size]`
     logits: Vec<f32>,
-    /// `[rows, source]`: cross-attention weights, averaged over heads and blocks.
+    /// `[rows, source]`: an average of cross-attention weights.
     alignment: Vec<f32>,
 }
 
@@ -127,15 +127,16 @@ impl Decoder<'_> {
     /// Runs the blocks over `queries`, of which any number may belong to one sequence, in ascending position:
     /// [`Decoder::head`] and [`Decoder::best`] go on from there.
     pub fn run(&mut self, queries: &[Query]) -> Result<()> {
-        self.run_blocks(queries, false)
+        self.run_blocks(queries, None)
     }
 
-    /// As [`Decoder::run`], with [`Decoder::alignment`]. All queries must belong to one document.
-    pub fn run_aligned(&mut self, queries: &[Query]) -> Result<()> {
-        self.run_blocks(queries, true)
+    /// As [`Decoder::run`], with [`Decoder::alignment`]: an average in which heads have `shares` `[blocks, heads]`. All
+    /// queries must belong to one document.
+    pub fn run_aligned(&mut self, queries: &[Query], shares: &[f32]) -> Result<()> {
+        self.run_blocks(queries, Some(shares))
     }
 
-    fn run_blocks(&mut self, queries: &[Query], aligned: bool) -> Result<()> {
+    fn run_blocks(&mut self, queries: &[Query], shares: Option<&[f32]>) -> Result<()> {
         let DecoderState { bias, cache, sources, x, alignment, .. } = &mut *self.state;
         let kernels = self.model.kernels;
         let longest = queries.iter().map(|query| query.position + 1).max().unwrap_or(0);
@@ -148,12 +149,12 @@ impl Decoder<'_> {
         let x = part(x, queries.len() * d);
         self.model.embedding.look_up(kernels, queries.iter().map(|query| query.token), d, x);
         alignment.clear();
-        if aligned {
+        if shares.is_some() {
             alignment.resize(queries.len() * sources.of(&queries[0]).len(), 0.0);
         }
-        let share = 1.0 / (self.model.config.num_heads * self.weights.blocks.len()) as f32;
+        let heads = self.model.config.num_heads;
         for (index, block) in self.weights.blocks.iter().enumerate() {
-            let aligned = aligned.then_some((&mut alignment[..], share));
+            let aligned = shares.map(|shares| (&mut alignment[..], &shares[index * heads..][..heads]));
             block.attention.apply_cached(kernels, index, queries, cache, bias.of_block(index), x, self.scratch);
             block.cross.apply(kernels, index, queries, sources, aligned, x, self.scratch);
             block.feed_forward.apply(kernels, x, self.scratch);
@@ -161,7 +162,7 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// `[queries, source]` of the last pass: cross-attention weights averaged over heads and blocks.
+    /// `[queries, source]` of the last pass: cross-attention weights averaged over the heads that have shares.
     pub fn alignment(&self) -> &[f32] {
         &self.state.alignment
     }

@@ -32,6 +32,7 @@
 //!
 //! Whatever is wrong with a file or a request is an [`Error`] of one sentence; input does not make the library panic.
 
+mod alignment;
 pub mod block;
 pub mod checkpoint;
 #[cfg(feature = "cli")]
@@ -74,5 +75,6 @@ pub use generate::{
 pub use incoming::Incoming;
 pub use kernels::Isa;
 pub use model::{Model, ModelOptions};
-pub use session::{Alignment, Score, Session};
+pub use alignment::{Alignment, AlignmentHeads};
+pub use session::{Score, Session};
 pub use threads::physical_cores;

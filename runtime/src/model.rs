@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::alignment::AlignmentHeads;
 use crate::checkpoint::Checkpoint;
 use crate::config::T5Config;
 use crate::decoder::DecoderWeights;
@@ -34,6 +35,7 @@ pub(crate) struct ModelData {
     decoder: Option<DecoderWeights>,
     tokenizer: Option<Tokenizer>,
     generation: GenerationDefaults,
+    alignment: AlignmentHeads,
     about: BTreeMap<String, String>,
     notes: Vec<String>,
 }
@@ -120,7 +122,7 @@ impl Model {
     ) -> Model {
         let Checkpoint { file, config, generation, about, notes, .. } = checkpoint;
         let data =
-            ModelData { file, config, kernels, embedding, encoder, decoder, tokenizer, generation, about, notes };
+            ModelData { file, config, kernels, embedding, encoder, decoder, tokenizer, generation, alignment: AlignmentHeads::default(), about, notes };
         Model { data: Arc::new(data) }
     }
 
@@ -141,6 +143,10 @@ impl Model {
     }
 
     /// What the checkpoint says about decoding.
+    pub fn alignment_heads(&self) -> &AlignmentHeads {
+        &self.data.alignment
+    }
+
     pub fn generation_defaults(&self) -> &GenerationDefaults {
         &self.data.generation
     }

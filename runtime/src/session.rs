@@ -1,7 +1,8 @@
 //! [`Session`]: the working space of one thread over a shared [`Model`].
 
+use crate::alignment::{Alignment, AlignmentHeads};
 use crate::decoder::{Decoder, DecoderState};
-use crate::encoder::{self, Encoder, EncoderState};
+use crate::encoder::{Encoder, EncoderState};
 use crate::error::{Error, Result};
 use crate::layers::{FIRST_POSITIONS, Query, Scratch};
 use crate::memory::{self, Request};
@@ -44,17 +45,6 @@ pub struct Score {
     pub logprobs: Vec<f32>,
     /// Of all: the log-probability of the target.
     pub sum: f32,
-}
-
-/// Which source tokens each target token looked at.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Alignment {
-    /// The source's ids, as they were given.
-    pub source_ids: Vec<u32>,
-    /// The target's ids, as they were given.
-    pub target_ids: Vec<u32>,
-    /// `[target, source]`: cross-attention weights averaged over heads and blocks; each row sums to 1.
-    pub weights: Vec<f32>,
 }
 
 impl Model {
@@ -153,7 +143,7 @@ impl Session {
         let mut logprobs = Vec::with_capacity(target.len());
         let vocab = self.model.config().vocab_size;
         let kernels = self.model.kernels();
-        self.force(source, target, false, |targets, decoder| {
+        self.force(source, target, None, |targets, decoder| {
             let logits = decoder.logits(0..targets.len());
             for (&id, row) in targets.iter().zip(logits.chunks_exact(vocab)) {
                 logprobs.push(row[id as usize] - kernels.log_sum_exp(row));
@@ -168,7 +158,7 @@ impl Session {
     /// As [`Session::score_ids`].
     pub fn logits_ids(&mut self, source: &[u32], target: &[u32]) -> Result<Vec<f32>> {
         let mut all = memory::room("logits of all tokens", [target.len(), self.model.config().vocab_size])?;
-        self.force(source, target, false, |targets, decoder| all.extend_from_slice(decoder.logits(0..targets.len())))?;
+        self.force(source, target, None, |targets, decoder| all.extend_from_slice(decoder.logits(0..targets.len())))?;
         Ok(all)
     }
 
@@ -177,18 +167,34 @@ impl Session {
     /// # Errors
     /// As [`Session::score_ids`].
     pub fn alignment_ids(&mut self, source: &[u32], target: &[u32]) -> Result<Alignment> {
-        let mut weights = memory::room("an alignment of these lengths", [source.len(), target.len()])?;
-        self.force(source, target, true, |_, decoder| weights.extend_from_slice(decoder.alignment()))?;
+        let heads = self.model.alignment_heads().clone();
+        self.alignment_by(&heads, source, target)
+    }
+
+    /// As [`Session::alignment_ids`], by the given heads.
+    ///
+    /// # Errors
+    /// As [`Session::score_ids`], and if the model has no such head.
+    pub fn alignment_by(&mut self, heads: &AlignmentHeads, source: &[u32], target: &[u32]) -> Result<Alignment> {
+        let shares = heads.shares(self.model.config())?;
+        // The last token is read by one more step, whatever that predicts.
+        let read = target.iter().chain(target.last()).copied().take(target.len() + usize::from(heads.reading));
+        let mut weights = memory::room("an alignment of these lengths", [source.len(), target.len() + 1])?;
+        let given: Vec<u32> = read.collect();
+        self.force(source, &given, Some(&shares), |_, decoder| weights.extend_from_slice(decoder.alignment()))?;
+        if heads.reading {
+            weights.drain(..source.len());
+        }
         Ok(Alignment { source_ids: source.to_vec(), target_ids: target.to_vec(), weights })
     }
 
     /// Runs the decoder over a given target in pieces; `each` gets the piece, and the decoder with its
-    /// logits and, if `aligned`, its alignment.
+    /// logits and, if heads have `shares` in it, its alignment.
     fn force(
         &mut self,
         source: &[u32],
         target: &[u32],
-        aligned: bool,
+        shares: Option<&[f32]>,
         mut each: impl FnMut(&[u32], &mut Decoder<'_>),
     ) -> Result<()> {
         self.model.check_ids("target", target)?;
@@ -205,10 +211,9 @@ impl Session {
         for targets in target.chunks(FORCED_ROWS) {
             let queries: Vec<Query> = queries.by_ref().take(targets.len()).collect();
             let wanted: Vec<usize> = (0..targets.len()).collect();
-            if aligned {
-                decoder.run_aligned(&queries)?;
-            } else {
-                decoder.run(&queries)?;
+            match shares {
+                Some(shares) => decoder.run_aligned(&queries, shares)?,
+                None => decoder.run(&queries)?,
             }
             decoder.head(&wanted);
             each(targets, &mut decoder);

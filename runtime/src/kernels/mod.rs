@@ -41,7 +41,7 @@ pub use threads::workers;
 pub use workspace::Workspace;
 
 use crate::error::Result;
-use attention::{HeadKeyValues, HeadRows};
+use attention::{HeadAlignment, HeadKeyValues, HeadRows};
 use columns::Columns;
 use sizes::{product, share};
 
@@ -229,6 +229,7 @@ impl Kernels {
         }
         if let Some(alignment) = &alignment {
             assert_eq!(alignment.out.len(), product([count, source.len()]), "an alignment is [queries, source]");
+            assert_eq!(alignment.shares.len(), heads.count, "an alignment has a share for each head");
         }
         let (threads, scratch) = workspace.shared();
         let parts = match alignment {
@@ -237,7 +238,7 @@ impl Kernels {
             None => threads.parts(heads.count, product([2, count, source.len(), inner])),
         };
         let columns = Columns::new(out, inner);
-        let head = |head: usize, own: &mut workspace::Own, alignment: Option<&mut AlignmentOut<'_>>| {
+        let head = |head: usize, own: &mut workspace::Own, alignment: Option<&mut HeadAlignment<'_>>| {
             let first = head * heads.width;
             let mut rows = HeadRows {
                 q: &q[first..],
@@ -251,7 +252,13 @@ impl Kernels {
         };
         if parts == 1 {
             let own = &mut *workspace::own(scratch, 0);
-            return (0..heads.count).for_each(|index| head(index, own, alignment.as_mut()));
+            return (0..heads.count).for_each(|index| {
+                let mut wanted = alignment.as_mut().map(|alignment| HeadAlignment {
+                    share: alignment.shares[index],
+                    out: &mut *alignment.out,
+                });
+                head(index, own, wanted.as_mut().filter(|wanted| wanted.share != 0.0));
+            });
         }
         threads.run(parts, &|thread, part| {
             let own = &mut *workspace::own(scratch, thread);

@@ -97,7 +97,7 @@ impl CrossAttention {
 
     /// Adds the layer's output to `x` `[queries, d_model]`, in block `block`.
     ///
-    /// Attention weights times `share`, summed over heads, are added to `alignment` `[queries, source]`, if given; all
+    /// Attention weights times the heads' shares, `[heads]`, are added to `alignment` `[queries, source]`, if given; all
     /// queries must then belong to one document.
     #[allow(clippy::too_many_arguments)] // which block, what it looks at, and what every layer takes
     pub fn apply(
@@ -106,7 +106,7 @@ impl CrossAttention {
         block: usize,
         queries: &[Query],
         sources: &Sources,
-        mut alignment: Option<(&mut [f32], f32)>,
+        mut alignment: Option<(&mut [f32], &[f32])>,
         x: &mut [f32],
         s: &mut Scratch,
     ) {
@@ -120,8 +120,8 @@ impl CrossAttention {
         for same in queries.chunk_by(|a, b| document(a) == document(b)) {
             let source = sources.of(&same[0]);
             let range = row * inner..(row + same.len()) * inner;
-            let alignment = alignment.as_mut().map(|(out, share)| AlignmentOut {
-                share: *share,
+            let alignment = alignment.as_mut().map(|(out, shares)| AlignmentOut {
+                shares,
                 out: &mut out[row * source.len()..(row + same.len()) * source.len()],
             });
             let (q, context) = (&q[range.clone()], &mut context[range]);

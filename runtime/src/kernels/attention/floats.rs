@@ -1,6 +1,6 @@
 //! Attention of many queries in f32.
 
-use super::{AlignmentOut, FOUR, HeadKeyValues, HeadRows, completed, place, row_stride};
+use super::{HeadAlignment, FOUR, HeadKeyValues, HeadRows, completed, place, row_stride};
 use crate::kernels::columns::Columns;
 use crate::kernels::isa::dispatch;
 use crate::kernels::math;
@@ -73,7 +73,7 @@ fn attend_head_in<V: Simd>(
     rows: &mut HeadRows<'_>,
     packed: FloatHead<'_>,
     bias: Option<(&[f32], usize)>,
-    alignment: Option<&mut AlignmentOut<'_>>,
+    alignment: Option<&mut HeadAlignment<'_>>,
     scratch: &mut FloatScratch,
 ) {
     let mut alignment = alignment;
@@ -211,7 +211,7 @@ dispatch!(
         rows: &mut HeadRows<'_>,
         packed: FloatHead<'_>,
         bias: Option<(&[f32], usize)>,
-        alignment: Option<&mut AlignmentOut<'_>>,
+        alignment: Option<&mut HeadAlignment<'_>>,
         scratch: &mut FloatScratch
     ) = attend_head_in
 );

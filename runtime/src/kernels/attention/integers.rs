@@ -12,7 +12,7 @@
 //! Integer sums are exact and fit 32 bits: 128 · 4095² and 32 · 16383 · 4095 are below 2^31. Rounding errs by at most
 //! 1/8190 of the largest value of a row, a thirtieth of what int8 activations err by in the products around it.
 
-use super::{AlignmentOut, FOUR, HeadKeyValues, HeadRows, completed, place, row_stride};
+use super::{HeadAlignment, FOUR, HeadKeyValues, HeadRows, completed, place, row_stride};
 use crate::kernels::columns::Columns;
 use crate::kernels::dot::{Dot, Pairs};
 use crate::kernels::isa::dispatch;
@@ -183,7 +183,7 @@ fn attend_head_in<V: Dot>(
     rows: &mut HeadRows<'_>,
     packed: IntegerHead<'_>,
     bias: Option<(&[f32], usize)>,
-    alignment: Option<&mut AlignmentOut<'_>>,
+    alignment: Option<&mut HeadAlignment<'_>>,
     scratch: &mut IntegerScratch,
 ) {
     let mut alignment = alignment;
@@ -358,7 +358,7 @@ dispatch!(
         rows: &mut HeadRows<'_>,
         packed: IntegerHead<'_>,
         bias: Option<(&[f32], usize)>,
-        alignment: Option<&mut AlignmentOut<'_>>,
+        alignment: Option<&mut HeadAlignment<'_>>,
         scratch: &mut IntegerScratch
     ) = attend_head_in
 );

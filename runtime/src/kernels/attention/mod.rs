@@ -77,8 +77,15 @@ impl<'a> BiasRow<'a> {
     }
 }
 
-/// Where attention weights are wanted: `share` times each is added to `out`, `[queries, len]`.
+/// Where attention weights are wanted: each head's, times its share, are added to `out`, `[queries, len]`.
 pub struct AlignmentOut<'a> {
+    /// `[heads]`; a head without a share is left out.
+    pub shares: &'a [f32],
+    pub out: &'a mut [f32],
+}
+
+/// One head's part of an [`AlignmentOut`].
+pub(crate) struct HeadAlignment<'a> {
     pub share: f32,
     pub out: &'a mut [f32],
 }

@@ -2,7 +2,7 @@
 
 use super::floats::{self, FloatHead, FloatScratch};
 use super::integers::{self, IntegerHead, IntegerScratch, Sizes};
-use super::{AlignmentOut, HeadKeyValues, HeadRows, Heads};
+use super::{HeadAlignment, HeadKeyValues, HeadRows, Heads};
 use crate::error::Result;
 use crate::kernels::dot::Pairs;
 use crate::kernels::isa::Kernels;
@@ -135,7 +135,7 @@ impl PackedHead<'_> {
         kernels: Kernels,
         rows: &mut HeadRows<'_>,
         bias: Option<(&[f32], usize)>,
-        alignment: Option<&mut AlignmentOut<'_>>,
+        alignment: Option<&mut HeadAlignment<'_>>,
         scratch: &mut HeadScratch,
     ) {
         match self {

@@ -147,7 +147,8 @@ fn attention_over_documents() {
             source.pack(kernels, 1, &keys, &values);
             let mut out = vec![f32::NAN; queries.len() * inner];
             let mut weights = vec![0.0; queries.len() * len];
-            let alignment = AlignmentOut { share: 1.0 / heads.count as f32, out: &mut weights };
+            let shares = vec![1.0 / heads.count as f32; heads.count];
+            let alignment = AlignmentOut { shares: &shares, out: &mut weights };
             let q = &q[queries.start * inner..queries.end * inner];
             kernels.attend_packed(q, &source, 1, &mut out, Some(alignment), &mut Workspace::default());
             (out, weights)

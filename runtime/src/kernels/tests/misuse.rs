@@ -65,7 +65,7 @@ fn blocks_that_there_is_no_room_for() {
     source.pack(scalar(), 0, &[1.0; 32], &[1.0; 32]);
     for (q, out, alignment) in [(15, 15, 2), (16, 32, 2), (16, 16, 1)] {
         let (mut out, mut weights) = (vec![0.0; out], vec![0.0; alignment]);
-        let alignment = Some(AlignmentOut { share: 1.0, out: &mut weights });
+        let alignment = Some(AlignmentOut { shares: &[1.0], out: &mut weights });
         let run = || scalar().attend_packed(&vec![1.0; q], &source, 0, &mut out, alignment, &mut Workspace::default());
         refused("", run);
     }
