@@ -42,6 +42,29 @@ fn int8_stays_near_the_reference() {
     assert!((moved / tokens as f64).abs() < 0.01);
 }
 
+/// Words whose partner a person knows: the heads that the file names find most of them.
+#[test]
+fn words_are_aligned() {
+    let model = Model::pocket().unwrap();
+    let mut session = model.session();
+    let (mut right, mut all) = (0, 0);
+    let bare = |word: &str| word.trim_matches([',', '.']).to_owned();
+    for line in std::fs::read_to_string(paths::golden("alignment.jsonl")).unwrap().lines() {
+        let case: serde_json::Value = serde_json::from_str(line).unwrap();
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let words = session.align(&text(&case["source"]), &text(&case["target"])).unwrap();
+        assert!(words.source.iter().all(|word| word.text != "translate" && word.text != "English"));
+        for link in case["links"].as_array().unwrap() {
+            let target = words.target.iter().position(|word| bare(&word.text) == text(&link[1])).unwrap();
+            let found = bare(&words.source[words.strongest(target).unwrap()].text);
+            right += usize::from(found == text(&link[0]));
+            all += 1;
+        }
+    }
+    println!("{right} of {all} words are aligned");
+    assert!(right >= 57, "{right} of {all}");
+}
+
 #[test]
 fn every_instruction_set_gives_the_same_bits() {
     let golden = golden();

@@ -15,6 +15,8 @@
 //! # Ok::<(), t5_runtime::Error>(())
 //! ```
 
+#[cfg(feature = "cli")]
+pub mod align;
 mod balance;
 pub mod policy;
 pub mod report;
@@ -46,7 +48,7 @@ impl Progress for () {
 }
 
 /// Writes a checkpoint as one GGUF file of llama.cpp's T5 dialect, with everything that a T5 program needs: weights,
-/// configuration, vocabulary and generation defaults. `file` names the output in messages.
+/// configuration, vocabulary, generation defaults, and what it says of itself. `file` names the output in messages.
 ///
 /// Tensors that are stored in the type already are copied bit for bit. Matrices that are rounded to blocks trade factors
 /// with the norms before them, unless [`Policy::balance`] is false. Memory: some rows of one tensor, beside what
@@ -68,7 +70,7 @@ pub fn quantize(
         .map(|(spec, dtype)| TensorInfo { name: spec.gguf_name.clone(), dtype: *dtype, shape: spec.shape.clone() })
         .collect();
     let metadata = llama_cpp::metadata(
-        None,
+        &checkpoint.about,
         &checkpoint.config,
         checkpoint.vocabulary.as_ref(),
         &checkpoint.generation,

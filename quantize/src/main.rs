@@ -1,17 +1,18 @@
 //! The `t5-quantize` command.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use t5_quantize::align;
 use t5_quantize::policy::FILE_TYPES;
 use t5_quantize::{Keep, Policy, Progress, Report, quantize};
-use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::checkpoint::{Checkpoint, defaults};
 use t5_runtime::output::OutputFile;
 use t5_runtime::tensor::DType;
-use t5_runtime::{Error, Result, command, hub};
+use t5_runtime::{AlignmentHeads, Error, Model, ModelOptions, Result, command, hub};
 
 /// Turns a T5 checkpoint into one self-contained GGUF file.
 ///
@@ -32,6 +33,18 @@ struct Arguments {
     /// 'output_head=f16'. May be given several times; the last match counts.
     #[arg(long, value_name = "PATTERN=TYPE", value_parser = keep)]
     keep: Vec<Keep>,
+    /// Say something about the model in the file, which the browser's page and `t5 inspect` show: 'license=CC BY 4.0',
+    /// 'attribution=…', 'name=…', 'url=…'. What IN says of itself is kept.
+    #[arg(long, value_name = "KEY=TEXT", value_parser = about)]
+    about: Vec<(String, String)>,
+    /// Generation settings and tasks to note in the file, over those of IN: the keys of generation_config.json, and
+    /// `task_specific_params` as in config.json
+    #[arg(long, value_name = "FILE.json")]
+    settings: Option<PathBuf>,
+    /// Find the heads of attention that show which words belong together, from lines SOURCE<TAB>TARGET, and note them in
+    /// the file. Some thousand lines do; the last 500 are measured
+    #[arg(long, value_name = "FILE")]
+    align: Option<PathBuf>,
     /// Store norms and the matrices behind them as they are, instead of balancing them before they are rounded
     #[arg(long)]
     no_balance: bool,
@@ -58,6 +71,19 @@ fn keep(text: &str) -> Result<Keep, String> {
     })
 }
 
+/// A text of the kind that GGUF files have under `general.`.
+fn about(text: &str) -> Result<(String, String), String> {
+    let known =
+        |key: &str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b"_.0123456789".contains(&b));
+    match text.split_once('=').map(|(key, value)| (key.strip_prefix("general.").unwrap_or(key), value)) {
+        Some((key, _)) if ["architecture", "type", "file_type", "quantization_version", "alignment"].contains(&key) => {
+            Err(format!("expected what a person may say of a model, found {key}, which is not up to you"))
+        }
+        Some((key, value)) if known(key) => Ok((format!("general.{key}"), value.to_owned())),
+        _ => Err("expected KEY=TEXT, such as license=MIT".to_owned()),
+    }
+}
+
 fn main() -> ExitCode {
     let result = command::parse(std::env::args_os()).and_then(|arguments| Ok(run(&arguments)?));
     command::report::<Arguments>(result)
@@ -70,11 +96,18 @@ fn run(arguments: &Arguments) -> Result<()> {
     } else {
         PathBuf::from(&arguments.input)
     };
-    let checkpoint = Checkpoint::open(&path)?;
+    let mut checkpoint = Checkpoint::open(&path)?;
     let notes = if arguments.verbose { &checkpoint.notes } else { &checkpoint.not_obeyed };
     notes.iter().for_each(|note| eprintln!("note: {note}"));
     if checkpoint.vocabulary.is_none() {
         eprintln!("note: {} has no tokenizer: the new file will take ids only", checkpoint.file);
+    }
+    checkpoint.about.extend(arguments.about.iter().cloned());
+    if let Some(file) = &arguments.settings {
+        settings(file, &mut checkpoint)?;
+    }
+    if let Some(pairs) = &arguments.align {
+        align(&path, pairs, &mut checkpoint)?;
     }
     // Both files before the work, so that a name that cannot be written is found at once.
     let mut output = OutputFile::create(&arguments.output)?;
@@ -111,6 +144,54 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     // A reader of the table who left does not make the file worse.
     let _ = write!(std::io::stdout(), "{report}");
+    Ok(())
+}
+
+/// Takes settings and tasks from a file over those that the checkpoint has.
+fn settings(file: &Path, checkpoint: &mut Checkpoint) -> Result<()> {
+    let text = std::fs::read_to_string(file).map_err(Error::io(file))?;
+    let given = defaults::parse(&file.display().to_string(), &text)?;
+    if let Some(what) = given.not_obeyed.first() {
+        let what = format!("expected settings of generation_config.json and task_specific_params, found {what}");
+        return Err(Error::format(file.display().to_string(), what));
+    }
+    let own = &mut checkpoint.generation;
+    own.settings = given.settings.over(&own.settings);
+    if !given.tasks.is_empty() {
+        own.tasks = given.tasks;
+    }
+    Ok(())
+}
+
+/// Chooses the heads that align words, and notes them.
+fn align(model: &Path, pairs: &Path, checkpoint: &mut Checkpoint) -> Result<()> {
+    let text = std::fs::read_to_string(pairs).map_err(Error::io(pairs))?;
+    let mut lines = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let Some((source, target)) = line.split_once('\t') else {
+            let what = format!("line {}: expected SOURCE<TAB>TARGET, found no tab", index + 1);
+            return Err(Error::format(pairs.display().to_string(), what));
+        };
+        lines.push((source.to_owned(), target.to_owned()));
+    }
+    let mut model = Checkpoint::open(model)?;
+    // Whose words are no part of what is aligned.
+    model.generation.tasks.clone_from(&checkpoint.generation.tasks);
+    let choice = align::choose(&Model::from_checkpoint(model, &ModelOptions::default())?, &lines)?;
+    let AlignmentHeads { heads, reading } = &choice.heads;
+    let named: Vec<String> = heads.iter().map(|(block, head)| format!("{head} of block {block}")).collect();
+    let step = if *reading { "reads" } else { "predicts" };
+    let percent = |found: usize| 100.0 * found as f64 / choice.links as f64;
+    eprintln!(
+        "alignment: head {}, in the step that {step} a word: {:.1} % of {} words; the average of all heads: {:.1} %",
+        named.join(" and "),
+        percent(choice.found),
+        choice.links,
+        percent(choice.by_average),
+    );
+    let settings = &mut checkpoint.generation.settings;
+    settings.alignment_heads = Some(heads.iter().map(|&(block, head)| vec![block as u32, head as u32]).collect());
+    settings.alignment_reading = Some(*reading);
     Ok(())
 }
 

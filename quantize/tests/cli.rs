@@ -42,6 +42,45 @@ fn fails(folder: &Path, arguments: &[&str], code: i32) -> String {
     line.strip_prefix("t5-quantize: ").unwrap().to_owned()
 }
 
+/// What a person adds to a model's file, and what then comes of the words of its tasks.
+#[test]
+fn a_file_says_what_it_is_told_to_say() {
+    let folder = tempfile::tempdir().unwrap();
+    checkpoint(folder.path(), FAMILIES[1].1);
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write(
+        "settings.json",
+        r#"{"num_beams": 3, "task_specific_params": {"sum": {"prefix": "sum: ", "min_length": 2}}}"#,
+    );
+    let about = ["--about", "license=CC BY 4.0", "--about", "general.url=https://example.org/=1"];
+    succeeds(folder.path(), &[&["model", "a.gguf", "--settings", "settings.json"][..], &about].concat());
+    // What a file says of itself stays when it is written again.
+    succeeds(folder.path(), &["a.gguf", "b.gguf", "--about", "name=B"]);
+    let model = Checkpoint::open(&folder.path().join("b.gguf")).unwrap();
+    let about = |key: &str| model.about.get(key).map(String::as_str);
+    assert_eq!(about("general.license"), Some("CC BY 4.0"));
+    assert_eq!(about("general.url"), Some("https://example.org/=1"));
+    assert_eq!(about("general.name"), Some("B"));
+    assert_eq!(model.generation.settings.num_beams, Some(3));
+    let task = model.generation.task_of("sum: one").unwrap();
+    assert_eq!((task.name.as_str(), task.settings.min_length), ("sum", Some(2)));
+    assert_eq!(model.generation.task_of("sum one"), None);
+
+    let usage = |option: &str, value: &str| fails(folder.path(), &["model", "c.gguf", option, value], 2);
+    assert!(usage("--about", "license").contains("expected KEY=TEXT"));
+    assert!(usage("--about", "architecture=t5").contains("not up to you"));
+    write("settings.json", r#"{"num_beam": 3}"#);
+    let message = fails(folder.path(), &["model", "c.gguf", "--settings", "settings.json"], 1);
+    assert!(message.contains("settings.json") && message.contains("found num_beam 3"), "{message}");
+    write("pairs.tsv", "one\teins\ntwo\n");
+    let message = fails(folder.path(), &["model", "c.gguf", "--align", "pairs.tsv"], 1);
+    assert!(message.contains("line 2: expected SOURCE<TAB>TARGET"), "{message}");
+    write("pairs.tsv", "one two\teins zwei\n");
+    let message = fails(folder.path(), &["model", "c.gguf", "--align", "pairs.tsv"], 1);
+    assert!(message.contains("expected tokenizer.json or spiece.model"), "{message}");
+    assert!(!folder.path().join("c.gguf").exists());
+}
+
 #[test]
 fn a_folder_becomes_one_file() {
     let folder = tempfile::tempdir().unwrap();

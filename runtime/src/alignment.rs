@@ -1,7 +1,11 @@
 //! Which words of a source a target's words come from, by cross-attention.
 
+use std::ops::Range;
+
 use crate::config::T5Config;
 use crate::error::{Error, Result};
+use crate::generate::Settings;
+use crate::tokenizer::Tokenizer;
 
 /// The heads of cross-attention that show where a token comes from, as a model's file says or as somebody measured.
 ///
@@ -16,6 +20,17 @@ pub struct AlignmentHeads {
 }
 
 impl AlignmentHeads {
+    /// What a checkpoint's settings say, which may not suit the model.
+    pub(crate) fn of(settings: &Settings) -> AlignmentHeads {
+        let pair = |pair: &Vec<u32>| match pair[..] {
+            [block, head] => (block as usize, head as usize),
+            // No model has such a head.
+            _ => (usize::MAX, usize::MAX),
+        };
+        let heads = settings.alignment_heads.iter().flatten().map(pair).collect();
+        AlignmentHeads { heads, reading: settings.alignment_reading.unwrap_or(false) }
+    }
+
     /// Each head's share of an average, `[num_decoder_layers, num_heads]`.
     ///
     /// # Errors
@@ -46,4 +61,75 @@ pub struct Alignment {
     pub target_ids: Vec<u32>,
     /// `[target, source]`: cross-attention weights, averaged over the heads that were asked for; each row sums to 1.
     pub weights: Vec<f32>,
+}
+
+/// A word of a text, and its tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// Without the space before it.
+    pub text: String,
+    /// Places in the list of ids.
+    pub tokens: Range<usize>,
+}
+
+/// An alignment of words.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WordAlignment {
+    /// The source's words, without those of a task's prefix.
+    pub source: Vec<Word>,
+    /// The target's words.
+    pub target: Vec<Word>,
+    /// `[target, source]`: a source word has the sum of its tokens' weights, a target word the mean of its tokens'.
+    pub weights: Vec<f32>,
+}
+
+impl WordAlignment {
+    /// The source word that a target word looked at most; `None` where there are none.
+    pub fn strongest(&self, target: usize) -> Option<usize> {
+        let row = &self.weights[target * self.source.len()..][..self.source.len()];
+        // The first of equals.
+        (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]))
+    }
+}
+
+impl Alignment {
+    /// The alignment of words. The first `prefix` words of the source, those of a task's prefix, are left out.
+    pub fn by_words(&self, tokenizer: &Tokenizer, prefix: usize) -> WordAlignment {
+        let mut source = words(tokenizer, &self.source_ids);
+        source.drain(..prefix.min(source.len()));
+        let target = words(tokenizer, &self.target_ids);
+        let columns = self.source_ids.len();
+        let mut weights = Vec::with_capacity(source.len() * target.len());
+        for to in &target {
+            for from in &source {
+                let row = |row: usize| self.weights[row * columns..][from.tokens.clone()].iter().sum::<f32>();
+                weights.push(to.tokens.clone().map(row).sum::<f32>() / to.tokens.len() as f32);
+            }
+        }
+        WordAlignment { source, target, weights }
+    }
+}
+
+/// Words of a list of ids: a piece that begins with `▁` begins one; special tokens are none, and no part of any.
+fn words(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<Word> {
+    let mut words: Vec<Word> = Vec::new();
+    let mut open = false;
+    for (place, &id) in ids.iter().enumerate() {
+        let piece = tokenizer.piece(id).filter(|_| !tokenizer.is_special(id) || id == tokenizer.unk_id());
+        let Some(piece) = piece else {
+            open = false;
+            continue;
+        };
+        let text = piece.replace('▁', "");
+        match words.last_mut() {
+            Some(last) if open && !piece.starts_with('▁') => {
+                last.text += &text;
+                last.tokens.end = place + 1;
+            }
+            _ => words.push(Word { text, tokens: place..place + 1 }),
+        }
+        open = true;
+    }
+    words.retain(|word| !word.text.is_empty());
+    words
 }

@@ -67,6 +67,7 @@ pub mod tensor;
 mod threads;
 pub mod tokenizer;
 
+pub use alignment::{Alignment, AlignmentHeads, Word, WordAlignment};
 pub use error::{Error, Result};
 pub use generate::{
     EarlyStopping, Finish, GenerateOptions, Generation, GenerationDefaults, LengthPenalty, LengthPenaltyKind, Lookup,
@@ -75,6 +76,5 @@ pub use generate::{
 pub use incoming::Incoming;
 pub use kernels::Isa;
 pub use model::{Model, ModelOptions};
-pub use alignment::{Alignment, AlignmentHeads};
 pub use session::{Score, Session};
 pub use threads::physical_cores;

@@ -35,7 +35,6 @@ pub(crate) struct ModelData {
     decoder: Option<DecoderWeights>,
     tokenizer: Option<Tokenizer>,
     generation: GenerationDefaults,
-    alignment: AlignmentHeads,
     about: BTreeMap<String, String>,
     notes: Vec<String>,
 }
@@ -122,7 +121,7 @@ impl Model {
     ) -> Model {
         let Checkpoint { file, config, generation, about, notes, .. } = checkpoint;
         let data =
-            ModelData { file, config, kernels, embedding, encoder, decoder, tokenizer, generation, alignment: AlignmentHeads::default(), about, notes };
+            ModelData { file, config, kernels, embedding, encoder, decoder, tokenizer, generation, about, notes };
         Model { data: Arc::new(data) }
     }
 
@@ -142,11 +141,12 @@ impl Model {
         self.data.kernels
     }
 
-    /// What the checkpoint says about decoding.
-    pub fn alignment_heads(&self) -> &AlignmentHeads {
-        &self.data.alignment
+    /// The heads of cross-attention that, as the checkpoint says, show where a token comes from; else all of them.
+    pub fn alignment_heads(&self) -> AlignmentHeads {
+        AlignmentHeads::of(&self.data.generation.settings)
     }
 
+    /// What the checkpoint says about decoding.
     pub fn generation_defaults(&self) -> &GenerationDefaults {
         &self.data.generation
     }

@@ -1,8 +1,8 @@
 //! [`Session`]: the working space of one thread over a shared [`Model`].
 
-use crate::alignment::{Alignment, AlignmentHeads};
+use crate::alignment::{Alignment, AlignmentHeads, WordAlignment};
 use crate::decoder::{Decoder, DecoderState};
-use crate::encoder::{Encoder, EncoderState};
+use crate::encoder::{self, Encoder, EncoderState};
 use crate::error::{Error, Result};
 use crate::layers::{FIRST_POSITIONS, Query, Scratch};
 use crate::memory::{self, Request};
@@ -162,13 +162,25 @@ impl Session {
         Ok(all)
     }
 
-    /// Which source tokens each token of a target attends to.
+    /// Which source tokens each token of a target comes from, by the heads that the checkpoint names
+    /// ([`Model::alignment_heads`]).
     ///
     /// # Errors
     /// As [`Session::score_ids`].
     pub fn alignment_ids(&mut self, source: &[u32], target: &[u32]) -> Result<Alignment> {
-        let heads = self.model.alignment_heads().clone();
-        self.alignment_by(&heads, source, target)
+        self.alignment_by(&self.model.alignment_heads(), source, target)
+    }
+
+    /// Which source word each word of a target comes from. Words of a task's prefix are left out.
+    ///
+    /// # Errors
+    /// As [`Session::score`].
+    pub fn align(&mut self, source: &str, target: &str) -> Result<WordAlignment> {
+        let model = self.model.clone();
+        let tokenizer = model.tokenizer()?;
+        let alignment = self.alignment_ids(&tokenizer.encode(source), &tokenizer.encode(target))?;
+        let prefix = model.generation_defaults().task_of(source).map_or("", |task| &task.prefix);
+        Ok(alignment.by_words(tokenizer, prefix.split_whitespace().count()))
     }
 
     /// As [`Session::alignment_ids`], by the given heads.

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+
 use common::tiny::{Gguf, ROWS, Token, config, config_with, part, parts, tokens};
 use common::{Raw, array, string, tensor};
 use serde_json::{Value as Json, json};
@@ -14,6 +16,11 @@ use t5_runtime::schema;
 use t5_runtime::storage::Bytes;
 use t5_runtime::tensor::DType;
 use t5_runtime::tokenizer::{AddedToken, PieceKind, UnigramVocabulary, Vocabulary, Whitespace};
+
+/// What a model with a name says of itself.
+fn named(name: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([("general.name".to_owned(), name.to_owned())])
+}
 
 fn open_bytes(bytes: Vec<u8>) -> Result<Checkpoint, String> {
     Checkpoint::from_gguf("x.gguf", Bytes::from_vec(bytes)).map_err(|error| error.to_string())
@@ -643,7 +650,7 @@ fn grouped_heads_and_values_per_layer_are_refused() {
 /// The file that this project writes for a checkpoint.
 fn write(checkpoint: &Checkpoint) -> Vec<u8> {
     let Checkpoint { config, vocabulary, generation, .. } = checkpoint;
-    let metadata = llama_cpp::metadata(Some("tiny"), config, vocabulary.as_ref(), generation, DType::F32).unwrap();
+    let metadata = llama_cpp::metadata(&named("tiny"), config, vocabulary.as_ref(), generation, DType::F32).unwrap();
     let infos: Vec<_> = checkpoint
         .tensors()
         .map(|(spec, tensor)| TensorInfo { name: spec.gguf_name, dtype: tensor.dtype, shape: spec.shape })
@@ -833,7 +840,7 @@ fn the_keys_are_those_of_the_specification() {
     let config = T5Config::from_json("config.json", &json.to_string()).unwrap();
     let vocabulary = open(&tiny()).unwrap().vocabulary.unwrap();
     let keys =
-        llama_cpp::metadata(Some("Tiny"), &config, Some(&vocabulary), &GenerationDefaults::default(), DType::Q8_0)
+        llama_cpp::metadata(&named("Tiny"), &config, Some(&vocabulary), &GenerationDefaults::default(), DType::Q8_0)
             .unwrap();
     let small: Vec<(&str, String)> = keys.iter().map(|(key, value)| (key.as_str(), value.to_string())).collect();
     let expected = [
@@ -888,7 +895,7 @@ fn the_keys_are_those_of_the_specification() {
     let codes =
         [(DType::F32, 0), (DType::F16, 1), (DType::BF16, 32), (DType::Q4_0, 2), (DType::Q4_K, 14), (DType::Q6_K, 18)];
     for (dtype, code) in codes {
-        let keys = llama_cpp::metadata(None, &config, None, &GenerationDefaults::default(), dtype).unwrap();
+        let keys = llama_cpp::metadata(&BTreeMap::new(), &config, None, &GenerationDefaults::default(), dtype).unwrap();
         assert!(keys.contains(&("general.file_type".to_owned(), Value::U32(code))), "{dtype}");
         assert!(!keys.iter().any(|(key, _)| key == "general.name" || key == "tokenizer.ggml.model"));
     }
@@ -945,7 +952,8 @@ fn a_vocabulary_with_more_pieces_than_rows_is_not_written() {
     let vocabulary = open(&tiny()).unwrap().vocabulary.unwrap();
     let config = T5Config::from_json("config.json", &config_with(json!({"vocab_size": 119})).to_string()).unwrap();
     let error =
-        llama_cpp::metadata(None, &config, Some(&vocabulary), &GenerationDefaults::default(), DType::F32).unwrap_err();
+        llama_cpp::metadata(&BTreeMap::new(), &config, Some(&vocabulary), &GenerationDefaults::default(), DType::F32)
+            .unwrap_err();
     assert!(error.to_string().contains("expected at most 119 pieces"), "{error}");
 }
 

@@ -32,7 +32,7 @@ fn the_titler_opens_with_all_its_tensors() {
 /// Writes a checkpoint as a GGUF file in memory, every tensor as it is stored.
 fn write(checkpoint: &Checkpoint) -> Vec<u8> {
     let metadata = llama_cpp::metadata(
-        Some("titler"),
+        &[("general.name".to_owned(), "titler".to_owned())].into(),
         &checkpoint.config,
         checkpoint.vocabulary.as_ref(),
         &checkpoint.generation,

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use t5_runtime::generate::{GenerationDefaults, Settings, Task};
 use t5_runtime::{
-    EarlyStopping, Finish, GenerateOptions, LengthPenalty, LengthPenaltyKind, Model, Overrides, SplitSentences,
+    AlignmentHeads, EarlyStopping, Finish, GenerateOptions, LengthPenalty, LengthPenaltyKind, Model, Overrides,
+    SplitSentences,
 };
 
 /// Counts the allocations of each thread.
@@ -284,6 +285,37 @@ fn scores_are_those_of_generation() {
         // A sum of at most a few dozen rounded values.
         assert!((sum - 1.0).abs() < 1e-5, "{sum}");
     }
+}
+
+#[test]
+fn heads_align_alone_and_in_either_step() {
+    let model = model();
+    let mut session = model.session();
+    let source = model.tokenizer().unwrap().encode(TEXT);
+    // Past one piece of teacher forcing.
+    let target: Vec<u32> = (0..40).map(|place| 5 + place % 7).collect();
+    let (blocks, count) = (model.config().num_decoder_layers, model.config().num_heads);
+    let all: Vec<(usize, usize)> = (0..blocks).flat_map(|block| (0..count).map(move |head| (block, head))).collect();
+    let mut align = |heads: Vec<(usize, usize)>, reading| {
+        session.alignment_by(&AlignmentHeads { heads, reading }, &source, &target).unwrap().weights
+    };
+    let average = align(Vec::new(), false);
+    assert_eq!(average, align(all.clone(), false));
+    let mut mean = vec![0.0; average.len()];
+    for &head in &all {
+        let alone = align(vec![head], false);
+        assert_ne!(alone, average);
+        mean.iter_mut().zip(alone).for_each(|(mean, weight)| *mean += weight / all.len() as f32);
+    }
+    // The same sums in another order.
+    assert!(average.iter().zip(&mean).all(|(a, b)| (a - b).abs() < 1e-5));
+    // The step that reads a token predicts the next one.
+    let later = align(all, true);
+    assert_eq!(later.len(), average.len());
+    assert_eq!(later[..later.len() - source.len()], average[source.len()..]);
+    let wrong = AlignmentHeads { heads: vec![(blocks, 0)], reading: false };
+    let error = session.alignment_by(&wrong, &source, &target).unwrap_err().to_string();
+    assert!(error.contains(&format!("found head 0 of block {blocks}")), "{error}");
 }
 
 #[test]

@@ -215,10 +215,7 @@ impl Engine {
     }
 
     fn try_alignment(&mut self, source: &str, target: &str) -> Result<String, Failure> {
-        let tokenizer = self.model.tokenizer()?;
-        let (source, target) = (tokenizer.encode(source), tokenizer.encode(target));
-        let alignment = self.session().alignment_ids(&source, &target)?;
-        Ok(request::alignment(&self.model, &alignment))
+        Ok(request::alignment(&self.session().align(source, target)?))
     }
 }
 

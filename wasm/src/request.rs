@@ -1,7 +1,7 @@
 //! Requests and results as JSON, with the names of the JavaScript package.
 
 use serde_json::{Value, json};
-use t5_runtime::{Alignment, EarlyStopping, LengthPenaltyKind, Lookup, Model, Output, Overrides, Score};
+use t5_runtime::{EarlyStopping, LengthPenaltyKind, Lookup, Model, Output, Overrides, Score, Word, WordAlignment};
 
 use crate::error::Failure;
 
@@ -167,23 +167,11 @@ pub fn score(score: &Score) -> String {
     json!({ "ids": score.ids, "logprobs": score.logprobs, "sum": score.sum }).to_string()
 }
 
-/// Weights as rows, one for each target token.
-pub fn alignment(model: &Model, alignment: &Alignment) -> String {
-    let weights: Vec<&[f32]> = alignment.weights.chunks_exact(alignment.source_ids.len().max(1)).collect();
-    json!({
-        "sourceIds": alignment.source_ids,
-        "targetIds": alignment.target_ids,
-        "sourcePieces": pieces(model, &alignment.source_ids),
-        "targetPieces": pieces(model, &alignment.target_ids),
-        "weights": weights,
-    })
-    .to_string()
-}
-
-/// The pieces of ids, with `▁` for a space; null for ids without one.
-fn pieces(model: &Model, ids: &[u32]) -> Value {
-    let tokenizer = model.tokenizer().ok();
-    ids.iter().map(|&id| tokenizer.and_then(|tokenizer| tokenizer.piece(id)).map(str::to_owned)).collect()
+/// Weights as rows, one for each target word.
+pub fn alignment(words: &WordAlignment) -> String {
+    let weights: Vec<&[f32]> = words.weights.chunks_exact(words.source.len().max(1)).collect();
+    let texts = |words: &[Word]| words.iter().map(|word| word.text.clone()).collect::<Value>();
+    json!({"source": texts(&words.source), "target": texts(&words.target), "weights": weights}).to_string()
 }
 
 #[cfg(test)]

@@ -188,14 +188,12 @@ export interface Score {
   sum: number;
 }
 
-/** Which source tokens each target token looked at. */
+/** Which words of a source the words of a target come from. */
 export interface Alignment {
-  sourceIds: number[];
-  targetIds: number[];
-  /** Pieces of text, `▁` for a space. */
-  sourcePieces: (string | null)[];
-  targetPieces: (string | null)[];
-  /** A row for each target token; each sums to 1. */
+  /** The source's words, without those of a task's prefix. */
+  source: string[];
+  target: string[];
+  /** A row for each target word: how much it looked at each source word, 0 to 1. */
   weights: number[][];
 }
 

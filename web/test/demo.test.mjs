@@ -128,7 +128,7 @@ inChromium("the default model loads and answers", async () => {
   await page.locator("#attention:visible").waitFor();
   // By keyboard: focus on an output word says where it looked.
   await page.locator("#heat tbody th").first().focus();
-  assert.match(await page.textContent("#attention-hint"), /looked at/);
+  assert.match(await page.textContent("#attention-hint"), /comes from/);
   await look(page, "answered");
   await close();
 });

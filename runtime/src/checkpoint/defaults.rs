@@ -59,6 +59,9 @@ const NOT_OBEYED: [&str; 11] = [
     "watermarking_config",
 ];
 
+/// Where config.json has the tasks.
+const TASKS: &str = "task_specific_params";
+
 /// Reads the defaults. Without generation_config.json they are those of config.json, as in the transformers
 /// library. Tasks always come from config.json's `task_specific_params`.
 pub(super) fn read(files: Files, config: &T5Config, text: &str) -> Result<GenerationDefaults> {
@@ -92,6 +95,21 @@ pub(super) fn read(files: Files, config: &T5Config, text: &str) -> Result<Genera
     Ok(GenerationDefaults { settings, tasks, not_obeyed })
 }
 
+/// Reads settings of both kinds from one object, as [`GenerationDefaults::to_json`] writes them: the settings of
+/// generation_config.json, and tasks under `task_specific_params`. `file` names it in messages.
+///
+/// # Errors
+/// If it is not JSON, or a setting has a value of another type.
+pub fn parse(file: &str, text: &str) -> Result<GenerationDefaults> {
+    let json = object(file, text)?;
+    let settings = Settings::read(&Keys { file, prefix: "", json: &json })?;
+    let mut not_obeyed = Vec::new();
+    let known = |key: &str| key == TASKS || Settings::NAMES.contains(&key) || WITHOUT_EFFECT.contains(&key);
+    not_obeyed.extend(described(&json, "", |key| !known(key)));
+    let tasks = tasks(file, &json, &mut not_obeyed)?;
+    Ok(GenerationDefaults { settings, tasks, not_obeyed })
+}
+
 fn object(file: &str, text: &str) -> Result<Value> {
     let json: Value =
         serde_json::from_str(text).map_err(|error| Error::format(file, format!("expected a JSON object: {error}")))?;
@@ -100,9 +118,9 @@ fn object(file: &str, text: &str) -> Result<Value> {
 
 /// `task_specific_params`, in the order of the tasks' names.
 fn tasks(file: &str, config: &Value, not_obeyed: &mut Vec<String>) -> Result<Vec<Task>> {
-    let Some(tasks) = get(config, "task_specific_params") else { return Ok(Vec::new()) };
+    let Some(tasks) = get(config, TASKS) else { return Ok(Vec::new()) };
     let expected = "an object with one key a task";
-    let tasks = tasks.as_object().ok_or_else(|| wrong(file, "task_specific_params", expected, tasks))?;
+    let tasks = tasks.as_object().ok_or_else(|| wrong(file, TASKS, expected, tasks))?;
     let task = |(name, json): (&String, &Value)| {
         let place = format!("task_specific_params.{name}.");
         if !json.is_object() {

@@ -1,7 +1,7 @@
 //! Where weights come from: a Hugging Face folder or a GGUF file of either dialect, judged by the schema.
 
 mod assemble;
-mod defaults;
+pub mod defaults;
 pub(crate) mod folder;
 pub mod llama_cpp;
 

@@ -17,7 +17,7 @@ pub struct Arguments {
 }
 
 /// The names of the subcommands: a first argument that is none of them is text to generate from.
-pub const COMMANDS: [&str; 6] = ["generate", "score", "embed", "tokenize", "inspect", "bench"];
+pub const COMMANDS: [&str; 7] = ["generate", "score", "align", "embed", "tokenize", "inspect", "bench"];
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -25,6 +25,8 @@ pub enum Command {
     Generate(Box<GenerateArgs>),
     /// Log-probability of a target text given a source text, for each line SOURCE<TAB>TARGET
     Score(ScoreArgs),
+    /// Which word of the source each word of a target comes from, for each line SOURCE<TAB>TARGET
+    Align(ScoreArgs),
     /// The mean of the encoder's hidden states of each line of input
     Embed(EmbedArgs),
     /// Token ids of each line of input, or the text of token ids

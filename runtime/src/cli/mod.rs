@@ -1,5 +1,6 @@
 //! The command line: arguments first, then one module for each subcommand.
 
+mod align;
 mod args;
 mod bench;
 mod embed;
@@ -33,6 +34,7 @@ fn run(mut arguments: Vec<OsString>) -> anyhow::Result<()> {
     match command::parse::<Arguments>(arguments)?.command {
         Command::Generate(args) => generate::run(&args),
         Command::Score(args) => score::run(&args),
+        Command::Align(args) => align::run(&args),
         Command::Embed(args) => embed::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -121,6 +121,11 @@ settings! {
     eos_token_id: Vec<u32>,
     /// Texts are read sentence by sentence. Not a setting of the library, which takes no notice of it.
     split_sentences: bool,
+    /// Heads of cross-attention that show where a token comes from, each a block and a head of it; absent: all. (The
+    /// library has this for Whisper.)
+    alignment_heads: Vec<Vec<u32>>,
+    /// Whether they show it in the step that reads the token, not in the one that predicts it. Not of the library.
+    alignment_reading: bool,
 }
 
 /// One of the tasks that a checkpoint was trained for (`task_specific_params`): what stands before its sources, and
@@ -157,6 +162,12 @@ impl GenerationDefaults {
             };
             Error::Option { option: "task", what }
         })
+    }
+
+    /// The task that a text belongs to by its beginning; of several, the one with the longest prefix.
+    pub fn task_of(&self, text: &str) -> Option<&Task> {
+        let known = self.tasks.iter().filter(|task| !task.prefix.is_empty() && text.starts_with(&task.prefix));
+        known.max_by_key(|task| task.prefix.len())
     }
 
     /// One sentence on what is not obeyed; `None` where there is nothing to say.

@@ -253,10 +253,9 @@ impl Kernels {
         if parts == 1 {
             let own = &mut *workspace::own(scratch, 0);
             return (0..heads.count).for_each(|index| {
-                let mut wanted = alignment.as_mut().map(|alignment| HeadAlignment {
-                    share: alignment.shares[index],
-                    out: &mut *alignment.out,
-                });
+                let mut wanted = alignment
+                    .as_mut()
+                    .map(|alignment| HeadAlignment { share: alignment.shares[index], out: &mut *alignment.out });
                 head(index, own, wanted.as_mut().filter(|wanted| wanted.share != 0.0));
             });
         }

@@ -1,9 +1,9 @@
 // The attention table.
 
-import type { WordAlignment } from "./words.js";
+import type { Alignment } from "pocket-t5";
 
 /** Fills a table: output words down, input words across, a cell's colour its weight. */
-export function draw(table: HTMLTableElement, hint: HTMLElement, { source, target, weights }: WordAlignment): void {
+export function draw(table: HTMLTableElement, hint: HTMLElement, { source, target, weights }: Alignment): void {
   const head = table.createTHead();
   const body = document.createElement("tbody");
   const caption = document.createElement("caption");
@@ -12,14 +12,14 @@ export function draw(table: HTMLTableElement, hint: HTMLElement, { source, targe
   const top = document.createElement("tr");
   const corner = document.createElement("td");
   corner.style.setProperty("--weight", "0");
-  top.append(corner, ...source.map((word) => header(word.text, "col")));
+  top.append(corner, ...source.map((word) => header(word, "col")));
   head.replaceChildren(top);
   const columns = [...top.querySelectorAll("th")];
   const most = Math.max(...weights.flat(), 1e-6);
 
   weights.forEach((row, i) => {
     const line = document.createElement("tr");
-    const word = header(target[i]?.text ?? "", "row");
+    const word = header(target[i] ?? "", "row");
     word.tabIndex = 0;
     line.append(word);
     row.forEach((weight, j) => {
@@ -29,7 +29,7 @@ export function draw(table: HTMLTableElement, hint: HTMLElement, { source, targe
       text.className = "unseen";
       text.textContent = `${Math.round(weight * 100)} %`;
       cell.append(text);
-      cell.title = `${target[i]?.text} ← ${source[j]?.text}: ${Math.round(weight * 100)} %`;
+      cell.title = `${target[i]} ← ${source[j]}: ${Math.round(weight * 100)} %`;
       cell.addEventListener("pointerenter", () => light([word, columns[j]]));
       line.append(cell);
     });
@@ -39,8 +39,8 @@ export function draw(table: HTMLTableElement, hint: HTMLElement, { source, targe
       .slice(0, 3);
     const show = (): void => {
       light([word, columns[strongest[0]?.j ?? -1]]);
-      const list = strongest.map(({ weight, j }) => `${source[j]?.text} (${Math.round(weight * 100)} %)`);
-      hint.textContent = `“${target[i]?.text}” looked at ${list.join(", ")}.`;
+      const list = strongest.map(({ weight, j }) => `${source[j]} (${Math.round(weight * 100)} %)`);
+      hint.textContent = `“${target[i]}” comes from ${list.join(", ")}.`;
     };
     word.addEventListener("focus", show);
     word.addEventListener("pointerenter", show);

@@ -6,7 +6,6 @@ import { draw } from "./heat.js";
 import { modelPicker, type Loaded } from "./models.js";
 import { element, megabytes, report } from "./page.js";
 import { TASKS, type Task } from "./tasks.js";
-import { byWords } from "./words.js";
 
 const source = element<HTMLTextAreaElement>("source");
 const run = element<HTMLButtonElement>("run");
@@ -138,7 +137,7 @@ function candidates(outputs: Output[]): void {
 
 async function attention(text: string, target: string, signal: AbortSignal): Promise<void> {
   if (!model || target === "") return;
-  const aligned = byWords(await model.t5.alignment(text, target, { signal }));
+  const aligned = await model.t5.alignment(text, target, { signal });
   // A table of hundreds of words helps nobody.
   if (signal.aborted || aligned.source.length * aligned.target.length > 2500) return;
   draw(element<HTMLTableElement>("heat"), element("attention-hint"), aligned);

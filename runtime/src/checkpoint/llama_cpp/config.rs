@@ -1,5 +1,7 @@
 //! The configuration as key-values, both ways (docs/gguf.md 2, 7.1 and 9).
 
+use std::collections::BTreeMap;
+
 use super::{defaults, keys, vocabulary};
 use crate::config::{FeedForward, T5Config};
 use crate::error::{Error, Result};
@@ -9,13 +11,13 @@ use crate::tensor::DType;
 use crate::tokenizer::Vocabulary;
 
 /// All key-values of a model's file, in the order in which llama.cpp's converter writes them, then our own.
-/// `name` is for people; `file_type` is the type of most tensors. `dropout_rate` and `initializer_factor`, which only
+/// `about` are texts for people, with keys that begin with `general.`; `file_type` is the type of most tensors. `dropout_rate` and `initializer_factor`, which only
 /// training uses, are not stored.
 ///
 /// # Errors
 /// [`Error::Tokenizer`] where the vocabulary has more pieces than the embedding has rows.
 pub fn metadata(
-    name: Option<&str>,
+    about: &BTreeMap<String, String>,
     config: &T5Config,
     vocabulary: Option<&Vocabulary>,
     generation: &GenerationDefaults,
@@ -28,8 +30,12 @@ pub fn metadata(
 
     put(keys::ARCHITECTURE, text(architecture));
     put(keys::TYPE, text("model"));
-    if let Some(name) = name {
+    if let Some(name) = about.get(keys::NAME) {
         put(keys::NAME, text(name));
+    }
+    let ours = [keys::ARCHITECTURE, keys::TYPE, keys::NAME];
+    for (key, value) in about.iter().filter(|(key, _)| !ours.contains(&key.as_str())) {
+        put(key, text(value));
     }
     let mut put_model = |key: &str, value: Value| put(&keys::of(architecture, key), value);
     put_model(keys::CONTEXT_LENGTH, Value::U32(512));

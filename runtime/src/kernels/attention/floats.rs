@@ -1,6 +1,6 @@
 //! Attention of many queries in f32.
 
-use super::{HeadAlignment, FOUR, HeadKeyValues, HeadRows, completed, place, row_stride};
+use super::{FOUR, HeadAlignment, HeadKeyValues, HeadRows, completed, place, row_stride};
 use crate::kernels::columns::Columns;
 use crate::kernels::isa::dispatch;
 use crate::kernels::math;

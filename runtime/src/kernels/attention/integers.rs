@@ -12,7 +12,7 @@
 //! Integer sums are exact and fit 32 bits: 128 · 4095² and 32 · 16383 · 4095 are below 2^31. Rounding errs by at most
 //! 1/8190 of the largest value of a row, a thirtieth of what int8 activations err by in the products around it.
 
-use super::{HeadAlignment, FOUR, HeadKeyValues, HeadRows, completed, place, row_stride};
+use super::{FOUR, HeadAlignment, HeadKeyValues, HeadRows, completed, place, row_stride};
 use crate::kernels::columns::Columns;
 use crate::kernels::dot::{Dot, Pairs};
 use crate::kernels::isa::dispatch;
