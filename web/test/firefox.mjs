@@ -43,7 +43,10 @@ export async function launch() {
   let last = 0;
   const call = (method, params) =>
     new Promise((resolve, reject) => {
-      waiting.set(++last, { resolve, reject });
+      const late = () => reject(new Error(`expected an answer to ${method}, found none after ${PATIENCE_MS / 1000} s`));
+      const timer = setTimeout(late, PATIENCE_MS);
+      const answered = (then) => (value) => (clearTimeout(timer), then(value));
+      waiting.set(++last, { resolve: answered(resolve), reject: answered(reject) });
       socket.send(JSON.stringify({ id: last, method, params }));
     });
 
