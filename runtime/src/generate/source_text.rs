@@ -122,8 +122,7 @@ impl SourceText {
 
 /// The length of the prefix before a text, and whether what follows it is cut into sentences.
 fn prefix_and_split(defaults: &GenerationDefaults, text: &str, options: &GenerateOptions) -> (usize, bool) {
-    let fits = defaults.tasks.iter().filter(|task| !task.prefix.is_empty() && text.starts_with(&task.prefix));
-    let task = fits.max_by_key(|task| task.prefix.len());
+    let task = defaults.task_of(text);
     let splits = match options.split_sentences {
         SplitSentences::No => false,
         SplitSentences::Yes => true,
