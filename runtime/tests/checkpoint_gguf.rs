@@ -768,6 +768,8 @@ fn vocabularies_and_generation_defaults_are_read_back() {
             decoder_start_token_id: Some(2),
             eos_token_id: Some(vec![1, 7]),
             split_sentences: Some(false),
+            alignment_heads: Some(vec![vec![1, 2], vec![0, 3]]),
+            alignment_reading: Some(true),
         },
         tasks: vec![
             Task {

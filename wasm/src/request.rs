@@ -1,7 +1,7 @@
 //! Requests and results as JSON, with the names of the JavaScript package.
 
 use serde_json::{Value, json};
-use t5_runtime::{EarlyStopping, LengthPenaltyKind, Lookup, Model, Output, Overrides, Score, Word, WordAlignment};
+use t5_runtime::{EarlyStopping, LengthPenaltyKind, Lookup, Output, Overrides, Score, Word, WordAlignment};
 
 use crate::error::Failure;
 
@@ -178,9 +178,9 @@ pub fn alignment(words: &WordAlignment) -> String {
 mod tests {
     use std::path::Path;
 
-    use t5_runtime::ModelOptions;
     use t5_runtime::checkpoint::Checkpoint;
     use t5_runtime::storage::Bytes;
+    use t5_runtime::{Model, ModelOptions};
 
     use super::*;
 
