@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use t5_runtime::{AlignmentHeads, Error, Model, Result, Session, Word, WordAlignment};
+use t5_runtime::{AlignmentHeads, Error, Model, Result, Session, WordAlignment};
 
 /// Pairs that heads are judged by; the rest only tell which words belong together.
 const JUDGED: usize = 500;
@@ -162,7 +162,7 @@ impl Judged {
         let look = |head| Ok(session.alignment_by(head, &source, &target)?.by_words(tokenizer, prefix));
         let looked = heads.iter().map(look).collect::<Result<Vec<WordAlignment>>>()?;
         let Some(words) = looked.first() else { return Ok(()) };
-        let normal_of = |words: &[Word]| words.iter().map(|word| normal(&word.text)).collect::<Vec<_>>();
+        let normal_of = |words: &[String]| words.iter().map(|word| normal(word)).collect::<Vec<_>>();
         for (place, from) in lexicon.links(&normal_of(&words.source), &normal_of(&words.target)) {
             let row =
                 |words: &WordAlignment| words.weights[place * words.source.len()..][..words.source.len()].to_vec();

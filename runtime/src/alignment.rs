@@ -63,22 +63,19 @@ pub struct Alignment {
     pub weights: Vec<f32>,
 }
 
-/// A word of a text, and its tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Word {
-    /// Without the space before it.
-    pub text: String,
-    /// Places in the list of ids.
-    pub tokens: Range<usize>,
+/// A word of a text, without the space before it, and the places of its tokens.
+struct Word {
+    text: String,
+    tokens: Range<usize>,
 }
 
 /// An alignment of words.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct WordAlignment {
     /// The source's words, without those of a task's prefix.
-    pub source: Vec<Word>,
+    pub source: Vec<String>,
     /// The target's words.
-    pub target: Vec<Word>,
+    pub target: Vec<String>,
     /// `[target, source]`: a source word has the sum of its tokens' weights, a target word the mean of its tokens'.
     pub weights: Vec<f32>,
 }
@@ -89,6 +86,20 @@ impl WordAlignment {
         let row = &self.weights[target * self.source.len()..][..self.source.len()];
         // The first of equals.
         (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]))
+    }
+
+    /// Appends the alignment of the texts that follow; words of one have nothing to do with those of the other.
+    pub(crate) fn append(&mut self, next: WordAlignment) {
+        let (before, more) = (self.source.len(), next.source.len());
+        let own = (0..self.target.len()).map(|row| (&self.weights[row * before..][..before], 0));
+        let others = (0..next.target.len()).map(|row| (&next.weights[row * more..][..more], before));
+        let mut weights = vec![0.0; (self.target.len() + next.target.len()) * (before + more)];
+        for (to, (from, first)) in weights.chunks_exact_mut((before + more).max(1)).zip(own.chain(others)) {
+            to[first..first + from.len()].copy_from_slice(from);
+        }
+        self.weights = weights;
+        self.source.extend(next.source);
+        self.target.extend(next.target);
     }
 }
 
@@ -106,7 +117,8 @@ impl Alignment {
                 weights.push(to.tokens.clone().map(row).sum::<f32>() / to.tokens.len() as f32);
             }
         }
-        WordAlignment { source, target, weights }
+        let texts = |words: Vec<Word>| words.into_iter().map(|word| word.text).collect();
+        WordAlignment { source: texts(source), target: texts(target), weights }
     }
 }
 

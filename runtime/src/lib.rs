@@ -67,7 +67,7 @@ pub mod tensor;
 mod threads;
 pub mod tokenizer;
 
-pub use alignment::{Alignment, AlignmentHeads, Word, WordAlignment};
+pub use alignment::{Alignment, AlignmentHeads, WordAlignment};
 pub use error::{Error, Result};
 pub use generate::{
     EarlyStopping, Finish, GenerateOptions, Generation, GenerationDefaults, LengthPenalty, LengthPenaltyKind, Lookup,

@@ -4,9 +4,11 @@ use crate::alignment::{Alignment, AlignmentHeads, WordAlignment};
 use crate::decoder::{Decoder, DecoderState};
 use crate::encoder::{self, Encoder, EncoderState};
 use crate::error::{Error, Result};
+use crate::generate::{GenerateOptions, SourceText, SplitSentences};
 use crate::layers::{FIRST_POSITIONS, Query, Scratch};
 use crate::memory::{self, Request};
 use crate::model::Model;
+use crate::sentences::sentences;
 
 /// Given tokens that the decoder reads at once.
 pub(crate) const FORCED_ROWS: usize = 32;
@@ -171,16 +173,30 @@ impl Session {
         self.alignment_by(&self.model.alignment_heads(), source, target)
     }
 
-    /// Which source word each word of a target comes from. Words of a task's prefix are left out.
+    /// Which source word each word of a target comes from. Words of a task's prefix are left out. Where the task reads
+    /// texts sentence by sentence, each sentence of the source is aligned with the one in the same place of the target,
+    /// if there are as many.
     ///
     /// # Errors
     /// As [`Session::score`].
     pub fn align(&mut self, source: &str, target: &str) -> Result<WordAlignment> {
         let model = self.model.clone();
         let tokenizer = model.tokenizer()?;
-        let alignment = self.alignment_ids(&tokenizer.encode(source), &tokenizer.encode(target))?;
         let prefix = model.generation_defaults().task_of(source).map_or("", |task| &task.prefix);
-        Ok(alignment.by_words(tokenizer, prefix.split_whitespace().count()))
+        let prefix = prefix.split_whitespace().count();
+        let split =
+            SourceText::new(&model, source, &GenerateOptions::default().split_sentences(SplitSentences::ByTask))?;
+        let targets: Vec<&str> = sentences(target).into_iter().map(|range| &target[range]).collect();
+        let whole = SourceText::from(tokenizer.encode(source).as_slice());
+        let (sources, targets) = match split.sentences().len() == targets.len() {
+            true => (split, targets),
+            false => (whole, vec![target]),
+        };
+        let mut words = WordAlignment::default();
+        for (source, target) in sources.sentences().iter().zip(targets) {
+            words.append(self.alignment_ids(source, &tokenizer.encode(target))?.by_words(tokenizer, prefix));
+        }
+        Ok(words)
     }
 
     /// As [`Session::alignment_ids`], by the given heads.

@@ -1,7 +1,7 @@
 //! Requests and results as JSON, with the names of the JavaScript package.
 
 use serde_json::{Value, json};
-use t5_runtime::{EarlyStopping, LengthPenaltyKind, Lookup, Output, Overrides, Score, Word, WordAlignment};
+use t5_runtime::{EarlyStopping, LengthPenaltyKind, Lookup, Output, Overrides, Score, WordAlignment};
 
 use crate::error::Failure;
 
@@ -170,8 +170,7 @@ pub fn score(score: &Score) -> String {
 /// Weights as rows, one for each target word.
 pub fn alignment(words: &WordAlignment) -> String {
     let weights: Vec<&[f32]> = words.weights.chunks_exact(words.source.len().max(1)).collect();
-    let texts = |words: &[Word]| words.iter().map(|word| word.text.clone()).collect::<Value>();
-    json!({"source": texts(&words.source), "target": texts(&words.target), "weights": weights}).to_string()
+    json!({"source": words.source, "target": words.target, "weights": weights}).to_string()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::bail;
 use serde_json::json;
-use t5_runtime::{Word, WordAlignment};
+use t5_runtime::WordAlignment;
 
 use super::args::ScoreArgs;
 use super::input::{Lines, open_model, session};
@@ -22,8 +22,8 @@ pub fn run(args: &ScoreArgs) -> anyhow::Result<()> {
         if args.json {
             writeln!(out, "{}", describe(&words))?;
         } else {
-            let link = |(target, word): (usize, &Word)| {
-                words.strongest(target).map(|source| format!("{}→{}", words.source[source].text, word.text))
+            let link = |(target, word): (usize, &String)| {
+                words.strongest(target).map(|source| format!("{}→{word}", words.source[source]))
             };
             let links: Vec<String> = words.target.iter().enumerate().filter_map(link).collect();
             writeln!(out, "{}", links.join(" "))?;
@@ -34,7 +34,6 @@ pub fn run(args: &ScoreArgs) -> anyhow::Result<()> {
 }
 
 fn describe(words: &WordAlignment) -> serde_json::Value {
-    let texts = |words: &[Word]| words.iter().map(|word| word.text.clone()).collect::<Vec<_>>();
     let rows: Vec<&[f32]> = words.weights.chunks_exact(words.source.len().max(1)).collect();
-    json!({"source": texts(&words.source), "target": texts(&words.target), "weights": rows})
+    json!({"source": words.source, "target": words.target, "weights": rows})
 }

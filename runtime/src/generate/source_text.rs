@@ -44,7 +44,7 @@ impl From<&[u32]> for SourceText {
 impl SourceText {
     /// Cuts a text as the options, or the model's tasks, want it. A task's prefix before the text stands before each
     /// sentence. A text of one sentence is read whole.
-    pub(super) fn new(model: &Model, text: &str, options: &GenerateOptions) -> Result<SourceText> {
+    pub(crate) fn new(model: &Model, text: &str, options: &GenerateOptions) -> Result<SourceText> {
         let tokenizer = model.tokenizer()?;
         let whole = if options.source_prefix.is_empty() { text } else { &format!("{}{text}", options.source_prefix) };
         let (prefix, splits) = prefix_and_split(model.generation_defaults(), whole, options);
