@@ -246,7 +246,7 @@ inChromium("who made the model, and under which terms, is said with links", asyn
     "general.attribution": "Tatoeba (https://tatoeba.org, CC BY 2.0 FR), <b>CMUdict</b> and javascript:alert(1).",
     "general.license.link": "https://creativecommons.org/licenses/by/2.0/",
   };
-  const credited = described(readFileSync(shipped), credits);
+  const credited = described(readFileSync(model("unigram", "q8_0")), credits);
   const { page, server, close } = await visit({ routes: { "/credited.gguf": file(credited) } });
   const before = await page.evaluate(() => document.querySelector("#credits").textContent);
   assert.ok(before.length > 0);
