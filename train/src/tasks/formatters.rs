@@ -1,5 +1,6 @@
 //! From records to texts: templates, and the formatters of the paper's benchmarks.
 
+mod fields;
 mod glue;
 mod question;
 mod super_glue;
@@ -7,13 +8,14 @@ mod template;
 pub(super) mod winograd;
 pub(super) mod wnli;
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
-use super::TextExample;
+use super::example::TextExample;
 use crate::{Error, Result, corpus::Record, objectives::Objective};
 
+use fields::{Formatted, text, values};
+
+pub(super) use fields::no_field;
 pub use glue::postprocess_stsb;
 pub(crate) use question::words_of_span;
 pub use template::Template;
@@ -113,22 +115,6 @@ fn sentence2_field() -> String {
 
 fn span_corruption() -> Objective {
     Objective::T5
-}
-
-/// The sentence about a field that a record does not have.
-pub fn no_field(name: &str, record: &Record) -> String {
-    format!("expected a field {name:?}, found {:?}", record.names().collect::<Vec<_>>())
-}
-
-/// What a formatter says about a record that it cannot use.
-type Formatted<T> = std::result::Result<T, String>;
-
-fn text<'a>(record: &'a Record, name: &str) -> Formatted<Cow<'a, str>> {
-    record.text(name).ok_or_else(|| no_field(name, record))
-}
-
-fn values<'a>(record: &'a Record, name: &str) -> Formatted<&'a [String]> {
-    record.values(name).ok_or_else(|| no_field(name, record))
 }
 
 impl Examples {

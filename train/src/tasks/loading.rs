@@ -6,10 +6,15 @@ use std::{
 };
 
 use rayon::prelude::*;
+use serde::Serialize;
 
 use super::{
-    Data, Example, Examples, Limits, LoadReport, Ragged, TaskConfig, Template, TextExample, TooLong, add_slips,
-    denoise, formatters, split_sentences, stream,
+    config::TaskConfig,
+    data::{Data, Ragged, denoise, stream},
+    example::{Example, Limits, TextExample, TooLong},
+    formatters::{Examples, Template, no_field},
+    slips::add_slips,
+    text::split_sentences,
 };
 use crate::{
     Error, Result,
@@ -24,6 +29,29 @@ const CHUNK: usize = 65_536;
 
 /// Documents that the reference lays end to end before it cuts segments.
 const GROUP: usize = 128;
+
+/// What loading a task found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LoadReport {
+    /// Records read from the training files.
+    pub records: usize,
+    /// Training examples per epoch.
+    pub examples: usize,
+    /// Examples cut to the limits, and segments of unlabelled text whose targets may be (counted, kept).
+    pub truncated: usize,
+    /// Records of unlabelled text that make several examples, as one would be too long.
+    pub divided: usize,
+    /// Documents of unlabelled text that are longer than 65,536 tokens: one chunk of that length is taken.
+    pub chunked: usize,
+    /// Examples left out for their length.
+    pub dropped: usize,
+    /// Records left out by the task's filters, its hold-out or as duplicates.
+    pub filtered: usize,
+    /// Records of which the task's formatter makes no example.
+    pub unused: usize,
+    /// Evaluation examples.
+    pub dev_examples: usize,
+}
 
 /// The training and evaluation records of a task, after its filters and hold-out.
 pub(super) fn split_records(
@@ -45,9 +73,8 @@ pub(super) fn split_records(
     let mut total = 0;
     read_records(config, data_dir, &config.train, |path, record| {
         total += 1;
-        let field = |name: &str| {
-            record.text(name).ok_or_else(|| Error::data(path, record.line, formatters::no_field(name, &record)))
-        };
+        let field =
+            |name: &str| record.text(name).ok_or_else(|| Error::data(path, record.line, no_field(name, &record)));
         if let Some(name) = &config.source.unique
             && !seen.insert(hash_bytes(field(name)?.as_bytes()))
         {
@@ -133,7 +160,7 @@ fn read_records(
                 if let Some(filter) = &config.source.length {
                     let value = record
                         .text(&filter.field)
-                        .ok_or_else(|| Error::data(&path, record.line, formatters::no_field(&filter.field, &record)))?;
+                        .ok_or_else(|| Error::data(&path, record.line, no_field(&filter.field, &record)))?;
                     if !(filter.min_chars..=filter.max_chars).contains(&value.chars().count()) {
                         return Ok(());
                     }
@@ -141,9 +168,8 @@ fn read_records(
                 f(&path, record)
             };
             if config.source.split_sentences {
-                let text = record
-                    .text("text")
-                    .ok_or_else(|| Error::data(&path, record.line, formatters::no_field("text", &record)))?;
+                let text =
+                    record.text("text").ok_or_else(|| Error::data(&path, record.line, no_field("text", &record)))?;
                 for sentence in split_sentences(&text) {
                     let fields = vec![("text".to_string(), corpus::Value::Text(sentence.to_string()))];
                     keep(Record::new(record.line, fields))?;

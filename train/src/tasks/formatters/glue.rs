@@ -1,7 +1,10 @@
 //! GLUE: a benchmark's name, its keys with their values, and a class word; STS-B's numbers.
 
-use super::{Formatted, Template, text};
-use crate::{corpus::Record, tasks::TextExample};
+use super::{
+    fields::{Formatted, text},
+    template::Template,
+};
+use crate::{corpus::Record, tasks::example::TextExample};
 
 /// `benchmark key: value ...` and the word of the class, `<unk>` where a test set has none (no label, or -1).
 pub(super) fn glue(

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::{Formatted, text, values};
-use crate::{corpus::Record, tasks::TextExample};
+use super::fields::{Formatted, text, values};
+use crate::{corpus::Record, tasks::example::TextExample};
 
 /// A space on both sides of each ASCII punctuation mark; runs of white space become one space.
 fn pad_punctuation(text: &str) -> String {

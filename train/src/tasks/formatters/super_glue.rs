@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::{Formatted, glue::glue, text, values};
-use crate::{corpus::Record, tasks::TextExample};
+use super::{
+    fields::{Formatted, text, values},
+    glue::glue,
+};
+use crate::{corpus::Record, tasks::example::TextExample};
 
 /// MultiRC: a question, one of its answers, and whether it is right. HTML is taken out.
 pub(super) fn multirc(record: &Record) -> Formatted<TextExample> {

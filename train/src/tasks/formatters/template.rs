@@ -1,6 +1,6 @@
 //! Texts with places for a record's fields.
 
-use super::{Formatted, text, values};
+use super::fields::{Formatted, text, values};
 use crate::{
     Error, Result,
     corpus::{Record, Value},

@@ -1,6 +1,6 @@
 //! The Winograd family as text to text: a pronoun is marked with asterisks, the target is the noun that it means.
 
-use crate::tasks::TextExample;
+use crate::tasks::example::TextExample;
 
 /// Words that do not tell nouns apart.
 const DETERMINERS: [&str; 21] = [
