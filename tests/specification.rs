@@ -1,6 +1,6 @@
 //! The tables and vectors of the specification (docs/t5.md 1, 7 and 8) that concern the runtime.
 
-use t5_runtime::config::{Activation, FeedForward, T5Config};
+use t5_runtime::config::{Activation, FeedForwardKind, T5Config};
 use t5_runtime::kernels::Kernels;
 use t5_runtime::position::{Buckets, Direction};
 use t5_runtime::{Finish, GenerateOptions, LengthPenalty, schema};
@@ -83,7 +83,7 @@ fn config(size: &Size, feed_forward: &str, tied: bool, per_block: bool) -> T5Con
         relative_attention_num_buckets: 32,
         relative_attention_max_distance: 128,
         relative_bias_per_block: per_block,
-        feed_forward: FeedForward::from_name(feed_forward).unwrap(),
+        feed_forward: FeedForwardKind::from_name(feed_forward).unwrap(),
         tie_word_embeddings: tied,
         ..tiny::specification(Variant::V1_1).config
     }

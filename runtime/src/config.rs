@@ -16,17 +16,17 @@ impl Activation {
 
 /// The feed-forward layer: `wo(act(wi x))`, or gated `wo(act(wi_0 x) * wi_1 x)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FeedForward {
+pub struct FeedForwardKind {
     /// What is applied to `wi x`, or to the gate `wi_0 x`.
     pub activation: Activation,
     /// Whether there are two matrices, of which one gates the other.
     pub gated: bool,
 }
 
-impl FeedForward {
+impl FeedForwardKind {
     /// Reads Hugging Face's `feed_forward_proj`: `relu`, `gated-gelu` (which means gelu_new), `gated-silu` …
     /// `None` for an activation that no T5 checkpoint uses.
-    pub fn from_name(name: &str) -> Option<FeedForward> {
+    pub fn from_name(name: &str) -> Option<FeedForwardKind> {
         let (gated, activation) = match name.strip_prefix("gated-") {
             Some(rest) => (true, rest),
             None => (false, name),
@@ -39,7 +39,7 @@ impl FeedForward {
             "silu" | "swish" => Activation::Silu,
             _ => return None,
         };
-        Some(FeedForward { activation, gated })
+        Some(FeedForwardKind { activation, gated })
     }
 
     /// The Hugging Face spelling.
@@ -82,7 +82,7 @@ pub struct T5Config {
     /// Added to the mean square in a norm.
     pub layer_norm_epsilon: f32,
     /// What the feed-forward layer computes.
-    pub feed_forward: FeedForward,
+    pub feed_forward: FeedForwardKind,
     /// No `lm_head` of its own: the embedding is the output matrix, too.
     pub tie_word_embeddings: bool,
     /// Multiply the decoder's output by d_model^-0.5 before the head. Independent of the tie (docs/t5.md 1.6).

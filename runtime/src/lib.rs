@@ -39,6 +39,7 @@ pub mod checkpoint;
 #[doc(hidden)]
 pub mod command;
 pub mod config;
+mod cores;
 mod decoder;
 mod encoder;
 pub mod error;
@@ -64,10 +65,10 @@ mod sentences;
 pub mod session;
 pub mod storage;
 pub mod tensor;
-mod threads;
 pub mod tokenizer;
 
 pub use alignment::{Alignment, AlignmentHeads, WordAlignment};
+pub use cores::physical_cores;
 pub use error::{Error, Result};
 pub use generate::{
     EarlyStopping, Finish, GenerateOptions, Generation, GenerationDefaults, LengthPenalty, LengthPenaltyKind, Lookup,
@@ -77,4 +78,3 @@ pub use incoming::Incoming;
 pub use kernels::Isa;
 pub use model::{Model, ModelOptions};
 pub use session::{Score, Session};
-pub use threads::physical_cores;

@@ -5,7 +5,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use t5_runtime::Model;
-use t5_runtime::config::{FeedForward, T5Config};
+use t5_runtime::config::{FeedForwardKind, T5Config};
 use t5_runtime::schema;
 
 /// A model in the making: configuration and F32 tensors under their Hugging Face names.
@@ -78,7 +78,7 @@ pub fn specification(variant: Variant) -> Tiny {
         relative_attention_max_distance: 20,
         relative_bias_per_block: variant == Variant::UmT5,
         layer_norm_epsilon: 1e-6,
-        feed_forward: FeedForward::from_name(if gated { "gated-gelu" } else { "relu" }).expect("a known name"),
+        feed_forward: FeedForwardKind::from_name(if gated { "gated-gelu" } else { "relu" }).expect("a known name"),
         tie_word_embeddings: !gated,
         scale_decoder_outputs: !gated,
         pad_token_id: 0,

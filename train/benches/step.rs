@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use t5_runtime::config::{FeedForward, T5Config};
+use t5_runtime::config::{FeedForwardKind, T5Config};
 use t5_train::batches::Batch;
 use t5_train::config::Config;
 use t5_train::init::Scheme;
@@ -45,7 +45,7 @@ fn measure(name: &str, threads: usize, kind: Method, precision: Precision) {
         relative_attention_max_distance: 128,
         relative_bias_per_block: false,
         layer_norm_epsilon: 1e-6,
-        feed_forward: FeedForward::from_name("relu").expect("known"),
+        feed_forward: FeedForwardKind::from_name("relu").expect("known"),
         tie_word_embeddings: true,
         scale_decoder_outputs: true,
         pad_token_id: 0,

@@ -6,7 +6,7 @@ mod keys;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use t5_runtime::config::{FeedForward, T5Config};
+use t5_runtime::config::{FeedForwardKind, T5Config};
 use toml::{Table, Value};
 
 use crate::data::DataConfig;
@@ -150,7 +150,7 @@ impl ModelOptions {
     /// # Errors
     /// Where a value is out of range.
     pub fn t5_config(&self, file: &str, pieces: usize) -> Result<T5Config> {
-        let feed_forward = FeedForward::from_name(&self.feed_forward).ok_or_else(|| {
+        let feed_forward = FeedForwardKind::from_name(&self.feed_forward).ok_or_else(|| {
             let what = format!("expected relu, gated-gelu, gated-silu or the like, found {}", self.feed_forward);
             Error::config(file, "model.feed_forward", what)
         })?;

@@ -43,10 +43,10 @@ pub(super) fn encode(values: &[f32; 256], block: &mut [u8; 144]) -> bool {
     }
     let d = largest(&scales) / MAX_SCALE;
     let dmin = largest(&mins) / MAX_SCALE;
-    let Some(mut best) = Candidate::new(subs, &weights, &scales, &mins, d, dmin) else { return false };
+    let Some(mut best) = SuperBlock::new(subs, &weights, &scales, &mins, d, dmin) else { return false };
     for _ in 0..ROUNDS {
         let (d, dmin) = best.fit(subs, &weights);
-        let Some(next) = Candidate::new(subs, &weights, &scales, &mins, d, dmin) else { break };
+        let Some(next) = SuperBlock::new(subs, &weights, &scales, &mins, d, dmin) else { break };
         if next.error >= best.error {
             break;
         }
@@ -158,7 +158,7 @@ fn neighbours(scale: f32, min: f32) -> impl Iterator<Item = (f32, f32)> {
 }
 
 /// A super-block as it would be stored.
-struct Candidate {
+struct SuperBlock {
     d: f32,
     dmin: f32,
     scales: [u8; 8],
@@ -167,7 +167,7 @@ struct Candidate {
     error: f32,
 }
 
-impl Candidate {
+impl SuperBlock {
     /// Rounds d and dmin to half precision, scales and minima to multiples of them, and chooses quants.
     /// `None` where d or dmin becomes infinite.
     fn new(
@@ -177,11 +177,11 @@ impl Candidate {
         mins: &[f32; 8],
         d: f32,
         dmin: f32,
-    ) -> Option<Candidate> {
+    ) -> Option<SuperBlock> {
         let half = |value: f32| put_half(&mut [0; 2], 0, value);
         let (d, dmin) = (half(d)?, half(dmin)?);
         let multiple = |value: f32, of: f32| if of > 0.0 { (value / of).round().min(MAX_SCALE) } else { 0.0 };
-        let mut candidate = Candidate { d, dmin, scales: [0; 8], mins: [0; 8], quants: [[0.0; 32]; 8], error: 0.0 };
+        let mut candidate = SuperBlock { d, dmin, scales: [0; 8], mins: [0; 8], quants: [[0.0; 32]; 8], error: 0.0 };
         for (j, x) in subs.iter().enumerate() {
             let (scale, min) = (multiple(scales[j], d), multiple(mins[j], dmin));
             // Rounding one up may go best with rounding the other down.

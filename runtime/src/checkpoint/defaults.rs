@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::folder::Files;
 use crate::config::T5Config;
 use crate::error::{Error, Result};
-use crate::generate::{GenerationDefaults, Setting, Settings, Source, Task};
+use crate::generate::{GenerationDefaults, Setting, Settings, SettingsSource, Task};
 
 /// Keys of generation_config.json that change no result: about what is returned, caches, speed, and where the file
 /// comes from.
@@ -74,11 +74,11 @@ pub(super) fn read(files: Files, config: &T5Config, text: &str) -> Result<Genera
         Some(json) => {
             let unknown = |key: &str| !Settings::NAMES.contains(&key) && !WITHOUT_EFFECT.contains(&key);
             not_obeyed.extend(described(json, "", unknown));
-            Settings::read(&Keys { file: &generation_file, prefix: "", json })?
+            Settings::read(&SettingsObject { file: &generation_file, prefix: "", json })?
         }
         None => {
             not_obeyed.extend(described(&config_json, "", |key| NOT_OBEYED.contains(&key)));
-            Settings::read(&Keys { file: &config_file, prefix: "", json: &config_json })?
+            Settings::read(&SettingsObject { file: &config_file, prefix: "", json: &config_json })?
         }
     };
     if settings.do_sample == Some(true) && settings.num_beams.is_some_and(|beams| beams > 1) {
@@ -102,7 +102,7 @@ pub(super) fn read(files: Files, config: &T5Config, text: &str) -> Result<Genera
 /// If it is not JSON, or a setting has a value of another type.
 pub fn parse(file: &str, text: &str) -> Result<GenerationDefaults> {
     let json = object(file, text)?;
-    let settings = Settings::read(&Keys { file, prefix: "", json: &json })?;
+    let settings = Settings::read(&SettingsObject { file, prefix: "", json: &json })?;
     let mut not_obeyed = Vec::new();
     let known = |key: &str| key == TASKS || Settings::NAMES.contains(&key) || WITHOUT_EFFECT.contains(&key);
     not_obeyed.extend(described(&json, "", |key| !known(key)));
@@ -132,7 +132,7 @@ fn tasks(file: &str, config: &Value, not_obeyed: &mut Vec<String>) -> Result<Vec
             }
             None => "",
         };
-        let settings = Settings::read(&Keys { file, prefix: &place, json })?;
+        let settings = Settings::read(&SettingsObject { file, prefix: &place, json })?;
         let unknown = |key: &str| key != "prefix" && !Settings::NAMES.contains(&key) && !WITHOUT_EFFECT.contains(&key);
         not_obeyed.extend(described(json, &place, unknown));
         Ok(Task { name: name.clone(), prefix: prefix.to_owned(), settings })
@@ -159,13 +159,13 @@ fn described<'a>(json: &'a Value, place: &'a str, counts: impl Fn(&str) -> bool 
 }
 
 /// An object of settings; `prefix` stands before its keys in messages.
-struct Keys<'a> {
+struct SettingsObject<'a> {
     file: &'a str,
     prefix: &'a str,
     json: &'a Value,
 }
 
-impl Source for Keys<'_> {
+impl SettingsSource for SettingsObject<'_> {
     fn get<T: Setting>(&self, name: &'static str) -> Result<Option<T>> {
         let key = || format!("{}{name}", self.prefix);
         let parse = |value: &Value| T::from_json(value).ok_or_else(|| wrong(self.file, &key(), T::EXPECTED, value));

@@ -73,12 +73,12 @@ fn local_path(name: &str) -> anyhow::Result<PathBuf> {
 
 /// Input lines, one after the other, with the name and number of each for messages.
 pub struct Lines {
-    source: Source,
+    source: LineSource,
     name: String,
     number: usize,
 }
 
-enum Source {
+enum LineSource {
     Arguments(std::vec::IntoIter<String>),
     Reader(Box<dyn BufRead>),
 }
@@ -87,7 +87,7 @@ impl Lines {
     /// The texts given as arguments, the lines of the input file, or those of standard input.
     pub fn open(args: &InputArgs) -> anyhow::Result<Lines> {
         if !args.text.is_empty() {
-            let source = Source::Arguments(args.text.clone().into_iter());
+            let source = LineSource::Arguments(args.text.clone().into_iter());
             return Ok(Lines { source, name: "argument".to_owned(), number: 0 });
         }
         match &args.input {
@@ -100,7 +100,7 @@ impl Lines {
     /// The lines of a file, or of standard input if it is `-`.
     pub fn file(path: &Path) -> anyhow::Result<Lines> {
         if path == Path::new("-") {
-            let source = Source::Reader(Box::new(BufReader::new(std::io::stdin())));
+            let source = LineSource::Reader(Box::new(BufReader::new(std::io::stdin())));
             return Ok(Lines { source, name: "standard input".to_owned(), number: 0 });
         }
         let name = path.display().to_string();
@@ -108,7 +108,7 @@ impl Lines {
         if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
             bail!("{name}: expected a file of input lines, found a folder");
         }
-        Ok(Lines { source: Source::Reader(Box::new(BufReader::new(file))), name, number: 0 })
+        Ok(Lines { source: LineSource::Reader(Box::new(BufReader::new(file))), name, number: 0 })
     }
 
     /// `NAME, line N`, of the line that was read last.
@@ -120,8 +120,8 @@ impl Lines {
     pub fn next_line(&mut self) -> anyhow::Result<Option<String>> {
         self.number += 1;
         let reader = match &mut self.source {
-            Source::Arguments(texts) => return Ok(texts.next()),
-            Source::Reader(reader) => reader,
+            LineSource::Arguments(texts) => return Ok(texts.next()),
+            LineSource::Reader(reader) => reader,
         };
         let mut bytes = Vec::new();
         if reader.read_until(b'\n', &mut bytes).with_context(|| self.name.clone())? == 0 {

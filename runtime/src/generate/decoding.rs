@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::lookup::{self, Lookup};
+use super::lookup::{self, Proposer};
 use super::options::GenerateOptions;
 use super::plan::Plan;
 use super::search::{Hypothesis, Search};
@@ -33,7 +33,7 @@ enum Phase {
 
 /// What a piece of work has led to.
 #[derive(PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum Outcome {
     /// No token yet.
     Working,
     /// Every live sequence has a token more, or a single one several.
@@ -50,7 +50,7 @@ pub(super) struct Decoding {
     phase: Phase,
     queries: Vec<Query>,
     wanted: Vec<usize>,
-    lookup: Option<Lookup>,
+    lookup: Option<Proposer>,
     /// Passes of the decoder.
     pub passes: usize,
 }
@@ -70,7 +70,7 @@ impl Decoding {
             })
             .collect();
         let proposals = match sources {
-            [source] if plan.looks_up(&session.model) => Some(Lookup::new(source)),
+            [source] if plan.looks_up(&session.model) => Some(Proposer::new(source)),
             _ => None,
         };
         Ok(Decoding {
@@ -88,30 +88,30 @@ impl Decoding {
     pub fn step(&mut self, session: &mut Session) -> Result<bool> {
         loop {
             match self.work(session)? {
-                Progress::Working => {}
-                Progress::Tokens => return Ok(true),
-                Progress::Done => return Ok(false),
+                Outcome::Working => {}
+                Outcome::Tokens => return Ok(true),
+                Outcome::Done => return Ok(false),
             }
         }
     }
 
     /// Does a piece of work of bounded size: some blocks of the encoder, some tokens of the prefix, or one step as
     /// [`Decoding::step`] does it. Between any two the caller's wish to cancel is heard.
-    pub fn work(&mut self, session: &mut Session) -> Result<Progress> {
+    pub fn work(&mut self, session: &mut Session) -> Result<Outcome> {
         if let Some(cancel) = &self.plan.options.cancel
             && cancel.load(Ordering::Relaxed)
         {
             self.cut(Finish::Cancelled);
         }
         if self.documents.iter().all(Document::is_done) {
-            return Ok(Progress::Done);
+            return Ok(Outcome::Done);
         }
         match &mut self.phase {
             Phase::Encoding(encoding) => {
                 if !session.encode_more(encoding)? {
                     self.phase = Phase::Prefix(0);
                 }
-                Ok(Progress::Working)
+                Ok(Outcome::Working)
             }
             Phase::Prefix(read) => {
                 let read = *read;
@@ -131,7 +131,7 @@ impl Decoding {
 
     /// Reads the next of the start token and the forced prefix, of which `read` were read before. The last piece goes on
     /// to the first token.
-    fn read_prefix(&mut self, decoder: &mut Decoder<'_>, read: usize) -> Result<Progress> {
+    fn read_prefix(&mut self, decoder: &mut Decoder<'_>, read: usize) -> Result<Outcome> {
         let given = 1 + self.plan.prefix.len();
         let end = given.min(read + (FORCED_ROWS / self.documents.len()).max(1));
         self.queries.clear();
@@ -147,7 +147,7 @@ impl Decoding {
         if end < given {
             decoder.run(&self.queries)?;
             self.phase = Phase::Prefix(end);
-            return Ok(Progress::Working);
+            return Ok(Outcome::Working);
         }
         self.phase = Phase::Tokens;
         self.advance(decoder)
@@ -169,14 +169,14 @@ impl Decoding {
     }
 
     /// Runs the queries and goes on by a token wherever logits are wanted.
-    fn advance(&mut self, decoder: &mut Decoder<'_>) -> Result<Progress> {
+    fn advance(&mut self, decoder: &mut Decoder<'_>) -> Result<Outcome> {
         self.passes += 1;
         if self.wanted.len() == 1 && (self.lookup.is_some() || self.plan.needs_only_best()) {
             self.step_greedily(decoder)?;
         } else {
             self.step_together(decoder)?;
         }
-        Ok(if self.documents.iter().all(Document::is_done) { Progress::Done } else { Progress::Tokens })
+        Ok(if self.documents.iter().all(Document::is_done) { Outcome::Done } else { Outcome::Tokens })
     }
 
     fn step_together(&mut self, decoder: &mut Decoder<'_>) -> Result<()> {

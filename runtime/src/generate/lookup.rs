@@ -19,7 +19,7 @@ const LONG_PAUSE: usize = 64;
 const NEAR: usize = 4;
 
 /// What proposing needs to know of one text.
-pub(super) struct Lookup {
+pub(super) struct Proposer {
     source: Vec<u32>,
     /// Where in the source the last match ended.
     cursor: usize,
@@ -30,9 +30,9 @@ pub(super) struct Lookup {
     next: usize,
 }
 
-impl Lookup {
-    pub fn new(source: &[u32]) -> Lookup {
-        Lookup { source: source.to_vec(), cursor: 0, successes: 0, pause: SHORT_PAUSE, next: 0 }
+impl Proposer {
+    pub fn new(source: &[u32]) -> Proposer {
+        Proposer { source: source.to_vec(), cursor: 0, successes: 0, pause: SHORT_PAUSE, next: 0 }
     }
 
     /// Proposes at most `most` tokens that may follow `ids`.
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn what_follows_the_longest_match_is_proposed() {
-        let mut lookup = Lookup::new(&[1, 2, 3, 9, 2, 3, 4, 5, 6, 7]);
+        let mut lookup = Proposer::new(&[1, 2, 3, 9, 2, 3, 4, 5, 6, 7]);
         assert_eq!(lookup.propose(&[], 9), NOTHING);
         assert_eq!(lookup.propose(&[8], 9), NOTHING);
         assert_eq!(lookup.propose(&[8, 2, 3], 9), [9, 2, 3]);
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_single_token_counts_where_the_output_had_come_to() {
-        let mut lookup = Lookup::new(&[1, 2, 3, 4, 5, 6, 7, 8, 3, 9]);
+        let mut lookup = Proposer::new(&[1, 2, 3, 4, 5, 6, 7, 8, 3, 9]);
         assert_eq!(lookup.propose(&[1], 9), [2, 3, 4]);
         lookup.learn(3, 0, 2);
         assert_eq!(lookup.propose(&[1, 30, 3], 9), NOTHING, "it waits after a failure");
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn success_makes_it_bolder_and_failure_pause_longer() {
         let source: Vec<u32> = (0..200).collect();
-        let mut lookup = Lookup::new(&source);
+        let mut lookup = Proposer::new(&source);
         for (tokens, count) in [(3, 3), (7, 3), (11, 7), (19, 7)] {
             assert_eq!(lookup.propose(&source[..tokens], 99).len(), count);
             lookup.learn(count, count, tokens + count + 1);

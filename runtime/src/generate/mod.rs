@@ -20,7 +20,7 @@ pub use options::{
     DEFAULT_MAX_NEW_TOKENS, EarlyStopping, GenerateOptions, LengthPenalty, LengthPenaltyKind, Lookup, Overrides,
 };
 pub use settings::{GenerationDefaults, Settings, Task};
-pub(crate) use settings::{Setting, Sink, Source};
+pub(crate) use settings::{Setting, SettingsSink, SettingsSource};
 pub use source_text::{SourceText, SplitSentences};
 pub use stream::Generation;
 

@@ -42,7 +42,7 @@ pub(crate) struct Processors {
 
 /// What the rules need to know of a sequence.
 pub(crate) struct Context<'a> {
-    pub source: &'a Source,
+    pub source: &'a SourceTokens,
     /// The decoder's input so far: the start token, the forced prefix, and `new` generated tokens.
     pub history: &'a [u32],
     pub new: usize,
@@ -52,7 +52,7 @@ pub(crate) struct Context<'a> {
 
 /// A source as the rules see it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Source {
+pub(crate) struct SourceTokens {
     ids: Vec<u32>,
     distinct: Vec<u32>,
 }
@@ -122,15 +122,15 @@ impl Processors {
     }
 
     /// What the rules need of a source; nothing where none of them looks at it.
-    pub fn source(&self, ids: &[u32]) -> Source {
+    pub fn source(&self, ids: &[u32]) -> SourceTokens {
         let looks = |rule: &Processor| matches!(rule, Processor::EncoderRepetition(_) | Processor::EncoderNoRepeat(_));
         if !self.rules.iter().any(looks) {
-            return Source::default();
+            return SourceTokens::default();
         }
         let mut distinct = ids.to_vec();
         distinct.sort_unstable();
         distinct.dedup();
-        Source { ids: ids.to_vec(), distinct }
+        SourceTokens { ids: ids.to_vec(), distinct }
     }
 
     /// Applies all rules to `row` `[vocab_size]`.

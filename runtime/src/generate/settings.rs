@@ -9,13 +9,13 @@ use crate::error::{Error, Result};
 use crate::gguf::{Array, File, Value};
 
 /// Where settings come from.
-pub(crate) trait Source {
+pub(crate) trait SettingsSource {
     /// The setting of this name; `None` where the source says nothing.
     fn get<T: Setting>(&self, name: &'static str) -> Result<Option<T>>;
 }
 
 /// Where settings go.
-pub(crate) trait Sink {
+pub(crate) trait SettingsSink {
     fn put<T: Setting>(&mut self, name: &'static str, value: &T);
 }
 
@@ -32,11 +32,11 @@ macro_rules! settings {
             /// The names of all settings.
             pub(crate) const NAMES: &'static [&'static str] = &[$(stringify!($name),)*];
 
-            pub(crate) fn read(source: &impl Source) -> Result<Settings> {
+            pub(crate) fn read(source: &impl SettingsSource) -> Result<Settings> {
                 Ok(Settings { $($name: source.get(stringify!($name))?,)* })
             }
 
-            pub(crate) fn write(&self, sink: &mut impl Sink) {
+            pub(crate) fn write(&self, sink: &mut impl SettingsSink) {
                 $(if let Some(value) = &self.$name {
                     sink.put(stringify!($name), value);
                 })*
@@ -199,7 +199,7 @@ impl GenerationDefaults {
 #[derive(Default)]
 struct JsonObject(serde_json::Map<String, Json>);
 
-impl Sink for JsonObject {
+impl SettingsSink for JsonObject {
     fn put<T: Setting>(&mut self, name: &'static str, value: &T) {
         self.0.insert(name.to_owned(), value.to_json());
     }

@@ -2,7 +2,7 @@
 
 use std::borrow::BorrowMut;
 
-use super::decoding::{Decoding, Document, Progress, find_stop};
+use super::decoding::{Decoding, Document, Outcome, find_stop};
 use super::search::Search;
 use super::{Finish, GenerateOptions, Output, SourceText};
 use crate::error::{Error, Result};
@@ -148,7 +148,7 @@ impl<S: BorrowMut<Session>> Generation<S> {
     /// Generates one more token (or a few, see [`GenerateOptions::lookup`]) without asking for their text; false when
     /// there is none. For callers that want control between tokens and the results at the end.
     pub fn step(&mut self) -> bool {
-        while !self.done && self.advance() == Progress::Working {}
+        while !self.done && self.advance() == Outcome::Working {}
         !self.done
     }
 
@@ -170,23 +170,23 @@ impl<S: BorrowMut<Session>> Generation<S> {
         self.failure.as_ref()
     }
 
-    fn advance(&mut self) -> Progress {
+    fn advance(&mut self) -> Outcome {
         let progress = match self.decoding.work(self.session.borrow_mut()) {
             Ok(progress) => progress,
             Err(error) => {
                 // The model has a decoder and all ids are checked, so it can only be memory.
                 self.decoding.cut(Finish::Memory);
                 self.failure = Some(error);
-                Progress::Done
+                Outcome::Done
             }
         };
-        if progress == Progress::Working {
+        if progress == Outcome::Working {
             return progress;
         }
         self.take_up_text();
         // Of several draws one alone may have met its stop string.
         let stopped = self.stopped && self.stream.is_some();
-        if progress == Progress::Done || stopped {
+        if progress == Outcome::Done || stopped {
             let cut = stopped || self.decoding.documents.iter().any(|document| document.cut.is_some());
             self.results.append(&mut self.decoding.results(self.session.borrow()));
             self.passes += std::mem::take(&mut self.decoding.passes);

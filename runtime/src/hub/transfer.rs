@@ -52,7 +52,7 @@ impl Transfer<'_> {
         file: &str,
         pointer: &Path,
         progress: &mut dyn Progress,
-        part: &mut Option<Part>,
+        part: &mut Option<Unfinished>,
     ) -> Result<(), Failure> {
         // By commit, not by branch: all files of a model come from the same one.
         let remote = self.api.repo(repo(self.name, self.commit));
@@ -97,7 +97,7 @@ impl Transfer<'_> {
             }
             _ => {}
         }
-        *part = Some(Part { start: length(&partial), path: partial });
+        *part = Some(Unfinished { start: length(&partial), path: partial });
         let adapter = Adapter { progress, file, size, running: false };
         remote.download_with_progress(file, adapter).map_err(failure)?;
         let found = length(&blob);
@@ -112,7 +112,7 @@ impl Transfer<'_> {
 }
 
 /// A file that a transfer appends to, and its length before.
-struct Part {
+struct Unfinished {
     path: PathBuf,
     start: u64,
 }

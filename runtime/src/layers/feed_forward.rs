@@ -8,7 +8,7 @@ use crate::loader::Loader;
 use crate::schema::{Role, Stack};
 
 pub(crate) struct FeedForward {
-    form: config::FeedForward,
+    form: config::FeedForwardKind,
     d_ff: usize,
     norm: Norm,
     /// `[d_ff, d_model]`, or `[2 * d_ff, d_model]`: the activated branch, then the linear one.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 #[derive(Deserialize)]
-struct File {
+struct TokenizerFile {
     #[serde(default)]
     added_tokens: Vec<Added>,
     normalizer: Option<Value>,
@@ -19,11 +19,11 @@ struct File {
     post_processor: Option<Value>,
     decoder: Option<Value>,
     padding: Option<Value>,
-    model: Model,
+    model: ModelSection,
 }
 
 #[derive(Deserialize)]
-struct Model {
+struct ModelSection {
     #[serde(rename = "type")]
     kind: Option<String>,
     unk_id: Option<u32>,
@@ -51,7 +51,7 @@ struct Added {
 /// Reads the file.
 pub(super) fn read(file: &str, bytes: &[u8]) -> Result<UnigramVocabulary> {
     let refuse = |what: String| failure(file, what);
-    let File { added_tokens, normalizer, pre_tokenizer, post_processor, decoder, padding, model } =
+    let TokenizerFile { added_tokens, normalizer, pre_tokenizer, post_processor, decoder, padding, model } =
         serde_json::from_slice(bytes).map_err(|error| not_unigram(file, bytes, &error))?;
     if let Some(kind) = model.kind.filter(|kind| kind != "Unigram") {
         return Err(refuse(format!("the model is {kind}, expected Unigram")));

@@ -27,7 +27,7 @@ pub(super) struct Segmenter {
 
 /// The best path that ends at one byte position.
 #[derive(Clone, Copy)]
-struct Best {
+struct BestPath {
     score: f64,
     /// The length of its last piece in bytes; 0 before any path came here.
     len: u32,
@@ -36,17 +36,17 @@ struct Best {
 
 /// The buffer of [`Segmenter::segment`].
 #[derive(Default)]
-pub(super) struct Scratch {
-    best: Vec<Best>,
+pub(super) struct PathBuffer {
+    best: Vec<BestPath>,
 }
 
 impl Segmenter {
     /// Appends the ids of `text` to `ids`. Linear in its length times the longest piece.
-    pub(super) fn segment(&self, text: &str, scratch: &mut Scratch, ids: &mut Vec<u32>) {
+    pub(super) fn segment(&self, text: &str, scratch: &mut PathBuffer, ids: &mut Vec<u32>) {
         let bytes = text.as_bytes();
         let best = &mut scratch.best;
         best.clear();
-        best.resize(bytes.len() + 1, Best { score: 0.0, len: 0, id: 0 });
+        best.resize(bytes.len() + 1, BestPath { score: 0.0, len: 0, id: 0 });
         let unknown_score = f64::from(self.min_score) - UNKNOWN_PENALTY;
 
         let mut start = 0;
@@ -55,7 +55,7 @@ impl Segmenter {
             let mut offer = |end: usize, score: f64, id: u32| {
                 let target = &mut best[end];
                 if target.len == 0 || score > target.score {
-                    *target = Best { score, len: (end - start) as u32, id };
+                    *target = BestPath { score, len: (end - start) as u32, id };
                 }
             };
             let char_end = start + utf8_len(bytes[start]);
@@ -80,7 +80,7 @@ impl Segmenter {
         let mut end = bytes.len();
         let mut run_end = end;
         while end > 0 {
-            let Best { len, id, .. } = best[end];
+            let BestPath { len, id, .. } = best[end];
             let start = end - len as usize;
             if id != self.unk_id {
                 ids.push(id);

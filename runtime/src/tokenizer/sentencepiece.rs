@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 /// Reads the model and appends `extra_ids` sentinels if it has none.
 pub(super) fn read(file: &str, bytes: &[u8], extra_ids: u32) -> Result<UnigramVocabulary> {
     let model =
-        Model::parse(bytes).map_err(|what| Error::format(file, format!("not a SentencePiece model: {what}")))?;
+        ModelProto::parse(bytes).map_err(|what| Error::format(file, format!("not a SentencePiece model: {what}")))?;
     let refuse = |what: String| failure(file, what);
     match model.model_type {
         1 => {}
@@ -79,7 +79,7 @@ pub(super) fn read(file: &str, bytes: &[u8], extra_ids: u32) -> Result<UnigramVo
 }
 
 /// The fields of a ModelProto that matter here, with the defaults of sentencepiece_model.proto.
-struct Model {
+struct ModelProto {
     pieces: Vec<Piece>,
     model_type: i32,
     eos_id: i32,
@@ -93,9 +93,9 @@ struct Model {
     has_denormalizer: bool,
 }
 
-impl Model {
-    fn parse(bytes: &[u8]) -> Result<Model, String> {
-        let mut model = Model {
+impl ModelProto {
+    fn parse(bytes: &[u8]) -> Result<ModelProto, String> {
+        let mut model = ModelProto {
             pieces: Vec::new(),
             model_type: 1,
             eos_id: 2,
@@ -111,16 +111,16 @@ impl Model {
         let mut fields = Fields { rest: bytes };
         while let Some((number, value)) = fields.next()? {
             match (number, value) {
-                (1, Value::Bytes(piece)) => {
+                (1, WireValue::Bytes(piece)) => {
                     let piece = parse_piece(piece).map_err(|what| format!("piece {}: {what}", model.pieces.len()))?;
                     model.pieces.push(piece);
                 }
-                (2, Value::Bytes(trainer)) => model.parse_trainer(trainer)?,
-                (3, Value::Bytes(normalizer)) => model.parse_normalizer(normalizer)?,
-                (5, Value::Bytes(denormalizer)) => {
+                (2, WireValue::Bytes(trainer)) => model.parse_trainer(trainer)?,
+                (3, WireValue::Bytes(normalizer)) => model.parse_normalizer(normalizer)?,
+                (5, WireValue::Bytes(denormalizer)) => {
                     let mut fields = Fields { rest: denormalizer };
                     while let Some((number, value)) = fields.next()? {
-                        model.has_denormalizer |= number == 2 && !matches!(value, Value::Bytes([]));
+                        model.has_denormalizer |= number == 2 && !matches!(value, WireValue::Bytes([]));
                     }
                 }
                 _ => {}
@@ -133,11 +133,11 @@ impl Model {
         let mut fields = Fields { rest: bytes };
         while let Some((number, value)) = fields.next()? {
             match (number, value) {
-                (3, Value::Number(number)) => self.model_type = number as i32,
-                (24, Value::Number(number)) => self.whitespace_as_suffix = number != 0,
-                (35, Value::Number(number)) => self.byte_fallback = number != 0,
-                (42, Value::Number(number)) => self.eos_id = number as i32,
-                (43, Value::Number(number)) => self.pad_id = number as i32,
+                (3, WireValue::Number(number)) => self.model_type = number as i32,
+                (24, WireValue::Number(number)) => self.whitespace_as_suffix = number != 0,
+                (35, WireValue::Number(number)) => self.byte_fallback = number != 0,
+                (42, WireValue::Number(number)) => self.eos_id = number as i32,
+                (43, WireValue::Number(number)) => self.pad_id = number as i32,
                 _ => {}
             }
         }
@@ -148,10 +148,10 @@ impl Model {
         let mut fields = Fields { rest: bytes };
         while let Some((number, value)) = fields.next()? {
             match (number, value) {
-                (2, Value::Bytes(charsmap)) => self.charsmap = charsmap.into(),
-                (3, Value::Number(number)) => self.add_dummy_prefix = number != 0,
-                (4, Value::Number(number)) => self.remove_extra_whitespaces = number != 0,
-                (5, Value::Number(number)) => self.escape_whitespaces = number != 0,
+                (2, WireValue::Bytes(charsmap)) => self.charsmap = charsmap.into(),
+                (3, WireValue::Number(number)) => self.add_dummy_prefix = number != 0,
+                (4, WireValue::Number(number)) => self.remove_extra_whitespaces = number != 0,
+                (5, WireValue::Number(number)) => self.escape_whitespaces = number != 0,
                 _ => {}
             }
         }
@@ -164,11 +164,11 @@ fn parse_piece(bytes: &[u8]) -> Result<Piece, String> {
     let mut fields = Fields { rest: bytes };
     while let Some((number, value)) = fields.next()? {
         match (number, value) {
-            (1, Value::Bytes(text)) => {
+            (1, WireValue::Bytes(text)) => {
                 piece.text = std::str::from_utf8(text).map_err(|_| "its text is not UTF-8")?.into();
             }
-            (2, Value::Word32(score)) => piece.score = f32::from_bits(score),
-            (3, Value::Number(code)) => {
+            (2, WireValue::Word32(score)) => piece.score = f32::from_bits(score),
+            (3, WireValue::Number(code)) => {
                 let kind = u32::try_from(code).ok().and_then(PieceKind::from_code);
                 piece.kind = kind.ok_or_else(|| format!("its type is {code}, expected 1 to 6"))?;
             }
@@ -184,7 +184,7 @@ struct Fields<'a> {
 }
 
 /// A field's value in one of the four encodings of protocol buffers.
-enum Value<'a> {
+enum WireValue<'a> {
     Number(u64),
     Bytes(&'a [u8]),
     Word32(u32),
@@ -192,24 +192,24 @@ enum Value<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, String> {
+    fn next(&mut self) -> Result<Option<(u64, WireValue<'a>)>, String> {
         if self.rest.is_empty() {
             return Ok(None);
         }
         let tag = self.number()?;
         let value = match tag & 7 {
-            0 => Value::Number(self.number()?),
+            0 => WireValue::Number(self.number()?),
             1 => {
                 self.take(8)?;
-                Value::Word64
+                WireValue::Word64
             }
             2 => {
                 let len = self.number()?;
-                Value::Bytes(self.take(usize::try_from(len).map_err(|_| format!("a field of {len} bytes"))?)?)
+                WireValue::Bytes(self.take(usize::try_from(len).map_err(|_| format!("a field of {len} bytes"))?)?)
             }
             5 => {
                 let word = self.take(4)?;
-                Value::Word32(u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
+                WireValue::Word32(u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
             }
             other => return Err(format!("field {} has the unknown encoding {other}", tag >> 3)),
         };

@@ -2,7 +2,7 @@
 
 use super::added::{Matcher, Part, Pattern};
 use super::normalizer::Normalizer;
-use super::segmenter::{NOT_A_CANDIDATE, Scratch, Segmenter};
+use super::segmenter::{NOT_A_CANDIDATE, PathBuffer, Segmenter};
 use super::trie::Trie;
 use super::{PieceKind, UnigramVocabulary, Whitespace, failure, sentinel_number};
 use crate::error::Result;
@@ -48,10 +48,10 @@ pub(super) enum Reading {
 
 /// Buffers for one call of [`UnigramTokenizer::encode`].
 #[derive(Default)]
-struct Work {
+struct EncodeBuffers {
     normalized: String,
     marked: String,
-    scratch: Scratch,
+    scratch: PathBuffer,
 }
 
 impl UnigramTokenizer {
@@ -165,15 +165,15 @@ impl UnigramTokenizer {
 
     /// Appends the ids of `text`, without `</s>`.
     pub(super) fn encode(&self, text: &str, ids: &mut Vec<u32>) {
-        let mut work = Work::default();
+        let mut work = EncodeBuffers::default();
         self.raw_tokens.split(text, char::is_whitespace, |part| match part {
             Part::Token(id) => ids.push(id),
             Part::Text(start, stretch) => self.encode_stretch(stretch, start == 0, &mut work, ids),
         });
     }
 
-    fn encode_stretch(&self, stretch: &str, at_start: bool, work: &mut Work, ids: &mut Vec<u32>) {
-        let Work { normalized, marked, scratch } = work;
+    fn encode_stretch(&self, stretch: &str, at_start: bool, work: &mut EncodeBuffers, ids: &mut Vec<u32>) {
+        let EncodeBuffers { normalized, marked, scratch } = work;
         normalized.clear();
         self.normalizer.normalize(stretch, normalized);
         match &self.normalized_tokens {
@@ -193,7 +193,7 @@ impl UnigramTokenizer {
         text: &str,
         at_start: bool,
         marked: &mut String,
-        scratch: &mut Scratch,
+        scratch: &mut PathBuffer,
         ids: &mut Vec<u32>,
     ) {
         let dummy_prefix = self.add_dummy_prefix && (self.legacy || at_start);

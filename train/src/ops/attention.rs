@@ -51,11 +51,11 @@ pub struct Attention {
     pub d_kv: usize,
     pub probability_dropout: Dropout,
     pub output_dropout: Dropout,
-    pub saved: ForBackward<Activations>,
+    pub saved: ForBackward<AttentionActivations>,
 }
 
 /// What the backward pass needs. `inner` = heads × d_kv.
-pub struct Activations {
+pub struct AttentionActivations {
     inverse: Vec<f32>,
     /// `[tokens, d_model]`, after the norm.
     hidden: Vec<f32>,
@@ -200,7 +200,7 @@ impl Attention {
     /// Gradients of queries, keys and values from that of `context`; the bias table's is added to `d_table`.
     fn attend_backward(
         &self,
-        saved: &Activations,
+        saved: &AttentionActivations,
         d_context: &[f32],
         by_distance: &[f32],
         d_table: &mut [f32],
@@ -301,7 +301,7 @@ impl Attention {
         }
         add(&mut out, x);
         if pass.training {
-            self.saved.put(Activations { inverse, hidden, q, k, v, context, log_sums });
+            self.saved.put(AttentionActivations { inverse, hidden, q, k, v, context, log_sums });
         }
         Ok(out)
     }

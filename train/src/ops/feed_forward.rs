@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
-use t5_runtime::config::{Activation, FeedForward};
+use t5_runtime::config::{Activation, FeedForwardKind};
 
 use super::norm::{self, mask_rows};
 use super::{Dropout, ForBackward, Pass, Values, argument};
@@ -20,16 +20,16 @@ pub struct FeedForwardLayer {
     pub wi_linear: Option<usize>,
     pub wo: usize,
     pub eps: f32,
-    pub kind: FeedForward,
+    pub kind: FeedForwardKind,
     pub d_ff: usize,
     pub decoder: bool,
     pub hidden_dropout: Dropout,
     pub output_dropout: Dropout,
-    pub saved: ForBackward<Activations>,
+    pub saved: ForBackward<FeedForwardActivations>,
 }
 
 /// What the backward pass needs.
-pub struct Activations {
+pub struct FeedForwardActivations {
     inverse: Vec<f32>,
     /// `[tokens, d_model]`, after the norm.
     hidden: Vec<f32>,
@@ -85,7 +85,7 @@ impl FeedForwardLayer {
     }
 
     /// Turns the gradient of `inner` into that of the branch before the activation (in place) and of the gate.
-    fn activate_backward(&self, saved: &Activations, d_inner: &mut [f32], d_gate: &mut [f32]) {
+    fn activate_backward(&self, saved: &FeedForwardActivations, d_inner: &mut [f32], d_gate: &mut [f32]) {
         match self.kind.activation {
             Activation::Relu if saved.gate.is_empty() => {
                 let scale = if self.hidden_dropout.is_off() { 1.0 } else { self.hidden_dropout.factor_kept() };
@@ -105,7 +105,7 @@ impl FeedForwardLayer {
     fn activate_backward_by(
         &self,
         act: impl Fn(f32) -> (f32, f32) + Copy,
-        saved: &Activations,
+        saved: &FeedForwardActivations,
         d_inner: &mut [f32],
         d_gate: &mut [f32],
     ) {
@@ -169,7 +169,7 @@ impl CustomOp1 for FeedForwardLayer {
             if self.kind.activation == Activation::Relu && !self.kind.gated {
                 activated = Vec::new();
             }
-            self.saved.put(Activations { inverse, hidden, activated, gate, inner });
+            self.saved.put(FeedForwardActivations { inverse, hidden, activated, gate, inner });
         }
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }

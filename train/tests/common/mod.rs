@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use t5_runtime::config::{FeedForward, T5Config};
+use t5_runtime::config::{FeedForwardKind, T5Config};
 
 /// The configuration of docs/t5.md 8.2.
 pub fn golden_config(feed_forward: &str, tied: bool, model_type: &str) -> T5Config {
@@ -23,7 +23,7 @@ pub fn golden_config(feed_forward: &str, tied: bool, model_type: &str) -> T5Conf
         relative_attention_max_distance: 20,
         relative_bias_per_block: model_type == "umt5",
         layer_norm_epsilon: 1e-6,
-        feed_forward: FeedForward::from_name(feed_forward).unwrap(),
+        feed_forward: FeedForwardKind::from_name(feed_forward).unwrap(),
         tie_word_embeddings: tied,
         scale_decoder_outputs: tied,
         pad_token_id: 0,

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::config::{Activation, FeedForward, T5Config};
+use crate::config::{Activation, FeedForwardKind, T5Config};
 use crate::error::{Error, Result};
 use crate::json::{self, Keys};
 
@@ -130,10 +130,10 @@ fn scales(json: Keys, model_type: &str, tied: bool) -> Result<bool> {
 
 /// The feed-forward layer. transformers derives `dense_act_fn` and `is_gated_act` from `feed_forward_proj`, but takes
 /// them from the file where they are there.
-fn feed_forward(json: Keys, gated: bool, notes: &mut Vec<String>) -> Result<FeedForward> {
+fn feed_forward(json: Keys, gated: bool, notes: &mut Vec<String>) -> Result<FeedForwardKind> {
     let usual = if gated { "gated-gelu" } else { "relu" };
     let name = json.string("feed_forward_proj")?.unwrap_or(usual);
-    let mut feed_forward = FeedForward::from_name(name).ok_or_else(|| {
+    let mut feed_forward = FeedForwardKind::from_name(name).ok_or_else(|| {
         let what = format!("expected relu, gated-gelu, gated-silu or the like, found {name}");
         Error::config(json.file, "feed_forward_proj", what)
     })?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{defaults, keys, vocabulary};
-use crate::config::{FeedForward, T5Config};
+use crate::config::{FeedForwardKind, T5Config};
 use crate::error::{Error, Result};
 use crate::generate::GenerationDefaults;
 use crate::gguf::{File, Value};
@@ -166,13 +166,13 @@ pub(super) fn read(file: &File) -> Result<T5Config> {
 }
 
 /// Without a key of ours: gated GELU where there is a gate, else ReLU.
-fn feed_forward(file: &File) -> Result<FeedForward> {
+fn feed_forward(file: &File) -> Result<FeedForwardKind> {
     let name = match file.string(keys::FEED_FORWARD_PROJ)? {
         Some(name) => name,
         None if has_tensor(file, "enc.blk.0.ffn_gate.weight") => "gated-gelu",
         None => "relu",
     };
-    FeedForward::from_name(name).ok_or_else(|| {
+    FeedForwardKind::from_name(name).ok_or_else(|| {
         let what = format!("expected relu, gated-gelu, gated-silu or the like, found {name}");
         file.error(keys::FEED_FORWARD_PROJ, what)
     })

@@ -2,16 +2,16 @@
 
 use super::keys;
 use crate::error::Result;
-use crate::generate::{GenerationDefaults, Setting, Settings, Sink, Source, Task};
+use crate::generate::{GenerationDefaults, Setting, Settings, SettingsSink, SettingsSource, Task};
 use crate::gguf::{Array, File, Value};
 
 /// The settings of a file whose keys begin with `prefix`.
-struct Stored<'a> {
+struct StoredSettings<'a> {
     file: &'a File,
     prefix: &'a str,
 }
 
-impl Source for Stored<'_> {
+impl SettingsSource for StoredSettings<'_> {
     fn get<T: Setting>(&self, name: &'static str) -> Result<Option<T>> {
         T::from_gguf(self.file, &keys::setting(self.prefix, name))
     }
@@ -22,7 +22,7 @@ struct Append<'a, P> {
     put: P,
 }
 
-impl<P: FnMut(&str, Value)> Sink for Append<'_, P> {
+impl<P: FnMut(&str, Value)> SettingsSink for Append<'_, P> {
     fn put<T: Setting>(&mut self, name: &'static str, value: &T) {
         (self.put)(&keys::setting(self.prefix, name), value.to_gguf());
     }
@@ -53,11 +53,11 @@ pub(super) fn read(file: &File) -> Result<GenerationDefaults> {
         return Err(file.error(keys::TASK_PREFIXES, what));
     }
     let task = |(index, (name, prefix))| {
-        let settings = Settings::read(&Stored { file, prefix: &keys::task(index) })?;
+        let settings = Settings::read(&StoredSettings { file, prefix: &keys::task(index) })?;
         Ok(Task { name, prefix, settings })
     };
     Ok(GenerationDefaults {
-        settings: Settings::read(&Stored { file, prefix: keys::GENERATION })?,
+        settings: Settings::read(&StoredSettings { file, prefix: keys::GENERATION })?,
         tasks: names.into_iter().zip(prefixes).enumerate().map(task).collect::<Result<_>>()?,
         not_obeyed: strings(file, keys::NOT_OBEYED)?.unwrap_or_default(),
     })

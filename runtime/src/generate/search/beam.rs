@@ -7,7 +7,7 @@
 
 use super::{Hypothesis, Plan};
 use crate::generate::options::{EarlyStopping, LengthPenalty};
-use crate::generate::processors::{Context, Source};
+use crate::generate::processors::{Context, SourceTokens};
 use crate::kernels::Kernels;
 
 impl Hypothesis {
@@ -41,15 +41,15 @@ pub struct BeamSearch {
     chosen: Vec<u32>,
     /// The one row of the first step, for every group.
     first_row: Vec<f32>,
-    scratch: Scratch,
+    scratch: Collecting,
     started: bool,
 }
 
 /// What collecting candidates needs, whichever group does it.
-struct Scratch {
+struct Collecting {
     candidates: Vec<Candidate>,
     history: Vec<u32>,
-    source: Source,
+    source: SourceTokens,
 }
 
 /// Beams that compete with each other.
@@ -79,7 +79,7 @@ impl BeamSearch {
             parents: Vec::with_capacity(beams),
             chosen: Vec::with_capacity(beams),
             first_row: Vec::new(),
-            scratch: Scratch {
+            scratch: Collecting {
                 candidates: Vec::with_capacity(candidates(plan, beams / count) + 1),
                 history: Vec::with_capacity(1 + plan.prefix.len() + plan.reserve()),
                 source: plan.processors.source(source),
@@ -190,7 +190,7 @@ impl Group {
     }
 
     /// Takes the logits of its live beams and goes on by one token.
-    fn advance(&mut self, kernels: Kernels, plan: &Plan, logits: &mut [f32], chosen: &[u32], scratch: &mut Scratch) {
+    fn advance(&mut self, kernels: Kernels, plan: &Plan, logits: &mut [f32], chosen: &[u32], scratch: &mut Collecting) {
         self.collect(kernels, plan, logits, chosen, scratch);
         let candidates = &scratch.candidates;
         self.step += 1;
@@ -235,10 +235,10 @@ impl Group {
     }
 
     /// The best candidates over all beams, into `scratch`. Equal scores: the better beam, then the lower id.
-    fn collect(&mut self, kernels: Kernels, plan: &Plan, logits: &mut [f32], chosen: &[u32], scratch: &mut Scratch) {
+    fn collect(&mut self, kernels: Kernels, plan: &Plan, logits: &mut [f32], chosen: &[u32], scratch: &mut Collecting) {
         let keep = candidates(plan, self.beams);
         let vocab = logits.len() / self.live_len;
-        let Scratch { candidates, history, source } = scratch;
+        let Collecting { candidates, history, source } = scratch;
         candidates.clear();
         for (parent, row) in logits.chunks_exact_mut(vocab).enumerate() {
             let log_sum = kernels.log_sum_exp(row);

@@ -2,7 +2,7 @@
 
 use super::sample::{Random, Sampler};
 use super::{Hypothesis, Plan};
-use crate::generate::processors::{Context, Source};
+use crate::generate::processors::{Context, SourceTokens};
 use crate::kernels::Kernels;
 
 /// One sequence, or several that share nothing but the source.
@@ -24,7 +24,7 @@ struct Chooser {
     sampler: Sampler,
     /// A row as it was before processors changed it.
     unprocessed: Vec<f32>,
-    source: Source,
+    source: SourceTokens,
 }
 
 struct Sequence {

@@ -179,13 +179,13 @@ fn bounds_in<V: Dot>(v: V, w: &Int8Copy, a: &Activations, lengths: [f32; 2], y: 
 }
 
 /// Weights and a row of `k` values that they meet.
-struct Exact<'a, E>(&'a [Pair<E>], &'a [f32]);
+struct ExactFloats<'a, E>(&'a [Pair<E>], &'a [f32]);
 
-impl<E: Element> Groups for Exact<'_, E> {
+impl<E: Element> Groups for ExactFloats<'_, E> {
     /// The operations of the full product.
     #[inline(always)]
     fn products<V: Dot>(&self, v: V, group: usize, out: &mut [f32; LANES]) {
-        let &Exact(w, x) = self;
+        let &ExactFloats(w, x) = self;
         let panel = &w[group / 2 * x.len()..(group / 2 + 1) * x.len()];
         let mut sums = v.splat(0.0);
         for (w, &x) in panel.iter().zip(x) {
@@ -198,7 +198,7 @@ impl<E: Element> Groups for Exact<'_, E> {
 /// The index of the largest product of `x`, the lowest one on ties.
 #[inline(always)]
 fn largest_of<V: Dot, E: Element>(v: V, copy: &Int8Copy, w: &[Pair<E>], x: &[f32], bounds: &[f32]) -> Option<usize> {
-    largest_in(v, &Exact(w, x), &copy.usefulness, bounds)
+    largest_in(v, &ExactFloats(w, x), &copy.usefulness, bounds)
 }
 
 dispatch!(

@@ -53,7 +53,7 @@ pub(crate) fn largest_in<V: Dot, G: Groups>(
     usefulness: &Usefulness,
     bounds: &[f32],
 ) -> Option<usize> {
-    let mut best = Best { value: f32::NEG_INFINITY, index: None };
+    let mut best = Largest { value: f32::NEG_INFINITY, index: None };
     let likely = argmax_in(v, bounds)? / LANES;
     best.meet(v, groups, likely, bounds);
     let mut met = 1;
@@ -74,12 +74,12 @@ pub(crate) fn largest_in<V: Dot, G: Groups>(
     best.index
 }
 
-struct Best {
+struct Largest {
     value: f32,
     index: Option<usize>,
 }
 
-impl Best {
+impl Largest {
     #[inline(always)]
     fn meet<V: Dot, G: Groups>(&mut self, v: V, groups: &G, group: usize, bounds: &[f32]) {
         let mut products = [0.0; LANES];
@@ -87,7 +87,7 @@ impl Best {
         for (index, (&bound, &product)) in (group * LANES..).zip(bounds[group * LANES..].iter().zip(&products)) {
             let first = self.index.is_some_and(|best| index < best);
             if bound > f32::NEG_INFINITY && (product > self.value || (product == self.value && first)) {
-                *self = Best { value: product, index: Some(index) };
+                *self = Largest { value: product, index: Some(index) };
             }
         }
     }

@@ -35,12 +35,12 @@ fn bounds_in<V: Dot>(v: V, w: &Planes, a: &Activations, length: f32, y: &mut Col
 }
 
 /// Weights and one row of activations, which start from Σ a.
-struct Exact<'a>(&'a Planes, &'a Activations);
+struct ExactPlanes<'a>(&'a Planes, &'a Activations);
 
-impl Groups for Exact<'_> {
+impl Groups for ExactPlanes<'_> {
     #[inline(always)]
     fn products<V: Dot>(&self, v: V, group: usize, products: &mut [f32; LANES]) {
-        let &Exact(w, a) = self;
+        let &ExactPlanes(w, a) = self;
         let blocks = a.scales.len();
         let range = group * blocks..(group + 1) * blocks;
         let mut out = v.splat(0.0);
@@ -58,7 +58,7 @@ impl Groups for Exact<'_> {
 /// The index of the largest product, the lowest one on ties.
 #[inline(always)]
 fn largest_of<V: Dot>(v: V, w: &Planes, a: &Activations, bounds: &[f32]) -> Option<usize> {
-    largest_in(v, &Exact(w, a), &w.usefulness, bounds)
+    largest_in(v, &ExactPlanes(w, a), &w.usefulness, bounds)
 }
 
 dispatch!(pub(crate) fn bounds(w: &Planes, a: &Activations, length: f32, y: &mut Columns<'_>) = bounds_in);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// What a thread does, and where it says that it has ended.
-struct Work {
+struct ThreadWork {
     run: Box<dyn FnOnce() + Send>,
     ended: Arc<AtomicBool>,
 }
@@ -17,7 +17,7 @@ struct Work {
 struct Room {
     /// Workers that registered and have no work, those that `works` is for included.
     idle: usize,
-    works: Vec<Work>,
+    works: Vec<ThreadWork>,
 }
 
 static ROOM: Mutex<Room> = Mutex::new(Room { idle: 0, works: Vec::new() });
@@ -83,7 +83,7 @@ pub(super) fn spawn(_name: String, work: impl FnOnce() + Send + 'static) -> Opti
         return None;
     }
     let ended = Arc::new(AtomicBool::new(false));
-    room.works.push(Work { run: Box::new(work), ended: ended.clone() });
+    room.works.push(ThreadWork { run: Box::new(work), ended: ended.clone() });
     drop(room);
     CALL.notify_one();
     Some(Running { ended })
