@@ -77,4 +77,5 @@ pub use generate::{
 pub use incoming::Incoming;
 pub use kernels::Isa;
 pub use model::{Model, ModelOptions};
+pub use sentences::sentences;
 pub use session::{Score, Session};

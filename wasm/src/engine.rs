@@ -143,6 +143,18 @@ impl Engine {
         Ok(self.try_alignment(&source, &target)?)
     }
 
+    /// Where the sentences of a text begin and end, in turns, in UTF-16 units: `[2 sentences]`.
+    pub fn sentences(&self, #[wasm_bindgen(unchecked_param_type = "string")] text: JsValue) -> JsResult<Vec<u32>> {
+        let text = given::text("text", &text)?;
+        let (mut byte, mut unit) = (0, 0);
+        let mut units = |to: usize| {
+            unit += text[byte..to].encode_utf16().count() as u32;
+            byte = to;
+            unit
+        };
+        Ok(t5_runtime::sentences(&text).into_iter().flat_map(|range| [units(range.start), units(range.end)]).collect())
+    }
+
     /// The ids of a text, `</s>` behind them.
     pub fn tokenize(&self, #[wasm_bindgen(unchecked_param_type = "string")] text: JsValue) -> JsResult<Vec<u32>> {
         let text = given::text("text", &text)?;

@@ -7,7 +7,7 @@ import { turn } from "./platform.js";
 import type { Call, FromWorker, LoadRequest, Port, QuantizeRequest, ToWorker } from "./protocol.js";
 import { openBlob } from "./source.js";
 import { Transfer } from "./transfer.js";
-import type { Info, Progress } from "./types.js";
+import type { Info, Progress, Sentence } from "./types.js";
 
 /** How many texts of a batch run at once. */
 const GROUP = 16;
@@ -79,6 +79,8 @@ class Host {
         return JSON.parse(engine.alignment(call.source, call.target));
       case "embed":
         return engine.embed(call.text);
+      case "sentences":
+        return sentences(engine.sentences(call.text));
       case "tokenize":
         return Array.from(engine.tokenize(call.text));
       case "detokenize":
@@ -171,4 +173,9 @@ class Host {
     }
     return results;
   }
+}
+
+/** Beginnings and ends in turns as pairs. */
+function sentences(units: Uint32Array): Sentence[] {
+  return Array.from({ length: units.length / 2 }, (_, i) => ({ begin: units[2 * i]!, end: units[2 * i + 1]! }));
 }

@@ -13,7 +13,7 @@ import { aborted, T5Error } from "./errors.js";
 import { absolute } from "./platform.js";
 import type { LoadRequest } from "./protocol.js";
 import type {
-  Alignment, GenerateOptions, Info, LoadOptions, Output, QuantizeOptions, RequestOptions, Score, Source,
+  Alignment, GenerateOptions, Info, LoadOptions, Output, QuantizeOptions, RequestOptions, Score, Sentence, Source,
 } from "./types.js";
 
 export { cache, type StoredModel } from "./store.js";
@@ -32,6 +32,7 @@ export type {
   QuantizeOptions,
   RequestOptions,
   Score,
+  Sentence,
   Source,
 } from "./types.js";
 
@@ -191,6 +192,14 @@ export class T5 {
       const one = (text: string): Promise<Float32Array> => this.client.request({ op: "embed", text }, { signal });
       return Array.isArray(source) ? Promise.all(texts("text", source).map(one)) : one(text("text", source));
     });
+  }
+
+  /**
+   * The sentences of a text, in their order, as `generate` cuts it for tasks that are done sentence by sentence. What
+   * stands between them (white space, line breaks, bullets) is in none.
+   */
+  sentences(source: string): Promise<Sentence[]> {
+    return attempt(() => this.client.request({ op: "sentences", text: text("text", source) }));
   }
 
   /** The ids of a text, `</s>` behind them. */

@@ -30,6 +30,7 @@ export type Call =
   | { op: "score"; source: string; target: string }
   | { op: "alignment"; source: string; target: string }
   | { op: "embed"; text: string }
+  | { op: "sentences"; text: string }
   | { op: "tokenize"; text: string }
   | { op: "detokenize"; ids: readonly number[] }
   | { op: "info" };

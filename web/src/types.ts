@@ -181,6 +181,12 @@ export interface Output {
   finish: "eos" | "length" | "stop" | "memory";
 }
 
+/** Where a sentence stands in its text: `text.slice(begin, end)`. */
+export interface Sentence {
+  begin: number;
+  end: number;
+}
+
 /** Log-probabilities of a target given a source. */
 export interface Score {
   ids: number[];

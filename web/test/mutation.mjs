@@ -118,6 +118,7 @@ const CALLS = {
   alignment: (source, target) => engine.alignment(source, target),
   embed: (text) => engine.embed(text),
   tokenize: (text) => engine.tokenize(text),
+  sentences: (text) => engine.sentences(text),
   detokenize: (ids) => engine.detokenize(Uint32Array.from(ids)),
   info: () => engine.info(),
   reopen: () => {
@@ -152,6 +153,7 @@ function call() {
   if (kind < 860) return ["score", one(WORDS), one(WORDS)];
   if (kind < 880) return ["alignment", one(WORDS), one(WORDS)];
   if (kind < 900) return ["embed", one(WORDS)];
+  if (kind < 920) return ["sentences", one(WORDS)];
   if (kind < 940) return ["tokenize", one(WORDS)];
   if (kind < 960) return ["detokenize", ids()];
   if (kind < 965) return ["info"];

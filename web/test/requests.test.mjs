@@ -136,6 +136,13 @@ test("scores, states and alignments agree with each other", async () => {
   }
 });
 
+test("sentences are where they stand in a text of any characters", async () => {
+  const text = "  Zwölf 👩‍👩‍👧 schlafen. \u{1d53d}ünf nicht! \n\n- Dr. Hu bleibt.\r\n 3.\n何？はい。";
+  const found = (await t5.sentences(text)).map(({ begin, end }) => text.slice(begin, end));
+  assert.deepEqual(found, ["Zwölf 👩‍👩‍👧 schlafen.", "\u{1d53d}ünf nicht!", "Dr. Hu bleibt.", "何？", "はい。"]);
+  assert.deepEqual(await t5.sentences(" \n"), []);
+});
+
 test("without log-probabilities the text is the same", async () => {
   const options = { maxNewTokens: 40, minNewTokens: 40 };
   const [first] = await t5.generate("a text", options).outputs;
@@ -207,6 +214,7 @@ test("what is no text is refused, whatever it is", async () => {
     for (const call of [
       () => t5.embed(text),
       () => t5.tokenize(text),
+      () => t5.sentences(text),
       () => t5.score(text, "x"),
       () => t5.score("x", text),
     ]) {
