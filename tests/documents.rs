@@ -1,4 +1,4 @@
-//! The documents and the code agree: what is cited exists, and links lead somewhere.
+//! The documents and the code agree: what is cited exists, links lead somewhere, and lines can be read side by side.
 
 use std::collections::HashSet;
 use std::fs;
@@ -115,4 +115,26 @@ fn links_in_documents_lead_to_files() {
         }
     }
     assert!(links >= 10, "found {links} links");
+}
+
+/// Columns of a line at most, as rustfmt.toml has it, which leaves comments and strings alone.
+const WIDTH: usize = 120;
+
+/// Whether a line may be wider: rows of tables, addresses, and words that are as long themselves.
+fn may_be_wide(line: &str) -> bool {
+    let text = line.trim_start_matches([' ', '/', '!', '*', '#']);
+    text.starts_with('|') || line.contains("://") || line.split_whitespace().any(|word| word.chars().count() > 100)
+}
+
+#[test]
+fn lines_are_no_wider_than_the_style_says() {
+    let mut wide = Vec::new();
+    for (path, text) in texts(&[".rs", ".ts", ".mjs", ".js", ".py", ".sh", ".md"]) {
+        for (line, number) in text.lines().zip(1..) {
+            if line.chars().count() > WIDTH && !may_be_wide(line) {
+                wide.push(format!("{}:{number}: {} columns", path.display(), line.chars().count()));
+            }
+        }
+    }
+    assert!(wide.is_empty(), "expected at most {WIDTH} columns, found\n{}", wide.join("\n"));
 }

@@ -2,8 +2,8 @@
 //! never a panic.
 //!
 //! Each execution is a seed: it chooses a file, damages it and reads, builds and runs what comes of it.
-//! `POCKET_T5_MUTATIONS` is how many there are, `POCKET_T5_SEED` the first seed. A failure names its seed; that one alone
-//! is run by `POCKET_T5_SEED=N POCKET_T5_MUTATIONS=1 cargo test -p t5-tests --test mutation`.
+//! `POCKET_T5_MUTATIONS` is how many there are, `POCKET_T5_SEED` the first seed. A failure names its seed; that one
+//! alone is run by `POCKET_T5_SEED=N POCKET_T5_MUTATIONS=1 cargo test -p t5-tests --test mutation`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};

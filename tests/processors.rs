@@ -1,5 +1,5 @@
-//! The rarer settings of generation_config.json against the transformers library, on the tiny checkpoints: greedily, with
-//! beams in groups and without, and by drawing.
+//! The rarer settings of generation_config.json against the transformers library, on the tiny checkpoints: greedily,
+//! with beams in groups and without, and by drawing.
 
 use t5_runtime::Model;
 use t5_tests::families;

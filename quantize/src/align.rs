@@ -1,9 +1,9 @@
 //! Which heads of cross-attention show where a target's words come from, measured on pairs of sentences.
 //!
-//! Nobody says of pairs of sentences which words belong together, but many pairs tell: words that often stand in the same
-//! pairs translate one another (IBM Model 1; Brown et al., The Mathematics of Statistical Machine Translation, 1993). Where
-//! two words of a pair are each other's likeliest partner, they are linked. Then every head is judged by how many of the
-//! linked words it points at, in the step that predicts a word and in the step that reads it.
+//! Nobody says of pairs of sentences which words belong together, but many pairs tell: words that often stand in the
+//! same pairs translate one another (IBM Model 1; Brown et al., The Mathematics of Statistical Machine Translation,
+//! 1993). Where two words of a pair are each other's likeliest partner, they are linked. Then every head is judged by
+//! how many of the linked words it points at, in the step that predicts a word and in the step that reads it.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -22,6 +22,7 @@ const BELIEVED: f64 = 0.2;
 /// What was chosen, and how well it does.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
+    /// The heads that were chosen.
     pub heads: AlignmentHeads,
     /// Linked words that were looked at.
     pub links: usize,
@@ -246,8 +247,8 @@ mod tests {
         assert_eq!(lexicon.links(&words("a bird"), &words("Vogel")), []);
     }
 
-    /// Three heads over two source words: the first is right in its second step in nine of ten links, the second in one, the
-    /// third in the tenth.
+    /// Three heads over two source words: the first is right in its second step in nine of ten links, the second in
+    /// one, the third in the tenth.
     #[test]
     fn heads_join_while_they_help_clearly() {
         let heads: Vec<AlignmentHeads> = [false, true]

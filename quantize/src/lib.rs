@@ -15,6 +15,9 @@
 //! # Ok::<(), t5_runtime::Error>(())
 //! ```
 
+#![deny(missing_docs)]
+#![warn(missing_debug_implementations)]
+
 #[cfg(feature = "cli")]
 pub mod align;
 mod balance;
@@ -50,9 +53,9 @@ impl Progress for () {
 /// Writes a checkpoint as one GGUF file of llama.cpp's T5 dialect, with everything that a T5 program needs: weights,
 /// configuration, vocabulary, generation defaults, and what it says of itself. `file` names the output in messages.
 ///
-/// Tensors that are stored in the type already are copied bit for bit. Matrices that are rounded to blocks trade factors
-/// with the norms before them, unless [`Policy::balance`] is false. Memory: some rows of one tensor, beside what
-/// the checkpoint holds itself (of a mapped one, at most the pages of the tensor at work).
+/// Tensors that are stored in the type already are copied bit for bit. Matrices that are rounded to blocks trade
+/// factors with the norms before them, unless [`Policy::balance`] is false. Memory: some rows of one tensor, beside
+/// what the checkpoint holds itself (of a mapped one, at most the pages of the tensor at work).
 ///
 /// # Errors
 /// A policy that does not suit the model; a tensor with NaN, infinity or a number (or block scale) that its new type

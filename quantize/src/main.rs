@@ -41,8 +41,8 @@ struct Arguments {
     /// `task_specific_params` as in config.json
     #[arg(long, value_name = "FILE.json")]
     settings: Option<PathBuf>,
-    /// Find the heads of attention that show which words belong together, from lines SOURCE<TAB>TARGET, and note them in
-    /// the file. Some thousand lines do; the last 500 are measured
+    /// Find the heads of attention that show which words belong together, from lines SOURCE<TAB>TARGET, and note them
+    /// in the file. Some thousand lines do; the last 500 are measured
     #[arg(long, value_name = "FILE")]
     align: Option<PathBuf>,
     /// Store norms and the matrices behind them as they are, instead of balancing them before they are rounded

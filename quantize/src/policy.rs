@@ -12,10 +12,11 @@ pub const FILE_TYPES: [DType; 5] = [DType::Q8_0, DType::F16, DType::F32, DType::
 /// The type of a role in a file of type `base`, before the width of its rows is looked at.
 ///
 /// * Norms and bias tables are always F32: they are a few thousand numbers, and some readers expect nothing else.
-/// * In Q8_0 files everything else is Q8_0. Measured on 2026-11-23 on a fine-tuned flan-t5-small (`examples/agreement.rs`:
-///   1,265 teacher-forced tokens, 356 of them the transformers library's answers), 99.4 % and 99.0 % of the tokens agree
-///   with F32, and the mean log-probability moves by 0.004 and 0.001; without [`Policy::balance`] 96.9 % and 95.6 %, and
-///   0.020 and 0.015. With `wo` in F16, which larger models need, 99.7 % and 98.9 %: it stays Q8_0 (`--keep wo=f16`).
+/// * In Q8_0 files everything else is Q8_0. Measured on 2026-11-23 on a fine-tuned flan-t5-small
+///   (`examples/agreement.rs`: 1,265 teacher-forced tokens, 356 of them the transformers library's answers), 99.4 % and
+///   99.0 % of the tokens agree with F32, and the mean log-probability moves by 0.004 and 0.001; without
+///   [`Policy::balance`] 96.9 % and 95.6 %, and 0.020 and 0.015. With `wo` in F16, which larger models need, 99.7 % and
+///   98.9 %: it stays Q8_0 (`--keep wo=f16`).
 /// * In four-bit files the embedding and the head stay Q8_0, as every other program keeps them wider: each of
 ///   their rows serves one token alone, and no sum averages its errors.
 pub fn default_type(base: DType, role: Role) -> DType {
@@ -270,7 +271,8 @@ mod tests {
             ("wx=f16", "keep: expected a pattern that matches a tensor or a role, found none for wx"),
             (
                 "*norm*=f16",
-                "keep: expected a pattern that matches a matrix, since norms and bias tables are always f32, found *norm*",
+                "keep: expected a pattern that matches a matrix, since norms and bias tables are always f32, \
+                 found *norm*",
             ),
         ] {
             let policy = Policy { keep: vec![Keep::parse(text).unwrap()], ..Policy::new(DType::Q8_0) };

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use common::{FAMILIES, checkpoint, names, write_checkpoint};
-use safetensors::tensor::Dtype;
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::tensor::DType;
 
@@ -215,12 +214,12 @@ fn failures_name_the_file_and_leave_the_old_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     checkpoint(path, FAMILIES[0].1);
-    write_checkpoint(&path.join("nan"), FAMILIES[0].1, Dtype::F32, |name, values| {
+    write_checkpoint(&path.join("nan"), FAMILIES[0].1, DType::F32, |name, values| {
         if name == "decoder.block.1.layer.1.EncDecAttention.v.weight" {
             values[32 * 5 + 7] = f32::NAN;
         }
     });
-    write_checkpoint(&path.join("large"), FAMILIES[0].1, Dtype::F32, |name, values| {
+    write_checkpoint(&path.join("large"), FAMILIES[0].1, DType::F32, |name, values| {
         if name == "shared.weight" {
             values[32 * 63 + 31] = 1e9;
         }
@@ -268,7 +267,7 @@ fn a_name_on_the_hub_is_a_checkpoint_too() {
     let path = folder.path();
     let commit = "1111111111111111111111111111111111111111";
     let repository = path.join("home/hub/models--ann--tiny");
-    write_checkpoint(&repository.join("snapshots").join(commit), FAMILIES[0].1, Dtype::F16, |_, _| {});
+    write_checkpoint(&repository.join("snapshots").join(commit), FAMILIES[0].1, DType::F16, |_, _| {});
     std::fs::create_dir_all(repository.join("refs")).unwrap();
     std::fs::write(repository.join("refs/main"), commit).unwrap();
     let output = command(path, &["hf:ann/tiny", "m.gguf", "--type", "f16"])

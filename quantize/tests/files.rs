@@ -4,7 +4,6 @@
 mod common;
 
 use common::{FAMILIES, checkpoint, config, tensor_values, write_checkpoint};
-use safetensors::tensor::Dtype;
 use t5_quantize::policy::FILE_TYPES;
 use t5_quantize::{Keep, Policy, Report, quantize};
 use t5_runtime::block;
@@ -210,7 +209,7 @@ fn stored_values_are_those_of_naive_codecs() {
 
 #[test]
 fn sixteen_bit_sources_are_read_exactly() {
-    for (dtype, from) in [(Dtype::F16, DType::F16), (Dtype::BF16, DType::BF16)] {
+    for dtype in [DType::F16, DType::BF16] {
         let folder = tempfile::tempdir().unwrap();
         write_checkpoint(&folder.path().join("model"), FAMILIES[1].1, dtype, |_, _| {});
         let source = Checkpoint::open(&folder.path().join("model")).unwrap();
@@ -218,7 +217,7 @@ fn sixteen_bit_sources_are_read_exactly() {
         let back = Checkpoint::from_gguf("out.gguf", Bytes::from_vec(bytes)).unwrap();
         for (spec, tensor) in back.tensors() {
             let source = source.tensor(&spec.hf_name).unwrap();
-            assert_eq!((source.dtype, tensor.dtype), (from, DType::F32));
+            assert_eq!((source.dtype, tensor.dtype), (dtype, DType::F32));
             assert_eq!(block::decode_tensor(tensor).unwrap(), block::decode_tensor(source).unwrap());
         }
         assert!(report.tensors.iter().all(|tensor| tensor.errors.max == 0.0 && tensor.errors.squared > 0.0));
@@ -382,7 +381,7 @@ fn published_models_have_the_sizes_of_the_specification() {
 fn refusal(base: DType, keep: &[&str], edit: impl Fn(&str, &mut Vec<f32>)) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model");
-    write_checkpoint(&path, FAMILIES[7].1, Dtype::F32, edit);
+    write_checkpoint(&path, FAMILIES[7].1, DType::F32, edit);
     let checkpoint = Checkpoint::open(&path).unwrap();
     let keep = keep.iter().map(|keep| Keep::parse(keep).unwrap()).collect();
     let error =
@@ -427,7 +426,7 @@ fn values_that_cannot_be_stored_are_refused_by_tensor_and_place() {
         );
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model");
-        write_checkpoint(&path, FAMILIES[7].1, Dtype::F32, change(fits));
+        write_checkpoint(&path, FAMILIES[7].1, DType::F32, change(fits));
         store(&Checkpoint::open(&path).unwrap(), &Policy::new(base));
     }
     let message = refusal(DType::Q4_K, &[], change(WO, 3, 77, 512, 1e30));

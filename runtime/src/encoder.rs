@@ -7,8 +7,8 @@ use crate::model::ModelData;
 use crate::position::StackBias;
 use crate::schema::Stack;
 
-/// Rows that are worth running together: more do not make a product faster, but take memory. So many rows through one
-/// block, or fewer through more, are a piece of work.
+/// Rows that are worth running together: more would take memory and make no product faster. A piece of work is this
+/// many rows through one block, or fewer rows through more blocks.
 pub(crate) const ROWS: usize = 512;
 
 pub(crate) struct EncoderWeights {
@@ -48,7 +48,7 @@ pub(crate) struct EncoderState {
     x: Vec<f32>,
     /// Of the documents that are being encoded.
     lengths: Vec<usize>,
-    /// Blocks that they have passed.
+    /// Blocks that are done.
     passed: usize,
 }
 
@@ -85,7 +85,7 @@ impl Encoder<'_> {
         self.model.embedding.look_up(self.model.kernels, ids, d, x);
     }
 
-    /// Takes them through as many blocks as make a piece of work, at least one; false when all are passed.
+    /// Runs them through as many blocks as make a piece of work, at least one. False when no block is left.
     ///
     /// # Errors
     /// If there is no memory for the keys and values of a head.

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::fmt;
 use std::ops::Range;
 
 use crate::checkpoint::Checkpoint;
@@ -43,6 +44,16 @@ pub struct Incoming {
     received: usize,
     kernels: Kernels,
     stage: Stage,
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming")
+            .field("file", &self.file)
+            .field("size", &self.size)
+            .field("received", &self.received)
+            .finish_non_exhaustive()
+    }
 }
 
 enum Stage {

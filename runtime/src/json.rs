@@ -1,4 +1,5 @@
-//! Typed access to the JSON objects of a checkpoint. What is not as it should be becomes one sentence.
+//! Typed access to the JSON objects of a checkpoint. A value of the wrong type is an error that names file, key, what
+//! was expected and what was found.
 
 use serde_json::Value;
 

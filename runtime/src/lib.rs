@@ -20,17 +20,21 @@
 //!
 //! Data meets the modules in this order:
 //!
-//! - [`checkpoint`] reads a Hugging Face folder or a GGUF file ([`gguf`], [`storage`], `hub`), judged by [`config`], what
-//!   T5's configuration says, and [`schema`], which tensors follow from it; [`tensor`] and [`block`] are what they hold.
+//! - [`checkpoint`] reads a Hugging Face folder or a GGUF file ([`gguf`], [`storage`], `hub`), judged by [`config`],
+//!   what T5's configuration says, and [`schema`], which tensors follow from it; [`tensor`] and [`block`] are what they
+//!   hold.
 //! - [`model`] makes weights ready for products; an [`Incoming`] one comes in pieces.
 //! - [`tokenizer`] turns text into ids, and ids into text.
 //! - The encoder runs once for each text and the decoder once for each token, in blocks of the same layers;
 //!   [`position`] is what attention knows of places.
 //! - [`generate`] chooses the tokens, as a checkpoint wants it and as a caller asks for it.
-//! - The kernels below them are the arithmetic of each instruction set ([`Isa`]), equal to the last bit. They know nothing
-//!   of the model.
+//! - The kernels below them are the arithmetic of each instruction set ([`Isa`]), equal to the last bit. They know
+//!   nothing of the model.
 //!
 //! Whatever is wrong with a file or a request is an [`Error`] of one sentence; input does not make the library panic.
+
+#![deny(missing_docs)]
+#![warn(missing_debug_implementations)]
 
 mod alignment;
 pub mod block;

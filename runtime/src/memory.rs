@@ -1,8 +1,8 @@
 //! Whether there is memory for a request, asked before it begins.
 //!
 //! Most allocations cannot fail without ending the process: a browser's tab then loses the model, a service all of its
-//! requests. So the largest that is needed at once is asked for as one block and given back, and what is taken afterwards
-//! finds it free.
+//! requests. So the largest that is needed at once is asked for as one block and given back, and what is taken
+//! afterwards finds it free.
 
 use crate::config::T5Config;
 use crate::error::{Error, Result};

@@ -1,6 +1,7 @@
 //! [`Model`]: the weights of a checkpoint made ready for products, shared by any number of sessions.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -22,6 +23,16 @@ use crate::tokenizer::Tokenizer;
 #[derive(Clone)]
 pub struct Model {
     data: Arc<ModelData>,
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model")
+            .field("file", &self.file())
+            .field("config", self.config())
+            .field("isa", &self.isa())
+            .finish_non_exhaustive()
+    }
 }
 
 /// What all sessions of a model share.
@@ -101,7 +112,8 @@ impl Model {
     /// Prepares the weights of a checkpoint.
     ///
     /// # Errors
-    /// If the machine does not have the instruction set that the options name, or the vocabulary or a weight is of no use.
+    /// If the machine does not have the instruction set that the options name, or the vocabulary or a weight is of no
+    /// use.
     pub fn from_checkpoint(checkpoint: Checkpoint, options: &ModelOptions) -> Result<Model> {
         let kernels = options.kernels()?;
         let tokenizer = Model::tokenizer_of(&checkpoint)?;

@@ -7,7 +7,7 @@ use crate::{Model, ModelOptions, Result};
 /// How messages name it.
 pub const NAME: &str = "the built-in model";
 
-/// Weights are read in place, so the file lies as a mapped one would.
+/// Weights are read in place, so the bytes are aligned as in a mapped file.
 #[repr(C, align(64))]
 struct Aligned<T: ?Sized>(T);
 

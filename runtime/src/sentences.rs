@@ -20,8 +20,8 @@ const CLOSING: &str = "\"'“”‘’«»‹›)]}」』）】〉》";
 /// What stands before the items of lists, with white space behind it.
 const BULLETS: &str = "-–—*•‣◦·>#";
 
-/// The sentences of a text, in their order, without white space around them. What stands between them (white space,
-/// line breaks, bullets, and all that has no letters, such as the number of a list's item) is not for a model.
+/// The sentences of a text, in their order, without white space around them. A model does not see what stands between
+/// them: white space, line breaks, bullets, and anything without letters, such as the number of a list's item.
 pub fn sentences(text: &str) -> Vec<Range<usize>> {
     let mut sentences = Vec::new();
     let mut begin = 0;

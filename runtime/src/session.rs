@@ -1,5 +1,7 @@
 //! [`Session`]: the working space of one thread over a shared [`Model`].
 
+use std::fmt;
+
 use crate::alignment::{Alignment, AlignmentHeads, WordAlignment};
 use crate::decoder::{Decoder, DecoderState};
 use crate::encoder::{self, Encoder, EncoderState};
@@ -24,6 +26,12 @@ pub struct Session {
     states: Vec<f32>,
     /// The largest request so far, in bytes: memory for such a one is there.
     granted: u64,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("model", &self.model).finish_non_exhaustive()
+    }
 }
 
 /// Sources on their way through the encoder and into the decoder's caches, a piece of work at a time.

@@ -93,8 +93,8 @@ impl Bytes {
         Bytes { owner: Arc::new(Owner::Static(bytes)), range: 0..bytes.len() }
     }
 
-    /// The beginning of `len` bytes of which the rest has not arrived. Only [`Bytes::arrived`] may be read of those that
-    /// go beyond it; everything else about them, such as their length, is known.
+    /// The beginning of `len` bytes of which the rest has not arrived. Only [`Bytes::arrived`] may be read of those
+    /// that go beyond it; everything else about them, such as their length, is known.
     pub(crate) fn from_beginning(beginning: Vec<u8>, len: usize) -> Bytes {
         Bytes { owner: Arc::new(Owner::Beginning(beginning)), range: 0..len }
     }

@@ -7,16 +7,27 @@ use crate::storage::Bytes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(non_camel_case_types)]
 pub enum DType {
+    /// Single precision.
     F32,
+    /// Half precision.
     F16,
+    /// The upper 16 bits of single precision.
     BF16,
+    /// Blocks of 32 int8 values with a scale.
     Q8_0,
+    /// Blocks of 32 values of 4 bits with a scale.
     Q4_0,
+    /// Blocks of 32 values of 4 bits with a scale and a minimum.
     Q4_1,
+    /// Blocks of 32 values of 5 bits with a scale.
     Q5_0,
+    /// Blocks of 32 values of 5 bits with a scale and a minimum.
     Q5_1,
+    /// Super-blocks of 256 values of 4 bits, whose eight parts have 6-bit scales and minima.
     Q4_K,
+    /// Super-blocks of 256 values of 5 bits, whose eight parts have 6-bit scales and minima.
     Q5_K,
+    /// Super-blocks of 256 values of 6 bits, whose sixteen parts have 8-bit scales.
     Q6_K,
 }
 
@@ -106,8 +117,11 @@ pub struct Tensor {
     pub name: String,
     /// The file it came from, for messages.
     pub file: String,
+    /// How the values are stored.
     pub dtype: DType,
+    /// Extents, rows first.
     pub shape: Vec<usize>,
+    /// The values as they are stored.
     pub data: Bytes,
 }
 

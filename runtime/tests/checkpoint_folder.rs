@@ -366,7 +366,8 @@ fn generation_defaults_come_from_generation_config() {
         "max_length": null, "transformers_version": "5", "use_cache": false, "guidance_scale": 1, "penalty_alpha": 0.0,
         "constraints": null, "force_words_ids": [], "token_healing": false, "pad_token_id": 0,
         // What is not obeyed, known or not.
-        "guidance_scale_": 1.5, "dola_layers": "high", "watermarking_config": {"greenlist_ratio": 0.25, "bias": 2.0, "hashing_key": 5},
+        "guidance_scale_": 1.5, "dola_layers": "high",
+        "watermarking_config": {"greenlist_ratio": 0.25, "bias": 2.0, "hashing_key": 5},
     });
     std::fs::write(&path, all.to_string()).unwrap();
     let (defaults, notes) = generation().unwrap();

@@ -614,7 +614,9 @@ proptest! {
     }
 
     #[test]
-    fn any_text_has_the_ids_of_the_reference(text in "(\\PC|[ \t\n\0a-zA-Zéß\u{301}\u{200d}▁<>]|</s>|<extra_id_1>){0,40}") {
+    fn any_text_has_the_ids_of_the_reference(
+        text in "(\\PC|[ \t\n\0a-zA-Zéß\u{301}\u{200d}▁<>]|</s>|<extra_id_1>){0,40}",
+    ) {
         thread_local!(static BOTH: (Tokenizer, tokenizers::Tokenizer) = both(SMALL_JSON));
         BOTH.with(|(ours, reference)| assert_same("small.json", ours, reference, &text));
     }

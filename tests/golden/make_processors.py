@@ -126,7 +126,9 @@ class Processors(Maker):
             dict(encoder_repetition_penalty=0.6),
             dict(encoder_repetition_penalty=1.4, repetition_penalty=1.3),
             dict(encoder_no_repeat_ngram_size=1),
-            lambda: dict(bad_words_ids=[self.draw(1) for _ in range(30)] + [self.draw(2) for _ in range(200)] + [[end]]),
+            lambda: dict(
+                bad_words_ids=[self.draw(1) for _ in range(30)] + [self.draw(2) for _ in range(200)] + [[end]]
+            ),
             self.biases,
             lambda: dict(begin_suppress_tokens=sorted({token() for _ in range(60)})),
             lambda: dict(begin_suppress_tokens=sorted({token() for _ in range(60)}), forced_bos_token_id=token()),
@@ -159,7 +161,10 @@ class Processors(Maker):
                 dict(epsilon_cutoff=0.02),
                 dict(eta_cutoff=0.05),
                 dict(eta_cutoff=0.3, temperature=1.3),
-                dict(temperature=1.6, top_k=30, top_p=0.95, min_p=0.02, typical_p=0.9, epsilon_cutoff=0.01, eta_cutoff=0.2),
+                dict(
+                    temperature=1.6, top_k=30, top_p=0.95, min_p=0.02, typical_p=0.9,
+                    epsilon_cutoff=0.01, eta_cutoff=0.2,
+                ),
             ):
                 self.until_suitable(lambda: self.distribution_case(options))
         else:

@@ -138,7 +138,8 @@ def resave(name, cls, folder_name, out):
         else:
             other = check(name, again)
         if other:
-            header = {"family": name, "reference": f"transformers {transformers.__version__}", "torch": torch.__version__}
+            reference = f"transformers {transformers.__version__}"
+            header = {"family": name, "reference": reference, "torch": torch.__version__}
             lines = [json.dumps(line) for line in [header, *other]]
             (folder / "golden.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
         print(f"{folder_name}: {len(other)} cases are other than as published")

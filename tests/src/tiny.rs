@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, TensorView};
-use serde_json::Value;
 use t5_runtime::Model;
-use t5_runtime::config::{FeedForwardKind, T5Config};
+use t5_runtime::config::T5Config;
 use t5_runtime::schema;
+
+use crate::checkpoint::{Part, specification_config, write_folder};
 
 /// A model in the making: configuration and F32 tensors under their Hugging Face names.
 pub struct Tiny {
@@ -31,14 +31,9 @@ impl Tiny {
 
     /// Writes a Hugging Face folder.
     pub fn write(&self, folder: &Path) {
-        let bytes: Vec<Vec<u8>> =
-            self.tensors.iter().map(|(.., values)| values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
-        let views = self.tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
-            (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).expect("bytes fit the shape"))
-        });
-        safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).expect("weights are written");
-        let json: Value = self.config.to_json();
-        std::fs::write(folder.join("config.json"), json.to_string()).expect("config.json is written");
+        let part = |shape: &[usize], values: &[f32]| Part::f32(shape, values.iter().copied());
+        let parts = self.tensors.iter().map(|(name, shape, values)| (name.clone(), part(shape, values)));
+        write_folder(folder, &self.config.to_json(), &parts.collect());
     }
 
     /// Writes the model to a temporary folder and opens it.
@@ -61,32 +56,12 @@ pub enum Variant {
     UmT5,
 }
 
-/// The model of docs/t5.md 8.2: V 11, d 4, 2 heads of 3, f 6, 2 + 2 layers, 8 buckets to distance 20; element i of
-/// tensor s, in the order given there, is ((7919 s + 104729 i + 31 i²) mod 1009) / 1009 - 1/2.
+/// The model of docs/t5.md 8.2: element i of tensor s, in the order given there, is
+/// ((7919 s + 104729 i + 31 i²) mod 1009) / 1009 - 1/2.
 pub fn specification(variant: Variant) -> Tiny {
     let gated = variant != Variant::V1_0;
-    let config = T5Config {
-        model_type: if variant == Variant::UmT5 { "umt5" } else { "t5" }.to_owned(),
-        vocab_size: 11,
-        d_model: 4,
-        d_kv: 3,
-        d_ff: 6,
-        num_layers: 2,
-        num_decoder_layers: 2,
-        num_heads: 2,
-        relative_attention_num_buckets: 8,
-        relative_attention_max_distance: 20,
-        relative_bias_per_block: variant == Variant::UmT5,
-        layer_norm_epsilon: 1e-6,
-        feed_forward: FeedForwardKind::from_name(if gated { "gated-gelu" } else { "relu" }).expect("a known name"),
-        tie_word_embeddings: !gated,
-        scale_decoder_outputs: !gated,
-        pad_token_id: 0,
-        eos_token_id: 1,
-        decoder_start_token_id: 0,
-        dropout_rate: 0.1,
-        initializer_factor: 1.0,
-    };
+    let feed_forward = if gated { "gated-gelu" } else { "relu" };
+    let config = specification_config(feed_forward, !gated, if variant == Variant::UmT5 { "umt5" } else { "t5" });
     let (d, inner, f) = (config.d_model, config.inner_dim(), config.d_ff);
     let buckets = config.relative_attention_num_buckets;
     let heads = config.num_heads;

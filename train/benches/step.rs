@@ -1,11 +1,13 @@
-//! Training steps of the peers' two shapes: `cargo bench -p t5-train --bench step -- [tiny|t5-small] [threads] [adamw|adafactor] [f32|bf16]`.
+//! Training steps of the peers' two shapes: `cargo bench -p t5-train --bench step -- [tiny|t5-small] [threads]
+//! [adamw|adafactor] [f32|bf16]`.
 //!
 //! As the peers are measured: random ids, no padding, dropout 0.1, tokens of encoder and decoder a second, the
 //! median of the steps after two warm-up ones. Beside it: whether the loss fell, so that the work was real.
 
 use std::time::Instant;
 
-use t5_runtime::config::{FeedForwardKind, T5Config};
+use serde_json::json;
+use t5_runtime::config::T5Config;
 use t5_train::batches::Batch;
 use t5_train::config::Config;
 use t5_train::init::Scheme;
@@ -32,42 +34,12 @@ fn measure(name: &str, threads: usize, kind: Method, precision: Precision) {
         "t5-small" => ([512, 2048, 6, 8, 32128], [8, 128, 32]),
         _ => ([256, 1024, 4, 4, 8192], [32, 64, 64]),
     };
-    let config = T5Config {
-        model_type: "t5".to_owned(),
-        vocab_size,
-        d_model,
-        d_kv: 64,
-        d_ff,
-        num_layers: layers,
-        num_decoder_layers: layers,
-        num_heads: heads,
-        relative_attention_num_buckets: 32,
-        relative_attention_max_distance: 128,
-        relative_bias_per_block: false,
-        layer_norm_epsilon: 1e-6,
-        feed_forward: FeedForwardKind::from_name("relu").expect("known"),
-        tie_word_embeddings: true,
-        scale_decoder_outputs: true,
-        pad_token_id: 0,
-        eos_token_id: 1,
-        decoder_start_token_id: 0,
-        dropout_rate: 0.1,
-        initializer_factor: 1.0,
-    };
-    let id = |stream: u64, i: usize| 2 + (splitmix64(splitmix64(stream) ^ i as u64) % (vocab_size as u64 - 2)) as u32;
-    let targets: Vec<u32> = (0..rows * target).map(|i| id(2, i)).collect();
-    let batch = Batch {
-        encoder_ids: (0..rows * source).map(|i| id(1, i)).collect(),
-        encoder_segments: vec![1; rows * source],
-        decoder_input_ids: (0..rows * target).map(|i| if i % target == 0 { 0 } else { targets[i - 1] }).collect(),
-        decoder_target_ids: targets,
-        decoder_segments: vec![1; rows * target],
-        loss_weights: vec![1.0; rows * target],
-        rows,
-        enc_len: source,
-        dec_len: target,
-    };
-
+    let config = json!({
+        "model_type": "t5", "vocab_size": vocab_size, "d_model": d_model, "d_kv": 64, "d_ff": d_ff,
+        "num_layers": layers, "num_heads": heads,
+    });
+    let config = T5Config::from_json("config.json", &config.to_string()).expect("a configuration");
+    let batch = random_batch([rows, source, target], vocab_size);
     let model = Model::new(&config, Scheme::T5x, 1).and_then(|model| model.with_precision(precision)).expect("a model");
     let mut options = Config::parse("base", "", &[]).expect("the base").optimizer;
     options.kind = kind;
@@ -103,8 +75,8 @@ fn measure(name: &str, threads: usize, kind: Method, precision: Precision) {
     let tokens = (rows * (source + target)) as f64;
     let (whole, fastest, slowest) = median(&mut steps);
     println!(
-        "{name} {precision:?} {kind:?} {threads} threads: {:.0} tok/s ({:.0}-{:.0}), {:.0} tok per CPU second, forward and backward {:.0} ms, update {:.1} ms, \
-         peak memory {:.0} MB, loss {:.3} -> {:.3}",
+        "{name} {precision:?} {kind:?} {threads} threads: {:.0} tok/s ({:.0}-{:.0}), {:.0} tok per CPU second, \
+         forward and backward {:.0} ms, update {:.1} ms, peak memory {:.0} MB, loss {:.3} -> {:.3}",
         tokens / whole,
         tokens / slowest,
         tokens / fastest,
@@ -116,6 +88,23 @@ fn measure(name: &str, threads: usize, kind: Method, precision: Precision) {
         losses[losses.len() - 1],
     );
     assert!(losses[losses.len() - 1] < losses[0], "the loss did not fall");
+}
+
+/// Rows of random ids without padding.
+fn random_batch([rows, source, target]: [usize; 3], vocab_size: usize) -> Batch {
+    let id = |stream: u64, i: usize| 2 + (splitmix64(splitmix64(stream) ^ i as u64) % (vocab_size as u64 - 2)) as u32;
+    let targets: Vec<u32> = (0..rows * target).map(|i| id(2, i)).collect();
+    Batch {
+        encoder_ids: (0..rows * source).map(|i| id(1, i)).collect(),
+        encoder_segments: vec![1; rows * source],
+        decoder_input_ids: (0..rows * target).map(|i| if i % target == 0 { 0 } else { targets[i - 1] }).collect(),
+        decoder_target_ids: targets,
+        decoder_segments: vec![1; rows * target],
+        loss_weights: vec![1.0; rows * target],
+        rows,
+        enc_len: source,
+        dec_len: target,
+    }
 }
 
 /// Processor time of this process; the clock ticks a hundred times a second.

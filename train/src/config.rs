@@ -340,8 +340,8 @@ impl Config {
 
     /// The keys whose change would make a resumed run another run, with both values.
     ///
-    /// Logging, threads, evaluation, where the data lies and how often checkpoints are made may change; so may the number of steps
-    /// where the schedule does not depend on it.
+    /// Logging, threads, evaluation, where the data lies and how often checkpoints are made may change; so may the
+    /// number of steps where the schedule does not depend on it.
     pub fn differences(&self, other: &Config) -> Result<Vec<String>> {
         let neutral = |config: &Config| {
             let mut config = config.clone();

@@ -444,7 +444,8 @@ mod tests {
     fn reads_squad() {
         let dir = tempfile::tempdir().unwrap();
         let text = r#"{"version": "1.1", "data": [{"title": "t", "paragraphs": [{"context": "c", "qas":
-            [{"id": "7", "question": "q?", "answers": [{"text": "a", "answer_start": 0}, {"text": "b", "answer_start": 1}]}]}]}]}"#;
+            [{"id": "7", "question": "q?", "answers": [
+                {"text": "a", "answer_start": 0}, {"text": "b", "answer_start": 1}]}]}]}]}"#;
         let path = write(&dir, "a.json", text.as_bytes());
         let rows = records(&path, Format::Squad, &Columns::default()).unwrap();
         assert_eq!(rows[0].text("question").unwrap(), "q?");

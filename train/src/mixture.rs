@@ -1,7 +1,7 @@
 //! Mixtures of tasks: how often each is drawn, and which example comes next.
 //!
-//! Draw `i` of a run picks its task by a random number that belongs to (seed, i) alone, so that the order is the same on
-//! every run; the state to resume from is the number of draws of each task.
+//! Draw `i` of a run picks its task by a random number that belongs to (seed, i) alone, so that the order is the same
+//! on every run; the state to resume from is the number of draws of each task.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,8 @@ use crate::{
     random::{Random, derive},
 };
 
-/// How rates follow from the tasks' numbers of examples; a rate that a task names is taken as it is (sections 3.5.2 and 3.5.3 of the T5 paper).
+/// How rates follow from the tasks' numbers of examples; a rate that a task names is taken as it is (sections 3.5.2 and
+/// 3.5.3 of the T5 paper).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rates {

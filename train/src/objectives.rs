@@ -231,7 +231,8 @@ fn fill_in(tokens: &[u32], mask: &[bool], sentinels: Sentinels) -> Denoised {
     Denoised { inputs: spans_to(tokens, mask, |n| sentinels.id(n)), targets }
 }
 
-/// A random aligned chunk of a document longer than `max_length`: one of `ceil(len / max_length)`, the last one shorter.
+/// A random aligned chunk of a document longer than `max_length`: one of `ceil(len / max_length)`, the last one
+/// shorter.
 pub fn select_random_chunk<'a>(tokens: &'a [u32], max_length: usize, random: &mut Random) -> &'a [u32] {
     if tokens.len() <= max_length || max_length == 0 {
         return tokens;

@@ -132,8 +132,8 @@ impl Optimizer {
         squares.iter().sum::<f64>().sqrt()
     }
 
-    /// One update of every parameter from its gradient, which is zero afterwards. `step` counts from 0, or from the steps
-    /// before the run that goes on;
+    /// One update of every parameter from its gradient, which is zero afterwards. `step` counts from 0, or from the
+    /// steps before the run that goes on;
     /// `gradient_norm` is [`Optimizer::gradient_norm`]'s.
     ///
     /// # Errors

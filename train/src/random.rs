@@ -1,9 +1,9 @@
 //! Seeded random numbers: a counter, not a state machine.
 //!
 //! The generator is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014):
-//! the n-th draw is a mixing function of `key + n * GAMMA`. So a stream is wholly described by its key and the number of
-//! draws, any draw can be computed without the ones before it, and every (seed, epoch, example) or (seed, step, layer)
-//! has a stream of its own. Nothing here reads a clock or the operating system.
+//! the n-th draw is a mixing function of `key + n * GAMMA`. So a stream is wholly described by its key and the number
+//! of draws, any draw can be computed without the ones before it, and every (seed, epoch, example) or (seed, step,
+//! layer) has a stream of its own. Nothing here reads a clock or the operating system.
 
 /// 2^64 divided by the golden ratio, odd: the step of the counter.
 const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;

@@ -254,7 +254,8 @@ fn escape(text: &str) -> String {
 
 const COLORS: [&str; 6] = ["#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2"];
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1200px;margin:2em auto;padding:0 1em;color:#1f2937}\
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1200px;margin:2em auto;\
+padding:0 1em;color:#1f2937}\
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(420px,1fr));gap:1em}\
 figure{margin:0;border:1px solid #e5e7eb;border-radius:6px;padding:.6em}figcaption{font-weight:600}\
 figure p{margin:.2em 0 0;font-size:13px}svg{width:100%;display:block}svg text{font-size:11px;fill:#6b7280}\
@@ -264,6 +265,8 @@ td,th{border-bottom:1px solid #e5e7eb;padding:.25em .8em .25em 0;text-align:left
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -287,11 +290,12 @@ mod tests {
     fn a_page_is_self_contained() {
         let folder = tempfile::tempdir().unwrap();
         let train = |step: u64| {
-            format!(
-                r#"{{"step":{step},"tokens":{step},"seconds":1.0,"train":{{"loss":2.0,"z_loss":0.0,"accuracy":0.5,"rate":0.01,"gradient_norm":1.0,"tokens_per_second":10.0,"peak_memory_mb":null}}}}"#
-            )
+            let values = json!({"loss": 2.0, "z_loss": 0.0, "accuracy": 0.5, "rate": 0.01, "gradient_norm": 1.0,
+                "tokens_per_second": 10.0, "peak_memory_mb": null});
+            json!({"step": step, "tokens": step, "seconds": 1.0, "train": values})
         };
-        let evaluation = r#"{"step":20,"tokens":20,"seconds":1.0,"evaluation":{"loss":1.0,"accuracy":0.5,"metrics":{"a<b/bleu":31.5},"samples":[{"task":"t","input":"<i>","target":"x","output":"y"}]}}"#;
+        let evaluation = json!({"step": 20, "tokens": 20, "seconds": 1.0, "evaluation": {"loss": 1.0, "accuracy": 0.5,
+            "metrics": {"a<b/bleu": 31.5}, "samples": [{"task": "t", "input": "<i>", "target": "x", "output": "y"}]}});
         fs::write(folder.path().join("log.jsonl"), format!("{}\n{}\n{evaluation}\n", train(10), train(20))).unwrap();
         let page = html(folder.path()).unwrap();
         assert!(

@@ -1,18 +1,9 @@
 //! What tests of several modules use.
 
-use std::path::{Path, PathBuf};
+#[path = "../../tests/src/shared.rs"]
+mod shared_folder;
 
-/// A file of the shared folder beside the workspace, or `None` (and a line on stderr) where it is not there.
-pub fn shared(path: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("POCKET_T5_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
-    let file = root.join(path);
-    if !file.exists() {
-        eprintln!("skipped: {} is not there", file.display());
-        return None;
-    }
-    Some(file)
-}
+pub use shared_folder::shared;
 
 /// Decodes base64 without line breaks.
 pub fn base64(text: &str) -> Vec<u8> {

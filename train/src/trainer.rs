@@ -277,7 +277,8 @@ impl Trainer {
         let (loss, accuracy) = (interval.negative_log_likelihood / weight, interval.correct / weight);
         let (z_loss, tokens_per_second) = (interval.z_loss / weight, interval.tokens as f64 / interval.seconds);
         let line = format!(
-            "loss {loss:.4}  accuracy {accuracy:.4}  rate {rate:.2e}  norm {gradient_norm:.3}  {tokens_per_second:.0} tok/s"
+            "loss {loss:.4}  accuracy {accuracy:.4}  rate {rate:.2e}  norm {gradient_norm:.3}  \
+             {tokens_per_second:.0} tok/s"
         );
         self.bar.set_message(line.clone());
         if self.bar.is_hidden() {

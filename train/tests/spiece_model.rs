@@ -1,5 +1,8 @@
 //! The SentencePiece model that an export writes, read by the runtime and by the `sentencepiece` library.
 
+#[path = "../../tests/src/shared.rs"]
+mod shared_folder;
+
 use std::path::Path;
 
 use t5_runtime::checkpoint::Checkpoint;
@@ -67,15 +70,10 @@ fn a_sentencepiece_vocabulary_is_kept_as_one() {
 /// Every line of the sentence pairs, both languages.
 #[test]
 fn thousands_of_sentences_have_the_same_ids() {
-    let root = std::env::var_os("POCKET_T5_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), Into::into);
     let (_, ours, read) = pocket();
     for name in ["en-de.dev.tsv", "en-fr.dev.tsv"] {
-        let file = root.join("data/tatoeba").join(name);
-        let Ok(text) = std::fs::read_to_string(&file) else {
-            eprintln!("skipped: {} is not there", file.display());
-            continue;
-        };
+        let Some(file) = shared_folder::shared(&format!("data/tatoeba/{name}")) else { continue };
+        let text = std::fs::read_to_string(&file).unwrap();
         for text in text.lines().flat_map(|line| line.split('\t')) {
             assert_eq!(read.encode_prefix(text), ours.encode_prefix(text), "{text:?}");
         }

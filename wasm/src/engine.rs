@@ -90,8 +90,9 @@ impl Engine {
         Ok(self.try_batch(&texts, &options)?)
     }
 
-    /// Does a piece of work of bounded size: some blocks of the encoder, some tokens of a forced prefix, or one token more.
-    /// False when there is nothing left to do. Whoever listens for an abort in between is heard in the encoder, too.
+    /// Does a piece of work of bounded size: some blocks of the encoder, some tokens of a forced prefix, or one token
+    /// more. False when there is nothing left to do. Whoever listens for an abort in between is heard in the encoder,
+    /// too.
     pub fn step(&mut self) -> bool {
         match &mut self.work {
             Work::Generating(generation) => generation.work(),

@@ -214,9 +214,10 @@ mod tests {
 
     #[test]
     fn every_option_arrives() {
-        let request = r#"{"task":"t","maxNewTokens":1e1,"minNewTokens":2,"nBest":3,"temperature":0.5,"topK":4,"topP":0.75,
-            "minP":0.25,"typicalP":0.5,"epsilonCutoff":0.125,"etaCutoff":0.0625,"topH":0.375,"seed":9007199254740991,
-            "repetitionPenalty":1.5,"encoderRepetitionPenalty":1.25,"noRepeatNgram":6,"encoderNoRepeatNgram":5,
+        let request = r#"{"task":"t","maxNewTokens":1e1,"minNewTokens":2,"nBest":3,"temperature":0.5,
+            "topK":4,"topP":0.75,"minP":0.25,"typicalP":0.5,"epsilonCutoff":0.125,"etaCutoff":0.0625,"topH":0.375,
+            "seed":9007199254740991,"repetitionPenalty":1.5,"encoderRepetitionPenalty":1.25,
+            "noRepeatNgram":6,"encoderNoRepeatNgram":5,
             "exponentialDecay":[7,1.125],"prefix":"a","prefixIds":[7,8],"forcedBos":11,"forcedEos":[12],"suppress":[9],
             "beginSuppress":[13],"allowed":[10],"badWords":[[14,15],[16]],"sequenceBias":[[[17],-2.5]],
             "renormalize":true,"removeInvalid":true,"stop":["b"],"earlyStopping":"never","lengthPenalty":0.5,

@@ -81,7 +81,10 @@ export interface RequestOptions {
 
 /** Options of a generation. Those left out are the model's own, else greedy search. */
 export interface GenerateOptions {
-  /** A task of the model's (`info().generation.task_specific_params`): its prefix goes before the text, its settings before the model's. */
+  /**
+   * A task of the model's (`info().generation.task_specific_params`): its prefix goes before the text, its settings
+   * before the model's.
+   */
   task?: string;
   /** Limit of new tokens; the model's, else 256. */
   maxNewTokens?: number;
@@ -114,7 +117,10 @@ export interface GenerateOptions {
   etaCutoff?: number;
   /** Among the likeliest tokens that hold this share of the entropy. */
   topH?: number;
-  /** The same seed gives the same text, in every browser and natively. A number up to 2^53 - 1, or a `bigint` of 64 bits. */
+  /**
+   * The same seed gives the same text, in every browser and natively. A number up to 2^53 - 1, or a `bigint` of 64
+   * bits.
+   */
   seed?: number | bigint;
   /** Above 1: tokens generated already become less likely. */
   repetitionPenalty?: number;

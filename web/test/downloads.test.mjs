@@ -300,7 +300,8 @@ inChromium("redirects to other hosts are followed, also for the rest", async () 
   runs(found);
   assert.equal(found.kept[0].name, "model.gguf");
   assert.equal(store.requests.length, 2);
-  // On a busy machine the connection ends before a byte reaches the page, and the browser's own cache asks for the rest.
+  // On a busy machine the connection ends before a byte reaches the page, and the browser's own cache asks for the
+  // rest.
   assert.match(store.requests[1].range, /^bytes=[1-9]\d*-\d*$/);
   await close();
   store.close();

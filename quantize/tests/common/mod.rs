@@ -1,17 +1,19 @@
 //! Small seeded checkpoints in Hugging Face layout.
 #![allow(dead_code, unused_imports)] // Each test crate uses a part.
 
+#[path = "../../../tests/src/checkpoint.rs"]
+mod checkpoints;
 #[path = "../../../tests/src/shared.rs"]
 mod shared_folder;
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, TensorView};
 use t5_runtime::config::T5Config;
 use t5_runtime::schema::{self, TensorSpec};
+use t5_runtime::tensor::DType;
 
+use checkpoints::{Part, Parts, write_folder};
 pub use shared_folder::shared;
 
 /// One tiny model of each family: name, config.json. `heads * d_kv` is not `d_model` in some, depths differ in others.
@@ -82,25 +84,25 @@ pub fn tensor_values(index: usize, spec: &TensorSpec) -> Vec<f32> {
 }
 
 /// Writes a folder with config.json and model.safetensors; `edit` may change the values of each tensor.
-pub fn write_checkpoint(folder: &Path, json: &str, dtype: Dtype, edit: impl Fn(&str, &mut Vec<f32>)) {
-    let mut tensors = BTreeMap::new();
-    for (index, spec) in schema::tensors(&config(json)).iter().enumerate() {
-        let mut values = tensor_values(index, spec);
+pub fn write_checkpoint(folder: &Path, json: &str, dtype: DType, edit: impl Fn(&str, &mut Vec<f32>)) {
+    let mut parts = Parts::new();
+    for (index, spec) in schema::tensors(&config(json)).into_iter().enumerate() {
+        let mut values = tensor_values(index, &spec);
         edit(&spec.hf_name, &mut values);
-        let bytes: Vec<u8> = match dtype {
-            Dtype::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            Dtype::F16 => values.iter().flat_map(|value| half::f16::from_f32(*value).to_le_bytes()).collect(),
-            Dtype::BF16 => values.iter().flat_map(|value| half::bf16::from_f32(*value).to_le_bytes()).collect(),
+        let sixteen = |bits: fn(f32) -> u16| values.iter().flat_map(|&value| bits(value).to_le_bytes()).collect();
+        let part = match dtype {
+            DType::F32 => Part::f32(&spec.shape, values),
+            DType::F16 => {
+                Part { dtype: "F16", shape: spec.shape, data: sixteen(|value| half::f16::from_f32(value).to_bits()) }
+            }
+            DType::BF16 => {
+                Part { dtype: "BF16", shape: spec.shape, data: sixteen(|value| half::bf16::from_f32(value).to_bits()) }
+            }
             other => panic!("{other:?}"),
         };
-        tensors.insert(spec.hf_name.clone(), (spec.shape.clone(), bytes));
+        parts.insert(spec.hf_name, part);
     }
-    let views =
-        tensors.iter().map(|(name, (shape, bytes))| (name, TensorView::new(dtype, shape.clone(), bytes).unwrap()));
-    let file = safetensors::serialize(views, None).unwrap();
-    std::fs::create_dir_all(folder).unwrap();
-    std::fs::write(folder.join("config.json"), json).unwrap();
-    std::fs::write(folder.join("model.safetensors"), file).unwrap();
+    write_folder(folder, &json, &parts);
 }
 
 /// As [`write_checkpoint`] with F32 zeros that take no room on the disk: for sizes that matter.
@@ -124,7 +126,7 @@ pub fn write_sparse_checkpoint(folder: &Path, json: &str) {
 /// A folder with the F32 checkpoint of a family.
 pub fn checkpoint(folder: &Path, json: &str) -> PathBuf {
     let path = folder.join("model");
-    write_checkpoint(&path, json, Dtype::F32, |_, _| {});
+    write_checkpoint(&path, json, DType::F32, |_, _| {});
     path
 }
 

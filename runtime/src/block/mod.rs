@@ -20,12 +20,24 @@ pub const WRITABLE: [DType; 6] = [DType::F32, DType::F16, DType::BF16, DType::Q8
 /// Why values cannot be stored as a type. The caller knows the tensor and adds its name.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum EncodeError {
-    /// NaN or infinity. `index` counts from the start of the values given.
+    /// NaN or infinity.
     #[error("value {index}: expected a finite number, found {value}")]
-    NotFinite { index: usize, value: f32 },
+    NotFinite {
+        /// Counted from the start of the values given.
+        index: usize,
+        /// What it is.
+        value: f32,
+    },
     /// The number, or the scale of the block whose largest it is, would become infinite.
     #[error("value {index}: expected a number that {dtype} can hold, found {value}")]
-    Overflow { index: usize, value: f32, dtype: DType },
+    Overflow {
+        /// Counted from the start of the values given.
+        index: usize,
+        /// What it is.
+        value: f32,
+        /// What it was to be stored as.
+        dtype: DType,
+    },
     /// The type is not among [`WRITABLE`].
     #[error("{0} can be read but not written")]
     NotWritable(DType),

@@ -1,4 +1,5 @@
-//! The judge of every reader: what a file stores becomes what the schema asks for, or one clear error.
+//! Compares what a file stores with what the schema asks for; the result is a checkpoint or one clear error. All
+//! readers end here.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Where weights come from: a Hugging Face folder or a GGUF file of either dialect, judged by the schema.
+//! Where weights come from: a Hugging Face folder or a GGUF file of either dialect, checked against the schema.
 
 mod assemble;
 pub mod defaults;
@@ -6,6 +6,7 @@ pub(crate) mod folder;
 pub mod llama_cpp;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +37,16 @@ pub struct Checkpoint {
     pub not_obeyed: Vec<String>,
     /// By canonical (Hugging Face) name.
     tensors: HashMap<String, Tensor>,
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpoint")
+            .field("file", &self.file)
+            .field("config", &self.config)
+            .field("tensors", &self.tensors.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Checkpoint {

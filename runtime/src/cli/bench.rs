@@ -4,11 +4,22 @@ use std::io::Write;
 use std::time::Instant;
 
 use serde_json::json;
-use t5_runtime::{GenerateOptions, Lookup, Session};
+use t5_runtime::{GenerateOptions, Lookup, Model, Session};
 
 use super::args::BenchArgs;
 use super::input::{open_model, sessions};
 use super::usage;
+
+/// What was measured: a value of each repetition.
+#[derive(Default)]
+struct Measured {
+    load_ms: Vec<f64>,
+    encoder_ms: Vec<f64>,
+    ms_per_token: Vec<f64>,
+    tokens_per_s: Vec<f64>,
+    /// Weights that decoding read.
+    gb_per_s: Vec<f64>,
+}
 
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     for (name, value) in [
@@ -25,17 +36,32 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let begin = Instant::now();
     let model = open_model(&args.model)?;
     let load_ms = vec![milliseconds(begin)];
-    let config = model.config();
+    let mut sessions = sessions(&model, args.jobs, args.threads)?;
+    let measured = Measured { load_ms, ..measure(&model, &mut sessions, args)? };
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", as_json(&measured, &model, &sessions, args))?;
+    } else {
+        print(&measured, &model, &mut out)?;
+    }
+    Ok(())
+}
+
+/// `batch` sources of ids, always the same.
+fn random_sources(vocab_size: usize, args: &BenchArgs) -> Vec<Vec<u32>> {
     let mut state = 1u64;
     let mut random_id = || {
         // A linear congruential generator (Knuth's MMIX constants): any ids do, but the same ones every time.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         // Below the sentinels, above the special tokens, where the vocabulary is large enough.
-        let usable = config.vocab_size.saturating_sub(256).max(1) as u64;
+        let usable = vocab_size.saturating_sub(256).max(1) as u64;
         ((state >> 33) % usable) as u32
     };
-    let sources: Vec<Vec<u32>> =
-        (0..args.batch).map(|_| (0..args.input_tokens).map(|_| random_id()).collect()).collect();
+    (0..args.batch).map(|_| (0..args.input_tokens).map(|_| random_id()).collect()).collect()
+}
+
+fn measure(model: &Model, sessions: &mut [Session], args: &BenchArgs) -> anyhow::Result<Measured> {
+    let sources = random_sources(model.config().vocab_size, args);
     let sources: Vec<&[u32]> = sources.iter().map(Vec::as_slice).collect();
     let options = GenerateOptions::default()
         .max_new_tokens(args.new_tokens)
@@ -46,70 +72,70 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         .logprobs(false)
         // A step is one token.
         .lookup(Lookup::Off);
+    let step_gb = model.decoder_step_bytes() as f64 / 1e9;
+    let mut measured = Measured::default();
     // The first run warms caches and grows buffers.
-    let mut sessions = sessions(&model, args.jobs, args.threads)?;
-    let (mut encoder_ms, mut ms_per_token, mut tokens_per_s) = (Vec::new(), Vec::new(), Vec::new());
     for repeat in 0..=args.repeats {
-        let encoder = timed(&mut sessions, |session| session.encode_ids(sources[0]).map(|_| ()))?;
+        let encoder = timed(sessions, |session| session.encode_ids(sources[0]).map(|_| ()))?;
         if repeat > 0 {
-            encoder_ms.push(encoder);
+            measured.encoder_ms.push(encoder);
         }
-        if config.is_encoder_only() {
+        if model.config().is_encoder_only() {
             continue;
         }
         // Steps only: encoding and the first step (which also computes cross-attention keys and values) are
         // taken off by a run of one token.
         let one = options.clone().max_new_tokens(1).min_new_tokens(1);
-        let first = timed(&mut sessions, |session| session.generate_batch_ids(&sources, &one).map(|_| ()))?;
-        let all = timed(&mut sessions, |session| session.generate_batch_ids(&sources, &options).map(|_| ()))?;
+        let first = timed(sessions, |session| session.generate_batch_ids(&sources, &one).map(|_| ()))?;
+        let all = timed(sessions, |session| session.generate_batch_ids(&sources, &options).map(|_| ()))?;
         let step = match args.new_tokens {
             1 => all,
             tokens => (all - first) / (tokens - 1) as f64,
         };
         if repeat > 0 {
-            ms_per_token.push(step);
-            tokens_per_s.push(1e3 * (args.batch * sessions.len()) as f64 / step);
+            measured.ms_per_token.push(step);
+            measured.tokens_per_s.push(1e3 * (args.batch * sessions.len()) as f64 / step);
+            measured.gb_per_s.push(step_gb / (step / 1e3));
         }
     }
-    let step_gb = model.decoder_step_bytes() as f64 / 1e9;
-    let gb_per_s: Vec<f64> = ms_per_token.iter().map(|ms| step_gb / (ms / 1e3)).collect();
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        let object = json!({
-            "model": model.file(),
-            "input_tokens": args.input_tokens,
-            "new_tokens": args.new_tokens,
-            "batch": args.batch,
-            "beams": args.beams,
-            "encoder_ms": spread(&encoder_ms),
-            "ms_per_token": spread(&ms_per_token),
-            "tokens_per_s": spread(&tokens_per_s),
-            "load_ms": spread(&load_ms),
-            "peak_rss_mb": peak_rss_mb(),
-            "weights_gb_per_s": spread(&gb_per_s)["median"],
-            "isa": model.kernels().isa().name(),
-            "threads": sessions[0].threads(),
-            "jobs": sessions.len(),
-        });
-        writeln!(out, "{object}")?;
-        return Ok(());
-    }
+    Ok(measured)
+}
+
+fn as_json(measured: &Measured, model: &Model, sessions: &[Session], args: &BenchArgs) -> serde_json::Value {
+    json!({
+        "model": model.file(),
+        "input_tokens": args.input_tokens,
+        "new_tokens": args.new_tokens,
+        "batch": args.batch,
+        "beams": args.beams,
+        "encoder_ms": spread(&measured.encoder_ms),
+        "ms_per_token": spread(&measured.ms_per_token),
+        "tokens_per_s": spread(&measured.tokens_per_s),
+        "load_ms": spread(&measured.load_ms),
+        "peak_rss_mb": peak_rss_mb(),
+        "weights_gb_per_s": spread(&measured.gb_per_s)["median"],
+        "isa": model.isa().name(),
+        "threads": sessions[0].threads(),
+        "jobs": sessions.len(),
+    })
+}
+
+fn print(measured: &Measured, model: &Model, out: &mut impl Write) -> std::io::Result<()> {
     let line = |name: &str, values: &[f64], unit: &str| {
         let [median, min, max] = summary(values);
         format!("{name:18} {median:10.3} {unit} ({min:.3} to {max:.3})")
     };
-    writeln!(out, "{}", line("load", &load_ms, "ms"))?;
-    writeln!(out, "{}", line("encoder", &encoder_ms, "ms"))?;
-    if !ms_per_token.is_empty() {
-        writeln!(out, "{}", line("step", &ms_per_token, "ms"))?;
-        writeln!(out, "{}", line("tokens/s", &tokens_per_s, "  "))?;
-        writeln!(out, "{}", line("weights read", &gb_per_s, "GB/s"))?;
+    writeln!(out, "{}", line("load", &measured.load_ms, "ms"))?;
+    writeln!(out, "{}", line("encoder", &measured.encoder_ms, "ms"))?;
+    if !measured.ms_per_token.is_empty() {
+        writeln!(out, "{}", line("step", &measured.ms_per_token, "ms"))?;
+        writeln!(out, "{}", line("tokens/s", &measured.tokens_per_s, "  "))?;
+        writeln!(out, "{}", line("weights read", &measured.gb_per_s, "GB/s"))?;
     }
     if let Some(peak) = peak_rss_mb() {
         writeln!(out, "{:18} {peak:10.1} MB", "peak memory")?;
     }
-    writeln!(out, "{:18} {:>10}", "instruction set", model.kernels().isa().name())?;
-    Ok(())
+    writeln!(out, "{:18} {:>10}", "instruction set", model.isa().name())
 }
 
 /// How long all sessions take, each in a thread of its own, to do the same work at the same time, in ms.

@@ -26,7 +26,7 @@ pub(super) struct Document {
 enum Phase {
     /// The sources are on their way into the decoder's caches.
     Encoding(Encoding),
-    /// So many tokens of the start token and the forced prefix have been read.
+    /// How many tokens of the start token and the forced prefix have been read.
     Prefix(usize),
     Tokens,
 }
@@ -96,7 +96,7 @@ impl Decoding {
     }
 
     /// Does a piece of work of bounded size: some blocks of the encoder, some tokens of the prefix, or one step as
-    /// [`Decoding::step`] does it. Between any two the caller's wish to cancel is heard.
+    /// [`Decoding::step`] does it. The caller can cancel between any two.
     pub fn work(&mut self, session: &mut Session) -> Result<Outcome> {
         if let Some(cancel) = &self.plan.options.cancel
             && cancel.load(Ordering::Relaxed)
@@ -124,13 +124,13 @@ impl Decoding {
         }
     }
 
-    /// Ends all that have not come to an end.
+    /// Ends every document that is not done.
     pub fn cut(&mut self, why: Finish) {
         self.documents.iter_mut().filter(|document| !document.is_done()).for_each(|document| document.cut = Some(why));
     }
 
-    /// Reads the next of the start token and the forced prefix, of which `read` were read before. The last piece goes on
-    /// to the first token.
+    /// Reads more of the start token and the forced prefix, of which `read` tokens were read before. Once all are read,
+    /// it generates the first token, too.
     fn read_prefix(&mut self, decoder: &mut Decoder<'_>, read: usize) -> Result<Outcome> {
         let given = 1 + self.plan.prefix.len();
         let end = given.min(read + (FORCED_ROWS / self.documents.len()).max(1));
@@ -168,7 +168,7 @@ impl Decoding {
         }
     }
 
-    /// Runs the queries and goes on by a token wherever logits are wanted.
+    /// Runs the queries and adds a token wherever logits are wanted.
     fn advance(&mut self, decoder: &mut Decoder<'_>) -> Result<Outcome> {
         self.passes += 1;
         if self.wanted.len() == 1 && (self.lookup.is_some() || self.plan.needs_only_best()) {
@@ -197,7 +197,7 @@ impl Decoding {
         Ok(())
     }
 
-    /// Goes on with the only live sequence, by a token and those of the proposals after it that are right.
+    /// Extends the only live sequence by a token, and by those proposals after it that are right.
     fn step_greedily(&mut self, decoder: &mut Decoder<'_>) -> Result<()> {
         let plan = &self.plan;
         let Some(document) = self.documents.iter_mut().find(|document| !document.is_done()) else { return Ok(()) };
@@ -213,7 +213,7 @@ impl Decoding {
         decoder.run(&self.queries)?;
         let kernels = decoder.model.kernels;
         let only_best = plan.needs_only_best();
-        // Side by side the full product is no slower: its weights are read once for all.
+        // For several rows at once the full product is no slower: it reads its weights once for all of them.
         if only_best {
             let token = decoder.best(first, search.except(plan));
             search.advance_by(plan, token);

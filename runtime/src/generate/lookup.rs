@@ -1,17 +1,17 @@
-//! Proposals of the next tokens, looked up in the source: where output repeats input (corrections, summaries, quotes),
-//! one pass of the decoder over several proposed tokens gives several of greedy search's, which stay what they are.
+//! Proposals of the next tokens, looked up in the source. Where output repeats input (corrections, summaries, quotes),
+//! one pass of the decoder checks several tokens at once. The output is the same as without.
 //!
 //! Known as prompt lookup decoding, a form of speculative decoding (Leviathan et al. 2023) without a second model.
 
-/// Tokens that a match has at most.
+/// The longest match that is looked for, in tokens.
 const LONGEST_MATCH: usize = 4;
 
-/// Proposals at first, and once these have all been right twice in a row: four rows and eight, which a product of
-/// several rows computes at once.
+/// How many tokens are proposed at first, and after all of them were right twice in a row. With the token before them
+/// they are four rows and eight, as many as one product takes at once.
 const FEW: usize = 3;
 pub(super) const MANY: usize = 7;
 
-/// After an attempt without any success, tokens until the next one: first and most.
+/// How many tokens to wait after an attempt in which nothing was right: at first, and at most.
 const SHORT_PAUSE: usize = 4;
 const LONG_PAUSE: usize = 64;
 
@@ -23,10 +23,10 @@ pub(super) struct Proposer {
     source: Vec<u32>,
     /// Where in the source the last match ended.
     cursor: usize,
-    /// Attempts in a row of which all proposals were right.
+    /// How often in a row all proposals were right.
     successes: usize,
     pause: usize,
-    /// Generated tokens before which nothing is proposed.
+    /// Nothing is proposed before so many tokens are there.
     next: usize,
 }
 
@@ -49,8 +49,8 @@ impl Proposer {
         &proposed[..proposed.len().min(count).min(most)]
     }
 
-    /// The end of a place of `last` in the source that something follows: the first one from the cursor on, else the
-    /// first of all.
+    /// Where `last` ends in the source, if something follows it: the first such place behind the cursor, else the first
+    /// of all.
     fn find(&self, last: &[u32]) -> Option<usize> {
         let places = || self.source.windows(last.len()).enumerate().filter(|(_, window)| *window == last);
         let mut ends = places().map(|(at, _)| at + last.len()).filter(|&end| end < self.source.len());

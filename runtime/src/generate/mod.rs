@@ -69,6 +69,7 @@ pub struct Output {
     pub logprobs: Vec<f32>,
     /// Greedy search and sampling: the sum of `logprobs`. Beam search: that sum over the length penalty.
     pub score: f32,
+    /// Why it ended.
     pub finish: Finish,
 }
 
@@ -107,8 +108,8 @@ impl Session {
     }
 
     /// Generates for several sources; for each its results, best first. A result does not depend on what else is in the
-    /// batch. Some 256 sequences (sources times beams, or draws) are decoded side by side, so memory does not grow with the
-    /// number of sources.
+    /// batch. Some 256 sequences (sources times beams, or draws) are decoded side by side, so memory does not grow with
+    /// the number of sources.
     ///
     /// # Errors
     /// For wrong options and sources, before any work is done. Where memory runs out.

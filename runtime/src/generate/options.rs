@@ -31,9 +31,15 @@ pub enum LengthPenaltyKind {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LengthPenalty {
     /// T5's own (and GNMT's): log-probability / ((5 + n) / 6)^alpha, n counting `</s>`; 0.6 in the paper.
-    T5 { alpha: f32 },
+    T5 {
+        /// 0: sums of log-probabilities are compared as they are.
+        alpha: f32,
+    },
     /// Hugging Face's: log-probability / n^exponent.
-    HuggingFace { exponent: f32 },
+    HuggingFace {
+        /// 0: sums of log-probabilities are compared as they are.
+        exponent: f32,
+    },
 }
 
 impl LengthPenalty {
@@ -108,8 +114,8 @@ macro_rules! options {
             $($(#[$doc])* pub $name: $type,)*
             /// How beams of different length are compared.
             pub length_penalty: LengthPenalty,
-            /// Set to true by another thread, ends the generation: before the next block of the encoder, the next piece of a
-            /// forced prefix, or the next token.
+            /// Set to true by another thread, ends the generation: before the next block of the encoder, the next piece
+            /// of a forced prefix, or the next token.
             pub cancel: Option<Arc<AtomicBool>>,
         }
 
@@ -167,7 +173,7 @@ options! {
     beams: usize, given as usize, set by usize = 1;
     /// Groups of equal size that the beams are divided into (diverse beam search, Vijayakumar et al. 2016).
     beam_groups: usize, given as usize, set by usize = 1;
-    /// What a token loses for each beam of the groups before that chose it in the same step; with groups only.
+    /// Taken off a token's score for each beam of an earlier group that chose it in the same step; with groups only.
     diversity_penalty: f32, given as f32, set by f32 = 0.0;
     /// Applies to [`LengthPenalty::HuggingFace`] only.
     early_stopping: EarlyStopping, given as EarlyStopping, set by EarlyStopping = EarlyStopping::No;
@@ -200,7 +206,8 @@ options! {
     no_repeat_ngram: usize, given as usize, set by usize = 0;
     /// No sequence of this many tokens of the source occurs; 0: off.
     encoder_no_repeat_ngram: usize, given as usize, set by usize = 0;
-    /// From so many new tokens on, the logit of `</s>` grows by its magnitude times factor^n - 1, n counting from there.
+    /// From so many new tokens on, the logit of `</s>` grows by its magnitude times factor^n - 1, n counting from
+    /// there.
     exponential_decay: Option<(usize, f32)>, given as (usize, f32), set by impl Into<Option<(usize, f32)>> = None;
     /// Text before every source that is given as text: a task's `summarize: `.
     source_prefix: String, given as String, set by impl Into<String> = String::new();
@@ -234,9 +241,9 @@ options! {
     /// Generation ends where one of these appears in the new text, which then ends before it.
     stop: Vec<String>, given as Vec<String>, set by impl Into<Vec<String>> = Vec::new();
     /// Whether the log-probabilities of greedy search are wanted. Without them [`Output::logprobs`](crate::Output) is
-    /// empty and its score NaN, and a large model is faster (a flan-t5-small in Q8_0 by a tenth and in F16 by a fifth, with
-    /// AVX-512): the likeliest token is found without looking at all of the head. The text is the same. Other searches
-    /// always have them.
+    /// empty and its score NaN, and a large model is faster (a flan-t5-small in Q8_0 by a tenth and in F16 by a fifth,
+    /// with AVX-512): the likeliest token is found without looking at all of the head. The text is the same. Other
+    /// searches always have them.
     logprobs: bool, given as bool, set by bool = true;
     /// Greedy search of a single text may try tokens of its source ahead.
     lookup: Lookup, given as Lookup, set by Lookup = Lookup::Auto;
@@ -281,12 +288,13 @@ impl GenerateOptions {
         !self.prefix.is_empty() || !self.prefix_ids.is_empty()
     }
 
-    /// The same for the sentences behind the first.
+    /// These options for the sentences after the first, which have no forced prefix.
     pub(super) fn without_prefix(&self) -> GenerateOptions {
         GenerateOptions { prefix: String::new(), prefix_ids: Vec::new(), ..self.clone() }
     }
 
-    /// Remarks on what will not come out as it was given: a prefix with characters that the vocabulary does not have.
+    /// Remarks on what the model cannot be given as it was asked for: a prefix with characters that the vocabulary does
+    /// not have.
     pub fn notes(&self, tokenizer: &Tokenizer) -> Vec<String> {
         let ids =
             if self.prefix_ids.is_empty() { tokenizer.encode_prefix(&self.prefix) } else { self.prefix_ids.clone() };
@@ -302,8 +310,18 @@ impl GenerateOptions {
     }
 
     /// Refuses values out of range and contradictions.
+    ///
+    /// # Errors
+    /// [`Error::Option`], which names the first option that is wrong.
     pub fn validate(&self) -> Result<()> {
-        let wrong = |option, what: String| Err(Error::Option { option, what });
+        self.validate_search()?;
+        self.validate_candidates()?;
+        self.validate_lengths()?;
+        self.validate_tokens()
+    }
+
+    /// Beams, groups and results.
+    fn validate_search(&self) -> Result<()> {
         if self.beams == 0 || self.beams > 1024 {
             return wrong("beams", format!("expected 1 to 1024, found {}", self.beams));
         }
@@ -342,6 +360,11 @@ impl GenerateOptions {
         if self.stop.iter().any(String::is_empty) {
             return wrong("stop", "expected strings that are not empty".to_owned());
         }
+        Ok(())
+    }
+
+    /// What changes scores and filters candidates.
+    fn validate_candidates(&self) -> Result<()> {
         if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
             return wrong("temperature", format!("expected 0 or more, found {}", self.temperature));
         }
@@ -373,6 +396,10 @@ impl GenerateOptions {
         {
             return wrong("exponential_decay", format!("expected a factor above 0, found {factor}"));
         }
+        Ok(())
+    }
+
+    fn validate_lengths(&self) -> Result<()> {
         let (_, exponent) = self.length_penalty.parts();
         if !exponent.is_finite() {
             return wrong("length_penalty", format!("expected a finite number, found {exponent}"));
@@ -384,6 +411,11 @@ impl GenerateOptions {
             let (min, max) = (self.min_new_tokens, self.max_new_tokens);
             return wrong("min_new_tokens", format!("expected at most the limit of new tokens ({max}), found {min}"));
         }
+        Ok(())
+    }
+
+    /// Tokens that are allowed, forbidden and favoured.
+    fn validate_tokens(&self) -> Result<()> {
         if self.allowed.as_ref().is_some_and(Vec::is_empty) {
             return wrong("allowed", "expected at least one token".to_owned());
         }
@@ -396,6 +428,10 @@ impl GenerateOptions {
         }
         Ok(())
     }
+}
+
+fn wrong(option: &'static str, what: String) -> Result<()> {
+    Err(Error::Option { option, what })
 }
 
 impl Overrides {

@@ -6,10 +6,11 @@ use crate::error::{Error, Result};
 use crate::kernels::Isa;
 use crate::model::Model;
 
-/// Bytes of a decoding step that no cache holds from one step to the next.
+/// A step that reads this many bytes of weights finds none of them in a cache from the step before.
 const FROM_MEMORY: usize = 32 << 20;
 
-/// Candidates that beam search compares in a step at most: as many times its beams as there are end tokens, and one more.
+/// Candidates that beam search compares in a step at most: as many times its beams as there are end tokens, and one
+/// more.
 const MAX_CANDIDATES: usize = 1 << 16;
 
 pub(crate) struct Plan {

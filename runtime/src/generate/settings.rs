@@ -132,15 +132,18 @@ settings! {
 /// settings that go before the checkpoint's own.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Task {
+    /// What `--task` calls it: `translation_en_to_de`.
     pub name: String,
     /// Text before every source, e.g. `translate English to German: `.
     pub prefix: String,
+    /// What the task asks for in place of the checkpoint's settings.
     pub settings: Settings,
 }
 
 /// How a checkpoint wants to be decoded.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationDefaults {
+    /// What `generation_config.json` says.
     pub settings: Settings,
     /// In the order of their names.
     pub tasks: Vec<Task>,

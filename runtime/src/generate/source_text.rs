@@ -65,7 +65,7 @@ impl SourceText {
         &self.sentences
     }
 
-    /// What comes before the result of a sentence, or behind the last one, where the results before it are `text`.
+    /// What comes before the result of a sentence, or behind the last one, if the text so far is `text`.
     pub(super) fn before(&self, sentence: usize, text: &str) -> &str {
         match self.between[sentence].as_str() {
             // Chinese and Japanese need no space between sentences; what they are translated to may.
@@ -74,9 +74,9 @@ impl SourceText {
         }
     }
 
-    /// Makes the results of the text, best first, of those of its sentences: the i-th of each (the last one of a
-    /// sentence that has fewer) make the i-th. A sentence that was cut short, but by its limit of tokens, is the last
-    /// one. Sentences without results lacked memory.
+    /// Puts the results of the sentences together as results of the text, best first: the i-th is made of the i-th of
+    /// each sentence, or of its last where a sentence has fewer. The text ends with the first sentence that was cut
+    /// short by anything but its limit of tokens. A sentence has no results if there was no memory for it.
     pub(super) fn join(&self, mut results: Vec<Vec<Output>>, stop: &[String]) -> Vec<Output> {
         if let ([_], [_]) = (self.sentences.as_slice(), results.as_slice()) {
             return results.remove(0);

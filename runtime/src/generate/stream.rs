@@ -1,6 +1,7 @@
 //! Text as it comes.
 
 use std::borrow::BorrowMut;
+use std::fmt;
 
 use super::decoding::{Decoding, Document, Outcome, find_stop};
 use super::search::Search;
@@ -17,8 +18,8 @@ fn held_back(text: &str, stop: &[String]) -> usize {
     stop.iter().filter_map(begins).max().unwrap_or(0)
 }
 
-/// Sequences of a text's sentences that are decoded side by side: enough that each pass costs little more than that of
-/// a single one, and few enough that the first sentences do not wait for many.
+/// How many sequences of a text's sentences are decoded side by side: enough that each costs little, and few enough
+/// that the first sentence does not wait long for the others.
 const SIDE_BY_SIDE: usize = 16;
 
 /// A generation under way: an iterator of pieces of text.
@@ -50,6 +51,12 @@ pub struct Generation<S: BorrowMut<Session>> {
     /// A stop string has ended the text.
     stopped: bool,
     failure: Option<Error>,
+}
+
+impl<S: BorrowMut<Session>> fmt::Debug for Generation<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Generation").field("text", &self.text).field("done", &self.done).finish_non_exhaustive()
+    }
 }
 
 /// Prepares to decode as many sentences, from one on, as go side by side.
@@ -152,12 +159,12 @@ impl<S: BorrowMut<Session>> Generation<S> {
         !self.done
     }
 
-    /// Does a piece of work of bounded size: some blocks of the encoder (for sources up to 512 tokens they take no longer
-    /// than 512 tokens through one block, for longer ones it is one block), up to 32 tokens of a forced prefix, or what
-    /// [`Generation::step`] does. False when there is nothing left to do.
+    /// Does a piece of work of bounded size: some blocks of the encoder (for sources up to 512 tokens they take no
+    /// longer than 512 tokens through one block, for longer ones it is one block), up to 32 tokens of a forced prefix,
+    /// or what [`Generation::step`] does. False when there is nothing left to do.
     ///
-    /// For callers that must do other things in between, such as a worker in a browser, which hears that it is to stop
-    /// only between pieces. [`GenerateOptions::cancel`] is looked at between the same pieces, whoever asks for them.
+    /// For callers that must do other things in between, such as a worker in a browser, which can only be stopped
+    /// between pieces. [`GenerateOptions::cancel`] is looked at between the same pieces, whoever asks for them.
     pub fn work(&mut self) -> bool {
         if !self.done {
             self.advance();
@@ -184,7 +191,7 @@ impl<S: BorrowMut<Session>> Generation<S> {
             return progress;
         }
         self.take_up_text();
-        // Of several draws one alone may have met its stop string.
+        // One of several draws may have met its stop string, and the others not.
         let stopped = self.stopped && self.stream.is_some();
         if progress == Outcome::Done || stopped {
             let cut = stopped || self.decoding.documents.iter().any(|document| document.cut.is_some());
@@ -271,7 +278,8 @@ impl<S: BorrowMut<Session>> Generation<S> {
         (self.source.join(self.results, &self.decoding.plan.options.stop), self.session)
     }
 
-    /// Passes of the decoder so far: as many as tokens, or fewer where tokens were proposed or sentences go side by side.
+    /// Passes of the decoder so far: as many as tokens, or fewer where tokens were proposed or sentences go side by
+    /// side.
     pub fn passes(&self) -> usize {
         self.passes + self.decoding.passes
     }

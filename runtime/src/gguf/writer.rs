@@ -1,6 +1,7 @@
 //! The writer: a header with everything known in advance, then tensor data as they come.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +54,12 @@ pub struct Writer<W> {
     current: usize,
     /// Bytes of it that were written.
     written: usize,
+}
+
+impl<W> fmt::Debug for Writer<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("path", &self.path).field("tensors", &self.tensors).finish_non_exhaustive()
+    }
 }
 
 impl<W: Write> Writer<W> {

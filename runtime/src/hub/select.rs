@@ -75,7 +75,7 @@ pub(super) enum Cached {
     Nothing,
 }
 
-/// Judges a snapshot folder that we, or another tool, left in the cache.
+/// What a snapshot folder holds that we, or another tool, left in the cache.
 pub(super) fn cached(snapshot: &Path, name: &HubName) -> Cached {
     let has = |file: &str| snapshot.join(file).is_file();
     if let Some(file) = &name.file {

@@ -5,7 +5,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::Progress;
 
 /// One bar per file on stderr; nothing where stderr is not a terminal.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct TerminalProgress {
     bar: Option<ProgressBar>,
 }

@@ -1,10 +1,10 @@
 //! One file of one commit into the cache, however often the connection breaks.
 //!
-//! `hf-hub` transfers and appends to `blobs/ETAG.part`. What it leaves to us: a part file that is already complete
-//! (it would ask for an empty range), a server that answers a range with the whole file, a blob that another revision
-//! brought already, a link to a blob that is gone, the length of the result, and repetition. What it does not let us
-//! change: it has no time limit for a silent connection, and to learn a file's size it asks the content network for one
-//! byte with the token in the header (the transfer itself goes without).
+//! `hf-hub` transfers and appends to `blobs/ETAG.part`. What it does not handle, and we do: a part file that is already
+//! complete (it would ask for an empty range), a server that answers a range with the whole file, a blob that another
+//! revision brought already, a link to a blob that is gone, the length of the result, and repetition. What it does not
+//! let us change: it has no time limit for a silent connection, and to learn a file's size it asks the content network
+//! for one byte with the token in the header (the transfer itself goes without).
 
 use std::path::{Path, PathBuf};
 

@@ -24,7 +24,7 @@ fn filled(x: &[f32], fill: f32) -> [f32; LANES] {
     lanes
 }
 
-// The three loops over vectors are macros, not functions that take a closure: see the note in product.rs.
+// The three loops over vectors are macros, not functions that take a closure: see the note in product/mod.rs.
 
 /// Folds `x` into sixteen lanes: `$lanes = $f` for each vector `$value` of `x`, the last one filled up.
 macro_rules! fold {

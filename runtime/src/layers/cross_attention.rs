@@ -97,8 +97,8 @@ impl CrossAttention {
 
     /// Adds the layer's output to `x` `[queries, d_model]`, in block `block`.
     ///
-    /// Attention weights times the heads' shares, `[heads]`, are added to `alignment` `[queries, source]`, if given; all
-    /// queries must then belong to one document.
+    /// Attention weights times the heads' shares, `[heads]`, are added to `alignment` `[queries, source]`, if given;
+    /// all queries must then belong to one document.
     #[allow(clippy::too_many_arguments)] // which block, what it looks at, and what every layer takes
     pub fn apply(
         &self,

@@ -162,7 +162,8 @@ mod tests {
         (0..18).map(|column| (block * 10_000 + sequence * 1000 + position * 100 + column) as f32).collect()
     }
 
-    /// Keys and values of every head that a query sees, position by position, with the sequence that each was written by.
+    /// Keys and values of every head that a query sees, position by position, with the sequence that each was written
+    /// by.
     #[track_caller]
     fn assert_sees(cache: &KvCache, query: &Query, writers: &[usize]) {
         for block in 0..2 {

@@ -2,9 +2,9 @@
 //!
 //! [`Vocabulary`] holds a tokenizer as arrays, whichever file it came from (`json`, `sentencepiece`, or GGUF keys);
 //! [`Tokenizer`] is built from it and gives the same ids as the `tokenizers` crate does for the same file. A text goes
-//! through `added` (tokens cut out), `normalizer` (SentencePiece's character map, by the reader that the crate uses, then
-//! white space), `segmenter` (the most probable pieces, found in a `trie`); ByT5's goes through `bytes`. Ids come back
-//! through `stream`.
+//! through `added` (tokens cut out), `normalizer` (SentencePiece's character map, by the reader that the crate uses,
+//! then white space), `segmenter` (the most probable pieces, found in a `trie`); ByT5's goes through `bytes`. Ids come
+//! back through `stream`.
 //!
 //! Where this departs from the crate: a text that ends with `</s>` gets no second one; decoding stops at `</s>`, gives
 //! `<unk>` for ids outside of the vocabulary and turns byte pieces into characters whatever the file's decoder is; a
@@ -27,6 +27,7 @@ pub(crate) use normalizer::check as check_charsmap;
 pub use stream::TextStream;
 pub use vocabulary::{AddedToken, ByteVocabulary, Piece, PieceKind, UnigramVocabulary, Vocabulary, Whitespace};
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -37,6 +38,12 @@ use unigram::{Reading, UnigramTokenizer};
 pub struct Tokenizer {
     /// Shared with the streams that decode with it.
     inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size()).finish_non_exhaustive()
+    }
 }
 
 enum Inner {
@@ -121,7 +128,8 @@ impl Tokenizer {
         }
     }
 
-    /// The id of the sentinel `<extra_id_n>`: 32099 - n for T5, 258 - n for ByT5 (or [259 + n](ByteVocabulary::extra_ids_above)).
+    /// The id of the sentinel `<extra_id_n>`: 32099 - n for T5; 258 - n for ByT5, or 259 + n with
+    /// [`ByteVocabulary::extra_ids_above`].
     pub fn sentinel_id(&self, n: u32) -> Option<u32> {
         match &*self.inner {
             Inner::Unigram(unigram) => unigram.sentinels.get(n as usize).copied().flatten(),

@@ -1,5 +1,6 @@
 //! Ids to text, one id at a time.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::Inner;
@@ -13,6 +14,12 @@ pub struct TextStream {
     state: State,
     /// The text of the last push; reused, so that nothing is allocated per token once it has grown to the longest.
     text: String,
+}
+
+impl fmt::Debug for TextStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TextStream").field("text", &self.text).finish_non_exhaustive()
+    }
 }
 
 impl TextStream {

@@ -107,8 +107,8 @@ impl PieceKind {
 
 /// What happens to the white space of a stretch once the character map has been applied.
 ///
-/// The numbers are stored in files. GGUF's `remove_extra_whitespaces` is [`Whitespace::removes_extra`]; a file that says
-/// no more than that has [`Whitespace::Split`] for true and [`Whitespace::Verbatim`] for false.
+/// The numbers are stored in files. GGUF's `remove_extra_whitespaces` is [`Whitespace::removes_extra`]; a file that
+/// says no more than that has [`Whitespace::Split`] for true and [`Whitespace::Verbatim`] for false.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Whitespace {
@@ -123,8 +123,8 @@ pub enum Whitespace {
     /// `Metaspace`: tokenizers converted by transformers since 2024.
     Trim = 3,
     /// The stretch is split at white space (any Unicode `White_Space` character), which is dropped, and each word gets
-    /// its `▁`. `WhitespaceSplit` and `Metaspace`: the published T5 tokenizers, and how transformers reads SentencePiece
-    /// models with `remove_extra_whitespaces`.
+    /// its `▁`. `WhitespaceSplit` and `Metaspace`: the published T5 tokenizers, and how transformers reads
+    /// SentencePiece models with `remove_extra_whitespaces`.
     Split = 4,
 }
 

@@ -1,6 +1,8 @@
 //! What several tests share.
 #![allow(dead_code, unused_imports)] // Each test crate uses a part.
 
+#[path = "../../../tests/src/checkpoint.rs"]
+pub mod checkpoint;
 #[path = "../../../tests/src/shared.rs"]
 mod shared_folder;
 pub mod tiny;

@@ -1,12 +1,11 @@
 //! Tiny checkpoints with made-up values, in both file formats, with every part open to damage.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
 use super::{Raw, array, key_value, string, tensor};
 use serde_json::{Value, json};
 use t5_runtime::config::T5Config;
 use t5_runtime::schema;
+
+pub use super::checkpoint::{Part, Parts, part, parts, safetensors, write_folder};
 
 /// Rows of the embedding: 120 pieces and 8 rows without one.
 pub const ROWS: usize = 128;
@@ -28,51 +27,6 @@ pub fn config_with(changes: Value) -> Value {
     }
     config.as_object_mut().unwrap().retain(|_, value| !value.is_null());
     config
-}
-
-/// A tensor of a safetensors file.
-#[derive(Clone)]
-pub struct Part {
-    pub dtype: &'static str,
-    pub shape: Vec<usize>,
-    pub data: Vec<u8>,
-}
-
-pub type Parts = BTreeMap<String, Part>;
-
-/// The tensors of a configuration, F32, by Hugging Face name. Values depend on the name, so no two are alike.
-pub fn parts(config: &Value) -> Parts {
-    let config = T5Config::from_json("config.json", &config.to_string()).unwrap();
-    schema::tensors(&config).into_iter().map(|spec| (spec.hf_name.clone(), part(&spec.hf_name, &spec.shape))).collect()
-}
-
-/// An F32 tensor with values made from its name.
-pub fn part(name: &str, shape: &[usize]) -> Part {
-    let mut state = name.bytes().fold(7u32, |state, byte| state.wrapping_mul(31).wrapping_add(u32::from(byte)));
-    let values = (0..shape.iter().product()).map(|_| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
-    });
-    Part { dtype: "F32", shape: shape.to_vec(), data: values.flat_map(f32::to_le_bytes).collect() }
-}
-
-/// The bytes of a safetensors file.
-pub fn safetensors(parts: &Parts) -> Vec<u8> {
-    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
-    header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
-    for (name, part) in parts {
-        let offsets = [data.len(), data.len() + part.data.len()];
-        header.insert(name.clone(), json!({"dtype": part.dtype, "shape": part.shape, "data_offsets": offsets}));
-        data.extend(&part.data);
-    }
-    let header = Value::Object(header).to_string();
-    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat()
-}
-
-/// Writes a Hugging Face folder.
-pub fn write_folder(folder: &Path, config: &Value, parts: &Parts) {
-    std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
-    std::fs::write(folder.join("model.safetensors"), safetensors(parts)).unwrap();
 }
 
 /// A token, its score and its type.

@@ -41,8 +41,8 @@ pub trait BatchSource {
 }
 
 impl Batch {
-    /// Lays out rows of examples. Lengths beyond what the rows need are kept as padding, so that shapes can be constant;
-    /// pass 0 to have the longest row's.
+    /// Lays out rows of examples. Lengths beyond what the rows need are kept as padding, so that shapes can be
+    /// constant; pass 0 to have the longest row's.
     ///
     /// # Panics
     /// Where a row is longer than a length that is not 0.

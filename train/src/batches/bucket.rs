@@ -5,8 +5,8 @@ use crate::tasks::Example;
 /// Groups that hold so many batches' tokens or fewer are cut into batches along one length.
 const BATCHES_PER_GROUP: usize = 6;
 
-/// Divides examples into batches of similar lengths whose slots, padding counted, are at most `tokens`: halves along the
-/// length that wastes more until a group holds a few batches, which then get equal shares.
+/// Divides examples into batches of similar lengths whose slots, padding counted, are at most `tokens`: halves along
+/// the length that wastes more until a group holds a few batches, which then get equal shares.
 pub fn divide(examples: &mut [&Example], tokens: usize, emit: &mut impl FnMut(&[&Example])) {
     let lengths: [fn(&Example) -> usize; 2] = [|e| e.inputs.len(), |e| e.targets.len()];
     let waste = lengths.map(|len| {

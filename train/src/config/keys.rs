@@ -32,7 +32,8 @@ pub fn nested(key: &str, value: &str) -> Table {
     Table::from_iter([(first.to_owned(), value)])
 }
 
-/// Replaces values of `table` by those of `changes`, whose keys must all be in it. `file` names the changes in messages.
+/// Replaces values of `table` by those of `changes`, whose keys must all be in it. `file` names the changes in
+/// messages.
 ///
 /// # Errors
 /// Where a key is unknown, or a value is of another type than the one that it replaces.

@@ -87,9 +87,9 @@ pub fn random_segmentation(items: usize, segments: usize, random: &mut Random) -
 /// Lengths with which nothing is padded: how many raw tokens make span-corrupted inputs of at most `inputs_length`
 /// (end mark included), and how long their targets are. Returns (raw tokens, targets).
 ///
-/// `extra_inputs` and `extra_targets` are the sentinels a span costs on each side. (512, 0.15, 3, 1, 1) gives (568, 114).
-/// For some lengths, such as 172, the mask rounds the other way (see [`random_spans_noise_mask`]) and makes targets two
-/// tokens longer, which are then cut off, as the reference does.
+/// `extra_inputs` and `extra_targets` are the sentinels a span costs on each side. (512, 0.15, 3, 1, 1) gives (568,
+/// 114). For some lengths, such as 172, the mask rounds the other way (see [`random_spans_noise_mask`]) and makes
+/// targets two tokens longer, which are then cut off, as the reference does.
 pub fn random_spans_helper(
     inputs_length: usize,
     density: f64,

@@ -13,7 +13,8 @@ pub struct Sentinels {
     /// Id of `<extra_id_0>`, the highest one: `vocab_size - 1` without padding rows (32099 for T5, 258 for ByT5).
     pub first: u32,
     /// How many there are, downwards from `first`. More spans than that walk on into ordinary ids, as the reference
-    /// does; [`Sentinels::overflow`] tells. [`span_corruption`](super::span_corruption) never makes more spans than sentinels.
+    /// does; [`Sentinels::overflow`] tells. [`span_corruption`](super::span_corruption) never makes more spans than
+    /// sentinels.
     pub count: u32,
 }
 

@@ -281,7 +281,8 @@ fn assemble(mut pieces: Vec<(String, f64)>, config: &VocabularyConfig) -> Result
     let found = pieces.len();
     if found < config.pieces {
         return Err(Error::Invalid(format!(
-            "vocabulary: expected text for {} pieces, found only {found} different ones: ask for fewer or give more text",
+            "vocabulary: expected text for {} pieces, found only {found} different ones: \
+             ask for fewer or give more text",
             config.pieces
         )));
     }

@@ -1,38 +1,15 @@
 //! What tests share: the specification's configuration; a small run, with a made-up task in a temporary folder; and the
 //! command.
 
-#![allow(dead_code)] // Each test binary uses a part of it.
+#![allow(dead_code, unused_imports)] // Each test binary uses a part of it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use t5_runtime::config::{FeedForwardKind, T5Config};
+#[path = "../../../tests/src/checkpoint.rs"]
+mod checkpoint;
 
-/// The configuration of docs/t5.md 8.2.
-pub fn golden_config(feed_forward: &str, tied: bool, model_type: &str) -> T5Config {
-    T5Config {
-        model_type: model_type.to_owned(),
-        vocab_size: 11,
-        d_model: 4,
-        d_kv: 3,
-        d_ff: 6,
-        num_layers: 2,
-        num_decoder_layers: 2,
-        num_heads: 2,
-        relative_attention_num_buckets: 8,
-        relative_attention_max_distance: 20,
-        relative_bias_per_block: model_type == "umt5",
-        layer_norm_epsilon: 1e-6,
-        feed_forward: FeedForwardKind::from_name(feed_forward).unwrap(),
-        tie_word_embeddings: tied,
-        scale_decoder_outputs: tied,
-        pad_token_id: 0,
-        eos_token_id: 1,
-        decoder_start_token_id: 0,
-        dropout_rate: 0.1,
-        initializer_factor: 1.0,
-    }
-}
+pub use checkpoint::specification_config as golden_config;
 
 /// `t5-train` with arguments.
 pub fn command(arguments: &[&str]) -> Command {

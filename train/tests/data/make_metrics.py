@@ -27,7 +27,8 @@ SENTENCES = [
 SUMMARIES = [
     ("the cat was found under the bed", "the cat was under the bed"),
     ("First sentence here . Second one follows . Third !", "The first sentence . A third one ."),
-    ("We show that transformers learn. They scale well .", "Transformers learn and scale . They do it well . We show that ."),
+    ("We show that transformers learn. They scale well .",
+     "Transformers learn and scale . They do it well . We show that ."),
     ("", "nothing was said"),
     ("Same text . Same text . Same text .", "Same text . Other text . Same same ."),
     ("A-b c_d 12.5 % naïve", "a b c d 12 5 naive"),

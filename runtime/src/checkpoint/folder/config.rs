@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::json::{self, Keys};
 
 impl T5Config {
-    /// Parses `config.json`. `file` names it in messages. What [`Checkpoint::open`](crate::checkpoint::Checkpoint::open)
-    /// would remark about it is left out.
+    /// Parses `config.json`. `file` names it in messages. What
+    /// [`Checkpoint::open`](crate::checkpoint::Checkpoint::open) would remark about it is left out.
     ///
     /// `tie_word_embeddings` here is only what the file says; the checkpoint reader replaces it by what the
     /// tensors say, since transformers 5 writes `true` for untied models, too.
@@ -69,8 +69,8 @@ const ALIASES: [(&str, &str); 4] = [
 ];
 
 /// Reads the configuration. `gated` says of a file without `feed_forward_proj` whether its feed-forward layers have a
-/// gate, as those of mT5 and umT5 have. `notes` get one sentence for each key that changes values elsewhere and does not
-/// here.
+/// gate, as those of mT5 and umT5 have. `notes` get one sentence for each key that changes values elsewhere and does
+/// not here.
 pub(super) fn read(json: Keys, gated: bool, notes: &mut Vec<String>) -> Result<T5Config> {
     let model_type = json.string("model_type")?.unwrap_or("t5").to_owned();
     if !matches!(model_type.as_str(), "t5" | "mt5" | "umt5" | "byt5") {

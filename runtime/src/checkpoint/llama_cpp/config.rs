@@ -11,8 +11,8 @@ use crate::tensor::DType;
 use crate::tokenizer::Vocabulary;
 
 /// All key-values of a model's file, in the order in which llama.cpp's converter writes them, then our own.
-/// `about` are texts for people, with keys that begin with `general.`; `file_type` is the type of most tensors. `dropout_rate` and `initializer_factor`, which only
-/// training uses, are not stored.
+/// `about` are texts for people, with keys that begin with `general.`; `file_type` is the type of most tensors.
+/// `dropout_rate` and `initializer_factor`, which only training uses, are not stored.
 ///
 /// # Errors
 /// [`Error::Tokenizer`] where the vocabulary has more pieces than the embedding has rows.

@@ -35,7 +35,7 @@ struct Candidate {
 /// Beam search of one document.
 pub struct BeamSearch {
     groups: Vec<Group>,
-    /// Which of the former rows each row to come continues.
+    /// For each row of the next step, the row of this one that it continues.
     parents: Vec<usize>,
     /// Tokens that the groups so far have chosen in this step.
     chosen: Vec<u32>,
@@ -64,7 +64,7 @@ struct Group {
     /// Best first; the first `finished_len` are in use.
     finished: Vec<Hypothesis>,
     finished_len: usize,
-    /// Which of the former beams each live one continues.
+    /// For each live beam, the beam of the step before that it continues.
     parents: Vec<usize>,
     /// New tokens so far.
     step: usize,

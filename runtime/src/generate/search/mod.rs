@@ -63,8 +63,8 @@ impl Search {
         }
     }
 
-    /// Takes the logits of every row, `[rows, vocab_size]`, and goes on by one token. Gives for each row to come the
-    /// one that it continues.
+    /// Takes the logits of every row, `[rows, vocab_size]`, and goes on by one token. Gives, for each row of the next
+    /// step, the row that it continues.
     pub fn advance(&mut self, kernels: Kernels, plan: &Plan, logits: &mut [f32]) -> &[usize] {
         match self {
             Search::Single(search) => {

@@ -1,5 +1,5 @@
-//! The largest of many products by upper bounds that cost less: only those whose bound reaches the best so far are
-//! computed exactly, so the result is the same as if all had been.
+//! The largest of many products. Upper bounds cost less than products, and only products whose bound reaches the best
+//! so far are computed; the result is the same as if all were.
 
 pub(crate) mod int8_copy;
 pub(crate) mod planes;

@@ -2,8 +2,8 @@
 //! the rate of float32 on the processors that have it.
 //!
 //! The instructions are written as assembly, since stable Rust has no intrinsics for them. Both operands lie as the
-//! AVX-512 kernel packs them: pairs of successive k in 32 bits, so that 16 rows of `[rows, depth]` are a left tile and 16
-//! rows of a panel `[depth, 64]` are a right one.
+//! AVX-512 kernel packs them: pairs of successive k in 32 bits, so that 16 rows of `[rows, depth]` are a left tile and
+//! 16 rows of a panel `[depth, 64]` are a right one.
 
 use std::arch::asm;
 use std::sync::OnceLock;

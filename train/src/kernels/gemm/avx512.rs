@@ -11,8 +11,8 @@
 //!             24 registers of sums: 6 rows x 4 x 16 columns; per k 4 loads, 6 broadcasts, 24 multiply-adds
 //! ```
 //! Each output is summed over k in order, in runs of 256, whatever the number of threads. A bfloat16 element of
-//! either layout is a pair of values of successive k in 32 bits, as the instruction wants it. Where the machine has AMX,
-//! whole blocks of bfloat16 products are computed on tiles (see [`super::amx`]), from the same panels.
+//! either layout is a pair of values of successive k in 32 bits, as the instruction wants it. Where the machine has
+//! AMX, whole blocks of bfloat16 products are computed on tiles (see [`super::amx`]), from the same panels.
 
 use std::arch::x86_64::*;
 use std::cell::RefCell;
