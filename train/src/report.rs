@@ -295,7 +295,8 @@ mod tests {
             json!({"step": step, "tokens": step, "seconds": 1.0, "train": values})
         };
         let evaluation = json!({"step": 20, "tokens": 20, "seconds": 1.0, "evaluation": {"loss": 1.0, "accuracy": 0.5,
-            "metrics": {"a<b/bleu": 31.5}, "samples": [{"task": "t", "input": "<i>", "target": "x", "output": "y"}]}});
+            "metrics": {"a<b/bleu": 31.5}, "samples": [{"task": "t", "input": "<i>", "target": "x", "output": "y"}]}})
+        .to_string();
         fs::write(folder.path().join("log.jsonl"), format!("{}\n{}\n{evaluation}\n", train(10), train(20))).unwrap();
         let page = html(folder.path()).unwrap();
         assert!(

@@ -5,6 +5,9 @@
 //! no fused multiply-add) and is written once, over the vocabulary of `simd`; so every instruction set gives
 //! bit-identical results, and `isa::scalar` is the specification.
 
+// Tables of numbers: nobody prints them.
+#![allow(missing_debug_implementations)]
+
 mod activations;
 mod argmax;
 mod attention;
