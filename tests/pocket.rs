@@ -1,7 +1,8 @@
 //! The built-in model: the reference's answers from before quantisation.
 
+use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::kernels::{Isa, Kernels};
-use t5_runtime::{GenerateOptions, Lookup, Model, ModelOptions};
+use t5_runtime::{Finish, GenerateOptions, Lookup, Model, ModelOptions, Output, Overrides};
 use t5_tests::golden::{Golden, difference};
 use t5_tests::paths;
 
@@ -77,7 +78,7 @@ fn words_are_aligned() {
 fn every_instruction_set_gives_the_same_bits() {
     let golden = golden();
     let run = |isa: Isa| {
-        let checkpoint = t5_runtime::checkpoint::Checkpoint::pocket().unwrap();
+        let checkpoint = Checkpoint::pocket().unwrap();
         let model = Model::from_checkpoint(checkpoint, &ModelOptions { isa: Some(isa) }).unwrap();
         let mut session = model.session();
         let mut found = Vec::new();
@@ -145,4 +146,58 @@ fn looking_tokens_up_in_the_source_changes_nothing_but_the_number_of_passes() {
     let output = generation.finish().remove(0);
     assert_eq!(output.text, copies[0].trim_start_matches("fix: "));
     assert!(2 * passes < output.ids.len(), "{passes} passes for {} tokens", output.ids.len());
+}
+
+/// Tasks of single sentences: longer texts give what their sentences give one by one.
+#[test]
+fn texts_are_answered_sentence_by_sentence() {
+    let model = Model::pocket().unwrap();
+    let mut session = model.session();
+    let text = |[first, second, third]: [&str; 3]| format!("{first}  {second}\n\n- {third}\n");
+    let english = ["The cat sleeps.", "Where is the station?", "I have never seen such a beautiful house!"];
+    let german = ["Die Katze schläft.", "Wo ist der Bahnhof?", "Ich habe noch nie so ein schönes Haus gesehen!"];
+    let french = ["Le chat dort.", "Où est la gare ?", "Je n'ai jamais vu une si belle maison !"];
+    let slips = ["He go to teh station.", "I has two cats.", "Their is a problem with teh car."];
+    let mended = ["He goes to the station.", "I have two cats.", "There is a problem with the car."];
+    for (name, prefix, sentences, expected) in [
+        ("translation_en_to_de", "translate English to German: ", english, german),
+        ("translation_en_to_fr", "translate English to French: ", english, french),
+        ("correction", "fix: ", slips, mended),
+    ] {
+        let typed = format!("{prefix}{}", text(sentences));
+        for beams in [None, Some(4)] {
+            let asked = Overrides { beams, ..Overrides::default() };
+            let options = model.options(&asked).unwrap();
+            let mut one = |sentence: &&str| {
+                session.generate(&format!("{prefix}{sentence}"), &options).unwrap().finish().remove(0)
+            };
+            let alone: Vec<Output> = sentences.iter().map(&mut one).collect();
+            let found = session.generate(&typed, &options).unwrap().finish().remove(0);
+            assert_eq!(found.text, text([&alone[0].text, &alone[1].text, &alone[2].text]));
+            assert_eq!(found.ids, alone.iter().flat_map(|output| output.ids.clone()).collect::<Vec<_>>());
+            let logprobs: Vec<f32> = alone.iter().flat_map(|output| output.logprobs.clone()).collect();
+            assert_eq!(found.logprobs, logprobs);
+            assert_eq!(found.finish, Finish::EndOfSequence);
+            if beams.is_none() {
+                assert_eq!(found.text, text(expected));
+            }
+            // By the task's name instead of its prefix.
+            let asked = Overrides { task: Some(name.to_owned()), ..asked };
+            let options = model.options(&asked).unwrap();
+            assert_eq!(session.generate(&text(sentences), &options).unwrap().finish()[0], found);
+            // In one piece it is another text, and a worse one.
+            let whole = model.options(&Overrides { split_sentences: Some(false), ..asked }).unwrap();
+            let whole = session.generate(&text(sentences), &whole).unwrap().finish().remove(0);
+            println!("{name}, {beams:?} beams, in one piece: {:?}", whole.text);
+            let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            assert_ne!(words(&whole.text), words(&found.text));
+        }
+    }
+    // A list of words is read as it was.
+    let words = "pronounce: The cat sleeps. The dog barks.";
+    let [asked, whole] = [None, Some(false)].map(|split_sentences| {
+        let options = model.options(&Overrides { split_sentences, ..Overrides::default() }).unwrap();
+        session.generate(words, &options).unwrap().finish()
+    });
+    assert_eq!(asked, whole);
 }

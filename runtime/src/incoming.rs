@@ -202,7 +202,7 @@ impl Arriving {
             .iter()
             .map(|(names, purpose)| (names.iter().filter_map(|name| checkpoint.tensor(name)).collect(), *purpose))
             .collect();
-        all.sort_by_key(|(parts, _)| Reverse(parts.iter().map(|part| part.data.len()).sum::<usize>()));
+        all.sort_by_cached_key(|(parts, _)| Reverse(parts.iter().map(|part| part.data.len()).sum::<usize>()));
         for (parts, purpose) in all {
             let Some(matrix) = Matrix::zeroed(kernels, &parts, purpose)? else { continue };
             let mut first = 0;

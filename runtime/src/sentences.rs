@@ -6,7 +6,8 @@
 //!
 //! The boundaries of Unicode's Annex 29 would take a table that is larger than all that is done here with sentences
 //! (8 kB of a browser's module, compressed), and `Intl.Segmenter` differs from browser to browser: the same text must
-//! come out everywhere. Whatever the text, each character is looked at a few times at most.
+//! come out everywhere. Whatever the text, each character is looked at a few times at most. Lists are strings, and
+//! letters are told by their blocks, to be small as well.
 
 use std::ops::Range;
 
@@ -17,6 +18,8 @@ const WIDE_MARKS: &str = "。！？｡";
 /// What may stand between a mark and the white space behind a sentence. German quotes end with what English ones begin
 /// with.
 const CLOSING: &str = "\"'“”‘’«»‹›)]}」』）】〉》";
+/// What may stand before a word.
+const OPENING: &str = "\"'“‘„‚«»‹›([{–—/";
 /// What stands before the items of lists, with white space behind it.
 const BULLETS: &str = "-–—*•‣◦·>#";
 
@@ -24,94 +27,117 @@ const BULLETS: &str = "-–—*•‣◦·>#";
 /// them: white space, line breaks, bullets, and anything without letters, such as the number of a list's item.
 pub fn sentences(text: &str) -> Vec<Range<usize>> {
     let mut sentences = Vec::new();
-    let mut begin = 0;
-    for end in boundaries(text).into_iter().chain([text.len()]) {
+    let mut push = |begin: usize, end: usize| {
         let stretch = without_bullets(&text[begin..end]);
         let body = stretch.trim_end();
-        if body.contains(char::is_alphabetic) {
+        if body.contains(is_letter) {
             let start = end - stretch.len();
             sentences.push(start..start + body.len());
         }
-        begin = end;
+    };
+    let (mut begin, mut at) = (0, 0);
+    // The next place that may end a sentence.
+    while let Some(found) = text[at..].find(|c| is_mark(c) || is_break(c)) {
+        let mark = at + found;
+        let end = skip(text, mark, |c| is_mark(c) || is(CLOSING, c));
+        at = skip(text, end, char::is_whitespace);
+        let (marks, space) = (&text[mark..end], &text[end..at]);
+        let ends = match space {
+            "" => marks.contains(|c| is(WIDE_MARKS, c)),
+            _ => space.contains(is_break) || !goes_on(&text[begin..mark], marks, &text[at..]),
+        };
+        if ends {
+            push(begin, at);
+            begin = at;
+        }
     }
+    push(begin, text.len());
     sentences
 }
 
 /// Whether text that ends like this needs no space before the next sentence.
 pub fn ends_wide(text: &str) -> bool {
-    text.trim_end_matches(|c| CLOSING.contains(c)).ends_with(|c| WIDE_MARKS.contains(c))
+    text.trim_end_matches(|c| is(CLOSING, c)).ends_with(|c| is(WIDE_MARKS, c))
 }
 
 /// The rest of a text behind white space and bullets.
 fn without_bullets(mut text: &str) -> &str {
     loop {
         text = text.trim_start();
-        match text.strip_prefix(|c| BULLETS.contains(c)) {
+        match text.strip_prefix(|c| is(BULLETS, c)) {
             Some(rest) if rest.starts_with(char::is_whitespace) => text = rest,
             _ => return text,
         }
     }
 }
 
-/// Where sentences begin, but for the first.
-fn boundaries(text: &str) -> Vec<usize> {
-    let mut boundaries = Vec::new();
-    let (mut begin, mut at) = (0, 0);
-    let is_mark = |c| MARKS.contains(c) || WIDE_MARKS.contains(c);
-    while let Some(found) = text[at..].find(|c| is_mark(c) || is_break(c)) {
-        let mark = at + found;
-        let marks = &text[mark..skip(text, mark, |c| is_mark(c) || CLOSING.contains(c))];
-        let end = mark + marks.len();
-        let next = skip(text, end, char::is_whitespace);
-        let space = &text[end..next];
-        let ends = space.contains(is_break)
-            || if space.is_empty() {
-                marks.contains(|c| WIDE_MARKS.contains(c))
-            } else {
-                !goes_on(&text[begin..mark], marks, &text[next..])
-            };
-        if ends && next < text.len() {
-            boundaries.push(next);
-            begin = next;
-        }
-        at = next;
-    }
-    boundaries
+/// Whether a character is one of these. One function of its own: inlined, it would be most of this module.
+#[inline(never)]
+fn is(these: &str, c: char) -> bool {
+    these.chars().any(|one| one == c)
+}
+
+/// Whether a word is one of these, which have spaces between them.
+#[inline(never)]
+fn is_listed(these: &str, word: &str) -> bool {
+    these.split_ascii_whitespace().any(|one| one == word)
+}
+
+fn is_mark(c: char) -> bool {
+    is(MARKS, c) || is(WIDE_MARKS, c)
 }
 
 fn is_break(c: char) -> bool {
     matches!(c, '\n'..='\r' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
-/// The first place from `at` on whose character is not of the kind.
-fn skip(text: &str, at: usize, kind: impl Fn(char) -> bool) -> usize {
+/// Letters of all scripts. Blocks of punctuation and symbols have none.
+fn is_letter(c: char) -> bool {
+    match c {
+        ..='\u{bf}' | '×' | '÷' => c.is_ascii_alphabetic() || matches!(c, 'ª' | 'µ' | 'º'),
+        '\u{2000}'..='\u{2bff}' | '\u{3000}'..='\u{3004}' | '\u{3007}'..='\u{3030}' => false,
+        '\u{fe00}'..='\u{fe6f}' | '\u{ff01}'..='\u{ff20}' | '\u{1f000}'..='\u{1faff}' => false,
+        _ => !is_mark(c) && !is(CLOSING, c),
+    }
+}
+
+fn is_lower(c: char) -> bool {
+    // Small letters have capitals. (The table of these is there anyway.)
+    c.to_uppercase().next() != Some(c)
+}
+
+/// The first place from `at` on whose character is not of the kind. As [`is`].
+#[inline(never)]
+fn skip(text: &str, at: usize, kind: fn(char) -> bool) -> usize {
     text[at..].find(|c| !kind(c)).map_or(text.len(), |len| at + len)
 }
 
 /// Whether a sentence goes on behind its marks and a space.
 fn goes_on(before: &str, marks: &str, after: &str) -> bool {
-    let lower = after.chars().take_while(|&c| !MARKS.contains(c) && !is_break(c)).find(|c| c.is_alphanumeric());
+    let is_part = |c: char| is_letter(c) || c.is_ascii_digit();
+    let first = after.chars().take_while(|&c| !is_mark(c) && !is_break(c)).find(|&c| is_part(c));
     // "How are you? i am fine." are two, `"How are you?" he asked.` is one.
-    let weak = marks.contains(['.', '…', '．']) || marks.contains(|c| CLOSING.contains(c));
-    if weak && lower.is_some_and(char::is_lowercase) {
+    let weak = marks.contains(|c| is(".…．", c) || is(CLOSING, c));
+    if weak && first.is_some_and(is_lower) {
         return true;
     }
     if marks != "." {
         return false;
     }
-    let word = before.rsplit(|c: char| c.is_whitespace() || "([{\"'„“‚‘«»–—/".contains(c)).next().unwrap_or_default();
-    let next = &after[..skip(after, 0, char::is_alphanumeric)];
+    let start = before.rfind(|c: char| c.is_whitespace() || is(OPENING, c));
+    let word = before[start.unwrap_or(0)..].trim_start_matches(|c: char| c.is_whitespace() || is(OPENING, c));
+    let (next, rest) = after.split_at(skip(after, 0, is_part));
     let number = next.starts_with(|c: char| c.is_ascii_digit());
-    let starts = STARTERS.contains(&next) && !after[next.len()..].starts_with('.');
-    ABBREVIATIONS.contains(&word)
-        || (is_short(word, &before[..before.len() - word.len()]) && !starts)
-        || (number && BEFORE_NUMBER.contains(&word))
-        || (is_ordinal(word) && AFTER_ORDINAL.contains(&next))
+    let begins = is_listed(STARTERS, next) && !rest.starts_with('.');
+    is_listed(ABBREVIATIONS, word)
+        || (is_short(word, &before[..before.len() - word.len()]) && !begins)
+        || (number && is_listed(BEFORE_NUMBER, word))
+        || (is_ordinal(word) && is_listed(AFTER_ORDINAL, next))
 }
 
 /// One letter ("J", "z"), or several parts of one or two: "e.g", "U.S", "Ph.D". "I" is a word, but in "A. I. Smith".
 fn is_short(word: &str, before: &str) -> bool {
-    let is_part = |part: &str| part.chars().all(char::is_alphabetic) && (1..=2).contains(&part.chars().count());
+    let is_part = |part: &str| part.chars().all(is_letter) && (1..=2).contains(&part.chars().count());
     match word {
         "I" => before.trim_end().ends_with('.'),
         _ => word.split('.').all(is_part) && (word.contains('.') || word.chars().count() == 1),
@@ -124,34 +150,24 @@ fn is_ordinal(word: &str) -> bool {
 
 /// Words with a full stop behind them within a sentence, and a capital letter or digit after it often enough to matter.
 /// English, German and French.
-#[rustfmt::skip]
-const ABBREVIATIONS: [&str; 41] = [
-    "Capt", "Col", "Dipl", "Dr", "Fr", "Frl", "Gen", "Gov", "Hon", "Hr", "Hrn", "Ing", "Lt", "MM", "Mag", "Maj",
-    "Messrs", "Mgr", "Mlle", "Mlles", "Mme", "Mmes", "Mr", "Mrs", "Ms", "Mt", "Pres", "Prof", "Rep", "Rev", "Sen",
-    "Sgt", "St", "Ste", "allg", "bzw", "ca", "cf", "inkl", "vgl", "vs",
-];
+const ABBREVIATIONS: &str = "\
+    Capt Col Dipl Dr Fr Frl Gen Gov Hon Hr Hrn Ing Lt MM Mag Maj Messrs Mgr Mlle Mlles Mme Mmes Mr Mrs Ms Mt Pres \
+    Prof Rep Rev Sen Sgt St Ste allg bzw ca cf inkl vgl vs";
 
 /// Words that are abbreviations before a number only: "No."
-#[rustfmt::skip]
-const BEFORE_NUMBER: [&str; 32] = [
-    "Abs", "Apr", "Art", "Aug", "Bd", "Dec", "Dez", "Feb", "Fig", "Jan", "Kap", "No", "Nov", "Nr", "Oct", "Okt", "S",
-    "Sept", "Str", "Tel", "Vol", "art", "env", "evtl", "fig", "max", "min", "no", "p", "pp", "vol", "zzgl",
-];
+const BEFORE_NUMBER: &str = "\
+    Abs Apr Art Aug Bd Dec Dez Feb Fig Jan Kap No Nov Nr Oct Okt S Sept Str Tel Vol art env evtl fig max min no p pp \
+    vol zzgl";
 
 /// What an ordinal of German stands before.
-#[rustfmt::skip]
-const AFTER_ORDINAL: [&str; 22] = [
-    "Januar", "Jänner", "Februar", "März", "April", "Mai", "Juni", "Juli", "August", "September", "Oktober", "November",
-    "Dezember", "Jahrhundert", "Jahrhunderts", "Klasse", "Stock", "Etage", "Auflage", "Kapitel", "Geburtstag", "Mal",
-];
+const AFTER_ORDINAL: &str = "\
+    Januar Jänner Februar März April Mai Juni Juli August September Oktober November Dezember Jahrhundert \
+    Jahrhunderts Klasse Stock Etage Auflage Kapitel Geburtstag Mal";
 
 /// Words that begin a sentence behind "p.m." or "U.S.", rather than go on.
-#[rustfmt::skip]
-const STARTERS: [&str; 44] = [
-    "A", "An", "And", "As", "At", "But", "For", "He", "Her", "His", "How", "I", "If", "In", "It", "My", "On", "She",
-    "So", "That", "The", "Their", "Then", "There", "These", "They", "This", "We", "What", "When", "Where", "Who", "Why",
-    "You", "Das", "Der", "Die", "Er", "Es", "Sie", "Wir", "Il", "Elle", "Nous",
-];
+const STARTERS: &str = "\
+    A An And As At But For He Her His How I If In It My On She So That The Their Then There These They This We What \
+    When Where Who Why You Das Der Die Er Es Sie Wir Il Elle Nous";
 
 #[cfg(test)]
 mod tests {
@@ -224,6 +240,21 @@ mod tests {
         let text = "  One.  Two.\n\n- three\r\n* four, five\u{2028}1. Six. 2. Seven.\n---\n> # eight\t-9 and -10\n";
         let expected = ["One.", "Two.", "three", "four, five", "Six.", "Seven.", "eight\t-9 and -10"];
         assert_eq!(cut(text), expected);
+    }
+
+    /// All that Unicode calls alphabetic is a letter, but for symbols made of letters.
+    #[test]
+    fn letters_are_told_by_their_blocks() {
+        let letters = (0..=0x10_ffff).filter_map(char::from_u32).filter(|c| c.is_alphabetic() && !is_letter(*c));
+        for c in letters {
+            let symbol =
+                matches!(c, 'ⁱ' | 'ⁿ' | 'ₐ'..='ₜ' | '\u{2100}'..='\u{218f}' | 'Ⓐ'..='ⓩ' | '\u{3007}'..='\u{3029}');
+            assert!(symbol || ('\u{1f100}'..='\u{1f1ff}').contains(&c), "{c} U+{:04X}", c as u32);
+        }
+        assert!("0 9 ½ – — … « ★ ✓ ™ 😀 ─ 〜 、 ＋ € °".split(' ').all(|text| !text.contains(is_letter)));
+        let lower = (0..=0x10_ffff).filter_map(char::from_u32).filter(|c| c.is_lowercase() != is_lower(*c));
+        // Among others modifier letters, and letters of phonetic alphabets, which have no capitals.
+        assert!(lower.clone().all(|c| !"aäéñøœß".contains(c) && !('а'..='я').contains(&c)), "{}", lower.count());
     }
 
     /// A rule that looks ahead or back from every mark would take hours.

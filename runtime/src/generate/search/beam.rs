@@ -5,7 +5,7 @@
 //! same step (diverse beam search). With the library's penalty a group follows its older beam search, which it kept for
 //! groups: at the limit of length all live beams finish, not the best candidates.
 
-use super::{Hypothesis, Plan};
+use super::{Hypothesis, Plan, best_first};
 use crate::generate::options::{EarlyStopping, LengthPenalty};
 use crate::generate::processors::{Context, SourceTokens};
 use crate::kernels::Kernels;
@@ -157,8 +157,7 @@ impl BeamSearch {
         if results.is_empty() {
             results.extend(self.groups.iter().flat_map(|group| &group.live[..group.live_len]));
         }
-        results.sort_by(|a, b| b.score.total_cmp(&a.score));
-        results
+        best_first(results)
     }
 }
 

@@ -26,6 +26,12 @@ impl Hypothesis {
     }
 }
 
+/// Puts the best first; of equal ones, the first.
+fn best_first(mut results: Vec<&Hypothesis>) -> Vec<&Hypothesis> {
+    results.sort_by(|a, b| b.score.total_cmp(&a.score));
+    results
+}
+
 pub(super) enum Search {
     Single(SingleSearch),
     Beam(BeamSearch),

@@ -1,7 +1,7 @@
 //! Greedy search, and sampling of one or several independent draws.
 
 use super::sample::{Random, Sampler};
-use super::{Hypothesis, Plan};
+use super::{Hypothesis, Plan, best_first};
 use crate::generate::processors::{Context, SourceTokens};
 use crate::kernels::Kernels;
 
@@ -146,9 +146,7 @@ impl SingleSearch {
 
     /// All sequences, most likely first.
     pub fn results(&self) -> Vec<&Hypothesis> {
-        let mut results: Vec<&Hypothesis> = self.sequences.iter().map(|sequence| &sequence.hypothesis).collect();
-        results.sort_by(|a, b| b.score.total_cmp(&a.score));
-        results
+        best_first(self.sequences.iter().map(|sequence| &sequence.hypothesis).collect())
     }
 }
 
