@@ -261,3 +261,39 @@ fn a_cancelled_text_ends_where_it_is() {
     cancel.store(false, Ordering::Relaxed);
     assert_eq!(session.generate(&text, &options).unwrap().finish().remove(0), whole);
 }
+
+/// A limit of tokens is one of what the model reads at once.
+#[test]
+fn long_sources_are_refused_or_cut_off() {
+    let model = model();
+    let mut session = model.session();
+    let ids = model.tokenizer().unwrap().encode(TEXT);
+    let options = forced(6).max_input_tokens(5);
+    let message = |result: t5_runtime::Result<Vec<Vec<Output>>>| result.unwrap_err().to_string();
+    let expected = format!("max_input_tokens: expected at most 5 tokens, found {}", ids.len());
+    assert_eq!(message(session.generate_batch(&["A", TEXT], &options)), expected);
+    assert_eq!(message(session.generate_batch_ids(&[&ids], &options)), expected);
+    assert_eq!(session.generate(TEXT, &options).err().unwrap().to_string(), expected);
+    assert_eq!(session.generate_ids(&ids, &options).err().unwrap().to_string(), expected);
+
+    // What is left ends as every text does.
+    let cut = [&ids[..4], &ids[ids.len() - 1..]].concat();
+    let expected = session.generate_ids(&cut, &forced(6)).unwrap().finish();
+    let options = options.truncate(true);
+    assert_eq!(session.generate(TEXT, &options).unwrap().finish(), expected);
+    assert_eq!(session.generate_ids(&ids, &options).unwrap().finish(), expected);
+    assert_eq!(session.generate_batch(&[TEXT], &options).unwrap(), [expected]);
+    assert_eq!(session.generate_ids(&ids[..5], &options).unwrap().finish().len(), 1);
+
+    // Of sentences, each for itself.
+    let longest = SENTENCES.map(|text| model.tokenizer().unwrap().encode(text).len());
+    let most = *longest.iter().max().unwrap();
+    let options = forced(6).split_sentences(true).max_input_tokens(most);
+    let whole = session.generate(TEXT, &forced(6).split_sentences(true)).unwrap().finish();
+    assert_eq!(session.generate(TEXT, &options).unwrap().finish(), whole);
+    let found = session.generate(TEXT, &options.max_input_tokens(most - 1)).err().unwrap().to_string();
+    let sentence = 1 + longest.iter().position(|&len| len == most).unwrap();
+    let what = format!("expected at most {} tokens in sentence {sentence}, found {most}", most - 1);
+    assert_eq!(found, format!("max_input_tokens: {what}"));
+    assert!(session.generate("A", &forced(6).max_input_tokens(0)).is_err());
+}

@@ -76,7 +76,7 @@ impl Engine {
         #[wasm_bindgen(unchecked_param_type = "string")] options: JsValue,
     ) -> JsResult<()> {
         let (ids, options) = (given::ids("ids", &ids)?, given::text("options", &options)?);
-        Ok(self.try_start(|_, _| Ok(ids.as_slice().into()), &options)?)
+        Ok(self.try_start(|model, options| Ok(options.source_of_ids(model, &ids)?), &options)?)
     }
 
     /// Generates for several texts at once: a list of results for each, best first. JSON.
@@ -128,10 +128,27 @@ impl Engine {
         Ok(self.session().score(&source, &target).map(|score| request::score(&score)).map_err(Failure::from)?)
     }
 
-    /// The mean of the encoder's hidden states, `[d_model]`.
-    pub fn embed(&mut self, #[wasm_bindgen(unchecked_param_type = "string")] text: JsValue) -> JsResult<Vec<f32>> {
-        let text = given::text("text", &text)?;
-        Ok(self.session().embed(&text).map_err(Failure::from)?)
+    /// The mean of the encoder's hidden states, `[d_model]`. Texts of more than `most` tokens are cut off (`truncate`) or
+    /// refused.
+    pub fn embed(
+        &mut self,
+        #[wasm_bindgen(unchecked_param_type = "string")] text: JsValue,
+        most: Option<u32>,
+        truncate: Option<bool>,
+    ) -> JsResult<Vec<f32>> {
+        let ids = self.source("text", &text, most, truncate)?;
+        Ok(self.session().embed_ids(&ids).map_err(Failure::from)?)
+    }
+
+    /// The encoder's hidden states, `[len, d_model]`, of the ids that `tokenize` gives; long texts as in `embed`.
+    pub fn encode(
+        &mut self,
+        #[wasm_bindgen(unchecked_param_type = "string")] text: JsValue,
+        most: Option<u32>,
+        truncate: Option<bool>,
+    ) -> JsResult<Vec<f32>> {
+        let ids = self.source("text", &text, most, truncate)?;
+        Ok(self.session().encode_ids(&ids).map_err(Failure::from)?.to_vec())
     }
 
     /// Which source tokens each token of a target attends to. JSON.
@@ -175,6 +192,21 @@ impl Engine {
         let session = session(&model, threads);
         let threads = session.threads();
         Ok(Engine { model, bytes: size, threads, work: Work::Idle(Box::new(session)) })
+    }
+
+    /// The ids of a text, as many as are wanted.
+    fn source(
+        &self,
+        name: &str,
+        text: &JsValue,
+        most: Option<u32>,
+        truncate: Option<bool>,
+    ) -> Result<Vec<u32>, Failure> {
+        let options = GenerateOptions::default()
+            .max_input_tokens(most.map_or(usize::MAX, |most| most as usize))
+            .truncate(truncate.unwrap_or(false));
+        let source = options.source(&self.model, &given::text(name, text)?)?;
+        Ok(source.sentences()[0].clone())
     }
 
     /// The session; a generation under way ends.

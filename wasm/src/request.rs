@@ -132,6 +132,8 @@ pub fn overrides(json: &str) -> Result<Overrides, Failure> {
             "stop" => overrides.stop = Some(lists(name, value, text)?),
             "logprobs" => overrides.logprobs = Some(choice(name, value)?),
             "splitSentences" => overrides.split_sentences = Some(choice(name, value)?),
+            "maxInputTokens" => overrides.max_input_tokens = Some(count(name, value)?),
+            "truncate" => overrides.truncate = Some(choice(name, value)?),
             "lookup" => {
                 overrides.lookup = Some(match value.as_str() {
                     Some("auto") => Lookup::Auto,
@@ -222,7 +224,7 @@ mod tests {
             "beginSuppress":[13],"allowed":[10],"badWords":[[14,15],[16]],"sequenceBias":[[[17],-2.5]],
             "renormalize":true,"removeInvalid":true,"stop":["b"],"earlyStopping":"never","lengthPenalty":0.5,
             "lengthPenaltyKind":"t5","beams":1,"beamGroups":1,"diversityPenalty":0.75,"logprobs":false,"lookup":"on",
-            "splitSentences":true}"#;
+            "splitSentences":true,"maxInputTokens":512,"truncate":true}"#;
         let expected = Overrides {
             task: Some("t".to_owned()),
             max_new_tokens: Some(10),
@@ -251,6 +253,8 @@ mod tests {
             // A task's, not a request's.
             source_prefix: None,
             split_sentences: Some(true),
+            max_input_tokens: Some(512),
+            truncate: Some(true),
             prefix: Some("a".to_owned()),
             prefix_ids: Some(vec![7, 8]),
             forced_bos: Some(11),

@@ -270,6 +270,12 @@ pub struct GenerateArgs {
     /// Read each text sentence by sentence, or whole [default: as its task says]
     #[arg(long, value_enum, value_name = "YES|NO")]
     pub split_sentences: Option<YesNo>,
+    /// Refuse a text of more than N tokens (a sentence, where texts are read so)
+    #[arg(long, value_name = "N")]
+    pub max_input_tokens: Option<usize>,
+    /// Cut such a text off instead
+    #[arg(long)]
+    pub truncate: bool,
     /// Text that each result must begin with
     #[arg(long, value_name = "TEXT")]
     pub prefix: Option<String>,

@@ -99,6 +99,8 @@ fn overrides(args: &GenerateArgs) -> Overrides {
         remove_invalid: args.remove_invalid.then_some(true),
         lookup: args.lookup.map(Into::into),
         split_sentences: args.split_sentences.map(|answer| answer == YesNo::Yes),
+        max_input_tokens: args.max_input_tokens,
+        truncate: args.truncate.then_some(true),
         prefix: args.prefix.clone(),
         stop: (!args.stop.is_empty()).then(|| args.stop.clone()),
         // Plain output shows text only.

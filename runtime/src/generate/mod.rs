@@ -98,7 +98,8 @@ impl Session {
 
     /// As [`Session::generate`], from ids (which should end with `</s>`), before which no prefix is put.
     pub fn generate_ids(&mut self, source: &[u32], options: &GenerateOptions) -> Result<Generation<&mut Session>> {
-        Generation::begin(self, source.into(), options)
+        let source = options.source_of_ids(&self.model, source)?;
+        Generation::begin(self, source, options)
     }
 
     /// As [`Session::generate`], and keeps the session until [`Generation::finish_with_session`] or
@@ -114,6 +115,13 @@ impl Session {
     /// # Errors
     /// For wrong options and sources, before any work is done. Where memory runs out.
     pub fn generate_batch_ids(&mut self, sources: &[&[u32]], options: &GenerateOptions) -> Result<Vec<Vec<Output>>> {
+        let limited = |source: &&[u32]| options.source_of_ids(&self.model, source);
+        let sources = sources.iter().map(limited).collect::<Result<Vec<_>>>()?;
+        self.generate_batch_sources(&sources, options)
+    }
+
+    /// All sources side by side, as far as that is good.
+    fn side_by_side(&mut self, sources: &[&[u32]], options: &GenerateOptions) -> Result<Vec<Vec<Output>>> {
         let together = (SEQUENCES / Plan::new(&self.model, options)?.sequences()).max(1);
         self.decoder()?;
         sources.iter().try_for_each(|source| self.model.check_source(source))?;
@@ -144,8 +152,8 @@ impl Session {
             let some = sources.iter().flat_map(|source| source.sentences().iter().skip(skip).take(take));
             some.map(Vec::as_slice).collect()
         };
-        let mut first = self.generate_batch_ids(&some(0, begins), options)?.into_iter();
-        let mut rest = self.generate_batch_ids(&some(begins, usize::MAX), &options.without_prefix())?.into_iter();
+        let mut first = self.side_by_side(&some(0, begins), options)?.into_iter();
+        let mut rest = self.side_by_side(&some(begins, usize::MAX), &options.without_prefix())?.into_iter();
         let join = |source: &SourceText| {
             let count = source.sentences().len();
             let begin = first.by_ref().take(count.min(begins));

@@ -215,6 +215,10 @@ options! {
     /// was. Each sentence then has the limits of tokens for itself, and `prefix` is the beginning of the first one. Ids
     /// are never cut.
     split_sentences: SplitSentences, given as bool, set by impl Into<SplitSentences> = SplitSentences::No;
+    /// Limit of a source's tokens, of each sentence's where a text is cut into sentences; `</s>` included.
+    max_input_tokens: usize, given as usize, set by usize = usize::MAX;
+    /// Whether a source with more tokens is cut off, `</s>` kept, rather than refused.
+    truncate: bool, given as bool, set by bool = false;
     /// Text that every result begins with.
     prefix: String, given as String, set by impl Into<String> = String::new();
     /// The same as ids; used instead of `prefix` if not empty.
@@ -278,9 +282,18 @@ impl GenerateOptions {
     /// if it is to be read so.
     ///
     /// # Errors
-    /// If the model has no tokenizer.
+    /// If the model has no tokenizer, and for a source of more than [`GenerateOptions::max_input_tokens`], unless
+    /// [`GenerateOptions::truncate`] is set.
     pub fn source(&self, model: &Model, text: &str) -> Result<SourceText> {
-        SourceText::new(model, text, self)
+        SourceText::new(model, text, self)?.limited(model, self.max_input_tokens, self.truncate)
+    }
+
+    /// As [`GenerateOptions::source`], of ids, before which no prefix is put.
+    ///
+    /// # Errors
+    /// As there, but for the tokenizer.
+    pub fn source_of_ids(&self, model: &Model, ids: &[u32]) -> Result<SourceText> {
+        SourceText::from(ids).limited(model, self.max_input_tokens, self.truncate)
     }
 
     /// Whether results begin with something given.
@@ -324,6 +337,12 @@ impl GenerateOptions {
     fn validate_search(&self) -> Result<()> {
         if self.beams == 0 || self.beams > 1024 {
             return wrong("beams", format!("expected 1 to 1024, found {}", self.beams));
+        }
+        if self.max_input_tokens == 0 {
+            return wrong("max_input_tokens", "expected at least 1, found 0".to_owned());
+        }
+        if self.truncate && self.max_input_tokens == usize::MAX {
+            return wrong("truncate", "expected a limit of tokens with it, found none".to_owned());
         }
         if self.n_best == 0 {
             return wrong("n_best", "expected at least 1, found 0".to_owned());

@@ -3,7 +3,7 @@
 use super::options::GenerateOptions;
 use super::settings::GenerationDefaults;
 use super::{Finish, Output};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::sentences::{ends_wide, sentences};
 
@@ -58,6 +58,27 @@ impl SourceText {
         let between = ends.zip(begins).map(|(end, begin)| body[end..begin].to_owned()).collect();
         let encode = |range| tokenizer.encode(&[prefix, &body[range]].concat());
         Ok(SourceText { sentences: ranges.into_iter().map(encode).collect(), between })
+    }
+
+    /// Refuses more ids than `most`, or cuts them off if wanted.
+    pub(crate) fn limited(mut self, model: &Model, most: usize, truncate: bool) -> Result<SourceText> {
+        let many = self.sentences.len() > 1;
+        for (i, ids) in self.sentences.iter_mut().enumerate() {
+            if ids.len() <= most {
+                continue;
+            }
+            if !truncate {
+                let place = if many { format!(" in sentence {}", i + 1) } else { String::new() };
+                let what = format!("expected at most {most} tokens{place}, found {}", ids.len());
+                return Err(Error::Option { option: "max_input_tokens", what });
+            }
+            let end = ids.last().copied().filter(|&id| id == model.config().eos_token_id);
+            ids.truncate(most);
+            if let (Some(end), Some(last)) = (end, ids.last_mut()) {
+                *last = end;
+            }
+        }
+        Ok(self)
     }
 
     /// The ids of each sentence, or of the text as the only one.
