@@ -1,0 +1,302 @@
+/**
+ * The interface of the web's Translator API over a model that has tasks of translation, for browsers that have none:
+ *
+ * ```js
+ * const { Translator } = "Translator" in self ? self : await import("pocket-t5/translator");
+ * const translator = await Translator.create({ sourceLanguage: "en", targetLanguage: "de" });
+ * console.log(await translator.translate("Where is the station?"));
+ * ```
+ *
+ * As there, what goes wrong is a `DOMException`: `NotSupportedError` for languages that the model does not have,
+ * `AbortError` or the signal's reason, `InvalidStateError` after `destroy()`, `QuotaExceededError` for inputs that are too
+ * long, `NetworkError`, and `OperationError` for the rest, with the `T5Error` as `cause`.
+ */
+
+import { T5, T5Error, cache } from "./index.js";
+import { absolute, inNode } from "./platform.js";
+import type { LoadOptions, Source } from "./types.js";
+
+/** As in the Translator API. */
+export type Availability = "unavailable" | "downloadable" | "downloading" | "available";
+
+export interface TranslatorLanguages {
+  /** A language tag, such as `en` or `en-GB`: its first part counts. */
+  sourceLanguage: string;
+  targetLanguage: string;
+}
+
+export interface TranslatorCreateOptions extends TranslatorLanguages {
+  signal?: AbortSignal;
+  /** Is given what `downloadprogress` events come from: their `loaded` goes from 0 to 1. */
+  monitor?: (monitor: EventTarget) => void;
+}
+
+export interface TranslateOptions {
+  signal?: AbortSignal;
+}
+
+/** Tokens of an input: more take a small model's time, and sense. */
+const INPUT_QUOTA = 4096;
+
+/** A language's own part of its tag. */
+function primary(tag: unknown): string {
+  try {
+    return new Intl.Locale(String(tag)).language;
+  } catch {
+    throw new RangeError(`expected a language tag, found ${String(tag)}`);
+  }
+}
+
+const taskOf = (from: string, to: string): string => `translation_${from}_to_${to}`;
+
+/** What a caller of the Translator API expects to be thrown. */
+function domException(error: unknown, signal?: AbortSignal): unknown {
+  if (signal?.aborted) return signal.reason;
+  if (!(error instanceof T5Error)) return error;
+  const names: Partial<Record<T5Error["code"], string>> = {
+    aborted: "AbortError",
+    disposed: "InvalidStateError",
+    lost: "InvalidStateError",
+    network: "NetworkError",
+    "not-found": "NetworkError",
+    unsupported: "NotSupportedError",
+  };
+  const exception = new DOMException(error.message, names[error.code] ?? "OperationError");
+  return Object.defineProperty(exception, "cause", { value: error });
+}
+
+/** A `downloadprogress` event; not every place has the browser's `ProgressEvent`. */
+class DownloadProgress extends Event {
+  readonly lengthComputable = true;
+  readonly total = 1;
+
+  constructor(readonly loaded: number) {
+    super("downloadprogress");
+  }
+}
+
+/** A model that is loaded, for all translators that use it. */
+interface Shared {
+  t5: Promise<T5>;
+  users: number;
+}
+
+/** Where a class of translators has its model from. */
+export interface TranslatorModel extends Omit<LoadOptions, "signal" | "onProgress"> {
+  /** What `T5.load` takes; the built-in model if not given. */
+  source?: Source;
+  /**
+   * Pairs that it translates, such as `["en", "de"]`, where a page wants to know before the model is there: those of the
+   * built-in model if no source is given, else the model is loaded to see.
+   */
+  pairs?: readonly (readonly [string, string])[];
+}
+
+const BUILT_IN: readonly (readonly [string, string])[] = [
+  ["en", "de"],
+  ["en", "fr"],
+];
+
+/** The class of translators over a model. Its tasks are named as in T5's configurations: `translation_en_to_de`. */
+export function translatorFor(model: TranslatorModel = {}): typeof Translator {
+  return class extends Translator {
+    protected static override readonly model = model;
+    protected static override shared: Shared | undefined;
+    protected static override loading = false;
+  };
+}
+
+export class Translator {
+  /** @internal */
+  protected static readonly model: TranslatorModel = {};
+  /** @internal */
+  protected static shared: Shared | undefined;
+  /** @internal Whether bytes come from the network. */
+  protected static loading = false;
+
+  readonly inputQuota: number = INPUT_QUOTA;
+  private readonly end = new AbortController();
+
+  /** @internal */
+  protected constructor(
+    private readonly t5: T5,
+    readonly sourceLanguage: string,
+    readonly targetLanguage: string,
+    private readonly prefix: string,
+    private readonly release: () => void,
+  ) {}
+
+  /** Whether these languages can be translated, and whether the model is here. */
+  static async availability({ sourceLanguage, targetLanguage }: TranslatorLanguages): Promise<Availability> {
+    const [from, to] = [primary(sourceLanguage), primary(targetLanguage)];
+    const { source, pairs = source === undefined ? BUILT_IN : undefined } = this.model;
+    if (pairs && !pairs.some(([one, other]) => one === from && other === to)) return "unavailable";
+    if (this.shared && !this.loading) {
+      const known = await this.shared.t5.then((t5) => prefixOf(t5, from, to)).catch(() => undefined);
+      return known === undefined ? "unavailable" : "available";
+    }
+    if (this.loading) return "downloading";
+    return (await isHere(source)) ? "available" : "downloadable";
+  }
+
+  /** Loads the model, if no other translator has it, and makes a translator. */
+  static async create(options: TranslatorCreateOptions): Promise<Translator> {
+    const { sourceLanguage, targetLanguage, signal, monitor } = options;
+    const [from, to] = [primary(sourceLanguage), primary(targetLanguage)];
+    if ((await this.availability({ sourceLanguage, targetLanguage })) === "unavailable") throw unknown(from, to);
+    if (signal?.aborted) throw signal.reason;
+    const events = new EventTarget();
+    monitor?.(events);
+    const shared = (this.shared ??= this.load(events));
+    shared.users += 1;
+    let released = false;
+    const release = (): void => {
+      if (released) return;
+      released = true;
+      shared.users -= 1;
+      if (shared.users > 0) return;
+      if (this.shared === shared) this.shared = undefined;
+      void shared.t5.then((t5) => t5.dispose()).catch(() => {});
+    };
+    try {
+      const t5 = await unlessAborted(shared.t5, signal);
+      const prefix = await prefixOf(t5, from, to);
+      if (prefix === undefined) throw unknown(from, to);
+      const translator = new this(t5, sourceLanguage, targetLanguage, prefix, release);
+      signal?.addEventListener("abort", () => translator.destroy(signal.reason), { once: true, signal: translator.end.signal });
+      return translator;
+    } catch (error) {
+      release();
+      throw domException(error, signal);
+    }
+  }
+
+  /** @internal */
+  protected static load(events: EventTarget): Shared {
+    const { source, pairs: _, ...options } = this.model;
+    let told = -1;
+    const tell = (loaded: number): void => {
+      if (loaded > told) events.dispatchEvent(new DownloadProgress((told = loaded)));
+    };
+    const onProgress: LoadOptions["onProgress"] = ({ phase, loaded, total }) => {
+      if (phase === "download") this.loading = true;
+      if (total > 0) tell(phase === "prepare" ? 1 : Math.min(1, loaded / total));
+    };
+    tell(0);
+    const t5 = T5.load(source, { ...options, onProgress }).finally(() => (this.loading = false));
+    const shared: Shared = { t5, users: 0 };
+    t5.then(
+      () => tell(1),
+      () => this.shared === shared && (this.shared = undefined),
+    );
+    return shared;
+  }
+
+  /** The translation of a text, which may have several sentences and lines. */
+  async translate(input: string, { signal }: TranslateOptions = {}): Promise<string> {
+    const text = String(input);
+    const both = this.signals(signal);
+    if (text.trim() === "") return text;
+    try {
+      await this.check(text, both);
+      return await this.t5.generate(this.prefix + text, { signal: both }).text();
+    } catch (error) {
+      throw domException(error, both);
+    }
+  }
+
+  /** The translation as it comes. */
+  translateStreaming(input: string, { signal }: TranslateOptions = {}): ReadableStream<string> {
+    const text = String(input);
+    const both = this.signals(signal);
+    let reader: ReadableStreamDefaultReader<string> | undefined;
+    return new ReadableStream<string>(
+      {
+        pull: async (controller) => {
+          try {
+            if (text.trim() === "") {
+              if (text) controller.enqueue(text);
+              return controller.close();
+            }
+            if (!reader) await this.check(text, both);
+            reader ??= this.t5.generate(this.prefix + text, { signal: both }).stream().getReader();
+            const { done, value } = await reader.read();
+            if (done) controller.close();
+            else controller.enqueue(value);
+          } catch (error) {
+            controller.error(domException(error, both));
+          }
+        },
+        cancel: (reason) => reader?.cancel(reason),
+      },
+      { highWaterMark: 0 },
+    );
+  }
+
+  /** Tokens of a text: what `inputQuota` limits. */
+  async measureInputUsage(input: string, { signal }: TranslateOptions = {}): Promise<number> {
+    const both = this.signals(signal);
+    try {
+      return (await unlessAborted(this.t5.tokenize(String(input)), both)).length;
+    } catch (error) {
+      throw domException(error, both);
+    }
+  }
+
+  /** Ends what this translator does, and the model with the last translator that uses it. */
+  destroy(reason?: unknown): void {
+    this.end.abort(reason ?? new DOMException("the translator was destroyed", "AbortError"));
+    this.release();
+  }
+
+  private async check(text: string, signal: AbortSignal): Promise<void> {
+    const usage = await this.measureInputUsage(text, { signal });
+    if (usage <= this.inputQuota) return;
+    const what = `expected at most ${this.inputQuota} tokens, found ${usage}`;
+    throw Object.assign(new DOMException(what, "QuotaExceededError"), { quota: this.inputQuota, requested: usage });
+  }
+
+  /** The caller's signal and the end of this translator. */
+  private signals(signal: AbortSignal | undefined): AbortSignal {
+    if (this.end.signal.aborted) throw new DOMException("the translator was destroyed", "InvalidStateError");
+    if (!signal) return this.end.signal;
+    if (typeof AbortSignal.any === "function") return AbortSignal.any([signal, this.end.signal]);
+    const both = new AbortController();
+    for (const one of [signal, this.end.signal]) {
+      if (one.aborted) both.abort(one.reason);
+      one.addEventListener("abort", () => both.abort(one.reason), { once: true, signal: both.signal });
+    }
+    return both.signal;
+  }
+}
+
+function unknown(from: string, to: string): DOMException {
+  return new DOMException(`the model does not translate from ${from} to ${to}`, "NotSupportedError");
+}
+
+/** What the model's task puts before a text; undefined where it has no such task. */
+async function prefixOf(t5: T5, from: string, to: string): Promise<string | undefined> {
+  const tasks = (await t5.info()).generation["task_specific_params"] as Record<string, { prefix?: string }> | undefined;
+  return tasks?.[taskOf(from, to)]?.prefix;
+}
+
+/** Whether a model need not be transferred. */
+async function isHere(source: Source | undefined): Promise<boolean> {
+  if (source !== undefined && typeof source !== "string" && !(source instanceof URL)) return true;
+  if (inNode && !/^(https?|hf):/.test(String(source))) return true;
+  const kept = (await cache.list()).filter(({ complete }) => complete).map(({ source }) => source);
+  // Bundlers put a hash into the built-in model's name.
+  if (source === undefined) return kept.some((address) => /\/pocket-t5[^/]*\.gguf$/.test(address));
+  return kept.includes(absolute(String(source)));
+}
+
+/** The promise, until the signal ends the wait for it. */
+function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return promise;
+  return new Promise<T>((resolve, reject) => {
+    const stop = (): void => reject(signal.reason);
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
+    if (signal.aborted) stop();
+    else signal.addEventListener("abort", stop, { once: true });
+  });
+}
