@@ -31,18 +31,28 @@ export interface Choice {
   reason: string;
   /** Whether the caller chose the build: then no other one is tried. */
   asked: boolean;
+  /** Its code, where that was given. */
+  code?: WebAssembly.Module;
 }
 
-/** The build to run: the one that is wanted, or the best one. */
-export function choose(wanted?: Build, threads?: number): Choice {
+/** The build to run: the one that is wanted, the one whose code is given, or the best one. */
+export function choose(wanted?: Build, threads?: number, code?: WebAssembly.Module): Choice {
   if (wanted !== undefined && wanted !== "threads" && wanted !== "relaxed" && wanted !== "simd128") {
     throw new T5Error(
       "bad-option",
       `build: expected "threads", "relaxed" or "simd128", found ${JSON.stringify(wanted)}`,
     );
   }
-  if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= MOST_THREADS)) {
-    throw new T5Error("bad-option", `threads: expected 1 to ${MOST_THREADS}, found ${JSON.stringify(threads)}`);
+  if (threads !== undefined && !(Number.isInteger(threads) && threads >= 0 && threads <= MOST_THREADS)) {
+    throw new T5Error("bad-option", `threads: expected 0 to ${MOST_THREADS}, found ${JSON.stringify(threads)}`);
+  }
+  if (threads === 0 && wanted === "threads") {
+    throw new T5Error("bad-option", 'threads: expected 1 or more with the build "threads", found 0');
+  }
+  if (code) {
+    // Where code must not be made from bytes, it cannot be asked either what the engine knows.
+    if (wanted === "threads") throw new T5Error("bad-option", 'build: expected "relaxed" or "simd128" with wasm');
+    return { build: wanted ?? "simd128", threads: 1, reason: "its code was given", asked: true, code };
   }
   if (!knows(SIMD)) {
     throw new T5Error("unsupported", "expected a browser with WebAssembly SIMD (2021 or newer), found one without");
@@ -66,6 +76,7 @@ export function choose(wanted?: Build, threads?: number): Choice {
     reason: `relaxed vectors are available; one thread because ${why}`,
     asked: false,
   });
+  if (threads === 0) return one("it is this one");
   if (threads === 1) return one("one was asked for");
   if (!shares) return one("the page is not cross-origin isolated");
   if (processors < 2) return one("there is one processor");
@@ -89,8 +100,8 @@ function worthwhile(processors: number): number {
 /** A module that is ready to run, and what was chosen in the end. */
 export interface Loaded extends Choice {
   module: Module;
-  /** Where its code came from. */
-  address: URL;
+  /** Where its code came from, if not from the caller. */
+  address: URL | undefined;
   /** How many workers lend themselves as further threads, once all that can be had are there. */
   workers: Promise<number>;
   /** Whether its memory ends below what another build's may reach. */
@@ -102,18 +113,20 @@ const NEXT: Record<Build, Build | undefined> = { threads: "relaxed", relaxed: "s
 
 /**
  * Loads a module, or where that fails and the caller did not choose it, the next simpler one. Each has its own memory,
- * so it is loaded once per worker.
+ * so it is loaded once per worker. `assets` is a folder with copies of the modules, if they are not beside this script.
  */
-export async function load(choice: Choice): Promise<Loaded> {
+export async function load(choice: Choice, assets?: string): Promise<Loaded> {
   const { build } = choice;
   try {
-    return await start(choice);
+    return await start(choice, assets);
   } catch (error) {
-    const why = (error as Error).message;
+    const { message } = error as Error;
+    const policy = /content security policy|unsafe-eval/i.test(message);
+    const why = policy ? `${message} (a content security policy must allow script-src 'wasm-unsafe-eval')` : message;
     if (choice.asked || !NEXT[build]) {
       throw new T5Error("unsupported", `the build ${build} could not be started: ${why}`, { cause: error });
     }
-    return load(simpler(choice, `could not be started: ${why}`));
+    return load(simpler(choice, `could not be started: ${why}`), assets);
   }
 }
 
@@ -123,9 +136,13 @@ export function simpler(choice: Choice, why: string): Choice {
   return { build: NEXT[choice.build] ?? choice.build, threads: 1, reason, asked: false };
 }
 
-async function start(choice: Choice): Promise<Loaded> {
+async function start(choice: Choice, assets: string | undefined): Promise<Loaded> {
   const module = await importBuild(choice.build);
-  const address = addressOf(choice.build);
+  if (choice.code) {
+    module.initSync({ module: choice.code });
+    return { ...choice, module, address: undefined, workers: Promise.resolve(0), small: false };
+  }
+  const address = assets ? new URL(`wasm/${choice.build}/t5_wasm_bg.wasm`, assets) : addressOf(choice.build);
   const compiled = await compile(address);
   if (choice.build !== "threads") {
     module.initSync({ module: compiled });

@@ -1,6 +1,7 @@
 // What callers pass, checked where they pass it: in their own words, and before anything is sent to a worker.
 
 import { T5Error } from "./errors.js";
+import type { EncodeOptions } from "./types.js";
 
 export function wrong(name: string, expected: string, found: unknown): T5Error {
   return new T5Error("bad-option", `${name}: expected ${expected}, found ${shown(found)}`);
@@ -53,6 +54,17 @@ export function known(options: object, names: readonly string[]): void {
   for (const name of Object.keys(options)) {
     if (!names.includes(name)) throw new T5Error("bad-option", `${name}: there is no option of this name`);
   }
+}
+
+/** Options of `embed` and `encode`. */
+export function limits(options: EncodeOptions): EncodeOptions {
+  known(options, ["signal", "maxInputTokens", "truncate"]);
+  const { maxInputTokens: most, truncate } = options;
+  if (most !== undefined && !(Number.isInteger(most) && most >= 1 && most < 2 ** 32)) {
+    throw wrong("maxInputTokens", "a whole number of 1 or more", most);
+  }
+  if (truncate !== undefined && typeof truncate !== "boolean") throw wrong("truncate", "true or false", truncate);
+  return options;
 }
 
 /** Options that are set, as they can be sent. Their names and types are the module's to check. */

@@ -1,15 +1,17 @@
 // The page's side of the line: starts the worker, numbers requests, hands out answers.
 
 import { aborted, T5Error } from "./errors.js";
-import { inNode, nodeModule, scriptWorker } from "./platform.js";
+import { hasWorkers, inNode, nodeModule, scriptWorker } from "./platform.js";
 import type { Call, FromWorker, ToWorker } from "./protocol.js";
 import type { Progress } from "./types.js";
 
 interface Pending {
+  call: Call;
   resolve(result: unknown): void;
   reject(error: T5Error): void;
   piece?: ((piece: string) => void) | undefined;
   progress?: ((progress: Progress) => void) | undefined;
+  persist?: (() => void) | undefined;
 }
 
 /** What a request wants to hear of before its result. */
@@ -17,83 +19,155 @@ export interface Listeners {
   signal?: AbortSignal | undefined;
   piece?: (piece: string) => void;
   progress?: ((progress: Progress) => void) | undefined;
+  /** A large file is about to be kept. */
+  persist?: (() => void) | undefined;
   /** Whether an abort waits for the worker, which has something to put in order first. */
   orderly?: boolean;
+  /** What of the request is handed over, not copied. */
+  transfer?: Transferable[];
 }
+
+/** How a client starts. */
+export interface Start {
+  /** Where the package's folders lie if not where this script is. */
+  assets?: string | URL | undefined;
+  /** Without a worker: in the same thread. */
+  inline?: boolean;
+}
+
+/** The other end. */
+interface Line {
+  post(message: ToWorker, transfer?: Transferable[]): void;
+  terminate(): void;
+  /** Whether a program waits for what runs there. */
+  busy(busy: boolean): void;
+}
+
+/** What the other end says, by itself or by its end. */
+interface Ear {
+  receive(message: FromWorker): void;
+  broken(code: "failed" | "lost" | "unsupported", what: string): void;
+}
+
+/** A worker that has not heard of an abort by then is in the midst of something long. */
+const PATIENCE_MS = 2000;
+
+const ENDED = "the worker was ended: the model must be loaded again";
+const LOST = "the model ended in an earlier request and must be loaded again";
 
 export class Client {
   private readonly pending = new Map<number, Pending>();
+  /** What the worker has not answered yet, in its order; true where it was aborted. */
+  private readonly unanswered = new Map<number, boolean>();
   private next = 1;
+  private line: Line | undefined;
   private closed: T5Error | undefined;
+  /** What a new worker must do first to take the place of this one. */
+  private again: Call | undefined;
+  private watch: ReturnType<typeof setTimeout> | undefined;
 
-  private constructor(
-    private readonly post: (message: ToWorker) => void,
-    private readonly terminate: () => void,
-  ) {}
+  private constructor(private readonly options: Start) {}
 
-  /** Starts a worker; `assets` is where the package's folders lie if not where this script is. */
-  static async start(assets?: string | URL): Promise<Client> {
-    let client: Client | undefined;
-    const receive = (message: FromWorker): void => client?.receive(message);
-    const broken = (code: "failed" | "lost", what: string): void => client?.close(new T5Error(code, what));
-    const copied = assets === undefined ? undefined : new URL("dist/worker.js", folder(assets));
-    if (inNode) {
-      const { Worker } = await nodeModule<typeof import("node:worker_threads")>("worker_threads");
-      const worker = new Worker(copied ?? new URL("./worker.js", here));
-      worker.on("message", receive);
-      worker.on("error", (error) => broken("failed", `the worker failed: ${error.message}`));
-      worker.on("exit", () => broken("lost", "the worker was ended: the model must be loaded again"));
-      // A program ends although a model is loaded; while a request runs, it does not.
-      worker.unref();
-      client = new Client(
-        (message) => worker.postMessage(message),
-        () => void worker.terminate(),
-      );
-      client.busy = (busy) => (busy ? worker.ref() : worker.unref());
-    } else {
-      const worker = browserWorker(copied);
-      worker.onmessage = (event: MessageEvent<FromWorker>) => receive(event.data);
-      worker.onerror = (event) => broken("failed", `the worker failed: ${event.message ?? "its script did not load"}`);
-      client = new Client(
-        (message) => worker.postMessage(message),
-        () => worker.terminate(),
-      );
-    }
+  static async start(options: Start = {}): Promise<Client> {
+    const client = new Client(options);
+    client.line = await client.connect();
     return client;
   }
 
-  private busy: (busy: boolean) => void = () => {};
+  private connect(): Promise<Line> {
+    let there = true;
+    // One that was ended, since another takes its place, says nothing any more.
+    const ear: Ear = {
+      receive: (message) => there && this.receive(message),
+      broken: (code, what) => there && this.close(new T5Error(code, what)),
+    };
+    const { assets, inline = !hasWorkers } = this.options;
+    const lines = inline ? inlineLine(ear, assets) : workerLine(ear, assets);
+    return lines.then(({ post, busy, terminate }) => ({ post, busy, terminate: () => ((there = false), terminate()) }));
+  }
+
+  /**
+   * From now on a worker that does not hear of an abort is ended, and another one takes its place that begins with this:
+   * nothing else stops it in the midst of a text of 20,000 words.
+   */
+  replaceable(call: Call): void {
+    if (!(this.options.inline ?? !hasWorkers)) this.again = call;
+  }
 
   /** Sends a request; resolves with its result. */
-  request<T>(call: Call, { signal, piece, progress, orderly }: Listeners = {}): Promise<T> {
+  request<T>(call: Call, { signal, orderly, transfer, ...listeners }: Listeners = {}): Promise<T> {
     if (this.closed) return Promise.reject(this.closed);
     if (signal?.aborted) return Promise.reject(aborted(signal));
     const id = this.next++;
     return new Promise<T>((resolve, reject) => {
       const abort = (): void => {
-        this.post({ id, op: "abort" });
+        this.line?.post({ id, op: "abort" });
         // The worker may hear of it only when a long step is over.
-        if (!orderly) this.settle(id)?.reject(aborted(signal));
+        if (orderly) return;
+        this.settle(id)?.reject(aborted(signal));
+        if (this.unanswered.has(id)) this.unanswered.set(id, true);
+        this.listenFor();
       };
       const done = (): void => {
         signal?.removeEventListener("abort", abort);
-        if (this.pending.size === 0) this.busy(false);
+        if (this.pending.size === 0) this.line?.busy(false);
       };
       this.pending.set(id, {
+        call,
         resolve: (result) => (done(), resolve(result as T)),
         reject: (error) => (done(), reject(error.code === "aborted" ? aborted(signal) : error)),
-        piece,
-        progress,
+        ...listeners,
       });
-      this.busy(true);
       signal?.addEventListener("abort", abort);
       try {
-        this.post({ id, ...call });
+        this.send(id, call, transfer);
       } catch (error) {
         // What cannot be copied to a worker, such as a function.
+        this.unanswered.delete(id);
         this.settle(id)?.reject(new T5Error("bad-option", (error as Error).message, { cause: error }));
       }
     });
+  }
+
+  private send(id: number, call: Call, transfer?: Transferable[]): void {
+    // While there is none, the next worker is sent all that is pending.
+    if (!this.line) return;
+    this.line.busy(true);
+    this.unanswered.set(id, false);
+    this.line.post({ id, ...call }, transfer);
+  }
+
+  /** Looks after a while whether the worker has heard of an abort. */
+  private listenFor(): void {
+    if (!this.again || this.watch !== undefined) return;
+    this.watch = setTimeout(() => {
+      this.watch = undefined;
+      const [first] = this.unanswered;
+      // What it is at, not what waits behind that.
+      if (first?.[1]) void this.replace();
+      else if ([...this.unanswered.values()].includes(true)) this.listenFor();
+    }, PATIENCE_MS);
+    // A program that has all its answers need not wait.
+    if (inNode) (this.watch as unknown as { unref(): void }).unref();
+  }
+
+  /** Ends the worker; another one does what is still wanted. */
+  private async replace(): Promise<void> {
+    const { again, line } = this;
+    if (!again || !line || this.closed) return;
+    this.line = undefined;
+    this.unanswered.clear();
+    line.terminate();
+    try {
+      const next = await this.connect();
+      if (this.closed) return next.terminate();
+      this.line = next;
+    } catch (error) {
+      return this.close(error as T5Error);
+    }
+    const waiting = [...this.pending];
+    this.request(again).catch((error: T5Error) => this.close(new T5Error("lost", `${LOST}: ${error.message}`)));
+    for (const [id, { call }] of waiting) if (this.pending.has(id)) this.send(id, call);
   }
 
   /** Takes a request out, which is answered now. */
@@ -107,7 +181,8 @@ export class Client {
   close(error: T5Error): void {
     if (this.closed) return;
     this.closed = error;
-    this.terminate();
+    clearTimeout(this.watch);
+    this.line?.terminate();
     const pending = [...this.pending.values()];
     this.pending.clear();
     pending.forEach((request) => request.reject(error));
@@ -119,24 +194,104 @@ export class Client {
         return this.pending.get(message.id)?.piece?.(message.piece);
       case "progress":
         return this.pending.get(message.id)?.progress?.(message.progress);
+      case "persist":
+        return this.pending.get(message.id)?.persist?.();
+      case "alive":
+        return this.hold(message.lock);
       case "result":
+        this.unanswered.delete(message.id);
         return this.settle(message.id)?.resolve(message.result);
       case "error":
+        this.unanswered.delete(message.id);
         this.settle(message.id)?.reject(new T5Error(message.code, message.message));
         // Nothing runs there any more; its memory is given back.
         if (message.fatal) this.close(new T5Error("lost", `${LOST}: ${message.message}`));
     }
   }
+
+  /** Browsers do not say that a worker was ended; the lock that it held becomes free. */
+  private hold(lock: string): void {
+    const { line } = this;
+    const free = (): void => {
+      if (line === this.line) this.close(new T5Error("lost", ENDED));
+    };
+    navigator.locks.request(lock, free).catch(() => {});
+  }
 }
 
-const LOST = "the model ended in an earlier request and must be loaded again";
+async function workerLine({ receive, broken }: Ear, assets: string | URL | undefined): Promise<Line> {
+  const copied = assets === undefined ? undefined : new URL("dist/worker.js", folder(assets));
+  if (!inNode) {
+    const worker = browserWorker(copied);
+    worker.onmessage = (event: MessageEvent<FromWorker>) => receive(event.data);
+    worker.onerror = ({ message }) =>
+      message ? broken("failed", `the worker failed: ${message}`) : broken("unsupported", notAllowed(copied));
+    return {
+      post: (message, transfer = []) => worker.postMessage(message, transfer),
+      terminate: () => worker.terminate(),
+      busy: () => {},
+    };
+  }
+  const { Worker } = await nodeModule<typeof import("node:worker_threads")>("worker_threads");
+  const worker = new Worker(copied ?? new URL("./worker.js", here));
+  worker.on("message", receive);
+  worker.on("error", (error) => broken("failed", `the worker failed: ${error.message}`));
+  worker.on("exit", () => broken("lost", ENDED));
+  // A program ends although a model is loaded; while a request runs, it does not.
+  worker.unref();
+  type NodesTransferable = import("node:worker_threads").Transferable;
+  return {
+    post: (message, transfer = []) => worker.postMessage(message, transfer as NodesTransferable[]),
+    terminate: () => void worker.terminate(),
+    busy: (busy) => (busy ? worker.ref() : worker.unref()),
+  };
+}
+
+/** Why a worker's script may not have loaded: browsers do not say. */
+function notAllowed(copied: URL | undefined): string {
+  const { origin } = copied ?? new URL(here);
+  const own = origin === location.origin;
+  const policy = own ? "worker-src 'self'" : `worker-src blob: ${origin}`;
+  return `the worker's script did not load: expected it at ${origin}, and a content security policy to allow ${policy}`;
+}
+
+type Serve = typeof import("./host.js").serve;
+let inlined: Serve | undefined;
+
+/** Gives the worker's side to clients without a worker. */
+export function useHost(serve: Serve): void {
+  inlined = serve;
+}
+
+/** The worker's side in this thread. What the two say to each other is not copied. */
+async function inlineLine({ receive }: Ear, assets: string | URL | undefined): Promise<Line> {
+  const serve = inlined ?? (await importHost(assets));
+  let handler: (message: ToWorker) => void = () => {};
+  const terminate = serve({
+    post: (message) => queueMicrotask(() => receive(message)),
+    receive: (one) => (handler = one),
+  });
+  return { post: (message) => queueMicrotask(() => handler(message)), terminate, busy: () => {} };
+}
+
+/** The worker's side, by an address that bundlers do not follow: it would be in every page twice. */
+async function importHost(assets: string | URL | undefined): Promise<Serve> {
+  const address = assets === undefined ? new URL("./host.js", here) : new URL("dist/host.js", folder(assets));
+  try {
+    const module = await import(/* @vite-ignore */ /* webpackIgnore: true */ address.href);
+    return (module as typeof import("./host.js")).serve;
+  } catch (error) {
+    const what = `threads: expected "pocket-t5/inline" to be imported, since ${address} cannot be loaded`;
+    throw new T5Error("unsupported", what, { cause: error });
+  }
+}
 
 /** Bundlers do not follow addresses that are relative to a variable, and need not follow Node's. */
 const here = import.meta.url;
 
 /** A folder's address, with the slash at the end that relative addresses need. */
-function folder(address: string | URL): URL {
-  const base = inNode ? here : (globalThis.document?.baseURI ?? location.href);
+export function folder(address: string | URL): URL {
+  const base = inNode ? here : (globalThis.document?.baseURI ?? globalThis.location?.href);
   try {
     return new URL(String(address).replace(/\/?$/, "/"), base);
   } catch (error) {

@@ -3,17 +3,18 @@
 import { checkIsa, choose, load } from "./builds.js";
 import type { Engine } from "../wasm/simd128/t5_wasm.js";
 import { aborted, asT5Error, isTrap, T5Error, throwIfAborted } from "./errors.js";
+import { fetching } from "./fetch.js";
 import { turn } from "./platform.js";
-import type { Call, FromWorker, LoadRequest, Port, QuantizeRequest, ToWorker } from "./protocol.js";
-import { openBlob } from "./source.js";
-import { Transfer } from "./transfer.js";
+import type { Call, FromWorker, LoadRequest, Port, QuantizeRequest, ToWorker, Unquantized } from "./protocol.js";
+import { HUB, openAddress, openBlob, type OpenFile } from "./source.js";
+import { Transfer, Unquantized as Files } from "./transfer.js";
 import type { Info, Progress, Sentence } from "./types.js";
 
-/** How many texts of a batch run at once. */
-const GROUP = 16;
+/** What takes no time, and does not wait behind what does. */
+const QUICK: ReadonlySet<Call["op"]> = new Set(["sentences", "tokenize", "detokenize", "info"] as const);
 
-/** Answers requests that come through a port, in their order. */
-export function serve(port: Port<FromWorker, ToWorker>): void {
+/** Answers requests that come through a port, in their order. What is given back ends it, and frees the model. */
+export function serve(port: Port<FromWorker, ToWorker>): () => void {
   const host = new Host(port);
   const aborts = new Map<number, AbortController>();
   let last: Promise<void> = Promise.resolve();
@@ -34,7 +35,7 @@ export function serve(port: Port<FromWorker, ToWorker>): void {
     };
     // One that waits in the queue is dropped at once.
     abort.signal.addEventListener("abort", () => failed(aborted()));
-    last = last.then(async () => {
+    const answer = async (): Promise<void> => {
       if (abort.signal.aborted) return;
       try {
         answered({ id, kind: "result", result: await host.run(id, message, abort.signal) });
@@ -43,8 +44,16 @@ export function serve(port: Port<FromWorker, ToWorker>): void {
         if (isTrap(error)) host.lose();
         failed(error);
       }
-    });
+    };
+    // Between two steps of what runs, nothing of the module is in use.
+    if (QUICK.has(message.op) && host.ready) void answer();
+    else last = last.then(answer);
   });
+  return () => {
+    aborts.forEach((abort) => abort.abort());
+    // Behind what runs, which ends at its next step.
+    last = last.then(() => host.free());
+  };
 }
 
 function transferable(answer: FromWorker): ArrayBuffer[] {
@@ -54,8 +63,13 @@ function transferable(answer: FromWorker): ArrayBuffer[] {
 
 class Host {
   private engine: Engine | undefined;
-  private loaded: Pick<Info, "build" | "buildReason" | "moduleUrl" | "loadMs"> | undefined;
+  private loaded: Pick<Info, "build" | "buildReason" | "moduleUrl" | "kept" | "keptReason" | "loadMs"> | undefined;
   private lost = false;
+
+  /** Whether there is a model to ask. */
+  get ready(): boolean {
+    return this.engine !== undefined;
+  }
 
   constructor(private readonly port: Port<FromWorker, ToWorker>) {}
 
@@ -78,7 +92,17 @@ class Host {
       case "alignment":
         return JSON.parse(engine.alignment(call.source, call.target));
       case "embed":
-        return engine.embed(call.text);
+        return engine.embed(call.text, call.limits.maxInputTokens, call.limits.truncate);
+      case "encode": {
+        const { maxInputTokens: most, truncate } = call.limits;
+        const states = engine.encode(call.text, most, truncate);
+        const all = Array.from(engine.tokenize(call.text));
+        const width = (JSON.parse(engine.info()) as { config: { d_model: number } }).config.d_model;
+        const count = states.length / width;
+        // Cut off, it ends as all do.
+        const ids = count < all.length ? [...all.slice(0, count - 1), ...all.slice(-1)] : all;
+        return { ids, width, states };
+      }
       case "sentences":
         return sentences(engine.sentences(call.text));
       case "tokenize":
@@ -90,47 +114,64 @@ class Host {
     }
   }
 
+  free(): void {
+    this.engine?.free();
+    this.engine = undefined;
+  }
+
   lose(): void {
     this.engine = undefined;
     this.lost = true;
   }
 
-  private async load(id: number, request: LoadRequest, signal: AbortSignal): Promise<void> {
+  private async load(id: number, request: LoadRequest, signal: AbortSignal): Promise<Unquantized | undefined> {
     const begin = performance.now();
-    const choice = choose(request.build, request.threads);
+    const choice = choose(request.build, request.threads, request.wasm);
     checkIsa(choice.build, request.isa);
     // The module compiles while the first bytes are on their way.
-    const transfer = new Transfer(this.port, id, request, load(choice), signal);
+    const transfer = new Transfer(this.port, id, request, load(choice, request.assets), signal);
     try {
       this.engine = await transfer.run();
     } catch (error) {
+      if (error instanceof Files) return { files: error.files };
       throw signal.aborted ? aborted() : error;
     }
     const { build, threads, reason, workers, address } = await transfer.loading;
     const missing = threads - 1 - (await workers);
     const buildReason = missing > 0 ? `${reason}; ${missing} of ${threads - 1} workers could not be started` : reason;
-    this.loaded = { build, buildReason, moduleUrl: address.href, loadMs: performance.now() - begin };
+    const moduleUrl = address?.href ?? "";
+    this.loaded = { build, buildReason, moduleUrl, ...transfer.keeping, loadMs: performance.now() - begin };
+    return undefined;
   }
 
   /** A folder's files, read whole, become one file; its parts are collected where the browser keeps blobs. */
-  private async quantize(id: number, { files, name, type }: QuantizeRequest, signal: AbortSignal): Promise<Blob> {
+  private async quantize(id: number, request: QuantizeRequest, signal: AbortSignal): Promise<Blob> {
+    const { files, name, type, stallMs } = request;
     const { module } = await load(choose(undefined, 1));
-    const size = files.reduce((sum, { blob }) => sum + blob.size, 0);
+    const begin = performance.now();
+    const ask = fetching(request, HUB);
+    const opened: OpenFile[] = [];
+    for (const { name, blob, url } of files) {
+      opened.push(blob ? openBlob(blob, name) : await openAddress(url ?? "", { ask, signal, stallMs }));
+    }
+    const size = opened.reduce((sum, file) => sum + file.size, 0);
+    const fetched = files.some(({ url }) => url !== undefined);
     const report = (done: number): void => {
-      const phase = done <= size ? "read" : "quantize";
-      const progress: Progress = { phase, loaded: Math.round(done), total: 2 * size, bytesPerSecond: null };
+      const phase = done > size ? "quantize" : fetched ? "download" : "read";
+      const bytesPerSecond = phase === "download" && done > 0 ? (done * 1000) / (performance.now() - begin) : null;
+      const progress: Progress = { phase, loaded: Math.round(done), total: 2 * size, bytesPerSecond };
       this.port.post({ id, kind: "progress", progress });
     };
     const folder = new module.Folder();
     let read = 0;
-    for (const { name, blob } of files) {
-      const buffer = new module.Buffer(blob.size);
-      for await (const chunk of openBlob(blob, name).chunks()) {
+    for (const [i, file] of opened.entries()) {
+      const buffer = new module.Buffer(file.size);
+      for await (const chunk of file.chunks()) {
         throwIfAborted(signal);
         buffer.append(chunk);
         report((read += chunk.length));
       }
-      folder.add(name, buffer);
+      folder.add(files[i]?.name ?? file.name, buffer);
     }
     const parts: BlobPart[] = [];
     const write = (part: Uint8Array<ArrayBuffer>): void => void parts.push(new Blob([part]));
@@ -162,14 +203,15 @@ class Host {
       if (!more) return JSON.parse(engine.finish());
     }
   }
+
   /** Several texts at once, in groups: between them an abort is heard. */
   private async batch(engine: Engine, call: Extract<Call, { op: "batch" }>, signal: AbortSignal): Promise<unknown> {
     const options = JSON.stringify(call.options);
     const results: unknown[] = [];
-    for (let at = 0; at < call.texts.length; at += GROUP) {
+    for (let at = 0; at < call.texts.length; at += call.group) {
       await turn();
       throwIfAborted(signal);
-      results.push(...(JSON.parse(engine.generateBatch(call.texts.slice(at, at + GROUP), options)) as unknown[]));
+      results.push(...(JSON.parse(engine.generateBatch(call.texts.slice(at, at + call.group), options)) as unknown[]));
     }
     return results;
   }

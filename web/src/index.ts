@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /**
  * Pocket T5: T5 models in the browser and in Node.
  *
@@ -7,13 +8,17 @@
  * ```
  */
 
-import { attempt, checkSignal, ids, known, plain, text, textOrIds, texts, wrong } from "./check.js";
-import { Client } from "./client.js";
+import { attempt, checkSignal, ids, known, limits, plain, text, textOrIds, texts, wrong } from "./check.js";
+import { Client, folder, type Listeners } from "./client.js";
 import { aborted, T5Error } from "./errors.js";
-import { absolute } from "./platform.js";
-import type { LoadRequest } from "./protocol.js";
+import { checkToken, offer, type Fetch } from "./fetch.js";
+import { absolute, hasWorkers } from "./platform.js";
+import type { Fetching, LoadRequest, QuantizeRequest, Unquantized } from "./protocol.js";
+import { CHECKPOINT, HUB } from "./source.js";
+import { exclusively, NewsOf } from "./store.js";
 import type {
-  Alignment, GenerateOptions, Info, LoadOptions, Output, QuantizeOptions, RequestOptions, Score, Sentence, Source,
+  Alignment, EncodeOptions, GenerateOptions, Info, LoadOptions, Output, Progress, QuantizeOptions, RequestOptions, Score,
+  Sentence, Source, TokenStates,
 } from "./types.js";
 
 export { cache, type StoredModel } from "./store.js";
@@ -22,6 +27,7 @@ export { T5Error, type ErrorCode } from "./errors.js";
 export type {
   Alignment,
   Build,
+  EncodeOptions,
   FileType,
   GenerateOptions,
   Info,
@@ -34,6 +40,7 @@ export type {
   Score,
   Sentence,
   Source,
+  TokenStates,
 } from "./types.js";
 
 /** A text on its way: iterate over it for the pieces, or await the results. */
@@ -57,6 +64,7 @@ export class Generation implements AsyncIterable<string> {
     };
     this.outputs = attempt(() => {
       checkSignal(signal);
+      if (rest.batch !== undefined) throw wrong("batch", "a list of texts", source);
       const call = { op: "generate", source: textOrIds("source", source), options: plain(rest) } as const;
       return client.request<Output[]>(call, { signal: this.abort.signal, piece });
     });
@@ -84,6 +92,22 @@ export class Generation implements AsyncIterable<string> {
     }
   }
 
+  /** The pieces as a stream, for `Response` and the like. Cancelling it aborts the request. */
+  stream(): ReadableStream<string> {
+    const pieces = this[Symbol.asyncIterator]();
+    return new ReadableStream<string>(
+      {
+        async pull(controller) {
+          const { done, value } = await pieces.next();
+          if (done) controller.close();
+          else controller.enqueue(value);
+        },
+        cancel: (reason) => this.abort.abort(reason),
+      },
+      { highWaterMark: 0 },
+    );
+  }
+
   /** The best result's text. */
   async text(): Promise<string> {
     return (await this.outputs)[0]?.text ?? "";
@@ -96,9 +120,10 @@ export class Batch {
   readonly outputs: Promise<Output[][]>;
 
   /** @internal */
-  constructor(client: Client, sources: readonly string[], { signal, ...options }: GenerateOptions) {
+  constructor(client: Client, sources: readonly string[], { signal, batch = 16, ...options }: GenerateOptions) {
     this.outputs = attempt(() => {
-      const call = { op: "batch", texts: texts("source", sources), options: plain(options) } as const;
+      if (!(Number.isInteger(batch) && batch >= 1 && batch <= 256)) throw wrong("batch", "1 to 256", batch);
+      const call = { op: "batch", texts: texts("source", sources), group: batch, options: plain(options) } as const;
       return client.request<Output[][]>(call, { signal: checkSignal(signal) });
     });
     // As for one text: who only asks for the texts meets the error there.
@@ -111,28 +136,36 @@ export class Batch {
   }
 }
 
-/** What a Hugging Face folder's checkpoint consists of; other files in it are not read. */
-const CHECKPOINT =
-  /^(config\.json|generation_config\.json|tokenizer\.json|tokenizer_config\.json|spiece\.model|tokenizer\.model|sentencepiece\.model|model.*\.safetensors|model\.safetensors\.index\.json)$/;
-
 /**
  * Turns the files of a Hugging Face folder into one GGUF file, in a worker that ends with it. The file can be loaded
  * and saved. Aborting ends the work at once.
  */
 export async function quantize(files: Iterable<File>, options: QuantizeOptions = {}): Promise<File> {
   known(options, ["type", "name", "onProgress", "signal", "assets"]);
-  const { type = "q8_0", name = "model.gguf", onProgress, signal, assets } = options;
-  checkSignal(signal);
+  checkSignal(options.signal);
   const chosen = [...files].filter((file) => CHECKPOINT.test(file.name));
-  const client = await Client.start(assets);
-  const request = { files: chosen.map((file) => ({ name: file.name, blob: file.slice() })), name, type };
+  return quantized(chosen.map((file) => ({ name: file.name, blob: file.slice() })), options);
+}
+
+async function quantized(
+  files: QuantizeRequest["files"],
+  { type = "q8_0", name = "model.gguf", onProgress, signal, assets }: QuantizeOptions,
+  { fetch, ...fetching }: Omit<Fetching, "fetch"> & { fetch?: Fetch | undefined } = {},
+): Promise<File> {
+  // Never in the caller's thread if that can be: it takes seconds.
+  const client = await Client.start({ assets, inline: !hasWorkers });
+  const offered = fetch && offer(fetch);
+  const request = { files, name, type, ...fetching, ...(offered && { fetch: offered.port }) };
   const end = (): void => client.close(aborted(signal));
   signal?.addEventListener("abort", end);
   try {
-    const blob = await client.request<Blob>({ op: "quantize", request }, { signal, progress: onProgress });
+    const transfer = offered ? [offered.port] : [];
+    const listeners = { signal, progress: onProgress, transfer };
+    const blob = await client.request<Blob>({ op: "quantize", request }, listeners);
     return new File([blob], name, { type: blob.type });
   } finally {
     signal?.removeEventListener("abort", end);
+    offered?.close();
     client.close(new T5Error("disposed", "the work is done"));
   }
 }
@@ -141,16 +174,46 @@ export async function quantize(files: Iterable<File>, options: QuantizeOptions =
 export class T5 {
   private constructor(private readonly client: Client) {}
 
-  /** Loads a model: see {@link Source} for what it may come from. */
-  static async load(source: Source, options: LoadOptions = {}): Promise<T5> {
-    const request = { source: await readable(source, options), ...loadOptions(options) };
-    const { onProgress, signal, assets } = options;
-    const client = await Client.start(assets);
+  /**
+   * Loads a model: see {@link Source} for what it may come from. Without a source, the built-in model of the package
+   * `pocket-t5-model`, which is installed with this one.
+   */
+  static async load(source?: Source, options: LoadOptions = {}): Promise<T5> {
+    const settings = loadOptions(options);
+    const { onProgress, signal, assets, fetch, persist = true } = options;
+    const from = await readable(source === undefined ? builtIn(assets) : source);
+    checkToken(from.source, settings, HUB);
+    if (signal?.aborted) throw aborted(signal);
+    const inline = settings.threads === 0 || !hasWorkers;
+    const client = await Client.start({ assets, inline });
+    const ask = <T>(request: Partial<LoadRequest>): Promise<T> => {
+      const offered = fetch && offer(fetch);
+      const listeners: Listeners = {
+        signal,
+        progress: onProgress,
+        persist: persist ? keepForGood : undefined,
+        orderly: true,
+        transfer: offered ? [offered.port] : [],
+      };
+      const all = { source: from.source, ...settings, ...request };
+      if (inline) Object.assign(all, { threads: 0, ...(assets !== undefined && { assets: folder(assets).href }) });
+      const call = { op: "load", request: { ...all, ...(offered && { fetch: offered.port }) } } as const;
+      return client.request<T>(call, listeners).finally(() => offered?.close());
+    };
     try {
-      await client.request({ op: "load", request }, { signal, progress: onProgress, orderly: true });
+      const files = from.files ?? (await ask<Unquantized | undefined>({}))?.files;
+      const kept = files && (await quantizeAndLoad(String(from.source), files, options, ask));
+      // One that must be transferred again is rather waited for; and a copy of bytes is not held for it.
+      const source = kept ?? from.source;
+      if (source instanceof Blob || (typeof source === "string" && (await isNear(client, source)))) {
+        const all = { source, ...settings, ...(kept && { keepAs: String(from.source) }) };
+        client.replaceable({ op: "load", request: all });
+      }
     } catch (error) {
       client.close(error as T5Error);
-      throw error;
+      if (source !== undefined || (error as T5Error).code !== "not-found") throw error;
+      const what = `expected the package pocket-t5-model beside this one, or a source: ${(error as T5Error).message}`;
+      throw new T5Error("not-found", what, { cause: error });
     }
     return new T5(client);
   }
@@ -184,12 +247,24 @@ export class T5 {
   }
 
   /** The mean of the encoder's hidden states, `d_model` numbers; of each text of a list. */
-  embed(source: string, options?: RequestOptions): Promise<Float32Array>;
-  embed(source: readonly string[], options?: RequestOptions): Promise<Float32Array[]>;
-  embed(source: string | readonly string[], { signal }: RequestOptions = {}): Promise<Float32Array | Float32Array[]> {
-    return attempt<Float32Array | Float32Array[]>(() => {
+  embed(source: string, options?: EncodeOptions): Promise<Float32Array>;
+  embed(source: readonly string[], options?: EncodeOptions): Promise<Float32Array[]>;
+  embed(source: string | readonly string[], options: EncodeOptions = {}): Promise<Float32Array | Float32Array[]> {
+    return this.encoded<Float32Array>("embed", source, options);
+  }
+
+  /** The encoder's hidden state of each token, `</s>` included; of each text of a list. */
+  encode(source: string, options?: EncodeOptions): Promise<TokenStates>;
+  encode(source: readonly string[], options?: EncodeOptions): Promise<TokenStates[]>;
+  encode(source: string | readonly string[], options: EncodeOptions = {}): Promise<TokenStates | TokenStates[]> {
+    return this.encoded<TokenStates>("encode", source, options);
+  }
+
+  private encoded<T>(op: "embed" | "encode", source: string | readonly string[], options: EncodeOptions): Promise<T | T[]> {
+    return attempt<T | T[]>(() => {
+      const { signal, ...wanted } = limits(options);
       checkSignal(signal);
-      const one = (text: string): Promise<Float32Array> => this.client.request({ op: "embed", text }, { signal });
+      const one = (text: string): Promise<T> => this.client.request({ op, text, limits: wanted }, { signal });
       return Array.isArray(source) ? Promise.all(texts("text", source).map(one)) : one(text("text", source));
     });
   }
@@ -223,41 +298,143 @@ export class T5 {
   }
 }
 
-/** The source as a worker can read it: names made absolute, folders made one file. */
-async function readable(source: Source, options: LoadOptions): Promise<LoadRequest["source"]> {
-  if (typeof source === "string" || source instanceof URL) return absolute(String(source));
-  if (source instanceof Blob || source instanceof ArrayBuffer || source instanceof Uint8Array) return source;
+/** With `Symbol.asyncDispose`, where there is one: `await using t5 = await T5.load()`. */
+export interface T5 extends AsyncDisposable {}
+
+if (Symbol.asyncDispose) {
+  Object.defineProperty(T5.prototype, Symbol.asyncDispose, {
+    async value(this: T5) {
+      this.dispose();
+    },
+  });
+}
+
+/** A checkpoint without a GGUF file: it becomes one, which is kept under `key`, unless it is kept already. */
+async function quantizeAndLoad(
+  key: string,
+  files: QuantizeRequest["files"],
+  { onProgress, signal, assets, fetch, cache, stallMs, headers, token, endpoint }: LoadOptions,
+  ask: <T>(request: Partial<LoadRequest>) => Promise<T>,
+): Promise<Blob | undefined> {
+  let made: Blob | undefined;
+  const kept = async (): Promise<boolean> => {
+    if (cache === false) return false;
+    try {
+      return (await ask({})) === undefined;
+    } catch (error) {
+      if ((error as T5Error).code === "not-found") return false;
+      throw error;
+    }
+  };
+  const name = `${key.replace(/@.*/, "").split(/[/:]/)[1]}-q8_0.gguf`;
+  const work = `quantize ${key}`;
+  const news = new NewsOf(work);
+  news.listen(onProgress);
+  const report = (progress: Progress): void => (news.tell(progress), onProgress?.(progress));
+  try {
+    // Another tab may do the same just now: then it is there afterwards.
+    await exclusively(work, signal, async () => {
+      news.listen(undefined);
+      if (await kept()) return;
+      const fetching = { ...plain({ stallMs, headers, token, endpoint }), fetch };
+      const file = await quantized(files, { name, onProgress: report, ...plain({ signal, assets }) }, fetching);
+      made = file.slice();
+      await ask({ source: made, keepAs: key });
+    });
+  } catch (error) {
+    throw signal?.aborted ? aborted(signal) : error;
+  } finally {
+    news.close();
+  }
+  return made;
+}
+
+/** Whether a model is on the device, and can soon be loaded again. */
+async function isNear(client: Client, source: string): Promise<boolean> {
+  return !/^(https?|hf|folder|blob|data):/.test(source) || (await client.request<Info>({ op: "info" })).kept;
+}
+
+/** The model that is installed beside this package; in a copy of it, what lies beside its folders. */
+function builtIn(assets: string | URL | undefined): URL {
+  if (assets !== undefined) return new URL("pocket-t5.gguf", folder(assets));
+  try {
+    // Bundlers follow this address, written so; hosts of packages, too.
+    return new URL("../../pocket-t5-model/pocket-t5.gguf", import.meta.url);
+  } catch (error) {
+    throw new T5Error("bad-option", "source: expected one, since this script has no address", { cause: error });
+  }
+}
+
+/** Asks that what this origin keeps is not taken away when storage is short. */
+function keepForGood(): void {
+  void globalThis.navigator?.storage?.persist?.().catch(() => false);
+}
+
+interface Readable {
+  source: LoadRequest["source"];
+  files?: QuantizeRequest["files"];
+}
+
+/** The source as a worker can read it: names made absolute. Of a folder, its files and the name of what they become. */
+async function readable(source: Source): Promise<Readable> {
+  if (typeof source === "string" || source instanceof URL) return { source: absolute(String(source)) };
+  // Also those of another realm, as jsdom's are.
+  if (source instanceof Blob) return { source };
+  if (ArrayBuffer.isView(source)) return { source: new Uint8Array(source.buffer, source.byteOffset, source.byteLength) };
+  if (Object.prototype.toString.call(source) === "[object ArrayBuffer]") return { source: source as ArrayBuffer };
   if (typeof Response === "function" && source instanceof Response) {
     if (!source.ok) throw new T5Error("network", `source: expected a file, found HTTP status ${source.status}`);
-    return source.blob().catch((error: Error) => {
-      throw new T5Error("network", `source: ${error.message}`, { cause: error });
-    });
+    try {
+      return { source: await source.blob() };
+    } catch (error) {
+      throw new T5Error("network", `source: ${(error as Error).message}`, { cause: error });
+    }
   }
-  const files = typeof source === "object" && source !== null && Symbol.iterator in source ? [...source] : undefined;
+  const iterable = typeof source === "object" && source !== null && Symbol.iterator in source;
+  const files = iterable ? [...(source as Iterable<File>)] : undefined;
   if (!files?.length || !files.every((file) => file instanceof Blob)) {
     throw wrong("source", "an address, a file, its bytes, or the files of a folder", files ?? source);
   }
   // One file is a model whatever its name.
-  if (files.length === 1 && !files[0]?.name?.endsWith(".safetensors")) return files[0] as File;
-  const { signal, onProgress, assets } = options;
-  return quantize(files, { ...(signal && { signal }), ...(onProgress && { onProgress }), ...(assets && { assets }) });
+  if (files.length === 1 && !files[0]?.name?.endsWith(".safetensors")) return { source: files[0] as File };
+  const chosen = files.filter((file) => CHECKPOINT.test(file.name));
+  return { source: await nameOf(chosen), files: chosen.map((file) => ({ name: file.name, blob: file.slice() })) };
+}
+
+/** A name for what a folder becomes, the same for the same files. */
+async function nameOf(files: File[]): Promise<string> {
+  const list = files.map(({ name, size, lastModified }) => [name, size, lastModified]).sort();
+  const folder = files[0]?.webkitRelativePath?.split("/").at(-2) ?? "";
+  // Pages without a secure context have no sums, and no storage either.
+  const sum = await globalThis.crypto?.subtle?.digest("SHA-256", new TextEncoder().encode(JSON.stringify(list)));
+  const digits = Array.from(new Uint8Array(sum ?? new ArrayBuffer(0), 0, sum ? 8 : 0), (byte) =>
+    byte.toString(16).padStart(2, "0"),
+  );
+  return `folder:${folder || "model"}/${digits.join("")}`;
 }
 
 /** What the worker hears of the options. */
-function loadOptions(options: LoadOptions): Omit<LoadRequest, "source"> {
-  const mine = ["onProgress", "signal", "assets"];
-  known(options, [...mine, "cache", "sha256", "threads", "build", "isa", "endpoint", "stallMs"]);
-  const { onProgress, signal, assets, ...rest } = options;
-  const { sha256, stallMs, cache, endpoint } = rest;
+function loadOptions(options: LoadOptions): Omit<LoadRequest, "source" | "fetch"> {
+  const mine = ["onProgress", "signal", "assets", "fetch", "persist"];
+  const sent = ["cache", "sha256", "threads", "build", "isa", "endpoint", "stallMs", "headers", "token", "wasm"];
+  known(options, [...mine, ...sent]);
+  const { onProgress, signal, assets, fetch, persist, ...rest } = options;
+  const { sha256, stallMs, cache, endpoint, headers, token, wasm } = rest;
   checkSignal(signal);
-  if (onProgress !== undefined && typeof onProgress !== "function") throw wrong("onProgress", "a function", onProgress);
-  if (sha256 !== undefined && !(typeof sha256 === "string" && /^[0-9a-f]{64}$/i.test(sha256))) {
-    throw wrong("sha256", "64 hexadecimal digits", sha256);
-  }
-  if (stallMs !== undefined && !(typeof stallMs === "number" && stallMs > 0 && stallMs < 2 ** 31)) {
-    throw wrong("stallMs", "a number of milliseconds above 0", stallMs);
-  }
-  if (cache !== undefined && typeof cache !== "boolean") throw wrong("cache", "true or false", cache);
-  if (endpoint !== undefined && typeof endpoint !== "string") throw wrong("endpoint", "an address", endpoint);
+  const check = (name: string, value: unknown, is: boolean, expected: string): void => {
+    if (value !== undefined && !is) throw wrong(name, expected, value);
+  };
+  check("onProgress", onProgress, typeof onProgress === "function", "a function");
+  check("fetch", fetch, typeof fetch === "function", "a function");
+  check("persist", persist, typeof persist === "boolean", "true or false");
+  check("sha256", sha256, typeof sha256 === "string" && /^[0-9a-f]{64}$/i.test(sha256), "64 hexadecimal digits");
+  const isTime = typeof stallMs === "number" && stallMs > 0 && stallMs < 2 ** 31;
+  check("stallMs", stallMs, isTime, "a number of milliseconds above 0");
+  check("cache", cache, typeof cache === "boolean", "true or false");
+  check("endpoint", endpoint, typeof endpoint === "string" && /^https?:\/\/[^/]/.test(endpoint), "an address");
+  const texts = typeof headers === "object" && Object.values(headers ?? {}).every((value) => typeof value === "string");
+  check("headers", headers, texts && headers !== null, "names and texts");
+  check("token", token, typeof token === "string" && /^[\x21-\x7e]+$/.test(token), "a text without spaces");
+  check("wasm", wasm, wasm instanceof WebAssembly.Module, "a WebAssembly.Module");
   return rest;
 }

@@ -7,22 +7,31 @@ import { T5Error } from "./errors.js";
 export const inNode: boolean =
   typeof process === "object" &&
   typeof process.versions?.node === "string" &&
-  (process as { type?: string }).type !== "renderer";
+  (process as { type?: string }).type !== "renderer" &&
+  // They have some of Node's modules, but neither its files nor its workers.
+  globalThis.navigator?.userAgent !== "Cloudflare-Workers";
+
+/** Whether this place can start workers. */
+export const hasWorkers: boolean = inNode || typeof Worker === "function";
+
+let ports: MessageChannel | undefined;
+const waiting: (() => void)[] = [];
 
 /** Lets the messages that wait be read: a whole turn of the event loop, not only of promises. */
-export const turn: () => Promise<void> = inNode
-  ? () => new Promise((resolve) => setImmediate(resolve))
-  : (() => {
-      // A timer would wait 4 ms, as long as a token takes.
-      const { port1, port2 } = new MessageChannel();
-      const waiting: (() => void)[] = [];
-      port1.onmessage = () => waiting.shift()?.();
-      return () =>
-        new Promise<void>((resolve) => {
-          waiting.push(resolve);
-          port2.postMessage(0);
-        });
-    })();
+export function turn(): Promise<void> {
+  return new Promise<void>((resolve) => {
+    if (inNode) return void setImmediate(resolve);
+    // Some places outside browsers have no channels.
+    if (typeof MessageChannel !== "function") return void setTimeout(resolve, 0);
+    // A timer would wait 4 ms in a browser, as long as a token takes.
+    if (!ports) {
+      ports = new MessageChannel();
+      ports.port1.onmessage = () => waiting.shift()?.();
+    }
+    waiting.push(resolve);
+    ports.port2.postMessage(0);
+  });
+}
 
 /** One of Node's own modules, by a name that bundlers do not follow: pages never ask for it. */
 export function nodeModule<T>(name: string): Promise<T> {
@@ -31,9 +40,9 @@ export function nodeModule<T>(name: string): Promise<T> {
 
 /** An address as the page means it: its workers lie elsewhere. Names that are none stay as they are. */
 export function absolute(source: string): string {
-  if (inNode || source.startsWith("hf:")) return source;
+  if (inNode || /^(hf|folder):/.test(source)) return source;
   try {
-    return new URL(source, globalThis.document?.baseURI ?? location.href).href;
+    return new URL(source, globalThis.document?.baseURI ?? globalThis.location?.href).href;
   } catch (error) {
     throw new T5Error("bad-option", `source: expected an address, found ${source}`, { cause: error });
   }

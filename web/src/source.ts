@@ -1,8 +1,12 @@
 // From a source to a stream of bytes of known size.
 
 import { aborted, T5Error, throwIfAborted } from "./errors.js";
+import type { Fetch } from "./fetch.js";
 import { inNode, nodeModule } from "./platform.js";
 import type { LoadRequest } from "./protocol.js";
+
+/** Where `hf:` names are looked up if nothing else is said. */
+export const HUB = "https://huggingface.co";
 
 /** A file about to be read, front to back, once. */
 export interface OpenFile {
@@ -26,6 +30,8 @@ export interface Beginning {
 }
 
 export interface SourceOptions {
+  /** What asks for files; this place's own `fetch` if not given. */
+  ask?: Fetch | undefined;
   endpoint?: string | undefined;
   signal?: AbortSignal | undefined;
   have?: Beginning | undefined;
@@ -59,7 +65,8 @@ const STALL_MS = 30_000;
 /** What servers answer that may answer otherwise soon. */
 const BUSY = new Set([408, 425, 429, 500, 502, 503, 504]);
 
-export async function open(source: LoadRequest["source"], options: SourceOptions): Promise<OpenFile> {
+/** A file about to be read; or the addresses of a checkpoint's files, where a hub's repository has no GGUF file. */
+export async function open(source: LoadRequest["source"], options: SourceOptions): Promise<OpenFile | CheckpointFile[]> {
   if (source instanceof ArrayBuffer || source instanceof Uint8Array) {
     const bytes = source instanceof Uint8Array ? source : new Uint8Array(source);
     return {
@@ -73,9 +80,26 @@ export async function open(source: LoadRequest["source"], options: SourceOptions
     };
   }
   if (source instanceof Blob) return openBlob(source, "name" in source ? String(source.name) : "model");
-  if (source.startsWith("hf:")) return openUrl(await resolveHub(source, options), options);
+  if (source.startsWith("folder:")) {
+    throw new T5Error("not-found", `${source}: expected a folder that is kept here, found none: give its files again`);
+  }
+  if (source.startsWith("hf:")) {
+    const found = await resolveHub(source, options);
+    return typeof found === "string" ? openUrl(found, options) : found;
+  }
+  return openAddress(source, options);
+}
+
+/** A file at an address, or in Node a path. */
+export async function openAddress(source: string, options: SourceOptions): Promise<OpenFile> {
   if (inNode && !/^(https?|blob|data):/.test(source)) return openPath(source);
   return openUrl(source, options);
+}
+
+/** A file of a checkpoint, by its name in the folder. */
+export interface CheckpointFile {
+  name: string;
+  url: string;
 }
 
 export function openBlob(blob: Blob, name: string): OpenFile {
@@ -337,7 +361,8 @@ async function request(url: string, options: SourceOptions, start = 0): Promise<
   try {
     // A browser that keeps parts asks for others of its own accord, where the whole file is wanted.
     const cache = start > 0 ? "no-store" : "default";
-    response = await within(fetch(url, { headers, signal: own.signal, cache }), options);
+    const ask: Fetch = options.ask ?? ((url, init) => fetch(url, init));
+    response = await within(ask(url, { headers, signal: own.signal, cache }), options);
   } catch (error) {
     end();
     if (signal?.aborted) throw aborted();
@@ -391,14 +416,21 @@ function pause(ms: number, signal?: AbortSignal): Promise<void> {
   });
 }
 
-/** The address of `hf:owner/name[/file.gguf][@revision]`; without a file, of the repository's Q8_0 or only file. */
-export async function resolveHub(name: string, options: SourceOptions): Promise<string> {
+/** What a Hugging Face folder's checkpoint consists of; other files in it are not read. */
+export const CHECKPOINT =
+  /^(config\.json|generation_config\.json|tokenizer\.json|tokenizer_config\.json|spiece\.model|tokenizer\.model|sentencepiece\.model|model.*\.safetensors|model\.safetensors\.index\.json)$/;
+
+/**
+ * The address of `hf:owner/name[/file.gguf][@revision]`; without a file, of the repository's Q8_0 or only file. Where it
+ * has none but safetensors, the addresses of the checkpoint's files.
+ */
+export async function resolveHub(name: string, options: SourceOptions): Promise<string | CheckpointFile[]> {
   const parts = /^hf:([\w.-]+\/[\w.-]+?)(?:\/([^@]+))?(?:@([^@]+))?$/.exec(name);
   if (!parts) {
     throw new T5Error("bad-option", `expected hf:owner/name[/file.gguf][@revision], found ${name}`);
   }
   const [, repository, file, revision = "main"] = parts;
-  const endpoint = (options.endpoint ?? "https://huggingface.co").replace(/\/$/, "");
+  const endpoint = (options.endpoint ?? HUB).replace(/\/$/, "");
   const at = (path: string): string => path.split("/").map(encodeURIComponent).join("/");
   const resolve = (path: string): string => `${endpoint}/${repository}/resolve/${at(revision)}/${at(path)}`;
   if (file) return resolve(file);
@@ -413,9 +445,21 @@ export async function resolveHub(name: string, options: SourceOptions): Promise<
   } finally {
     end();
   }
-  const files = (siblings ?? []).map((sibling) => sibling.rfilename).filter((path) => path.endsWith(".gguf"));
+  const all = (siblings ?? []).map((sibling) => sibling.rfilename);
+  const files = all.filter((path) => path.endsWith(".gguf"));
   const chosen = files.find((path) => /q8_0/i.test(path)) ?? (files.length === 1 ? files[0] : undefined);
   if (chosen) return resolve(chosen);
-  const found = files.length === 0 ? "no .gguf file" : `${files.join(", ")}: name one of them`;
-  throw new T5Error("not-found", `hf:${repository}: expected a Q8_0 GGUF file, found ${found}`);
+  if (files.length > 0) {
+    throw new T5Error("not-found", `hf:${repository}: expected a Q8_0 file, found ${files.join(", ")}: name one of them`);
+  }
+  const checkpoint = all.filter((path) => CHECKPOINT.test(path));
+  // Where a repository has the same weights whole and in shards, or in several precisions, one of them is enough.
+  const whole = checkpoint.includes("model.safetensors");
+  const isWanted = (path: string): boolean =>
+    !path.includes(".safetensors") || (whole ? path === "model.safetensors" : !/\.(fp16|bf16)[.-]/.test(path));
+  if (!checkpoint.some((path) => path.endsWith(".safetensors")) || !checkpoint.includes("config.json")) {
+    const found = all.length === 0 ? "no files" : all.join(", ");
+    throw new T5Error("not-found", `hf:${repository}: expected a GGUF file or model.safetensors, found ${found}`);
+  }
+  return checkpoint.filter(isWanted).map((path) => ({ name: path, url: resolve(path) }));
 }

@@ -1,6 +1,7 @@
 // Models kept on the device: in the origin's private file system, in the Cache API where that is absent.
 
 import { absolute, inNode } from "./platform.js";
+import type { Progress } from "./types.js";
 
 /** A model on the device. */
 export interface StoredModel {
@@ -64,9 +65,45 @@ function openSync(handle: FileSystemFileHandle): Promise<SyncAccess> {
 }
 
 /** Runs `f` while no other tab does so with the same source. */
-export async function exclusively<T>(source: string, signal: AbortSignal, f: () => Promise<T>): Promise<T> {
+export async function exclusively<T>(
+  source: string,
+  signal: AbortSignal | undefined,
+  f: () => Promise<T>,
+): Promise<T> {
   if (inNode || !globalThis.navigator?.locks) return f();
-  return navigator.locks.request(`${NAME}: ${source}`, { signal }, f) as Promise<T>;
+  return navigator.locks.request(`${NAME}: ${source}`, signal ? { signal } : {}, f) as Promise<T>;
+}
+
+/** What one tab tells those that wait for the same model. */
+export class NewsOf {
+  private readonly channel: BroadcastChannel | undefined;
+
+  constructor(source: string) {
+    this.channel = typeof BroadcastChannel === "function" ? new BroadcastChannel(`${NAME}: ${source}`) : undefined;
+  }
+
+  tell(progress: Progress): void {
+    this.channel?.postMessage(progress);
+  }
+
+  /** Hears of the others, until it is called with nothing. */
+  listen(hear: ((progress: Progress) => void) | undefined): void {
+    if (this.channel) this.channel.onmessage = hear ? ({ data }: MessageEvent<Progress>) => hear(data) : null;
+  }
+
+  close(): void {
+    this.channel?.close();
+  }
+}
+
+/** Whether so many bytes more can be kept; undefined where the browser does not say. */
+export async function roomFor(bytes: number): Promise<boolean | undefined> {
+  try {
+    const { quota, usage } = await navigator.storage.estimate();
+    return quota === undefined ? undefined : bytes <= quota - (usage ?? 0);
+  } catch {
+    return undefined;
+  }
 }
 
 async function fileStore(): Promise<FileStore | undefined> {
@@ -88,7 +125,8 @@ async function cacheStore(): Promise<CacheStore | undefined> {
 
 /** The store that a worker uses; none in Node, on pages without a secure context, and where the user forbids it. */
 export async function store(): Promise<Store | undefined> {
-  if (inNode) return undefined;
+  // Servers without an origin have no storage of their own (Cloudflare's cache is everybody's).
+  if (inNode || globalThis.location === undefined) return undefined;
   const writable =
     typeof FileSystemFileHandle === "function" && "createSyncAccessHandle" in FileSystemFileHandle.prototype;
   return (writable ? await fileStore() : undefined) ?? (await cacheStore());
@@ -96,7 +134,7 @@ export async function store(): Promise<Store | undefined> {
 
 /** All stores that are there: a page cannot see which one its workers use. */
 async function stores(): Promise<Store[]> {
-  if (inNode) return [];
+  if (inNode || globalThis.location === undefined) return [];
   return [await fileStore(), await cacheStore()].filter((store) => store !== undefined);
 }
 

@@ -2,14 +2,29 @@
 
 import { load, simpler, type Loaded } from "./builds.js";
 import type { Engine } from "../wasm/simd128/t5_wasm.js";
+import { fetching, type Fetch } from "./fetch.js";
 import { asT5Error, isTrap, T5Error, throwIfAborted } from "./errors.js";
 import type { FromWorker, LoadRequest, Port, ToWorker } from "./protocol.js";
-import { ATTEMPTS, open, openBlob, StartAgain, type OpenFile } from "./source.js";
-import { exclusively, store, type Found } from "./store.js";
+import { ATTEMPTS, HUB, open, openBlob, StartAgain, type CheckpointFile, type OpenFile } from "./source.js";
+import { exclusively, NewsOf, roomFor, store, type Found } from "./store.js";
 import type { Progress } from "./types.js";
 
 /** Progress reports at most this often. */
 const REPORT_EVERY_MS = 100;
+
+/** Files from this size on are worth a question to the user, which some browsers ask before they promise to keep them. */
+const LARGE = 50_000_000;
+
+/** Whether a model is kept on the device, and why. */
+export interface Keeping {
+  kept: boolean;
+  keptReason: string;
+}
+
+/** A hub's repository without a GGUF file: its files must become one first. */
+export class Unquantized {
+  constructor(readonly files: CheckpointFile[]) {}
+}
 
 export class Transfer {
   private readonly begin = performance.now();
@@ -28,11 +43,36 @@ export class Transfer {
     loading.catch(() => {});
   }
 
+  /** Whether the model is kept: known when it is there. */
+  keeping: Keeping = { kept: false, keptReason: "it has no address" };
+  private ask: Fetch | undefined;
+  /** Other tabs hear of a transfer that they wait for. */
+  private news: NewsOf | undefined;
+
   async run(): Promise<Engine> {
-    const { source, cache } = this.request;
-    if (typeof source !== "string") return this.read(await open(source, { signal: this.signal }), "read");
-    if (cache === false || !(await store())) return this.fetch(source);
-    return exclusively(source, this.signal, () => this.stored(source));
+    const { source, cache, keepAs } = this.request;
+    if (typeof source !== "string") {
+      const file = (await open(source, { signal: this.signal })) as OpenFile;
+      if (keepAs === undefined || cache === false || !(await store())) return this.read(file, "read");
+      return exclusively(keepAs, this.signal, () => this.keep(keepAs, file, "read"));
+    }
+    if (cache === false || !(await store())) {
+      const keptReason = cache === false ? "cache is false" : "there is no storage here";
+      this.keeping = { kept: false, keptReason };
+      return this.fetch(source);
+    }
+    const news = new NewsOf(source);
+    // While another tab has the model in hand.
+    news.listen((progress) => this.port.post({ id: this.id, kind: "progress", progress }));
+    try {
+      return await exclusively(source, this.signal, () => {
+        news.listen(undefined);
+        this.news = news;
+        return this.stored(source);
+      });
+    } finally {
+      news.close();
+    }
   }
 
   /** From the store; from the network where what is there is not whole, or not what is wanted. */
@@ -47,6 +87,7 @@ export class Transfer {
     try {
       const engine = await this.read(openBlob(found.file, found.name), "read", undefined, !checked);
       if (!checked) await models.finished(found, sha256).catch(() => {});
+      this.keeping = { kept: true, keptReason: "it was kept before" };
       return engine;
     } catch (error) {
       // A damaged file, or one that a new checksum takes the place of.
@@ -63,7 +104,7 @@ export class Transfer {
     for (let attempt = 1; ; attempt++) {
       const file = await this.open(source, sized, have);
       try {
-        return await this.keep(source, file);
+        return await this.keep(source, file, "download");
       } catch (error) {
         const again = error instanceof StartAgain || (asT5Error(error).code === "bad-model" && file.doubtful?.());
         if (!again || attempt >= ATTEMPTS || this.signal.aborted) throw error;
@@ -75,10 +116,14 @@ export class Transfer {
 
   private async open(source: string, sized: boolean, have: Found | undefined): Promise<OpenFile> {
     const { endpoint, stallMs } = this.request;
+    this.ask ??= fetching(this.request, HUB);
+    const { ask, signal } = this;
     const collected = (bytes: number): void => this.report("download", bytes, 0, bytes);
     for (let attempt = 1; ; attempt++) {
       try {
-        return await open(source, { endpoint, stallMs, signal: this.signal, have, sized, collected });
+        const opened = await open(source, { ask, endpoint, stallMs, signal, have, sized, collected });
+        if (Array.isArray(opened)) throw new Unquantized(opened);
+        return opened;
       } catch (error) {
         if (!(error instanceof StartAgain) || attempt >= ATTEMPTS) throw error;
       }
@@ -86,26 +131,40 @@ export class Transfer {
   }
 
   /** Into the module, and into the store. */
-  private async keep(source: string, file: OpenFile): Promise<Engine> {
+  private async keep(source: string, file: OpenFile, phase: "download" | "read"): Promise<Engine> {
     const models = this.request.cache === false ? undefined : await store();
     const { name, size, version } = file;
     // Without a store, or space in it, a model still runs.
-    let writer = await models?.writer({ source, name, size, version }, file.resumed).catch(() => undefined);
+    const room = models ? await roomFor(size - file.resumed) : undefined;
+    if (models && size >= LARGE && room !== false) this.port.post({ id: this.id, kind: "persist" });
+    let writer =
+      room === false
+        ? undefined
+        : await models?.writer({ source, name, size, version }, file.resumed).catch(() => undefined);
+    if (models) {
+      const full = `expected ${Math.ceil(size / 1e6)} MB of storage, found less`;
+      const why = writer ? "it is kept from now on" : room === false ? full : "nothing can be written here";
+      this.keeping = { kept: writer !== undefined, keptReason: why };
+    }
     let arrived = 0;
     const write = async (chunk: Uint8Array): Promise<void> => {
       const known = Math.max(0, Math.min(chunk.length, file.resumed - arrived));
       arrived += chunk.length;
       try {
         await writer?.write(chunk.subarray(known));
-      } catch {
+      } catch (error) {
+        this.keeping = { kept: false, keptReason: `it could not be written: ${(error as Error).message}` };
         await writer?.stop();
         writer = undefined;
         await models?.delete(source);
       }
     };
     try {
-      const engine = await this.read(file, "download", write);
-      await writer?.finish(this.request.sha256?.toLowerCase() ?? null).catch(() => models?.delete(source));
+      const engine = await this.read(file, phase, write);
+      await writer?.finish(this.request.sha256?.toLowerCase() ?? null).catch((error: Error) => {
+        this.keeping = { kept: false, keptReason: `it could not be written: ${error.message}` };
+        return models?.delete(source);
+      });
       return engine;
     } catch (error) {
       await writer?.stop();
@@ -156,7 +215,8 @@ export class Transfer {
       return new loaded.module.Download(file.name, file.size, checked, this.request.isa);
     } catch (error) {
       if (asT5Error(error).code !== "out-of-memory" || !loaded.small || loaded.asked) throw error;
-      this.loading = load(simpler(loaded, `has too little memory for ${Math.ceil(file.size / 1e6)} MB`));
+      const next = simpler(loaded, `has too little memory for ${Math.ceil(file.size / 1e6)} MB`);
+      this.loading = load(next, this.request.assets);
       return new (await this.loading).module.Download(file.name, file.size, checked, this.request.isa);
     }
   }
@@ -172,7 +232,9 @@ export class Transfer {
     }
     this.reported = time;
     const bytesPerSecond = phase === "download" && downloaded > 0 ? (downloaded * 1000) / (time - this.begin) : null;
-    this.port.post({ id: this.id, kind: "progress", progress: { phase, loaded, total, bytesPerSecond } });
+    const progress: Progress = { phase, loaded, total, bytesPerSecond };
+    this.port.post({ id: this.id, kind: "progress", progress });
+    if (phase === "download") this.news?.tell(progress);
   }
 }
 

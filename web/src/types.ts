@@ -1,6 +1,7 @@
 /**
  * Where a model comes from: an address, `hf:owner/name[/file.gguf][@revision]`, a path (Node), a file or its bytes, an
- * answer of `fetch`; or the files of a Hugging Face folder, which are quantised to Q8_0 first.
+ * answer of `fetch`; or the files of a Hugging Face folder, which are quantised to Q8_0 first, as those of a name without
+ * a GGUF file are. `folder:` names, from `cache.list()`, are folders that were quantised before.
  */
 export type Source = string | URL | Blob | ArrayBuffer | Uint8Array | Response | Iterable<File>;
 
@@ -36,7 +37,8 @@ export interface LoadOptions {
   /** The file's SHA-256 in hexadecimal; another file is refused. */
   sha256?: string;
   /**
-   * How many threads share the work; 1 to use no further worker. If not given, as many as help, where the page is
+   * How many threads share the work; 1 to use no worker but the model's own, 0 to use none: the calling thread then does
+   * the work, and is free between two tokens only. If not given, as many as help, where the page is
    * cross-origin isolated. Where it is not, one thread runs whatever is asked for: see `info()`.
    */
   threads?: number;
@@ -46,6 +48,19 @@ export interface LoadOptions {
   isa?: Isa;
   /** Where `hf:` names are looked up; `https://huggingface.co` if not given. */
   endpoint?: string;
+  /** Sent with every request for the model. From another origin, its host must allow them. */
+  headers?: Record<string, string>;
+  /** A hub's access token, for private models. It is sent to the `endpoint` only. */
+  token?: string;
+  /** What fetches the model, instead of the worker's own `fetch`: it runs where `load` was called. */
+  fetch?: (url: string, init: RequestInit) => Promise<Response>;
+  /** The code of the build `simd128`, or of the `build` that is named, for places that make none from bytes. */
+  wasm?: WebAssembly.Module;
+  /**
+   * Whether the browser is asked not to take a model of 50 MB and more away when storage is short; yes if not given.
+   * Firefox asks the user.
+   */
+  persist?: boolean;
   /** How long a server may send nothing before the transfer is taken up again, in milliseconds; 30,000 if not given. */
   stallMs?: number;
   /**
@@ -77,6 +92,23 @@ export interface QuantizeOptions {
 export interface RequestOptions {
   /** Ends the request. */
   signal?: AbortSignal;
+}
+
+/** Options of `embed` and `encode`. */
+export interface EncodeOptions extends RequestOptions {
+  /** Limit of a text's tokens. */
+  maxInputTokens?: number;
+  /** Whether a longer text is cut off, its end mark kept, rather than refused. */
+  truncate?: boolean;
+}
+
+/** The encoder's hidden states of a text. */
+export interface TokenStates {
+  ids: number[];
+  /** `d_model`, the length of each token's state. */
+  width: number;
+  /** One state after the other. */
+  states: Float32Array;
 }
 
 /** Options of a generation. Those left out are the model's own, else greedy search. */
@@ -137,6 +169,12 @@ export interface GenerateOptions {
    * If not given, as the task says whose prefix the text begins with. Without effect on ids.
    */
   splitSentences?: boolean;
+  /** Limit of the tokens of a text, or of each sentence where it is read so. */
+  maxInputTokens?: number;
+  /** Whether a longer one is cut off, its end mark kept, rather than refused. */
+  truncate?: boolean;
+  /** For a list of texts: how many of them run side by side, 16 if not given. Results do not depend on it. */
+  batch?: number;
   /** Text that the result begins with; of several sentences, the first one's result. */
   prefix?: string;
   prefixIds?: number[];
@@ -217,8 +255,12 @@ export interface Info {
   build: Build;
   /** Why this build runs. */
   buildReason: string;
-  /** Where its module came from, for pages that keep it. */
+  /** Where its module came from, for pages that keep it; empty where its code was given. */
   moduleUrl: string;
+  /** Whether the model is kept on the device. */
+  kept: boolean;
+  /** Why, or why not. */
+  keptReason: string;
   /** Which vectors products use: on processors without a dot product of their own, `simd128` is the faster one. */
   isa: Isa;
   /** How many threads share the work. */

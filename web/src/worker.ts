@@ -22,4 +22,11 @@ if (inNode) {
     post: (message, transfer) => scope.postMessage(message, transfer ?? []),
     receive: (handler) => scope.addEventListener("message", (event) => handler(event.data)),
   });
+  // Held as long as this worker lives: whoever waits for it hears of its end.
+  const lock = `pocket-t5: a worker ${Math.random()}`;
+  const forever = (): Promise<never> => {
+    scope.postMessage({ id: 0, kind: "alive", lock }, []);
+    return new Promise(() => {});
+  };
+  navigator.locks?.request(lock, forever).catch(() => {});
 }

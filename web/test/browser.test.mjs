@@ -129,7 +129,7 @@ inChromium("threads run on an isolated page, one thread elsewhere, and all give 
   assert.deepEqual([found.ids, found.logprobs], [one.ids, one.logprobs]);
   const forced = await other.evaluate(() => failure(pocket.T5.load("/model.gguf", { build: "threads" })));
   assert.equal(forced.code, "unsupported");
-  for (const threads of [0, 1.5, 65, "2"]) {
+  for (const threads of [-1, 1.5, 65, "2"]) {
     const error = await other.evaluate((threads) => failure(pocket.T5.load("/model.gguf", { threads })), threads);
     assert.equal(error.code, "bad-option");
   }
@@ -388,6 +388,137 @@ for (const [name, routes] of Object.entries(STORES)) {
   });
 }
 
+/** Sends a file piece by piece. */
+const slowly = (bytes, pieces, ms) => (_request, response) => {
+  const piece = Math.ceil(bytes.length / pieces);
+  response.writeHead(200, { "content-length": bytes.length, etag: '"1"' });
+  const send = (at) => {
+    if (at >= bytes.length) return response.end();
+    response.write(bytes.subarray(at, at + piece), () => setTimeout(send, ms, at + piece));
+  };
+  send(0);
+};
+
+inChromium("a second tab sees the progress of the first one's transfer", async () => {
+  const bytes = readFileSync(path);
+  const { server, tab, close } = await open({ "/model.gguf": slowly(bytes, 10, 200) });
+  const [first, second] = await Promise.all([tab(), tab()]);
+  const load = () =>
+    (async () => {
+      const progress = [];
+      const t5 = await pocket.T5.load("/model.gguf", { onProgress: (event) => progress.push(event) });
+      const { kept, keptReason } = await t5.info();
+      t5.dispose();
+      return { progress, kept, keptReason };
+    })();
+  const loading = first.evaluate(load);
+  await first.waitForTimeout(400);
+  const [one, two] = await Promise.all([loading, second.evaluate(load)]);
+  assert.equal(server.asked("/model.gguf"), 1);
+  assert.deepEqual([one.kept, one.keptReason], [true, "it is kept from now on"]);
+  assert.deepEqual([two.kept, two.keptReason], [true, "it was kept before"]);
+  const arriving = two.progress.filter(({ phase, loaded }) => phase === "download" && loaded > 0 && loaded < bytes.length);
+  assert.ok(arriving.length >= 3, JSON.stringify(two.progress));
+  assert.equal(two.progress.at(-1).phase, "prepare");
+  await close();
+});
+
+inChromium("a worker that ends itself rejects what was pending", async () => {
+  const { tab, close } = await open(preceded(`
+    addEventListener("message", (event) => {
+      if (event.data.op !== "embed") return;
+      event.stopImmediatePropagation();
+      close();
+    });`));
+  const page = await tab();
+  const found = await page.evaluate(async () => {
+    const t5 = await pocket.T5.load("/model.gguf");
+    const pending = [t5.embed("x"), t5.generate("a text").outputs];
+    return [...(await Promise.all(pending.map(failure))), await failure(t5.info())];
+  });
+  for (const error of found) assert.equal(error.code, "lost", error.message);
+  await close();
+});
+
+inChromium("the browser is asked to keep large models, and not to keep what it has no room for", async () => {
+  // What stands behind the last tensor is not read.
+  const bytes = readFileSync(path);
+  const padded = Buffer.concat([bytes, Buffer.alloc(60_000_000 - bytes.length)]);
+  const { tab, close } = await open({ "/large.gguf": file(padded) });
+  const page = await tab();
+  const load = (url, options) =>
+    page.evaluate(
+      async ([url, options]) => {
+        globalThis.asked = 0;
+        navigator.storage.persist = async () => (globalThis.asked++, true);
+        const t5 = await pocket.T5.load(url, options);
+        const { kept, keptReason } = await t5.info();
+        t5.dispose();
+        return { kept, keptReason, asked, models: (await pocket.cache.list()).length };
+      },
+      [url, options],
+    );
+  assert.deepEqual(await load("/model.gguf"), { kept: true, keptReason: "it is kept from now on", asked: 0, models: 1 });
+  assert.deepEqual(await load("/large.gguf", { persist: false }), {
+    kept: true,
+    keptReason: "it is kept from now on",
+    asked: 0,
+    models: 2,
+  });
+  await page.evaluate(() => pocket.cache.delete("/large.gguf"));
+  assert.equal((await load("/large.gguf")).asked, 1);
+  // From the device it is not asked again.
+  assert.deepEqual(await load("/large.gguf"), { kept: true, keptReason: "it was kept before", asked: 0, models: 2 });
+  assert.deepEqual(await load("/large.gguf", { cache: false }), {
+    kept: false,
+    keptReason: "cache is false",
+    asked: 0,
+    models: 2,
+  });
+  await close();
+  const full = await open({
+    ...preceded("navigator.storage.estimate = async () => ({ quota: 1_000_000, usage: 999_000 });"),
+    "/large.gguf": file(padded),
+  });
+  const other = await full.tab();
+  const found = await other.evaluate(async () => {
+    const t5 = await pocket.T5.load("/large.gguf");
+    const { kept, keptReason } = await t5.info();
+    const text = await t5.generate("a text", { maxNewTokens: 4 }).text();
+    t5.dispose();
+    return { kept, keptReason, text: typeof text, models: (await pocket.cache.list()).length };
+  });
+  assert.deepEqual(found, {
+    kept: false,
+    keptReason: "expected 60 MB of storage, found less",
+    text: "string",
+    models: 0,
+  });
+  await full.close();
+});
+
+inChromium("without a worker a page has the same answers, and workers of a page that is left go with it", async () => {
+  const { tab, close } = await open();
+  const page = await tab();
+  const found = await page.evaluate(async () => {
+    const options = { maxNewTokens: 20, minNewTokens: 20 };
+    const [inline, usual] = await Promise.all([
+      pocket.T5.load("/model.gguf", { threads: 0 }),
+      pocket.T5.load("/model.gguf"),
+    ]);
+    let frames = 0;
+    const count = () => (frames++, requestAnimationFrame(count));
+    count();
+    const texts = [await inline.generate("a text", options).text(), await usual.generate("a text", options).text()];
+    const { threads, buildReason } = await inline.info();
+    return { texts, frames, threads, buildReason };
+  });
+  assert.equal(found.texts[0], found.texts[1]);
+  assert.equal(found.threads, 1);
+  assert.match(found.buildReason, /one thread because it is this one$/);
+  await close();
+});
+
 inChromium("a transfer that was broken off goes on after a reload", async () => {
   const whole = readFileSync(path).length;
   const half = Math.floor(whole / 2);
@@ -444,13 +575,66 @@ inChromium("a folder that is dropped becomes the file that t5-quantize writes, a
     const t5 = await pocket.T5.load(files);
     const text = await t5.generate("a text", { maxNewTokens: 8 }).text();
     const same = await (await pocket.T5.load(made)).generate("a text", { maxNewTokens: 8 }).text();
+    const [kept] = await pocket.cache.list();
+    // Chosen again, or by its name: not quantised again.
+    const phases = new Set();
+    const onProgress = ({ phase }) => phases.add(phase);
+    const choice = document.createElement("input");
+    choice.type = "file";
+    choice.multiple = true;
+    const transfer = new DataTransfer();
+    files.forEach((file) => transfer.items.add(file));
+    choice.files = transfer.files;
+    for (const source of [files, choice.files, kept.source]) {
+      const again = await pocket.T5.load(source, { onProgress });
+      if ((await again.generate("a text", { maxNewTokens: 8 }).text()) !== text) throw new Error("another text");
+    }
+    const other = await failure(pocket.T5.load("folder:model/0123456789abcdef"));
     const incomplete = await failure(pocket.quantize(files.filter((file) => file.name !== "config.json")));
-    return { last: progress.at(-1), sum: [...new Uint8Array(sum)], text, same, name: made.name, incomplete };
+    return { last: progress.at(-1), sum: [...new Uint8Array(sum)], text, same, name: made.name, incomplete, kept, phases: [...phases], other };
   }, names);
   assert.deepEqual(Buffer.from(found.sum), createHash("sha256").update(readFileSync(path)).digest());
   assert.equal(found.last.loaded, found.last.total);
   assert.equal(found.text, found.same);
   assert.equal(found.name, "model.gguf");
+  assert.match(found.kept.source, /^folder:model\/[0-9a-f]{16}$/);
+  assert.deepEqual([found.kept.bytes, found.kept.complete], [readFileSync(path).length, true]);
+  assert.deepEqual(found.phases, ["read", "prepare"]);
+  assert.deepEqual([found.other.code, found.other.ours], ["not-found", true]);
   assert.equal(found.incomplete.code, "bad-model");
+  await close();
+});
+
+inChromium("a hub's repository without a GGUF file is quantised once, and kept", async () => {
+  const source = folder("unigram");
+  const names = readdirSync(source).filter((name) => name !== "golden.jsonl");
+  const listing = (_request, response) =>
+    response.end(JSON.stringify({ siblings: names.map((rfilename) => ({ rfilename })) }));
+  const routes = { "/api/models/owner/name/revision/main": listing };
+  for (const name of names) routes[`/owner/name/resolve/main/${name}`] = file(`${source}/${name}`);
+  const { server, tab, close } = await open(routes);
+  const pages = await Promise.all([tab(), tab()]);
+  const load = (page) =>
+    page.evaluate(async () => {
+      const progress = [];
+      const onProgress = (event) => progress.push(event);
+      const t5 = await pocket.T5.load("hf:owner/name", { endpoint: location.origin, onProgress });
+      const [best] = await t5.generate("a text", { maxNewTokens: 8 }).outputs;
+      const { kept, fileBytes } = await t5.info();
+      t5.dispose();
+      return { ids: best.ids, kept, fileBytes, phases: [...new Set(progress.map(({ phase }) => phase))] };
+    });
+  const [one, two] = await Promise.all(pages.map(load));
+  const size = readFileSync(path).length;
+  assert.deepEqual([one.kept, one.fileBytes, one.ids], [true, size, two.ids]);
+  assert.deepEqual([two.kept, two.fileBytes], [true, size]);
+  // By one of the two.
+  assert.equal(server.asked("/owner/name/resolve/main/model.safetensors"), 1);
+  const asked = server.requests.length;
+  const again = await load(pages[0]);
+  assert.deepEqual([again.ids, again.phases], [one.ids, ["read", "prepare"]]);
+  assert.equal(server.requests.slice(asked).filter(({ path }) => path.includes("owner")).length, 0);
+  const [kept] = await pages[0].evaluate(() => pocket.cache.list());
+  assert.deepEqual([kept.source, kept.name, kept.bytes], ["hf:owner/name", "name-q8_0.gguf", size]);
   await close();
 });

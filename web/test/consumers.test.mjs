@@ -6,12 +6,13 @@
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { extname } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { launch, missing } from "./chromium.mjs";
-import { pocket } from "./models.mjs";
-import { file, site } from "./site.mjs";
+import { site, TYPES } from "./site.mjs";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const work = here("../../target/web-test/consumers");
@@ -25,19 +26,23 @@ const run = (command, args, cwd, env = {}) =>
     env: { ...process.env, ...env },
   });
 
-const wanted = process.env.POCKET_T5_CONSUMERS ?? "html,vite,node-esm,node-cjs";
+const wanted = process.env.POCKET_T5_CONSUMERS ?? "html,csp,vite,node-esm,node-cjs";
 const isWanted = (name) => wanted === "all" || wanted.split(",").includes(name);
 if (wanted !== "all") console.error(`skipped: consumers other than ${wanted}: npm run test:consumers tries them all`);
 
-let tarball;
+/** The package, and the model that it depends on. */
+let tarballs;
 let listed;
 let browser;
 before(async () => {
   rmSync(work, { recursive: true, force: true });
   mkdirSync(work, { recursive: true });
-  const [packed] = JSON.parse(run("npm", ["pack", "--json", "--pack-destination", work], here("..")));
-  tarball = `${work}/${packed.filename}`;
-  listed = packed.files.map((one) => one.path);
+  const packed = ["..", "../model"].map((folder) => {
+    const [one] = JSON.parse(run("npm", ["pack", "--json", "--pack-destination", work], here(folder)));
+    return one;
+  });
+  tarballs = packed.map(({ filename }) => `${work}/${filename}`);
+  listed = packed.map(({ files }) => files.map((one) => one.path));
   if (missing) console.error(`skipped: ${missing}`);
   else browser = await launch();
 });
@@ -54,17 +59,23 @@ test("the package holds what its exports name, the documents that its README lin
   );
   assert.ok(links.length > 0);
   for (const path of [...named.filter((path) => !path.includes("*")), ...links, "LICENSE-APACHE", "LICENSE-MIT"]) {
-    assert.ok(listed.includes(path), `expected ${path} in the package, found ${listed.join(", ")}`);
+    assert.ok(listed[0].includes(path), `expected ${path} in the package, found ${listed[0].join(", ")}`);
   }
   for (const build of ["simd128", "relaxed", "threads"])
-    assert.ok(listed.includes(`wasm/${build}/t5_wasm_bg.wasm`), build);
+    assert.ok(listed[0].includes(`wasm/${build}/t5_wasm_bg.wasm`), build);
   for (const name of ["LICENSE-APACHE", "LICENSE-MIT"]) {
     assert.equal(existsSync(here(`../${name}`)), false, `${name} is left behind`);
   }
-  const strange = listed.filter(
+  const strange = listed[0].filter(
     (path) => !/^(dist|wasm|docs)\/|^(package\.json|README\.md|service-worker\.js|LICENSE-)/.test(path),
   );
   assert.deepEqual(strange, []);
+  const model = [
+    "CARD.md", "LICENSE-APACHE", "LICENSE-MIT", "LICENSE-cmudict", "README.md", "index.d.ts", "index.js", "package.json",
+    "pocket-t5.gguf",
+  ];
+  assert.deepEqual(listed[1].toSorted(), model.toSorted());
+  assert.equal(existsSync(here("../model/pocket-t5.gguf")), false, "the model's copy is left behind");
 });
 
 /** The folder of a consumer with the package and its tools installed. Undefined, with the reason, if they cannot be. */
@@ -73,7 +84,7 @@ function install(name, context) {
   cpSync(here(`./consumers/${name}`), folder, { recursive: true });
   if (!existsSync(`${folder}/package.json`)) writeFileSync(`${folder}/package.json`, '{ "private": true }\n');
   try {
-    run("npm", ["install", "--no-audit", "--no-fund", "--loglevel=error", tarball], folder);
+    run("npm", ["install", "--no-audit", "--no-fund", "--loglevel=error", ...tarballs], folder);
     return folder;
   } catch (error) {
     const reason = String(error.stderr).trim().split("\n").at(0);
@@ -88,6 +99,7 @@ function copyAssets(folder) {
   for (const part of ["dist", "wasm"]) {
     cpSync(`${folder}/node_modules/pocket-t5/${part}`, `${folder}/dist/pocket-t5/${part}`, { recursive: true });
   }
+  cpSync(`${folder}/node_modules/pocket-t5-model/pocket-t5.gguf`, `${folder}/dist/pocket-t5/pocket-t5.gguf`);
   cpSync(`${folder}/index.html`, `${folder}/dist/index.html`);
 }
 
@@ -110,6 +122,13 @@ const PAGES = {
     copyAssets(folder);
     return "dist";
   },
+  // The worker's side in the bundle, and no worker.
+  inline: (folder) => {
+    run("npx", ["esbuild", "main.js", "--bundle", "--format=esm", "--outfile=dist/main.js"], folder);
+    copyAssets(folder);
+    rmSync(`${folder}/dist/pocket-t5/dist`, { recursive: true });
+    return "dist";
+  },
   parcel: (folder) => {
     run("npx", ["parcel", "build", "index.html", "--no-cache", "--public-url", "./"], folder, { PARCEL_WORKERS: "0" });
     return "dist";
@@ -123,7 +142,7 @@ for (const [name, build] of Object.entries(PAGES)) {
     if (!folder) return;
     const base = `../target/web-test/consumers/${name}/${build(folder)}`;
     for (const isolated of [false, true]) {
-      const server = await site({ base, isolated, routes: { "/model.gguf": file(pocket.path) } });
+      const server = await site({ base, isolated });
       const page = await browser.newPage();
       const faults = [];
       page.on("pageerror", (error) => faults.push(String(error)));
@@ -134,22 +153,91 @@ for (const [name, build] of Object.entries(PAGES)) {
       assert.deepEqual(faults, []);
       assert.equal(result?.text, SENTENCE);
       const processors = await page.evaluate(() => navigator.hardwareConcurrency);
-      assert.equal(result.info.build, isolated && processors > 1 ? "threads" : "relaxed", result.info.buildReason);
+      const threads = isolated && processors > 1 && name !== "inline";
+      assert.equal(result.info.build, threads ? "threads" : "relaxed", result.info.buildReason);
       // Nothing from elsewhere, and nothing that is not there.
       const code = server.requests.filter((one) => one.path.endsWith(".wasm")).map((one) => one.path);
       assert.equal(code.length, 1, code.join(", "));
+      const models = server.requests.filter((one) => one.path.endsWith(".gguf")).map((one) => one.path);
+      assert.equal(models.length, 1, models.join(", "));
       await page.close();
       server.close();
     }
   });
 }
 
-/** How other runtimes run a program with the model's path. */
+test("csp: under a strict policy the README's lines work, and without its two exceptions they do not", { skip: missing ?? !isWanted("csp") }, async (context) => {
+  const folder = install("html", context);
+  if (!folder) return;
+  const base = "../target/web-test/consumers/html";
+  const map = /<script type="importmap">(.*?)<\/script>/.exec(readFileSync(`${folder}/index.html`, "utf8"))[1];
+  const hash = `'sha256-${createHash("sha256").update(map).digest("base64")}'`;
+  /** A page with the policy, and the package from an origin of its own, as from a CDN. */
+  const visit = async ({ scripts, workers, remote }) => {
+    const allow = (path) => (_request, response) => {
+      response.setHeader("access-control-allow-origin", "*");
+      response.setHeader("content-type", TYPES[extname(path)] ?? "application/octet-stream");
+      response.end(readFileSync(`${folder}${path}`));
+    };
+    const paths = listed[0].map((path) => `/node_modules/pocket-t5/${path}`).concat("/node_modules/pocket-t5-model/pocket-t5.gguf");
+    const host = await site({ routes: Object.fromEntries(paths.map((path) => [path, allow(path)])) });
+    const module = `${remote ? host.url : "."}/node_modules/pocket-t5/dist/index.js`;
+    const policy = [
+      "default-src 'none'",
+      `script-src 'self' ${hash} ${remote ? host.url : ""} ${scripts}`,
+      `worker-src 'self' ${workers.replace("{host}", host.url)}`,
+      `connect-src 'self' ${remote ? host.url : ""}`,
+      "img-src data:",
+    ].join("; ");
+    const page = await browser.newPage();
+    const own = await site({
+      base,
+      routes: {
+        "/": (_request, response) => {
+          response.setHeader("content-type", "text/html");
+          response.setHeader("content-security-policy", policy);
+          response.end('<!doctype html><html lang="en"><title>CSP</title><script type="module" src="./main.mjs"></script>');
+        },
+        "/main.mjs": (_request, response) => {
+          response.setHeader("content-type", "text/javascript");
+          const lines = readFileSync(`${folder}/main.js`, "utf8").replace('"pocket-t5"', JSON.stringify(module));
+          response.end(`const { T5 } = await import(${JSON.stringify(module)});
+try { ${lines.replace(/^import.*$/m, "")} } catch (error) { globalThis.result = { code: error.code, message: error.message }; }`);
+        },
+      },
+    });
+    await page.goto(`${own.url}/`);
+    await page.waitForFunction(() => globalThis.result, undefined, { timeout: 30_000 });
+    const result = await page.evaluate(() => globalThis.result);
+    await page.close();
+    own.close();
+    host.close();
+    return result;
+  };
+  const wasm = "'wasm-unsafe-eval'";
+  for (const found of [
+    await visit({ scripts: wasm, workers: "" }),
+    await visit({ scripts: wasm, workers: "blob: {host}", remote: true }),
+  ]) {
+    assert.equal(found.text, SENTENCE, found.message);
+  }
+  // The policy of the page is that of a worker from a blob; others have the one that comes with their script.
+  const noWasm = await visit({ scripts: "", workers: "blob: {host}", remote: true });
+  assert.deepEqual([noWasm.code, /wasm-unsafe-eval/.test(noWasm.message)], ["unsupported", true], noWasm.message);
+  for (const workers of ["", "blob:"]) {
+    const no = await visit({ scripts: wasm, workers, remote: true });
+    assert.deepEqual([no.code, /worker-src blob: http/.test(no.message)], ["unsupported", true], no.message);
+  }
+});
+
+/** How other runtimes run a program with the README's lines. */
 const PROGRAMS = {
-  "node-esm": (folder) => run(process.execPath, ["main.mjs", pocket.path], folder),
-  "node-cjs": (folder) => run(process.execPath, ["main.cjs", pocket.path], folder),
-  deno: (folder) => run("npx", ["deno", "run", "--allow-all", "main.mjs", pocket.path], folder),
-  bun: (folder) => run("npx", ["bun", "run", "main.mjs", pocket.path], folder),
+  "node-esm": (folder) => run(process.execPath, ["main.mjs"], folder),
+  "node-cjs": (folder) => run(process.execPath, ["main.cjs"], folder),
+  deno: (folder) => run("npx", ["deno", "run", "--allow-all", "main.mjs"], folder),
+  jsdom: (folder) => run(process.execPath, ["main.mjs"], folder),
+  miniflare: (folder) => run(process.execPath, ["main.mjs"], folder),
+  bun: (folder) => run("npx", ["bun", "run", "main.mjs"], folder),
 };
 
 for (const [name, start] of Object.entries(PROGRAMS)) {
@@ -173,7 +261,10 @@ test("types and exports are as tools expect them", { skip: !isWanted("lint") }, 
   } catch (error) {
     return context.skip(`could not be installed: ${String(error.stderr).trim().split("\n").at(0)}`);
   }
-  run("npx", ["publint", "--strict", tarball], folder);
-  run("npx", ["attw", "--profile", "esm-only", "--exclude-entrypoints", "service-worker", "--", tarball], folder);
+  for (const tarball of tarballs) {
+    run("npx", ["publint", "--strict", tarball], folder);
+    const files = ["service-worker", "pocket-t5.gguf"];
+    run("npx", ["attw", "--profile", "esm-only", "--exclude-entrypoints", ...files, "--", tarball], folder);
+  }
   assert.ok(readdirSync(folder).length > 0);
 });

@@ -6,9 +6,10 @@ import { cpSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:f
 import { createServer } from "node:http";
 import { after, before, test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { runInNewContext } from "node:vm";
 import { choose } from "../dist/builds.js";
 import { T5, T5Error } from "../dist/index.js";
-import { model, pocket } from "./models.mjs";
+import { folder, model, pocket } from "./models.mjs";
 
 let path;
 let t5;
@@ -101,10 +102,141 @@ test("abort ends the encoder between its blocks", async () => {
   other.dispose();
 });
 
+test("a text of 20,000 words that is aborted does not block the queue", async () => {
+  const other = await T5.load(pocket.path);
+  await other.generate("x", { maxNewTokens: 1 }).outputs;
+  const abort = new AbortController();
+  const generation = other.generate("a word and another one ".repeat(4000), { signal: abort.signal });
+  // One that waits is answered all the same.
+  const behind = other.generate("translate English to German: Where is the station?").text();
+  setTimeout(() => abort.abort(), 300);
+  assert.equal((await failure(generation.outputs)).code, "aborted");
+  const begin = performance.now();
+  assert.equal(await behind, "Wo ist der Bahnhof?");
+  const free = performance.now() - begin;
+  // One block of the encoder takes longer.
+  assert.ok(free < 10_000, `${free} ms`);
+  assert.equal((await other.info()).fileBytes, readFileSync(pocket.path).length);
+  other.dispose();
+});
+
+test("tokens and info do not wait behind a generation", async () => {
+  const long = t5.generate("a text", LONG);
+  let ended = false;
+  long.outputs.then(() => (ended = true));
+  const ids = await t5.tokenize("a text");
+  assert.equal(await t5.detokenize(ids), "a text");
+  assert.ok((await t5.info()).memoryBytes > 0);
+  assert.equal(ended, false);
+  assert.equal((await long.outputs)[0].ids.length, 400);
+});
+
+test("500 aborts and 100 requests in the queue", async () => {
+  const aborts = Array.from({ length: 500 }, (_, i) => {
+    const abort = new AbortController();
+    const { outputs } = t5.generate("a text", { ...LONG, signal: abort.signal });
+    setTimeout(() => abort.abort(), i % 7);
+    return failure(outputs);
+  });
+  for (const error of await Promise.all(aborts)) assert.equal(error.code, "aborted");
+  const finished = [];
+  const queue = Array.from({ length: 100 }, (_, i) =>
+    t5.generate("a text", { maxNewTokens: 1 + (i % 5), minNewTokens: 1 + (i % 5) }).outputs.then(([best]) => {
+      finished.push(i);
+      return best.ids.length;
+    }),
+  );
+  assert.deepEqual(
+    await Promise.all(queue),
+    queue.map((_, i) => 1 + (i % 5)),
+  );
+  assert.deepEqual(
+    finished,
+    queue.map((_, i) => i),
+  );
+});
+
 test("leaving the loop aborts", async () => {
   const generation = t5.generate("a text", LONG);
   for await (const _ of generation) break;
   assert.equal((await failure(generation.outputs)).code, "aborted");
+});
+
+test("pieces come as a stream, which ends the request where it is cancelled", async () => {
+  const options = { maxNewTokens: 20, minNewTokens: 20 };
+  const whole = await t5.generate("a text", options).text();
+  const stream = t5.generate("a text", options).stream().pipeThrough(new TextEncoderStream());
+  assert.equal(await new Response(stream).text(), whole);
+  const generation = t5.generate("a text", LONG);
+  const reader = generation.stream().getReader();
+  await reader.read();
+  await reader.cancel();
+  assert.equal((await failure(generation.outputs)).code, "aborted");
+  const wrong = t5.generate("a text", { beam: 2 }).stream().getReader();
+  assert.equal((await failure(wrong.read())).code, "bad-option");
+});
+
+test("a model ends with its scope", async () => {
+  const other = await T5.load(path);
+  await other[Symbol.asyncDispose]();
+  assert.equal((await failure(other.info())).code, "disposed");
+});
+
+test("a text of several sentences gives what its sentences give", async () => {
+  const other = await T5.load(pocket.path);
+  const prefix = "translate English to German: ";
+  const [first, second, third] = ["The cat sleeps.", "Where is the station?", "Good morning."];
+  const alone = await Promise.all([first, second, third].map((one) => other.generate(prefix + one).text()));
+  assert.deepEqual(alone, ["Die Katze schläft.", "Wo ist der Bahnhof?", "Guten Morgen!"]);
+  const text = `${first}  ${second}\n\n- ${third}\n`;
+  const expected = `${alone[0]}  ${alone[1]}\n\n- ${alone[2]}\n`;
+  const generation = other.generate(prefix + text);
+  const pieces = [];
+  for await (const piece of generation) pieces.push(piece);
+  assert.equal(pieces.join(""), expected);
+  assert.equal(await other.generate(text, { task: "translation_en_to_de" }).text(), expected);
+  assert.deepEqual(await other.generate([prefix + text, prefix + first]).texts(), [expected, alone[0]]);
+  const whole = await other.generate(prefix + text, { splitSentences: false }).text();
+  assert.notEqual(whole.replace(/\s+/g, " "), expected.replace(/\s+/g, " "));
+  other.dispose();
+});
+
+test("long texts are refused or cut off where that is asked for", async () => {
+  const text = "word ".repeat(50);
+  const ids = await t5.tokenize(text);
+  const message = `maxInputTokens: expected at most 20 tokens, found ${ids.length}`;
+  for (const promise of [
+    t5.generate(text, { maxInputTokens: 20 }).outputs,
+    t5.generate(ids, { maxInputTokens: 20 }).outputs,
+    t5.generate(["a", text], { maxInputTokens: 20 }).outputs,
+    t5.embed(text, { maxInputTokens: 20 }),
+    t5.encode(text, { maxInputTokens: 20 }),
+  ]) {
+    const error = await failure(promise);
+    assert.deepEqual([error.code, error.message], ["bad-option", message]);
+  }
+  const options = { maxInputTokens: 20, truncate: true };
+  const cut = [...ids.slice(0, 19), ids.at(-1)];
+  const expected = await t5.generate(cut, { maxNewTokens: 9 }).outputs;
+  assert.deepEqual(await t5.generate(text, { ...options, maxNewTokens: 9 }).outputs, expected);
+  assert.deepEqual((await t5.encode(text, options)).ids, cut);
+  assert.match((await failure(t5.generate("x", { truncate: true }).outputs)).message, /^truncate: expected a limit/);
+  assert.match((await failure(t5.embed("x", { maxInputTokens: 0 }))).message, /^maxInputTokens: expected a whole/);
+  assert.match((await failure(t5.encode("x", { truncated: true }))).message, /^truncated: there is no option/);
+});
+
+test("encode gives the state of each token, embed their mean", async () => {
+  const { config } = await t5.info();
+  const [one, two] = await t5.encode(["a text", "another text"]);
+  assert.deepEqual(one, await t5.encode("a text"));
+  assert.deepEqual(one.ids, await t5.tokenize("a text"));
+  assert.deepEqual([one.width, one.states.length], [config.d_model, one.ids.length * config.d_model]);
+  assert.notDeepEqual(one.states.slice(0, 8), two.states.slice(0, 8));
+  const mean = await t5.embed("a text");
+  for (let i = 0; i < one.width; i++) {
+    const sum = one.ids.reduce((sum, _, row) => sum + one.states[row * one.width + i], 0);
+    assert.ok(Math.abs(sum / one.ids.length - mean[i]) < 1e-5);
+  }
 });
 
 test("sampling repeats itself by seed", async () => {
@@ -235,13 +367,22 @@ test("wrong options of load are refused by name, before anything is transferred"
     [{ stallMs: -1 }, /^stallMs: expected a number of milliseconds above 0, found -1/],
     [{ cache: "no" }, /^cache: expected true or false, found "no"/],
     [{ signal: {} }, /^signal: expected an AbortSignal, found an object/],
+    [{ headers: { a: 1 } }, /^headers: expected names and texts, found an object/],
+    [{ token: "a b" }, /^token: expected a text without spaces, found "a b"/],
+    [{ token: "abc" }, /^token: expected an hf: name or an address at https:\/\/huggingface.co, found http:\/\/127/],
+    [{ fetch: "x" }, /^fetch: expected a function, found "x"/],
+    [{ persist: 1 }, /^persist: expected true or false, found 1/],
+    [{ wasm: new ArrayBuffer(8) }, /^wasm: expected a WebAssembly.Module, found an object/],
+    [{ endpoint: "huggingface.co" }, /^endpoint: expected an address, found "huggingface.co"/],
+    [{ threads: 65 }, /^threads: expected 0 to 64, found 65/],
+    [{ threads: 0, build: "threads" }, /^threads: expected 1 or more with the build "threads", found 0/],
     [{ assets: "http://" }, /^assets: expected an address, found "http:\/\/"/],
     [null, /^options: expected an object, found null/],
   ]) {
     const error = await failure(T5.load("http://127.0.0.1:1/never", options));
     assert.deepEqual([error.code, message.test(error.message)], ["bad-option", true], error.message);
   }
-  for (const source of [undefined, null, 5, {}, [], ["a.gguf"], () => {}]) {
+  for (const source of [null, 5, {}, [], ["a.gguf"], () => {}]) {
     assert.match((await failure(T5.load(source))).message, /^source: expected an address, a file, its bytes/);
   }
 });
@@ -252,6 +393,9 @@ test("a list of texts gives what each of them gives", async () => {
   const batch = t5.generate(texts, options);
   const each = await Promise.all(texts.map((text) => t5.generate(text, options).outputs));
   assert.deepEqual(await batch.outputs, each);
+  for (const batch of [1, 5, 256]) assert.deepEqual(await t5.generate(texts, { ...options, batch }).outputs, each);
+  assert.match((await failure(t5.generate(texts, { batch: 0 }).outputs)).message, /^batch: expected 1 to 256, found 0/);
+  assert.match((await failure(t5.generate("x", { batch: 2 }).outputs)).message, /^batch: expected a list of texts/);
   assert.deepEqual(
     await batch.texts(),
     each.map(([best]) => best.text),
@@ -393,10 +537,23 @@ test("after dispose requests fail", async () => {
   assert.equal((await failure(other.info())).code, "disposed");
 });
 
-test("files and bytes are sources", async () => {
+test("files, bytes and answers are sources", async () => {
   const bytes = readFileSync(path);
   const expected = await t5.generate("a text", { maxNewTokens: 8 }).text();
-  for (const source of [new Uint8Array(bytes), new Blob([bytes]), new URL(`file://${path}`)]) {
+  const within = new Uint8Array(bytes.length + 10);
+  within.set(bytes, 5);
+  for (const source of [
+    new Uint8Array(bytes),
+    within.subarray(5, 5 + bytes.length),
+    new DataView(within.buffer, 5, bytes.length),
+    new Uint8Array(bytes).buffer,
+    // Of another realm, as where jsdom or a test runner makes one.
+    runInNewContext("Uint8Array.from(bytes)", { bytes: [...bytes] }),
+    new Blob([bytes]),
+    [new File([bytes], "model.gguf")],
+    new Response(bytes),
+    new URL(`file://${path}`),
+  ]) {
     const other = await T5.load(source);
     assert.equal(await other.generate("a text", { maxNewTokens: 8 }).text(), expected);
     other.dispose();
@@ -475,7 +632,8 @@ test("a file that changes during its transfer, or cannot go on, is fetched anew"
       if (count === 2) second(response, bytes);
       else {
         response.writeHead(200, { "content-length": bytes.length, etag: '"1"' });
-        response.write(bytes.subarray(0, 20_000), () => setTimeout(() => response.destroy(), 50));
+        // Late enough for a busy machine to have read what came.
+        response.write(bytes.subarray(0, 20_000), () => setTimeout(() => response.destroy(), 500));
       }
       return true;
     };
@@ -530,3 +688,146 @@ test("hf: names find the file", () =>
       );
     },
   ));
+
+test("headers and a token go where they belong", () =>
+  serving(undefined, async (url, requests) => {
+    await serving(
+      (request, response) => {
+        if (request.url.startsWith("/api/")) response.end(JSON.stringify({ siblings: [{ rfilename: "a.gguf" }] }));
+        // As hubs do, the file lies elsewhere.
+        else response.writeHead(302, { location: `${url}/stored` }).end();
+        return true;
+      },
+      async (endpoint, asked) => {
+        const options = { endpoint, token: "hf_secret", headers: { "x-asked-by": "a test" } };
+        (await T5.load("hf:owner/name", options)).dispose();
+        assert.deepEqual(
+          asked.map(({ headers }) => [headers.authorization, headers["x-asked-by"]]),
+          [
+            ["Bearer hf_secret", "a test"],
+            ["Bearer hf_secret", "a test"],
+          ],
+        );
+        assert.equal(requests[0].headers.authorization, undefined);
+      },
+    );
+    (await T5.load(`${url}/model.gguf`, { headers: { authorization: "Basic abc" } })).dispose();
+    assert.equal(requests.at(-1).headers.authorization, "Basic abc");
+  }));
+
+test("the caller's fetch is asked instead, and what it says counts", () =>
+  serving(breaking(true), async (url, requests) => {
+    const asked = [];
+    const options = {
+      headers: { "x-a": "b" },
+      fetch: async (address, init) => {
+        asked.push([address, new Headers(init.headers).get("x-a"), new Headers(init.headers).get("range")]);
+        return fetch(address.replace("http://model.test", url), init);
+      },
+    };
+    const other = await T5.load("http://model.test/model.gguf", options);
+    assert.equal(requests.length, 3);
+    assert.deepEqual(
+      asked.map(([address, header]) => [address, header]),
+      Array(3).fill(["http://model.test/model.gguf", "b"]),
+    );
+    assert.match(asked[2][2], /^bytes=[1-9]\d*-$/);
+    const expected = await t5.generate("a text", { maxNewTokens: 8 }).text();
+    assert.equal(await other.generate("a text", { maxNewTokens: 8 }).text(), expected);
+    other.dispose();
+    const absent = await failure(T5.load("http://model.test/x", { fetch: async () => new Response("", { status: 404 }) }));
+    assert.equal(absent.code, "not-found");
+    const broken = () => Promise.reject(new Error("no way there"));
+    assert.match((await failure(T5.load("http://model.test/x", { fetch: broken }))).message, /no way there$/);
+    let ended;
+    const abort = new AbortController();
+    const silent = (_, { signal }) => {
+      signal.addEventListener("abort", () => (ended = true));
+      setTimeout(() => abort.abort(), 50);
+      return new Promise(() => {});
+    };
+    const error = await failure(T5.load("http://model.test/x", { fetch: silent, signal: abort.signal }));
+    assert.deepEqual([error.code, ended], ["aborted", true]);
+  }));
+
+/** A hub with the files of a folder in it. */
+const hub = (names) => (request, response) => {
+  if (request.url.startsWith("/api/")) {
+    response.end(JSON.stringify({ siblings: names.map((rfilename) => ({ rfilename })) }));
+  } else {
+    const bytes = readFileSync(`${folder("unigram")}/${request.url.split("/").at(-1)}`);
+    response.writeHead(200, { "content-length": bytes.length }).end(bytes);
+  }
+  return true;
+};
+
+test("hf: names of repositories without a GGUF file are quantised", async () => {
+  const names = ["README.md", "config.json", "model.safetensors", "tokenizer.json", "model.fp16.safetensors"];
+  const expected = await T5.load(model("unigram", "q8_0"));
+  await serving(hub(names), async (endpoint, requests) => {
+    const phases = new Set();
+    const progress = [];
+    const onProgress = (event) => (phases.add(event.phase), progress.push(event));
+    const other = await T5.load("hf:owner/name", { endpoint, onProgress, headers: { "x-a": "b" } });
+    assert.deepEqual(await other.encode("a text"), await expected.encode("a text"));
+    assert.equal((await other.info()).fileBytes, (await expected.info()).fileBytes);
+    assert.deepEqual([...phases], ["download", "quantize", "read", "prepare"]);
+    assert.ok(requests.every(({ headers }) => headers["x-a"] === "b"));
+    assert.deepEqual(
+      new Set(requests.map(({ url }) => url.split("/").at(-1))),
+      new Set(["main", "config.json", "model.safetensors", "tokenizer.json"]),
+    );
+    other.dispose();
+  });
+  expected.dispose();
+  await serving(hub(["pytorch_model.bin", "config.json"]), async (endpoint) => {
+    const error = await failure(T5.load("hf:owner/name", { endpoint }));
+    assert.equal(error.code, "not-found");
+    assert.match(error.message, /expected a GGUF file or model.safetensors, found pytorch_model.bin, config.json$/);
+  });
+});
+
+test("without a worker: the same answers, in turns with everything else", async () => {
+  const other = await T5.load(path, { threads: 0 });
+  const info = await other.info();
+  assert.deepEqual([info.threads, info.build === "threads"], [1, false]);
+  if (info.build === "relaxed") assert.match(info.buildReason, /one thread because it is this one$/);
+  const options = { maxNewTokens: 40, minNewTokens: 40 };
+  let turns = 0;
+  const timer = setInterval(() => turns++, 1);
+  const expected = await t5.generate("a text", options).outputs;
+  turns = 0;
+  assert.deepEqual(await other.generate("a text", options).outputs, expected);
+  clearInterval(timer);
+  assert.ok(turns > 1, `${turns} turns of the event loop`);
+  const abort = new AbortController();
+  const long = other.generate("a text", { ...LONG, signal: abort.signal });
+  const waiting = other.embed("x");
+  setTimeout(() => abort.abort(), 5);
+  assert.equal((await failure(long.outputs)).code, "aborted");
+  assert.equal((await waiting).length, info.config.d_model);
+  const pending = other.generate("a text", LONG);
+  other.dispose();
+  assert.equal((await failure(pending.outputs)).code, "disposed");
+  assert.equal((await failure(T5.load("no/such/file.gguf", { threads: 0 }))).code, "not-found");
+});
+
+test("the module's code can be given", async () => {
+  const wasm = await WebAssembly.compile(readFileSync(new URL("../wasm/simd128/t5_wasm_bg.wasm", import.meta.url)));
+  const expected = await t5.generate("a text", { maxNewTokens: 8 }).text();
+  for (const threads of [undefined, 0]) {
+    const other = await T5.load(path, { wasm, ...(threads === 0 && { threads }) });
+    const { build, buildReason, moduleUrl } = await other.info();
+    assert.deepEqual([build, buildReason, moduleUrl], ["simd128", "its code was given", ""]);
+    assert.equal(await other.generate("a text", { maxNewTokens: 8 }).text(), expected);
+    other.dispose();
+  }
+  const error = await failure(T5.load(path, { wasm, build: "threads" }));
+  assert.deepEqual([error.code, error.message], ["bad-option", 'build: expected "relaxed" or "simd128" with wasm']);
+});
+
+test("without a source and without its package the built-in model is missed by name", async () => {
+  const error = await failure(T5.load());
+  assert.equal(error.code, "not-found");
+  assert.match(error.message, /^expected the package pocket-t5-model beside this one, or a source: /);
+});
