@@ -5,6 +5,8 @@
 
 mod common;
 
+use std::path::Path;
+
 use common::tiny::{Part, Parts, config, config_with, part, parts, safetensors, write_folder};
 use serde_json::{Value, json};
 use t5_runtime::checkpoint::Checkpoint;
@@ -13,6 +15,7 @@ use t5_runtime::generate::{EarlyStopping, GenerationDefaults, Settings, Task};
 use t5_runtime::schema;
 use t5_runtime::tensor::DType;
 use t5_runtime::tokenizer::{Tokenizer, Vocabulary};
+use tempfile::TempDir;
 
 fn open(config: &Value, parts: &Parts) -> Result<Checkpoint, String> {
     let folder = tempfile::tempdir().unwrap();
@@ -319,8 +322,11 @@ fn sentencepiece_models_get_the_sentinels_for_which_there_is_room() {
     assert_eq!(count(32000, "t5", "{}"), 32000);
 }
 
-#[test]
-fn generation_defaults_come_from_generation_config() {
+/// A setting of a task that is not obeyed, as messages name it.
+const MAX_TIME: &str = "task_specific_params.summarization.max_time 2.0";
+
+/// A folder whose config.json has settings and tasks, as old checkpoints do.
+fn folder_with_tasks() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let config = config_with(json!({"max_length": 77, "stop_strings": ["."], "task_specific_params": {
         "summarization": {"prefix": "summarize: ", "num_beams": 4, "max_time": 2.0},
@@ -328,30 +334,44 @@ fn generation_defaults_come_from_generation_config() {
         "nothing": {"max_length": 3}
     }}));
     write_folder(folder.path(), &config, &parts(&config));
-    let generation = || Checkpoint::open(folder.path()).map(|c| (c.generation, c.notes)).map_err(|e| e.to_string());
+    folder
+}
+
+/// Its tasks as they are read.
+fn tasks() -> Vec<Task> {
     let task = |name: &str, prefix: &str, settings: Settings| Task {
         name: name.to_owned(),
         prefix: prefix.to_owned(),
         settings,
     };
-    let tasks = vec![
+    vec![
         task("nothing", "", Settings { max_length: Some(3), ..Settings::default() }),
         task("summarization", "summarize: ", Settings { num_beams: Some(4), ..Settings::default() }),
         task("translation", "translate English to German: ", Settings::default()),
-    ];
-    let (defaults, notes) = generation().unwrap();
-    let max_time = "task_specific_params.summarization.max_time 2.0".to_owned();
+    ]
+}
+
+fn generation(folder: &Path) -> Result<(GenerationDefaults, Vec<String>), String> {
+    Checkpoint::open(folder).map(|c| (c.generation, c.notes)).map_err(|e| e.to_string())
+}
+
+#[test]
+fn old_checkpoints_keep_generation_defaults_in_their_configuration() {
+    let folder = folder_with_tasks();
+    let (defaults, notes) = generation(folder.path()).unwrap();
     let old = GenerationDefaults {
         settings: Settings { max_length: Some(77), ..Settings::default() },
-        tasks: tasks.clone(),
-        not_obeyed: vec!["stop_strings [\".\"]".to_owned(), max_time.clone()],
+        tasks: tasks(),
+        not_obeyed: vec!["stop_strings [\".\"]".to_owned(), MAX_TIME.to_owned()],
     };
-    assert_eq!(defaults, old, "old checkpoints keep them in config.json");
+    assert_eq!(defaults, old);
     let note = "settings of the checkpoint's generation that are not obeyed: stop_strings [\".\"], ";
-    assert!(notes.contains(&format!("{note}{max_time}")), "{notes:?}");
+    assert!(notes.contains(&format!("{note}{MAX_TIME}")), "{notes:?}");
+}
 
-    let path = folder.path().join("generation_config.json");
-    let all = json!({
+/// A generation_config.json with every setting, those that nothing obeys among them.
+fn every_setting() -> Value {
+    json!({
         "max_new_tokens": 50, "min_length": 2, "min_new_tokens": 3, "do_sample": false, "num_beams": 4,
         "num_beam_groups": 2, "diversity_penalty": 0.5, "length_penalty": 0.6, "early_stopping": "never",
         "num_return_sequences": 2, "temperature": 0.75, "top_k": 40, "top_p": 0.5, "min_p": 0.25, "typical_p": 0.125,
@@ -368,10 +388,12 @@ fn generation_defaults_come_from_generation_config() {
         // What is not obeyed, known or not.
         "guidance_scale_": 1.5, "dola_layers": "high",
         "watermarking_config": {"greenlist_ratio": 0.25, "bias": 2.0, "hashing_key": 5},
-    });
-    std::fs::write(&path, all.to_string()).unwrap();
-    let (defaults, notes) = generation().unwrap();
-    let settings = Settings {
+    })
+}
+
+/// What is read of it.
+fn every_setting_read() -> Settings {
+    Settings {
         max_new_tokens: Some(50),
         max_length: None,
         min_new_tokens: Some(3),
@@ -409,12 +431,23 @@ fn generation_defaults_come_from_generation_config() {
         split_sentences: Some(true),
         alignment_heads: Some(vec![vec![1, 2]]),
         alignment_reading: Some(false),
-    };
-    assert_eq!((defaults.settings, defaults.tasks), (settings, tasks));
-    let watermark = "watermarking_config {\"bias\":2.0,\"greenlist_ratio\":0.25,\"hash…";
-    assert_eq!(defaults.not_obeyed, ["dola_layers \"high\"", "guidance_scale_ 1.5", watermark, &max_time]);
-    assert!(notes.iter().any(|note| note.contains("dola_layers \"high\", guidance_scale_ 1.5")), "{notes:?}");
+    }
+}
 
+#[test]
+fn generation_defaults_come_from_generation_config() {
+    let folder = folder_with_tasks();
+    std::fs::write(folder.path().join("generation_config.json"), every_setting().to_string()).unwrap();
+    let (defaults, notes) = generation(folder.path()).unwrap();
+    assert_eq!((defaults.settings, defaults.tasks), (every_setting_read(), tasks()));
+    let watermark = "watermarking_config {\"bias\":2.0,\"greenlist_ratio\":0.25,\"hash…";
+    assert_eq!(defaults.not_obeyed, ["dola_layers \"high\"", "guidance_scale_ 1.5", watermark, MAX_TIME]);
+    assert!(notes.iter().any(|note| note.contains("dola_layers \"high\", guidance_scale_ 1.5")), "{notes:?}");
+}
+
+#[test]
+fn settings_of_a_wrong_type_are_refused_by_name() {
+    let folder = folder_with_tasks();
     for (text, expected) in [
         (r#"{"num_beams": "four"}"#, "generation_config.json: num_beams: expected a whole number, found \"four\""),
         (r#"{"length_penalty": true}"#, "length_penalty: expected a number, found true"),
@@ -425,8 +458,8 @@ fn generation_defaults_come_from_generation_config() {
         ("[]", "generation_config.json: expected a JSON object, found another value"),
         ("{", "generation_config.json: expected a JSON object: "),
     ] {
-        std::fs::write(&path, text).unwrap();
-        let error = generation().unwrap_err();
+        std::fs::write(folder.path().join("generation_config.json"), text).unwrap();
+        let error = generation(folder.path()).unwrap_err();
         assert!(error.contains(expected), "expected {expected:?} in: {error}");
     }
 }

@@ -708,30 +708,9 @@ fn what_is_written_is_read_back_for_every_family() {
     }
 }
 
-#[test]
-fn vocabularies_and_generation_defaults_are_read_back() {
-    let mut checkpoint = open(&tiny()).unwrap();
-    let Some(Vocabulary::Unigram(mut vocabulary)) = checkpoint.vocabulary.take() else { unreachable!() };
-    vocabulary.charsmap = Some(charsmap(|_| (), b"a\0"));
-    vocabulary.whitespace = Whitespace::Trim;
-    vocabulary.add_dummy_prefix = false;
-    vocabulary.legacy = false;
-    vocabulary.split_words = true;
-    vocabulary.byte_fallback = true;
-    vocabulary.append_sentinels(3);
-    vocabulary.added.push(AddedToken {
-        id: 9,
-        special: false,
-        lstrip: true,
-        rstrip: true,
-        normalized: true,
-        outside: true,
-    });
-    vocabulary.pieces[9].kind = PieceKind::UserDefined;
-    vocabulary.pieces[30].kind = PieceKind::Byte;
-    vocabulary.pieces[31].kind = PieceKind::Unused;
-    checkpoint.vocabulary = Some(Vocabulary::Unigram(vocabulary));
-    checkpoint.generation = GenerationDefaults {
+/// Defaults with every setting.
+fn every_default() -> GenerationDefaults {
+    GenerationDefaults {
         settings: Settings {
             max_new_tokens: Some(50),
             max_length: Some(1 << 33),
@@ -785,7 +764,33 @@ fn vocabularies_and_generation_defaults_are_read_back() {
             Task { name: "translation_en_to_de".to_owned(), ..Task::default() },
         ],
         not_obeyed: vec!["penalty_alpha 0.6".to_owned()],
-    };
+    }
+}
+
+#[test]
+fn vocabularies_and_generation_defaults_are_read_back() {
+    let mut checkpoint = open(&tiny()).unwrap();
+    let Some(Vocabulary::Unigram(mut vocabulary)) = checkpoint.vocabulary.take() else { unreachable!() };
+    vocabulary.charsmap = Some(charsmap(|_| (), b"a\0"));
+    vocabulary.whitespace = Whitespace::Trim;
+    vocabulary.add_dummy_prefix = false;
+    vocabulary.legacy = false;
+    vocabulary.split_words = true;
+    vocabulary.byte_fallback = true;
+    vocabulary.append_sentinels(3);
+    vocabulary.added.push(AddedToken {
+        id: 9,
+        special: false,
+        lstrip: true,
+        rstrip: true,
+        normalized: true,
+        outside: true,
+    });
+    vocabulary.pieces[9].kind = PieceKind::UserDefined;
+    vocabulary.pieces[30].kind = PieceKind::Byte;
+    vocabulary.pieces[31].kind = PieceKind::Unused;
+    checkpoint.vocabulary = Some(Vocabulary::Unigram(vocabulary));
+    checkpoint.generation = every_default();
     let read = open_bytes(write(&checkpoint)).unwrap();
     assert_eq!(read.vocabulary, checkpoint.vocabulary);
     assert_eq!(read.generation, checkpoint.generation);

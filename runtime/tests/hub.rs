@@ -104,105 +104,143 @@ fn serve(connection: TcpStream, state: &Mutex<State>, address: &str) {
     let _ = answer(&connection, &path, &headers, state, address);
 }
 
+fn reply(mut connection: &TcpStream, status: &str, extra: &str, body: &[u8]) -> std::io::Result<()> {
+    write!(connection, "HTTP/1.1 {status}\r\nConnection: close\r\n{extra}Content-Length: {}\r\n\r\n", body.len())?;
+    connection.write_all(body)
+}
+
 fn answer(
-    mut connection: &TcpStream,
+    connection: &TcpStream,
     path: &str,
     headers: &BTreeMap<String, String>,
     state: &Mutex<State>,
     address: &str,
 ) -> std::io::Result<()> {
     let state = &mut *state.lock().unwrap();
-    let mut reply = |status: &str, extra: &str, body: &[u8]| {
-        write!(connection, "HTTP/1.1 {status}\r\nConnection: close\r\n{extra}Content-Length: {}\r\n\r\n", body.len())?;
-        connection.write_all(body)
-    };
-    let refused = |repository: &str| match state.secret.get(repository) {
-        Some(token) => headers.get("authorization") != Some(&format!("Bearer {token}")),
-        None => false,
-    };
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match &parts[..] {
         ["api", "models", owner, name, "revision", revision] => {
-            let repository = format!("{owner}/{name}");
-            if refused(&repository) {
-                return reply("401 Unauthorized", "", b"{\"error\":\"Invalid username or password.\"}");
-            }
-            if state.busy > 0 {
-                state.busy -= 1;
-                return reply("503 Service Unavailable", "", b"");
-            }
-            let key = (repository.clone(), revision.replace("%2F", "/"));
-            let Some(commit) = state.revisions.get(&key) else { return reply("404 Not Found", "", b"{}") };
-            let names = state.files[&(repository, commit.clone())].keys();
-            let siblings: Vec<_> = names.map(|name| serde_json::json!({"rfilename": name})).collect();
-            let body = serde_json::json!({"sha": commit, "siblings": siblings, "private": false}).to_string();
-            reply("200 OK", "Content-Type: application/json\r\n", body.as_bytes())
+            answer_list(connection, state, headers, &format!("{owner}/{name}"), revision)
         }
-        // Small files: a relative redirect to where they are served from. Large ones: an absolute one to the content
-        // network, with the size and ETag in the answer of the hub itself.
         [owner, name, "resolve", revision, file @ ..] => {
-            let repository = format!("{owner}/{name}");
-            if refused(&repository) {
-                return reply("401 Unauthorized", "", b"");
-            }
-            if state.gated.contains(&repository) {
-                return reply("403 Forbidden", "X-Error-Code: GatedRepo\r\n", b"");
-            }
-            let file = file.join("/");
-            let Some(commit) = state.revisions.get(&(repository.clone(), revision.replace("%2F", "/"))) else {
-                return reply("404 Not Found", "X-Error-Code: RevisionNotFound\r\n", b"");
-            };
-            let Some(bytes) = state.files[&(repository.clone(), commit.clone())].get(&file) else {
-                return reply("404 Not Found", "X-Error-Code: EntryNotFound\r\n", b"");
-            };
-            if file.ends_with(".safetensors") || file.ends_with(".gguf") {
-                let etag = etag(bytes);
-                // `localhost` is another host than 127.0.0.1, as the content network is another one than the hub.
-                let network = address.replace("127.0.0.1", "localhost");
-                let extra = format!(
-                    "X-Repo-Commit: {commit}\r\nX-Linked-Etag: \"{etag}\"\r\nX-Linked-Size: {}\r\n\
-                     Location: {network}/cdn/{repository}/{commit}/{file}?signature=1\r\n",
-                    bytes.len()
-                );
-                reply("302 Found", &extra, b"")
-            } else {
-                let extra = format!("Location: /api/resolve-cache/models/{repository}/{commit}/{file}\r\n");
-                reply("307 Temporary Redirect", &extra, b"")
-            }
+            let key = (format!("{owner}/{name}"), revision.replace("%2F", "/"));
+            answer_place(connection, state, headers, key, &file.join("/"), address)
         }
         ["cdn", owner, name, commit, file @ ..]
         | ["api", "resolve-cache", "models", owner, name, commit, file @ ..] => {
-            let repository = format!("{owner}/{name}");
             let file = file.join("/").replace("?signature=1", "");
-            let bytes = state.files[&(repository, (*commit).to_owned())][&file].clone();
-            let range = headers.get("range").and_then(|range| range.strip_prefix("bytes="));
-            let (start, end) = range.and_then(|range| range.split_once('-')).unwrap_or(("0", ""));
-            let start: usize = start.parse().unwrap_or(0);
-            let end = end.parse().map_or(bytes.len(), |end: usize| (end + 1).min(bytes.len()));
-            if start >= bytes.len() {
-                return reply("416 Range Not Satisfiable", "", b"");
-            }
-            if parts[0] == "cdn" && end == bytes.len() {
-                state.leaked.extend(headers.get("authorization").cloned());
-            }
-            let ignored = state.ignores_ranges && start > 0;
-            let body = if ignored { &bytes[..] } else { &bytes[start..end] };
-            let mut extra = format!("ETag: \"{}\"\r\nX-Repo-Commit: {commit}\r\n", etag(&bytes));
-            if !ignored {
-                extra += &format!("Content-Range: bytes {start}-{}/{}\r\n", end - 1, bytes.len());
-            }
-            let status = if ignored { "200 OK" } else { "206 Partial Content" };
-            match state.breaks.iter().position(|(name, _)| *name == file).filter(|_| body.len() > 1) {
-                Some(broken) => {
-                    let (_, sent) = state.breaks.remove(broken);
-                    write!(connection, "HTTP/1.1 {status}\r\n{extra}Content-Length: {}\r\n\r\n", body.len())?;
-                    connection.write_all(&body[..sent.min(body.len() - 1)])?;
-                    connection.shutdown(std::net::Shutdown::Both)
-                }
-                None => reply(status, &extra, body),
-            }
+            let key = (format!("{owner}/{name}"), (*commit).to_owned());
+            answer_content(connection, state, headers, key, &file, parts[0] == "cdn")
         }
-        _ => reply("404 Not Found", "", b""),
+        _ => reply(connection, "404 Not Found", "", b""),
+    }
+}
+
+impl State {
+    /// Whether a repository needs a token that the request does not have.
+    fn refuses(&self, repository: &str, headers: &BTreeMap<String, String>) -> bool {
+        let secret = self.secret.get(repository);
+        secret.is_some_and(|token| headers.get("authorization") != Some(&format!("Bearer {token}")))
+    }
+}
+
+/// The commit of a revision and its files.
+fn answer_list(
+    connection: &TcpStream,
+    state: &mut State,
+    headers: &BTreeMap<String, String>,
+    repository: &str,
+    revision: &str,
+) -> std::io::Result<()> {
+    if state.refuses(repository, headers) {
+        return reply(connection, "401 Unauthorized", "", b"{\"error\":\"Invalid username or password.\"}");
+    }
+    if state.busy > 0 {
+        state.busy -= 1;
+        return reply(connection, "503 Service Unavailable", "", b"");
+    }
+    let key = (repository.to_owned(), revision.replace("%2F", "/"));
+    let Some(commit) = state.revisions.get(&key) else { return reply(connection, "404 Not Found", "", b"{}") };
+    let names = state.files[&(key.0, commit.clone())].keys();
+    let siblings: Vec<_> = names.map(|name| serde_json::json!({"rfilename": name})).collect();
+    let body = serde_json::json!({"sha": commit, "siblings": siblings, "private": false}).to_string();
+    reply(connection, "200 OK", "Content-Type: application/json\r\n", body.as_bytes())
+}
+
+/// Where a file of a (repository, revision) is. Small files: a relative redirect to where they are served from. Large
+/// ones: an absolute one to the content network, with the size and ETag in the answer of the hub itself.
+fn answer_place(
+    connection: &TcpStream,
+    state: &State,
+    headers: &BTreeMap<String, String>,
+    key: (String, String),
+    file: &str,
+    address: &str,
+) -> std::io::Result<()> {
+    let repository = &key.0;
+    if state.refuses(repository, headers) {
+        return reply(connection, "401 Unauthorized", "", b"");
+    }
+    if state.gated.contains(repository) {
+        return reply(connection, "403 Forbidden", "X-Error-Code: GatedRepo\r\n", b"");
+    }
+    let Some(commit) = state.revisions.get(&key) else {
+        return reply(connection, "404 Not Found", "X-Error-Code: RevisionNotFound\r\n", b"");
+    };
+    let Some(bytes) = state.files[&(repository.clone(), commit.clone())].get(file) else {
+        return reply(connection, "404 Not Found", "X-Error-Code: EntryNotFound\r\n", b"");
+    };
+    if file.ends_with(".safetensors") || file.ends_with(".gguf") {
+        let etag = etag(bytes);
+        // `localhost` is another host than 127.0.0.1, as the content network is another one than the hub.
+        let network = address.replace("127.0.0.1", "localhost");
+        let extra = format!(
+            "X-Repo-Commit: {commit}\r\nX-Linked-Etag: \"{etag}\"\r\nX-Linked-Size: {}\r\n\
+             Location: {network}/cdn/{repository}/{commit}/{file}?signature=1\r\n",
+            bytes.len()
+        );
+        reply(connection, "302 Found", &extra, b"")
+    } else {
+        let extra = format!("Location: /api/resolve-cache/models/{repository}/{commit}/{file}\r\n");
+        reply(connection, "307 Temporary Redirect", &extra, b"")
+    }
+}
+
+/// The bytes of a file of a (repository, commit), or the range that was asked for.
+fn answer_content(
+    mut connection: &TcpStream,
+    state: &mut State,
+    headers: &BTreeMap<String, String>,
+    key: (String, String),
+    file: &str,
+    network: bool,
+) -> std::io::Result<()> {
+    let bytes = state.files[&key][file].clone();
+    let range = headers.get("range").and_then(|range| range.strip_prefix("bytes="));
+    let (start, end) = range.and_then(|range| range.split_once('-')).unwrap_or(("0", ""));
+    let start: usize = start.parse().unwrap_or(0);
+    let end = end.parse().map_or(bytes.len(), |end: usize| (end + 1).min(bytes.len()));
+    if start >= bytes.len() {
+        return reply(connection, "416 Range Not Satisfiable", "", b"");
+    }
+    if network && end == bytes.len() {
+        state.leaked.extend(headers.get("authorization").cloned());
+    }
+    let ignored = state.ignores_ranges && start > 0;
+    let body = if ignored { &bytes[..] } else { &bytes[start..end] };
+    let mut extra = format!("ETag: \"{}\"\r\nX-Repo-Commit: {}\r\n", etag(&bytes), key.1);
+    if !ignored {
+        extra += &format!("Content-Range: bytes {start}-{}/{}\r\n", end - 1, bytes.len());
+    }
+    let status = if ignored { "200 OK" } else { "206 Partial Content" };
+    match state.breaks.iter().position(|(name, _)| name == file).filter(|_| body.len() > 1) {
+        Some(broken) => {
+            let (_, sent) = state.breaks.remove(broken);
+            write!(connection, "HTTP/1.1 {status}\r\n{extra}Content-Length: {}\r\n\r\n", body.len())?;
+            connection.write_all(&body[..sent.min(body.len() - 1)])?;
+            connection.shutdown(std::net::Shutdown::Both)
+        }
+        None => reply(connection, status, &extra, body),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Opening models, and reading input lines.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal};
+use std::io::{BufRead, BufReader, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -10,7 +10,7 @@ use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::hub;
 use t5_runtime::{Model, ModelOptions, Session, physical_cores};
 
-use super::args::{InputArgs, ModelArgs};
+use super::args::{InputArgs, ModelArgs, ScoreArgs};
 use super::usage;
 
 /// Opens the model that the arguments name and prints its notes if asked.
@@ -136,4 +136,23 @@ impl Lines {
         let line = String::from_utf8(bytes);
         Ok(Some(line.with_context(|| format!("{}: expected UTF-8", self.place()))?))
     }
+}
+
+/// Writes what `answer` makes of the source and target of each line SOURCE<TAB>TARGET, a line each, as it comes.
+pub fn answer_pairs(
+    args: &ScoreArgs,
+    answer: impl Fn(&mut Session, &str, &str) -> anyhow::Result<String>,
+) -> anyhow::Result<()> {
+    let mut lines = Lines::file(&args.input)?;
+    let model = open_model(&args.model)?;
+    let mut session = session(&model, args.threads)?;
+    let mut out = std::io::stdout().lock();
+    while let Some(line) = lines.next_line()? {
+        let Some((source, target)) = line.split_once('\t') else {
+            bail!("{}: expected SOURCE<TAB>TARGET, found no tab", lines.place());
+        };
+        writeln!(out, "{}", answer(&mut session, source, target)?)?;
+        out.flush()?;
+    }
+    Ok(())
 }
