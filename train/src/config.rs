@@ -260,9 +260,9 @@ impl Config {
         merge(&mut table, &changes, file)?;
         for set in sets {
             let Some((key, value)) = set.split_once('=') else {
-                return Err(Error::config("--set", set.as_str(), "expected key=value"));
+                return Err(Error::config("override", set.as_str(), "expected key=value"));
             };
-            merge(&mut table, &nested(key.trim(), value.trim()), "--set")?;
+            merge(&mut table, &nested(key.trim(), value.trim()), "override")?;
         }
         let config = Config::from_table(file, table)?;
         config.check(file)?;
@@ -447,9 +447,9 @@ mod tests {
             message("[schedule]\nwarmup_step = 3", &[]),
             "run.toml: schedule.warmup_step: unknown key; did you mean schedule.warmup_steps?"
         );
-        assert_eq!(message("", &["run.dmodel=4"]), "--set: run.dmodel: unknown key; did you mean model.d_model?");
-        assert_eq!(message("", &["zebra=4"]), "--set: zebra: unknown key");
-        assert_eq!(message("", &["run.seed"]), "--set: run.seed: expected key=value");
+        assert_eq!(message("", &["run.dmodel=4"]), "override: run.dmodel: unknown key; did you mean model.d_model?");
+        assert_eq!(message("", &["zebra=4"]), "override: zebra: unknown key");
+        assert_eq!(message("", &["run.seed"]), "override: run.seed: expected key=value");
         assert!(message("[run]\nsteps = \"many\"", &[]).contains("run.steps: expected a value like"));
         assert!(message("[run]\nsteps = 0", &[]).contains("run.steps: expected 1 to"));
         assert!(message("[optimizer]\nkind = \"adamv\"", &[]).contains("did you mean adamw?"));
