@@ -72,13 +72,14 @@ pub fn quantize(
         .iter()
         .map(|(spec, dtype)| TensorInfo { name: spec.gguf_name.clone(), dtype: *dtype, shape: spec.shape.clone() })
         .collect();
-    let metadata = llama_cpp::metadata(
+    let mut metadata = llama_cpp::metadata(
         &checkpoint.about,
         &checkpoint.config,
         checkpoint.vocabulary.as_ref(),
         &checkpoint.generation,
         policy.base,
     )?;
+    metadata.extend(llama_cpp::not_obeyed(checkpoint));
     let mut writer = Writer::new(Path::new(file), out, &metadata, &infos)?;
     progress.start(plan.iter().map(|(spec, _)| spec.shape.iter().product::<usize>() as u64).sum());
     let balance = if policy.balance { balance::Balance::new(checkpoint, &plan)? } else { balance::Balance::default() };

@@ -112,19 +112,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     // Both files before the work, so that a name that cannot be written is found at once.
     let mut output = OutputFile::create(&arguments.output)?;
     let report_file = arguments.report.as_deref().map(OutputFile::create).transpose()?;
-    if let Some(report) = &report_file {
-        let taken = if report.target() == output.target() {
-            Some("OUT")
-        } else if checkpoint.reads(report.target()) {
-            Some("a file of IN")
-        } else {
-            None
-        };
-        if let (Some(taken), Some(path)) = (taken, &arguments.report) {
-            let what = format!("expected another file than {taken}, found {}", path.display());
-            return Err(Error::Option { option: "report", what });
-        }
-    }
+    refuse_taken(arguments, &checkpoint, &output, report_file.as_ref())?;
 
     let mut progress = Bar(ProgressBar::hidden());
     let name = arguments.output.display().to_string();
@@ -145,6 +133,38 @@ fn run(arguments: &Arguments) -> Result<()> {
     // A reader of the table who left does not make the file worse.
     let _ = write!(std::io::stdout(), "{report}");
     Ok(())
+}
+
+/// Refuses outputs that would destroy what is read. One file may be written over itself: it is replaced whole, at the
+/// end.
+fn refuse_taken(
+    arguments: &Arguments,
+    checkpoint: &Checkpoint,
+    output: &OutputFile,
+    report: Option<&OutputFile>,
+) -> Result<()> {
+    let is = |path: &Path, target: &Path| std::fs::canonicalize(path).is_ok_and(|path| path == target);
+    let read = |target: &Path| {
+        if arguments.settings.as_ref().is_some_and(|file| is(file, target)) {
+            Some("the settings")
+        } else if arguments.align.as_ref().is_some_and(|file| is(file, target)) {
+            Some("the pairs to align")
+        } else {
+            checkpoint.reads(target).then_some("a file of IN")
+        }
+    };
+    let refuse = |option, taken: &str, path: &Path| {
+        Err(Error::Option { option, what: format!("expected another file than {taken}, found {}", path.display()) })
+    };
+    if let Some(taken) = read(output.target()).filter(|_| !is(Path::new(&checkpoint.file), output.target())) {
+        return refuse("output", taken, &arguments.output);
+    }
+    let (Some(report), Some(path)) = (report, &arguments.report) else { return Ok(()) };
+    let is_output = report.target() == output.target();
+    match is_output.then_some("OUT").or_else(|| read(report.target())) {
+        Some(taken) => refuse("report", taken, path),
+        None => Ok(()),
+    }
 }
 
 /// Takes settings and tasks from a file over those that the checkpoint has.

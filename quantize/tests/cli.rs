@@ -207,6 +207,58 @@ fn a_report_takes_the_place_of_neither_input_nor_output() {
         assert_eq!(["in.gguf", "old.gguf", "model/config.json", "model/model.safetensors"].map(contents), files);
     }
     succeeds(path, &["model", "old.gguf", "--report", "model/report.json"]);
+
+    // Whatever else is read, and as the file itself.
+    std::fs::write(path.join("settings.json"), "{}").unwrap();
+    std::fs::write(path.join("pairs.tsv"), "a\tb\n").unwrap();
+    let settings = ["--settings", "settings.json"];
+    for (arguments, message) in [
+        (
+            ["model", "old.gguf", "--report", "settings.json"],
+            "--report: expected another file than the settings, found settings.json",
+        ),
+        (
+            ["model", "old.gguf", "--report", "sub/../settings.json"],
+            "--report: expected another file than the settings, found sub/../settings.json",
+        ),
+        (
+            ["model", "settings.json", "--type", "f16"],
+            "OUT: expected another file than the settings, found settings.json",
+        ),
+        (
+            ["model", "model/config.json", "--type", "f16"],
+            "OUT: expected another file than a file of IN, found model/config.json",
+        ),
+        (
+            ["model", "model/model.safetensors", "--type", "f16"],
+            "OUT: expected another file than a file of IN, found model/model.safetensors",
+        ),
+    ] {
+        assert_eq!(fails(path, &[&arguments[..], &settings[..]].concat(), 2), message);
+        assert_eq!(std::fs::read_to_string(path.join("settings.json")).unwrap(), "{}");
+        assert_eq!(["model/config.json", "model/model.safetensors"].map(contents), files[2..]);
+    }
+    succeeds(path, &["in.gguf", "in.gguf", "--type", "f16"]);
+}
+
+/// What config.json asks for and does not get is said by the new file as well, without the old one's folder.
+#[test]
+fn what_is_not_obeyed_goes_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    checkpoint(path, FAMILIES[0].1);
+    let config = path.join("model/config.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    json["tie_encoder_decoder"] = true.into();
+    std::fs::write(&config, json.to_string()).unwrap();
+    succeeds(path, &["model", "one.gguf"]);
+    succeeds(path, &["one.gguf", "two.gguf", "--type", "f16"]);
+    let expected = "config.json: tie_encoder_decoder is not obeyed: the decoder's weights are read as they are stored";
+    for file in ["one.gguf", "two.gguf"] {
+        let opened = t5_runtime::checkpoint::Checkpoint::open(&path.join(file)).unwrap();
+        assert_eq!(opened.not_obeyed, [expected]);
+        assert!(opened.notes.contains(&expected.to_owned()), "{:?}", opened.notes);
+    }
 }
 
 #[test]

@@ -54,6 +54,10 @@ pub fn report<A: CommandFactory>(result: Result<(), impl Into<anyhow::Error>>) -
 /// The library names options; people type flags.
 fn with_flag(command: &clap::Command, error: anyhow::Error) -> anyhow::Error {
     let Some(Error::Option { option, what }) = error.downcast_ref() else { return error };
+    let positional = command.get_positionals().find(|argument| argument.get_id() == option);
+    if let Some(name) = positional.and_then(|argument| argument.get_value_names()?.first()) {
+        return usage(format!("{name}: {what}"));
+    }
     let flag = option.replace('_', "-");
     let has = |command: &clap::Command| command.get_arguments().any(|argument| argument.get_long() == Some(&flag));
     if has(command) || command.get_subcommands().any(has) { usage(format!("--{flag}: {what}")) } else { error }

@@ -154,14 +154,14 @@ fn keys_that_change_values_are_obeyed_or_named() {
         (json!({"tie_encoder_decoder": true}), "config.json: tie_encoder_decoder is not obeyed"),
         (json!({"pruned_heads": {"0": [1]}}), "config.json: pruned_heads is not obeyed"),
         (json!({"quantization_config": {"load_in_8bit": true}}), "config.json: quantization_config is not obeyed"),
+        (json!({"prefix": "summarize: "}), "config.json: prefix is not obeyed"),
     ] {
         let checkpoint = opened(changes);
         for notes in [checkpoint.notes, checkpoint.not_obeyed] {
             assert!(notes.iter().any(|note| note.contains(expected)), "expected {expected:?} in {notes:?}");
         }
     }
-    let silent =
-        json!({"tie_encoder_decoder": false, "pruned_heads": {}, "torch_dtype": "float16", "use_cache": false});
+    let silent = json!({"tie_encoder_decoder": false, "pruned_heads": {}, "prefix": "", "torch_dtype": "float16", "use_cache": false});
     assert_eq!(opened(silent).notes, [NO_TOKENIZER]);
 }
 

@@ -346,6 +346,8 @@ fn bad_requests_are_errors() {
         (base.clone().encoder_repetition_penalty(-1.0), "encoder_repetition_penalty"),
         (base.clone().exponential_decay((3, f32::NAN)), "exponential_decay"),
         (base.clone().forced_bos(256), "forced_bos"),
+        (base.clone().forced_bos(9).suppress(vec![8, 9]), "forced_bos"),
+        (base.clone().forced_eos(vec![9, 10]).suppress(vec![10, 9]), "forced_eos"),
         (base.clone().forced_eos(vec![256]), "forced_eos"),
         (base.clone().begin_suppress(vec![256]), "begin_suppress"),
         (base.clone().bad_words(vec![vec![]]), "bad_words"),

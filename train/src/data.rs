@@ -66,6 +66,12 @@ impl DataConfig {
             if self.mixture.rates == Rates::Fixed && task.rate.is_none() && !task.train.is_empty() {
                 return invalid(format!("task {}: rate: expected one, as the mixture's rates are fixed", task.name));
             }
+            if let Some(rate) = task.rate.filter(|&rate| rate > 0.0 && rate != 1.0)
+                && self.mixture.rates == Rates::Equal
+            {
+                let what = "expected none (or 0, for a task that is left out), as the mixture's rates are equal";
+                return invalid(format!("task {}: rate: {what}, found {rate}", task.name));
+            }
             if task.rate.is_some_and(|rate| !rate.is_finite() || rate < 0.0) {
                 return invalid(format!("task {}: rate: expected 0 or more, found {:?}", task.name, task.rate));
             }

@@ -1,9 +1,9 @@
 //! The `t5-train` command.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 use t5_runtime::command;
 use t5_train::config::Config;
@@ -145,7 +145,21 @@ fn keep_candle_single_threaded() {
     }
 }
 
+/// Refuses an output that would take the place of something that is read.
+fn refuse_read(output: &Path, read: impl IntoIterator<Item = PathBuf>) -> Result<()> {
+    let Ok(target) = std::fs::canonicalize(output) else { return Ok(()) };
+    match read.into_iter().find(|file| std::fs::canonicalize(file).is_ok_and(|file| file == target)) {
+        Some(file) => {
+            bail!(command::usage(format!("--output: expected another file than {}, which is read", file.display())))
+        }
+        None => Ok(()),
+    }
+}
+
 fn vocab(config: &Config, arguments: &VocabArguments) -> Result<()> {
+    let data = &config.data;
+    let texts = data.tasks.iter().flat_map(|task| task.train.iter().chain(&task.dev)).map(|file| data.dir.join(file));
+    refuse_read(&arguments.output, texts.chain([arguments.config.config.clone()]))?;
     let tokenizer = config.data.train_vocabulary(&config.vocabulary, config.run.seed)?;
     pipeline::create_parent(&arguments.output)?;
     let vocabulary = vocabulary::save(&tokenizer, &arguments.output)?;
@@ -212,8 +226,9 @@ fn export(arguments: &ExportArguments) -> Result<()> {
 }
 
 fn report(arguments: &ReportArguments) -> Result<()> {
-    let page = report::html(&arguments.run)?;
     let output = arguments.output.clone().unwrap_or_else(|| arguments.run.join("report.html"));
+    refuse_read(&output, report::files(&arguments.run))?;
+    let page = report::html(&arguments.run)?;
     files::replace(&output, page.as_bytes())?;
     eprintln!("{}", output.display());
     Ok(())

@@ -59,6 +59,12 @@ impl Mixing {
         if temperature != 1.0 && rates != Rates::Temperature {
             return bad(format!("temperature: expected 1 unless rates = \"temperature\", found {temperature}"));
         }
+        let unused = limit != 0.0 && limit != Mixing::default().limit;
+        if unused && matches!(rates, Rates::Equal | Rates::Fixed) {
+            return bad(format!(
+                "limit: expected 0 or none unless rates follow from numbers of examples, found {limit}"
+            ));
+        }
         Ok(())
     }
 }
@@ -226,6 +232,18 @@ mod tests {
             assert_eq!(error, "mixture: temperature: expected 1 unless rates = \"temperature\", found 2");
         }
         assert!(probabilities(&SIZES, &mixing(Rates::Temperature, 0.0, 2.0)).is_ok());
+    }
+
+    #[test]
+    fn a_limit_is_obeyed_or_refused() {
+        for rates in [Rates::Equal, Rates::Fixed] {
+            let error = probabilities(&SIZES, &mixing(rates, 1000.0, 1.0)).unwrap_err().to_string();
+            let expected =
+                "mixture: limit: expected 0 or none unless rates follow from numbers of examples, found 1000";
+            assert_eq!(error, expected);
+            assert!(mixing(rates, 0.0, 1.0).check().is_ok());
+            assert!(Mixing { rates, ..Mixing::default() }.check().is_ok());
+        }
     }
 
     #[test]

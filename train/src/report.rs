@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::record::{Entry, EvaluationReport, LogRecord};
 use crate::{Error, Result};
@@ -27,12 +27,17 @@ struct Line {
 /// Values by step; NaN where a score is no number.
 type Points = Vec<(f64, f64)>;
 
+/// What the page is made of: the log and the configuration.
+pub fn files(run: &Path) -> [PathBuf; 2] {
+    [run.join("log.jsonl"), run.join("config.toml")]
+}
+
 /// Reads a run's log and gives the page.
 ///
 /// # Errors
 /// Where the folder has no log, or the log is damaged.
 pub fn html(run: &Path) -> Result<String> {
-    let path = run.join("log.jsonl");
+    let [path, config] = files(run);
     let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
     let mut records = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -41,7 +46,7 @@ pub fn html(run: &Path) -> Result<String> {
         records.push(record);
     }
     let last = records.last().ok_or_else(|| Error::file(&path, "expected log records, found none"))?;
-    let config = fs::read_to_string(run.join("config.toml")).unwrap_or_default();
+    let config = fs::read_to_string(config).unwrap_or_default();
 
     let title = run.file_name().map_or_else(|| run.display().to_string(), |name| name.to_string_lossy().into_owned());
     let mut page = format!(

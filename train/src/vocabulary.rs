@@ -6,6 +6,7 @@ mod training;
 
 use std::path::{Path, PathBuf};
 
+use t5_runtime::storage::Bytes;
 use t5_runtime::tokenizer::{self, PieceKind, Tokenizer, UnigramVocabulary};
 
 pub use charsmap::nmt_nfkc;
@@ -69,7 +70,7 @@ impl Vocabulary {
                 path = model;
             }
         }
-        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let bytes = Bytes::map(&path)?;
         let file = path.display().to_string();
         let arrays = if is_sentencepiece(&path) {
             tokenizer::Vocabulary::from_sentencepiece(&file, &bytes, EXTRA_IDS)?

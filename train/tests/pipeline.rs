@@ -176,7 +176,13 @@ fn bad_input_is_named() {
     let config = prepare(folder.path(), "");
     let set = |set: &str| fail(&["run", &config, "--set", set]);
     assert!(set("schedule.peek_rate=1").contains("unknown key; did you mean schedule.peak_rate?"));
-    assert!(set("model.vocabulary=/nowhere/tokenizer.json").contains("/nowhere/tokenizer.json: No such file"));
+    // In one line, which says it once.
+    let missing = "t5-train: /nowhere/tokenizer.json: No such file or directory (os error 2)\n";
+    assert_eq!(set("model.vocabulary=/nowhere/tokenizer.json"), missing);
+    assert_eq!(
+        fail(&["run", "/nowhere/c.toml"]),
+        "t5-train: /nowhere/c.toml: No such file or directory (os error 2)\n"
+    );
     assert!(set("model.from=/nowhere").contains("/nowhere"));
     assert!(set("model.num_decoder_layers=0").contains("num_decoder_layers"));
     assert!(set("model.feed_forward=tanh").contains("model.feed_forward: expected relu"));
@@ -205,6 +211,21 @@ fn bad_input_is_named() {
         (format!("model.vocabulary={other}"), format!("run.output={}/b", folder.path().display()));
     let message = fail(&["run", &config, "--set", &from, "--set", &vocabulary, "--set", &output]);
     assert!(message.contains("is not the vocabulary that"), "{message}");
+
+    // Outputs that would destroy what is read.
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let run_folder = file("run");
+    for output in [&config, &file("numbers.tsv")] {
+        let before = fs::read(output).unwrap();
+        let message = fail(&["vocab", &config, "-o", output]);
+        assert_eq!(message, format!("t5-train: --output: expected another file than {output}, which is read\n"));
+        assert_eq!(fs::read(output).unwrap(), before);
+    }
+    let log = file("run/log.jsonl");
+    let before = fs::read(&log).unwrap();
+    let message = fail(&["report", &run_folder, "-o", &file("run/../run/log.jsonl")]);
+    assert!(message.contains("expected another file than"), "{message}");
+    assert_eq!(fs::read(&log).unwrap(), before);
     let help = run(&["--help"]);
     assert!(help.status.success());
 }

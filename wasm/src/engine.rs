@@ -79,6 +79,13 @@ impl Engine {
         Ok(self.try_start(|model, options| Ok(options.source_of_ids(model, &ids)?), &options)?)
     }
 
+    /// Remarks on what will not come out as these options give it: a prefix that the vocabulary does not have.
+    pub fn notes(&self, #[wasm_bindgen(unchecked_param_type = "string")] options: JsValue) -> JsResult<Vec<String>> {
+        let options = given::text("options", &options)?;
+        let options = self.model.options(&request::overrides(&options)?).map_err(Failure::from)?;
+        Ok(self.model.tokenizer().map(|tokenizer| options.notes(tokenizer)).unwrap_or_default())
+    }
+
     /// Generates for several texts at once: a list of results for each, best first. JSON.
     #[wasm_bindgen(js_name = generateBatch)]
     pub fn generate_batch(

@@ -192,6 +192,8 @@ export class Client {
     switch (message.kind) {
       case "piece":
         return this.pending.get(message.id)?.piece?.(message.piece);
+      case "note":
+        return console.warn(`pocket-t5: ${message.note}`);
       case "progress":
         return this.pending.get(message.id)?.progress?.(message.progress);
       case "persist":

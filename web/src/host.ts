@@ -8,7 +8,7 @@ import { turn } from "./platform.js";
 import type { Call, FromWorker, LoadRequest, Port, QuantizeRequest, ToWorker, Unquantized } from "./protocol.js";
 import { HUB, openAddress, openBlob, type OpenFile } from "./source.js";
 import { Transfer, Unquantized as Files } from "./transfer.js";
-import type { Info, Progress, Sentence } from "./types.js";
+import type { GenerateOptions, Info, Progress, Sentence } from "./types.js";
 
 /** What takes no time, and does not wait behind what does. */
 const QUICK: ReadonlySet<Call["op"]> = new Set(["sentences", "tokenize", "detokenize", "info"] as const);
@@ -86,7 +86,7 @@ class Host {
       case "generate":
         return this.generate(engine, id, call, signal);
       case "batch":
-        return this.batch(engine, call, signal);
+        return this.batch(id, engine, call, signal);
       case "score":
         return JSON.parse(engine.score(call.source, call.target));
       case "alignment":
@@ -185,12 +185,10 @@ class Host {
     call: Extract<Call, { op: "generate" }>,
     signal: AbortSignal,
   ): Promise<unknown> {
-    // JSON has no whole numbers beyond 2^53: they cross as digits.
-    const options = JSON.stringify(call.options, (_, value: unknown) =>
-      typeof value === "bigint" ? value.toString() : value,
-    );
+    const options = written(call.options);
     if (typeof call.source === "string") engine.start(call.source, options);
     else engine.startIds(Uint32Array.from(call.source), options);
+    this.remark(id, engine, call.options, options);
     for (;;) {
       await turn();
       if (signal.aborted) {
@@ -204,9 +202,21 @@ class Host {
     }
   }
 
+  /** Says what of a prefix will not come out as it was given. */
+  private remark(id: number, engine: Engine, { prefix, prefixIds }: GenerateOptions, options: string): void {
+    if (!prefix && !prefixIds) return;
+    for (const note of engine.notes(options)) this.port.post({ id, kind: "note", note });
+  }
+
   /** Several texts at once, in groups: between them an abort is heard. */
-  private async batch(engine: Engine, call: Extract<Call, { op: "batch" }>, signal: AbortSignal): Promise<unknown> {
-    const options = JSON.stringify(call.options);
+  private async batch(
+    id: number,
+    engine: Engine,
+    call: Extract<Call, { op: "batch" }>,
+    signal: AbortSignal,
+  ): Promise<unknown> {
+    const options = written(call.options);
+    this.remark(id, engine, call.options, options);
     const results: unknown[] = [];
     for (let at = 0; at < call.texts.length; at += call.group) {
       await turn();
@@ -220,4 +230,9 @@ class Host {
 /** Beginnings and ends in turns as pairs. */
 function sentences(units: Uint32Array): Sentence[] {
   return Array.from({ length: units.length / 2 }, (_, i) => ({ begin: units[2 * i]!, end: units[2 * i + 1]! }));
+}
+
+/** Options as JSON. It has no whole numbers beyond 2^53: they cross as digits. */
+function written(options: object): string {
+  return JSON.stringify(options, (_, value: unknown) => (typeof value === "bigint" ? value.toString() : value));
 }

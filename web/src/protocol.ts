@@ -69,6 +69,7 @@ export type FromWorker =
   | { id: number; kind: "persist" }
   | { id: number; kind: "progress"; progress: Progress }
   | { id: number; kind: "piece"; piece: string }
+  | { id: number; kind: "note"; note: string }
   | { id: number; kind: "result"; result: unknown }
   | { id: number; kind: "error"; code: ErrorCode; message: string; fatal: boolean };
 

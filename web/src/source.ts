@@ -418,7 +418,7 @@ function pause(ms: number, signal?: AbortSignal): Promise<void> {
 
 /** What a Hugging Face folder's checkpoint consists of; other files in it are not read. */
 export const CHECKPOINT =
-  /^(config\.json|generation_config\.json|tokenizer\.json|tokenizer_config\.json|spiece\.model|tokenizer\.model|sentencepiece\.model|model.*\.safetensors|model\.safetensors\.index\.json)$/;
+  /^((added_tokens|config|generation_config|special_tokens_map|tokenizer|tokenizer_config)\.json|(spiece|tokenizer|sentencepiece)\.model|model.*\.safetensors|model\.safetensors\.index\.json)$/;
 
 /**
  * The address of `hf:owner/name[/file.gguf][@revision]`; without a file, of the repository's Q8_0 or only file. Where it

@@ -28,7 +28,9 @@ const some = (most, make) => Array.from({ length: below(most + 1) }, make);
 const NAMES =
   "maxNewTokens minNewTokens beams nBest lengthPenalty lengthPenaltyKind earlyStopping temperature " +
   "topK topP minP seed repetitionPenalty noRepeatNgram prefix prefixIds suppress allowed stop logprobs lookup task " +
-  "typicalP beamGroups diversityPenalty nothing";
+  "typicalP beamGroups diversityPenalty epsilonCutoff etaCutoff topH encoderRepetitionPenalty encoderNoRepeatNgram " +
+  "exponentialDecay forcedBos forcedEos beginSuppress badWords sequenceBias renormalize removeInvalid splitSentences " +
+  "nothing";
 const OPTIONS = [...NAMES.split(" "), ""];
 const NUMBERS = [0, 1, 2, 3, 7, -1, 0.5, 1.5, -0.0, 0.999, 1e-45, 1e30, 1e300, -1e300];
 const LARGE = [2 ** 31, 2 ** 32, 2 ** 53 - 1, 2 ** 53];

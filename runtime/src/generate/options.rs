@@ -200,7 +200,8 @@ options! {
     seed: u64, given as u64, set by u64 = 0;
     /// Above 1: tokens already generated become less likely. 1: off.
     repetition_penalty: f32, given as f32, set by f32 = 1.0;
-    /// Above 1: tokens of the source become more likely. 1: off.
+    /// Above 1: tokens of the source become more likely. 1: off. In every beam; the transformers library changes the
+    /// first beam only.
     encoder_repetition_penalty: f32, given as f32, set by f32 = 1.0;
     /// No sequence of this many tokens occurs twice; 0: off.
     no_repeat_ngram: usize, given as usize, set by usize = 0;

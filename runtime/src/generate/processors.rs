@@ -105,6 +105,15 @@ impl Processors {
         if left_out.iter().all(|&left_out| left_out) {
             return Err(Error::Option { option: "suppress", what: "no token is left to generate".to_owned() });
         }
+        let is_suppressed = |id: &u32| options.suppress.contains(id);
+        if let Some(id) = options.forced_bos.filter(|id| alone && is_suppressed(id)) {
+            let what = format!("expected a token that is not suppressed, found {id}");
+            return Err(Error::Option { option: "forced_bos", what });
+        }
+        if !options.forced_eos.is_empty() && options.forced_eos.iter().all(is_suppressed) {
+            let what = format!("expected a token that is not suppressed, found {:?}", options.forced_eos);
+            return Err(Error::Option { option: "forced_eos", what });
+        }
         add(!options.suppress.is_empty(), Processor::Suppress(options.suppress.clone()));
         let first = usize::from(options.forced_bos.is_some() && alone);
         add(!options.begin_suppress.is_empty(), Processor::SuppressAt(first, options.begin_suppress.clone()));

@@ -3,9 +3,11 @@
 python make_sentencepiece.py SPIECE_MODEL [LINES...]
 
 SPIECE_MODEL is the file that the test `spiece_model` leaves in target/tmp. Further files of text are no part of the
-output: their lines are encoded one by one and written beside, LINES.ids, to be compared with `t5 tokenize`.
+output: how many texts they hold, parted by line breaks and tabs, and the checksum of all ids (CRC-32 of 32-bit numbers,
+with 2^32 - 1 behind each text) are printed, for the test to compare.
 """
 import json
+import struct
 import sys
 import zlib
 from pathlib import Path
@@ -63,11 +65,12 @@ def main():
     head = f'{{"sentencepiece": "{sentencepiece.__version__}", "crc32": {zlib.crc32(data)}, "rows": [\n'
     rows = (json.dumps({"text": text, "ids": encode(text)}, ensure_ascii=False) for text in TEXTS)
     Path(__file__).with_name("sentencepiece.json").write_text(head + ",\n".join(rows) + "\n]}\n")
+    count, checksum = 0, 0
     for name in files:
-        lines = Path(name).read_text().splitlines()
-        ids = [" ".join(map(str, encode(line))) for line in lines]
-        Path(name + ".ids").write_text("\n".join(ids) + "\n")
-        print(f"{name}: {len(lines)} lines")
+        for text in Path(name).read_text().removesuffix("\n").replace("\n", "\t").split("\t"):
+            ids = [*encode(text), 2**32 - 1]
+            count, checksum = count + 1, zlib.crc32(struct.pack(f"<{len(ids)}I", *ids), checksum)
+    print(count, checksum)
 
 
 main()

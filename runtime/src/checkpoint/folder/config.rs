@@ -168,6 +168,7 @@ fn note_unused(json: Keys, notes: &mut Vec<String>) {
             Value::Bool(value) => *value,
             Value::Object(entries) => !entries.is_empty(),
             Value::Array(list) => !list.is_empty(),
+            Value::String(text) => !text.is_empty(),
             _ => true,
         })
     };
@@ -175,6 +176,7 @@ fn note_unused(json: Keys, notes: &mut Vec<String>) {
         ("tie_encoder_decoder", "the decoder's weights are read as they are stored"),
         ("pruned_heads", "every block has all its heads"),
         ("quantization_config", "weights are read as they are stored"),
+        ("prefix", "only what a task names goes before a text"),
     ] {
         if is_set(key) {
             notes.push(format!("{}: {key} is not obeyed: {what}", json.file));

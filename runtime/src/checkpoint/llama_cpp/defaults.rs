@@ -63,7 +63,7 @@ pub(super) fn read(file: &File) -> Result<GenerationDefaults> {
     })
 }
 
-fn strings(file: &File, key: &str) -> Result<Option<Vec<String>>> {
+pub(super) fn strings(file: &File, key: &str) -> Result<Option<Vec<String>>> {
     let Some(array) = file.array(key)? else { return Ok(None) };
     let wrong = || file.error(key, format!("expected strings, found {}", array.describe()));
     Ok(Some(array.strings().ok_or_else(wrong)?.map(str::to_owned).collect()))

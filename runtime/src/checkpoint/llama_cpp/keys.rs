@@ -116,6 +116,9 @@ pub const GENERATION: &str = "pocket_t5.generation.";
 /// Settings that the checkpoint had and nothing obeys, for people.
 pub const NOT_OBEYED: &str = "pocket_t5.generation.not_obeyed";
 
+/// Sentences on keys of config.json that change values and that nothing obeys, for people.
+pub const CONFIG_NOT_OBEYED: &str = "pocket_t5.config.not_obeyed";
+
 /// What stands before the settings of a task: `pocket_t5.task.0.`
 pub fn task(index: usize) -> String {
     format!("pocket_t5.task.{index}.")

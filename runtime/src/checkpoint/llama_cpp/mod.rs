@@ -13,7 +13,7 @@ use super::Checkpoint;
 use super::assemble::{Dialect, Stored, assemble};
 use super::folder::{self, Files};
 use crate::error::{Error, Result};
-use crate::gguf::File;
+use crate::gguf::{Array, File, Value};
 use crate::storage::Bytes;
 
 /// Opens a file of either dialect; llama.cpp's names its architecture, candle's has no metadata.
@@ -40,7 +40,8 @@ fn read(file: File) -> Result<Checkpoint> {
     let mut notes = Vec::new();
     let mut config = config::read(&file)?;
     let generation = defaults::read(&file)?;
-    let not_obeyed = Vec::from_iter(generation.note());
+    let mut not_obeyed = defaults::strings(&file, keys::CONFIG_NOT_OBEYED)?.unwrap_or_default();
+    not_obeyed.extend(generation.note());
     notes.extend(not_obeyed.iter().cloned());
     let has_model_type = file.value(keys::MODEL_TYPE).is_some();
     let is_later_table = |name: &str| name.ends_with(".attn_rel_b.weight") && !name.contains(".blk.0.");
@@ -53,6 +54,15 @@ fn read(file: File) -> Result<Checkpoint> {
         config.model_type = "umt5".to_owned();
     }
     Ok(Checkpoint { file: name, config, vocabulary, generation, about, notes, not_obeyed, tensors })
+}
+
+/// The key-value that keeps what a checkpoint says of its configuration, without the folder that it was read from.
+pub fn not_obeyed(checkpoint: &Checkpoint) -> Option<(String, Value)> {
+    let of_generation = checkpoint.generation.note();
+    let notes = checkpoint.not_obeyed.iter().filter(|&note| Some(note) != of_generation.as_ref());
+    let notes: Vec<String> =
+        notes.map(|note| note.find("config.json: ").map_or(note.as_str(), |at| &note[at..]).to_owned()).collect();
+    (!notes.is_empty()).then(|| (keys::CONFIG_NOT_OBEYED.to_owned(), Value::Array(Array::of_strings(&notes))))
 }
 
 fn stored(file: File) -> Stored {

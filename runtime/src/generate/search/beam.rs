@@ -192,6 +192,12 @@ impl Group {
     fn advance(&mut self, kernels: Kernels, plan: &Plan, logits: &mut [f32], chosen: &[u32], scratch: &mut Collecting) {
         self.collect(kernels, plan, logits, chosen, scratch);
         let candidates = &scratch.candidates;
+        if candidates.is_empty() {
+            // The rules leave no token: what is there is the result.
+            self.parents.clear();
+            self.done = true;
+            return;
+        }
         self.step += 1;
         let last = self.step == plan.max_new;
         let hugging_face = matches!(plan.options.length_penalty, LengthPenalty::HuggingFace { .. });
