@@ -87,8 +87,8 @@ export class Client {
   }
 
   /**
-   * From now on a worker that does not hear of an abort is ended, and another one takes its place that begins with this:
-   * nothing else stops it in the midst of a text of 20,000 words.
+   * From now on a worker that does not hear of an abort is ended, and another one takes its place that begins with
+   * this: nothing else stops it in the midst of a text of 20,000 words.
    */
   replaceable(call: Call): void {
     if (!(this.options.inline ?? !hasWorkers)) this.again = call;
@@ -302,7 +302,11 @@ export function folder(address: string | URL): URL {
 }
 
 function browserWorker(copied: URL | undefined): Worker {
-  if (copied) return scriptWorker(() => new Worker(copied, { type: "module" }), () => copied);
+  if (copied)
+    return scriptWorker(
+      () => new Worker(copied, { type: "module" }),
+      () => copied,
+    );
   return scriptWorker(
     () => new Worker(new URL("./worker.js", import.meta.url), { type: "module" }),
     () => new URL("./worker.js", here),

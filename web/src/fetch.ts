@@ -13,7 +13,10 @@ type Asked =
 
 /** To the worker. */
 type Answered =
-  | { id: number; head: { status: number; headers: [string, string][]; type: ResponseType; url: string; body: boolean } }
+  | {
+      id: number;
+      head: { status: number; headers: [string, string][]; type: ResponseType; url: string; body: boolean };
+    }
   | { id: number; chunk: Uint8Array | undefined }
   | { id: number; error: string };
 

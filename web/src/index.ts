@@ -17,8 +17,19 @@ import type { Fetching, LoadRequest, QuantizeRequest, Unquantized } from "./prot
 import { CHECKPOINT, HUB } from "./source.js";
 import { exclusively, NewsOf } from "./store.js";
 import type {
-  Alignment, EncodeOptions, GenerateOptions, Info, LoadOptions, Output, Progress, QuantizeOptions, RequestOptions, Score,
-  Sentence, Source, TokenStates,
+  Alignment,
+  EncodeOptions,
+  GenerateOptions,
+  Info,
+  LoadOptions,
+  Output,
+  Progress,
+  QuantizeOptions,
+  RequestOptions,
+  Score,
+  Sentence,
+  Source,
+  TokenStates,
 } from "./types.js";
 
 export { cache, type StoredModel } from "./store.js";
@@ -144,7 +155,10 @@ export async function quantize(files: Iterable<File>, options: QuantizeOptions =
   known(options, ["type", "name", "onProgress", "signal", "assets"]);
   checkSignal(options.signal);
   const chosen = [...files].filter((file) => CHECKPOINT.test(file.name));
-  return quantized(chosen.map((file) => ({ name: file.name, blob: file.slice() })), options);
+  return quantized(
+    chosen.map((file) => ({ name: file.name, blob: file.slice() })),
+    options,
+  );
 }
 
 async function quantized(
@@ -260,7 +274,11 @@ export class T5 {
     return this.encoded<TokenStates>("encode", source, options);
   }
 
-  private encoded<T>(op: "embed" | "encode", source: string | readonly string[], options: EncodeOptions): Promise<T | T[]> {
+  private encoded<T>(
+    op: "embed" | "encode",
+    source: string | readonly string[],
+    options: EncodeOptions,
+  ): Promise<T | T[]> {
     return attempt<T | T[]>(() => {
       const { signal, ...wanted } = limits(options);
       checkSignal(signal);
@@ -380,7 +398,8 @@ async function readable(source: Source): Promise<Readable> {
   if (typeof source === "string" || source instanceof URL) return { source: absolute(String(source)) };
   // Also those of another realm, as jsdom's are.
   if (source instanceof Blob) return { source };
-  if (ArrayBuffer.isView(source)) return { source: new Uint8Array(source.buffer, source.byteOffset, source.byteLength) };
+  if (ArrayBuffer.isView(source))
+    return { source: new Uint8Array(source.buffer, source.byteOffset, source.byteLength) };
   if (Object.prototype.toString.call(source) === "[object ArrayBuffer]") return { source: source as ArrayBuffer };
   if (typeof Response === "function" && source instanceof Response) {
     if (!source.ok) throw new T5Error("network", `source: expected a file, found HTTP status ${source.status}`);

@@ -66,7 +66,10 @@ const STALL_MS = 30_000;
 const BUSY = new Set([408, 425, 429, 500, 502, 503, 504]);
 
 /** A file about to be read; or the addresses of a checkpoint's files, where a hub's repository has no GGUF file. */
-export async function open(source: LoadRequest["source"], options: SourceOptions): Promise<OpenFile | CheckpointFile[]> {
+export async function open(
+  source: LoadRequest["source"],
+  options: SourceOptions,
+): Promise<OpenFile | CheckpointFile[]> {
   if (source instanceof ArrayBuffer || source instanceof Uint8Array) {
     const bytes = source instanceof Uint8Array ? source : new Uint8Array(source);
     return {
@@ -421,8 +424,8 @@ export const CHECKPOINT =
   /^((added_tokens|config|generation_config|special_tokens_map|tokenizer|tokenizer_config)\.json|(spiece|tokenizer|sentencepiece)\.model|model.*\.safetensors|model\.safetensors\.index\.json)$/;
 
 /**
- * The address of `hf:owner/name[/file.gguf][@revision]`; without a file, of the repository's Q8_0 or only file. Where it
- * has none but safetensors, the addresses of the checkpoint's files.
+ * The address of `hf:owner/name[/file.gguf][@revision]`; without a file, of the repository's Q8_0 or only file. Where
+ * it has none but safetensors, the addresses of the checkpoint's files.
  */
 export async function resolveHub(name: string, options: SourceOptions): Promise<string | CheckpointFile[]> {
   const parts = /^hf:([\w.-]+\/[\w.-]+?)(?:\/([^@]+))?(?:@([^@]+))?$/.exec(name);
@@ -450,7 +453,10 @@ export async function resolveHub(name: string, options: SourceOptions): Promise<
   const chosen = files.find((path) => /q8_0/i.test(path)) ?? (files.length === 1 ? files[0] : undefined);
   if (chosen) return resolve(chosen);
   if (files.length > 0) {
-    throw new T5Error("not-found", `hf:${repository}: expected a Q8_0 file, found ${files.join(", ")}: name one of them`);
+    throw new T5Error(
+      "not-found",
+      `hf:${repository}: expected a Q8_0 file, found ${files.join(", ")}: name one of them`,
+    );
   }
   const checkpoint = all.filter((path) => CHECKPOINT.test(path));
   // Where a repository has the same weights whole and in shards, or in several precisions, one of them is enough.

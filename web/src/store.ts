@@ -65,11 +65,7 @@ function openSync(handle: FileSystemFileHandle): Promise<SyncAccess> {
 }
 
 /** Runs `f` while no other tab does so with the same source. */
-export async function exclusively<T>(
-  source: string,
-  signal: AbortSignal | undefined,
-  f: () => Promise<T>,
-): Promise<T> {
+export async function exclusively<T>(source: string, signal: AbortSignal | undefined, f: () => Promise<T>): Promise<T> {
   if (inNode || !globalThis.navigator?.locks) return f();
   return navigator.locks.request(`${NAME}: ${source}`, signal ? { signal } : {}, f) as Promise<T>;
 }

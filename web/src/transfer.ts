@@ -12,7 +12,9 @@ import type { Progress } from "./types.js";
 /** Progress reports at most this often. */
 const REPORT_EVERY_MS = 100;
 
-/** Files from this size on are worth a question to the user, which some browsers ask before they promise to keep them. */
+/**
+ * Files from this size on are worth a question to the user, which some browsers ask before they promise to keep them.
+ */
 const LARGE = 50_000_000;
 
 /** Whether a model is kept on the device, and why. */

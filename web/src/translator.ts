@@ -8,8 +8,8 @@
  * ```
  *
  * As there, what goes wrong is a `DOMException`: `NotSupportedError` for languages that the model does not have,
- * `AbortError` or the signal's reason, `InvalidStateError` after `destroy()`, `QuotaExceededError` for inputs that are too
- * long, `NetworkError`, and `OperationError` for the rest, with the `T5Error` as `cause`.
+ * `AbortError` or the signal's reason, `InvalidStateError` after `destroy()`, `QuotaExceededError` for inputs that are
+ * too long, `NetworkError`, and `OperationError` for the rest, with the `T5Error` as `cause`.
  */
 
 import { T5, T5Error, cache } from "./index.js";
@@ -86,8 +86,8 @@ export interface TranslatorModel extends Omit<LoadOptions, "signal" | "onProgres
   /** What `T5.load` takes; the built-in model if not given. */
   source?: Source;
   /**
-   * Pairs that it translates, such as `["en", "de"]`, where a page wants to know before the model is there: those of the
-   * built-in model if no source is given, else the model is loaded to see.
+   * Pairs that it translates, such as `["en", "de"]`, where a page wants to know before the model is there: those of
+   * the built-in model if no source is given, else the model is loaded to see.
    */
   pairs?: readonly (readonly [string, string])[];
 }
@@ -163,7 +163,10 @@ export class Translator {
       const prefix = await prefixOf(t5, from, to);
       if (prefix === undefined) throw unknown(from, to);
       const translator = new this(t5, sourceLanguage, targetLanguage, prefix, release);
-      signal?.addEventListener("abort", () => translator.destroy(signal.reason), { once: true, signal: translator.end.signal });
+      signal?.addEventListener("abort", () => translator.destroy(signal.reason), {
+        once: true,
+        signal: translator.end.signal,
+      });
       return translator;
     } catch (error) {
       release();
@@ -219,7 +222,10 @@ export class Translator {
               return controller.close();
             }
             if (!reader) await this.check(text, both);
-            reader ??= this.t5.generate(this.prefix + text, { signal: both }).stream().getReader();
+            reader ??= this.t5
+              .generate(this.prefix + text, { signal: both })
+              .stream()
+              .getReader();
             const { done, value } = await reader.read();
             if (done) controller.close();
             else controller.enqueue(value);

@@ -1,7 +1,7 @@
 /**
  * Where a model comes from: an address, `hf:owner/name[/file.gguf][@revision]`, a path (Node), a file or its bytes, an
- * answer of `fetch`; or the files of a Hugging Face folder, which are quantised to Q8_0 first, as those of a name without
- * a GGUF file are. `folder:` names, from `cache.list()`, are folders that were quantised before.
+ * answer of `fetch`; or the files of a Hugging Face folder, which are quantised to Q8_0 first, as those of a name
+ * without a GGUF file are. `folder:` names, from `cache.list()`, are folders that were quantised before.
  */
 export type Source = string | URL | Blob | ArrayBuffer | Uint8Array | Response | Iterable<File>;
 
@@ -37,9 +37,9 @@ export interface LoadOptions {
   /** The file's SHA-256 in hexadecimal; another file is refused. */
   sha256?: string;
   /**
-   * How many threads share the work; 1 to use no worker but the model's own, 0 to use none: the calling thread then does
-   * the work, and is free between two tokens only. If not given, as many as help, where the page is
-   * cross-origin isolated. Where it is not, one thread runs whatever is asked for: see `info()`.
+   * How many threads share the work; 1 to use no worker but the model's own, 0 to use none: the calling thread then
+   * does the work, and is free between two tokens only. If not given, as many as help, where the page is cross-origin
+   * isolated. Where it is not, one thread runs whatever is asked for: see `info()`.
    */
   threads?: number;
   /** Forces a build, for tests; the best one otherwise. */

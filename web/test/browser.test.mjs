@@ -417,19 +417,23 @@ inChromium("a second tab sees the progress of the first one's transfer", async (
   assert.equal(server.asked("/model.gguf"), 1);
   assert.deepEqual([one.kept, one.keptReason], [true, "it is kept from now on"]);
   assert.deepEqual([two.kept, two.keptReason], [true, "it was kept before"]);
-  const arriving = two.progress.filter(({ phase, loaded }) => phase === "download" && loaded > 0 && loaded < bytes.length);
+  const arriving = two.progress.filter(
+    ({ phase, loaded }) => phase === "download" && loaded > 0 && loaded < bytes.length,
+  );
   assert.ok(arriving.length >= 3, JSON.stringify(two.progress));
   assert.equal(two.progress.at(-1).phase, "prepare");
   await close();
 });
 
 inChromium("a worker that ends itself rejects what was pending", async () => {
-  const { tab, close } = await open(preceded(`
+  const { tab, close } = await open(
+    preceded(`
     addEventListener("message", (event) => {
       if (event.data.op !== "embed") return;
       event.stopImmediatePropagation();
       close();
-    });`));
+    });`),
+  );
   const page = await tab();
   const found = await page.evaluate(async () => {
     const t5 = await pocket.T5.load("/model.gguf");
@@ -458,7 +462,12 @@ inChromium("the browser is asked to keep large models, and not to keep what it h
       },
       [url, options],
     );
-  assert.deepEqual(await load("/model.gguf"), { kept: true, keptReason: "it is kept from now on", asked: 0, models: 1 });
+  assert.deepEqual(await load("/model.gguf"), {
+    kept: true,
+    keptReason: "it is kept from now on",
+    asked: 0,
+    models: 1,
+  });
   assert.deepEqual(await load("/large.gguf", { persist: false }), {
     kept: true,
     keptReason: "it is kept from now on",
@@ -591,7 +600,17 @@ inChromium("a folder that is dropped becomes the file that t5-quantize writes, a
     }
     const other = await failure(pocket.T5.load("folder:model/0123456789abcdef"));
     const incomplete = await failure(pocket.quantize(files.filter((file) => file.name !== "config.json")));
-    return { last: progress.at(-1), sum: [...new Uint8Array(sum)], text, same, name: made.name, incomplete, kept, phases: [...phases], other };
+    return {
+      last: progress.at(-1),
+      sum: [...new Uint8Array(sum)],
+      text,
+      same,
+      name: made.name,
+      incomplete,
+      kept,
+      phases: [...phases],
+      other,
+    };
   }, names);
   assert.deepEqual(Buffer.from(found.sum), createHash("sha256").update(readFileSync(path)).digest());
   assert.equal(found.last.loaded, found.last.total);

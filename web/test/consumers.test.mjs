@@ -71,7 +71,14 @@ test("the package holds what its exports name, the documents that its README lin
   );
   assert.deepEqual(strange, []);
   const model = [
-    "CARD.md", "LICENSE-APACHE", "LICENSE-MIT", "LICENSE-cmudict", "README.md", "index.d.ts", "index.js", "package.json",
+    "CARD.md",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "LICENSE-cmudict",
+    "README.md",
+    "index.d.ts",
+    "index.js",
+    "package.json",
     "pocket-t5.gguf",
   ];
   assert.deepEqual(listed[1].toSorted(), model.toSorted());
@@ -166,69 +173,78 @@ for (const [name, build] of Object.entries(PAGES)) {
   });
 }
 
-test("csp: under a strict policy the README's lines work, and without its two exceptions they do not", { skip: missing ?? !isWanted("csp") }, async (context) => {
-  const folder = install("html", context);
-  if (!folder) return;
-  const base = "../target/web-test/consumers/html";
-  const map = /<script type="importmap">(.*?)<\/script>/.exec(readFileSync(`${folder}/index.html`, "utf8"))[1];
-  const hash = `'sha256-${createHash("sha256").update(map).digest("base64")}'`;
-  /** A page with the policy, and the package from an origin of its own, as from a CDN. */
-  const visit = async ({ scripts, workers, remote }) => {
-    const allow = (path) => (_request, response) => {
-      response.setHeader("access-control-allow-origin", "*");
-      response.setHeader("content-type", TYPES[extname(path)] ?? "application/octet-stream");
-      response.end(readFileSync(`${folder}${path}`));
+test(
+  "csp: under a strict policy the README's lines work, and without its two exceptions they do not",
+  { skip: missing ?? !isWanted("csp") },
+  async (context) => {
+    const folder = install("html", context);
+    if (!folder) return;
+    const base = "../target/web-test/consumers/html";
+    const map = /<script type="importmap">(.*?)<\/script>/.exec(readFileSync(`${folder}/index.html`, "utf8"))[1];
+    const hash = `'sha256-${createHash("sha256").update(map).digest("base64")}'`;
+    /** A page with the policy, and the package from an origin of its own, as from a CDN. */
+    const visit = async ({ scripts, workers, remote }) => {
+      const allow = (path) => (_request, response) => {
+        response.setHeader("access-control-allow-origin", "*");
+        response.setHeader("content-type", TYPES[extname(path)] ?? "application/octet-stream");
+        response.end(readFileSync(`${folder}${path}`));
+      };
+      const paths = listed[0]
+        .map((path) => `/node_modules/pocket-t5/${path}`)
+        .concat("/node_modules/pocket-t5-model/pocket-t5.gguf");
+      const host = await site({ routes: Object.fromEntries(paths.map((path) => [path, allow(path)])) });
+      const module = `${remote ? host.url : "."}/node_modules/pocket-t5/dist/index.js`;
+      const policy = [
+        "default-src 'none'",
+        `script-src 'self' ${hash} ${remote ? host.url : ""} ${scripts}`,
+        `worker-src 'self' ${workers.replace("{host}", host.url)}`,
+        `connect-src 'self' ${remote ? host.url : ""}`,
+        "img-src data:",
+      ].join("; ");
+      const page = await browser.newPage();
+      const own = await site({
+        base,
+        routes: {
+          "/": (_request, response) => {
+            response.setHeader("content-type", "text/html");
+            response.setHeader("content-security-policy", policy);
+            response.end(
+              '<!doctype html><html lang="en"><title>CSP</title><script type="module" src="./main.mjs"></script>',
+            );
+          },
+          "/main.mjs": (_request, response) => {
+            response.setHeader("content-type", "text/javascript");
+            const lines = readFileSync(`${folder}/main.js`, "utf8").replace(/^import.*$/m, "");
+            const fail = "globalThis.result = { code: error.code, message: error.message };";
+            const load = `const { T5 } = await import(${JSON.stringify(module)});`;
+            response.end(`${load}\ntry { ${lines} } catch (error) { ${fail} }`);
+          },
+        },
+      });
+      await page.goto(`${own.url}/`);
+      await page.waitForFunction(() => globalThis.result, undefined, { timeout: 30_000 });
+      const result = await page.evaluate(() => globalThis.result);
+      await page.close();
+      own.close();
+      host.close();
+      return result;
     };
-    const paths = listed[0].map((path) => `/node_modules/pocket-t5/${path}`).concat("/node_modules/pocket-t5-model/pocket-t5.gguf");
-    const host = await site({ routes: Object.fromEntries(paths.map((path) => [path, allow(path)])) });
-    const module = `${remote ? host.url : "."}/node_modules/pocket-t5/dist/index.js`;
-    const policy = [
-      "default-src 'none'",
-      `script-src 'self' ${hash} ${remote ? host.url : ""} ${scripts}`,
-      `worker-src 'self' ${workers.replace("{host}", host.url)}`,
-      `connect-src 'self' ${remote ? host.url : ""}`,
-      "img-src data:",
-    ].join("; ");
-    const page = await browser.newPage();
-    const own = await site({
-      base,
-      routes: {
-        "/": (_request, response) => {
-          response.setHeader("content-type", "text/html");
-          response.setHeader("content-security-policy", policy);
-          response.end('<!doctype html><html lang="en"><title>CSP</title><script type="module" src="./main.mjs"></script>');
-        },
-        "/main.mjs": (_request, response) => {
-          response.setHeader("content-type", "text/javascript");
-          const lines = readFileSync(`${folder}/main.js`, "utf8").replace('"pocket-t5"', JSON.stringify(module));
-          response.end(`const { T5 } = await import(${JSON.stringify(module)});
-try { ${lines.replace(/^import.*$/m, "")} } catch (error) { globalThis.result = { code: error.code, message: error.message }; }`);
-        },
-      },
-    });
-    await page.goto(`${own.url}/`);
-    await page.waitForFunction(() => globalThis.result, undefined, { timeout: 30_000 });
-    const result = await page.evaluate(() => globalThis.result);
-    await page.close();
-    own.close();
-    host.close();
-    return result;
-  };
-  const wasm = "'wasm-unsafe-eval'";
-  for (const found of [
-    await visit({ scripts: wasm, workers: "" }),
-    await visit({ scripts: wasm, workers: "blob: {host}", remote: true }),
-  ]) {
-    assert.equal(found.text, SENTENCE, found.message);
-  }
-  // The policy of the page is that of a worker from a blob; others have the one that comes with their script.
-  const noWasm = await visit({ scripts: "", workers: "blob: {host}", remote: true });
-  assert.deepEqual([noWasm.code, /wasm-unsafe-eval/.test(noWasm.message)], ["unsupported", true], noWasm.message);
-  for (const workers of ["", "blob:"]) {
-    const no = await visit({ scripts: wasm, workers, remote: true });
-    assert.deepEqual([no.code, /worker-src blob: http/.test(no.message)], ["unsupported", true], no.message);
-  }
-});
+    const wasm = "'wasm-unsafe-eval'";
+    for (const found of [
+      await visit({ scripts: wasm, workers: "" }),
+      await visit({ scripts: wasm, workers: "blob: {host}", remote: true }),
+    ]) {
+      assert.equal(found.text, SENTENCE, found.message);
+    }
+    // The policy of the page is that of a worker from a blob; others have the one that comes with their script.
+    const noWasm = await visit({ scripts: "", workers: "blob: {host}", remote: true });
+    assert.deepEqual([noWasm.code, /wasm-unsafe-eval/.test(noWasm.message)], ["unsupported", true], noWasm.message);
+    for (const workers of ["", "blob:"]) {
+      const no = await visit({ scripts: wasm, workers, remote: true });
+      assert.deepEqual([no.code, /worker-src blob: http/.test(no.message)], ["unsupported", true], no.message);
+    }
+  },
+);
 
 /** How other runtimes run a program with the README's lines. */
 const PROGRAMS = {

@@ -751,7 +751,9 @@ test("the caller's fetch is asked instead, and what it says counts", () =>
     const expected = await t5.generate("a text", { maxNewTokens: 8 }).text();
     assert.equal(await other.generate("a text", { maxNewTokens: 8 }).text(), expected);
     other.dispose();
-    const absent = await failure(T5.load("http://model.test/x", { fetch: async () => new Response("", { status: 404 }) }));
+    const absent = await failure(
+      T5.load("http://model.test/x", { fetch: async () => new Response("", { status: 404 }) }),
+    );
     assert.equal(absent.code, "not-found");
     const broken = () => Promise.reject(new Error("no way there"));
     assert.match((await failure(T5.load("http://model.test/x", { fetch: broken }))).message, /no way there$/);

@@ -2,8 +2,23 @@
 import { JSDOM } from "jsdom";
 
 const { window } = new JSDOM("<!doctype html>", { url: "http://page.test/", pretendToBeVisual: true });
-for (const name of ["window", "document", "navigator", "location", "Blob", "File", "Event", "EventTarget", "AbortController", "AbortSignal"]) {
-  Object.defineProperty(globalThis, name, { value: name === "window" ? window : window[name], configurable: true, writable: true });
+for (const name of [
+  "window",
+  "document",
+  "navigator",
+  "location",
+  "Blob",
+  "File",
+  "Event",
+  "EventTarget",
+  "AbortController",
+  "AbortSignal",
+]) {
+  Object.defineProperty(globalThis, name, {
+    value: name === "window" ? window : window[name],
+    configurable: true,
+    writable: true,
+  });
 }
 const { T5 } = await import("pocket-t5");
 const abort = new AbortController();
