@@ -5,7 +5,6 @@
 //! less: the operating system takes its pages away again.)
 
 use std::cell::RefCell;
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
@@ -16,6 +15,7 @@ use crate::gguf::MAGIC;
 use crate::kernels::{Kernels, Matrix, Purpose};
 use crate::loader::{Loader, WeightSource};
 use crate::model::{Model, ModelOptions, Stacks};
+use crate::order::sorted_by;
 use crate::schema::EMBEDDING_ALIASES;
 use crate::storage::Bytes;
 use crate::tensor::Tensor;
@@ -197,13 +197,13 @@ impl Arriving {
         // The largest first: memory that earlier work has left in pieces then serves the small ones.
         let mut matrices = Vec::new();
         let mut targets: HashMap<String, Vec<(usize, usize)>> = HashMap::new();
-        let mut all: Vec<(Vec<&Tensor>, Purpose)> = expected
+        let all: Vec<(Vec<&Tensor>, Purpose)> = expected
             .into_inner()
             .iter()
             .map(|(names, purpose)| (names.iter().filter_map(|name| checkpoint.tensor(name)).collect(), *purpose))
             .collect();
-        all.sort_by_cached_key(|(parts, _)| Reverse(parts.iter().map(|part| part.data.len()).sum::<usize>()));
-        for (parts, purpose) in all {
+        let bytes = |(parts, _): &(Vec<&Tensor>, Purpose)| parts.iter().map(|part| part.data.len()).sum::<usize>();
+        for (parts, purpose) in sorted_by(all, |a, b| bytes(b).cmp(&bytes(a))) {
             let Some(matrix) = Matrix::zeroed(kernels, &parts, purpose)? else { continue };
             let mut first = 0;
             for part in &parts {
@@ -218,7 +218,7 @@ impl Arriving {
                 store(tensor);
             }
         }
-        let mut tensors: Vec<Expected> = checkpoint
+        let tensors: Vec<Expected> = checkpoint
             .tensors()
             .map(|(_, tensor)| Expected {
                 name: tensor.name.clone(),
@@ -228,7 +228,7 @@ impl Arriving {
                 stored: stored.remove(&tensor.name),
             })
             .collect();
-        tensors.sort_by_key(|tensor| tensor.range.start);
+        let tensors = sorted_by(tensors, |a, b| a.range.start.cmp(&b.range.start));
         Ok(Arriving { checkpoint, tokenizer, matrices, tensors, next: 0, row: Vec::new(), kernels })
     }
 

@@ -59,6 +59,7 @@ mod layers;
 mod loader;
 mod memory;
 pub mod model;
+mod order;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod output;
 #[cfg(feature = "default-model")]

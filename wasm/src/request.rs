@@ -67,7 +67,8 @@ fn lists<T>(
 /// # Errors
 /// `bad-option` for an option that does not exist, or has a value of another type.
 pub fn overrides(json: &str) -> Result<Overrides, Failure> {
-    let request: Value = serde_json::from_str(json).map_err(|error| Failure::new("bad-option", error.to_string()))?;
+    let request: Value =
+        serde_json::from_slice(json.as_bytes()).map_err(|error| Failure::new("bad-option", error.to_string()))?;
     let request = request.as_object().ok_or_else(|| wrong("options", "an object", &request))?;
     let mut overrides = Overrides::default();
     for (name, value) in request {

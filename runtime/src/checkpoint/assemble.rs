@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use crate::config::T5Config;
 use crate::error::{Error, Result};
+use crate::order::sorted_by;
 use crate::schema::{self, EMBEDDING_ALIASES, Role, Stack, TensorId, TensorSpec};
 use crate::tensor::Tensor;
 
@@ -126,7 +127,7 @@ fn note_leftovers(config: &T5Config, stored: Stored, notes: &mut Vec<String>) {
     if decoder > 0 {
         notes.push(format!("an encoder-only model: {decoder} tensors of a decoder are not used"));
     }
-    unknown.sort();
+    unknown = sorted_by(unknown, String::cmp);
     if let Some(more) = unknown.len().checked_sub(4) {
         unknown.truncate(3);
         unknown.push(format!("and {} more", more + 1));

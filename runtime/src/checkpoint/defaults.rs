@@ -6,6 +6,7 @@ use super::folder::Files;
 use crate::config::T5Config;
 use crate::error::{Error, Result};
 use crate::generate::{GenerationDefaults, Setting, Settings, SettingsSource, Task};
+use crate::json::object;
 
 /// Keys of generation_config.json that change no result: about what is returned, caches, speed, and where the file
 /// comes from.
@@ -66,9 +67,10 @@ const TASKS: &str = "task_specific_params";
 /// library. Tasks always come from config.json's `task_specific_params`.
 pub(super) fn read(files: Files, config: &T5Config, text: &str) -> Result<GenerationDefaults> {
     let config_file = files.place("config.json");
-    let config_json = object(&config_file, text)?;
+    let config_json = object(&config_file, text.as_bytes())?;
     let generation_file = files.place("generation_config.json");
-    let own = files.text("generation_config.json")?.map(|text| object(&generation_file, &text)).transpose()?;
+    let own =
+        files.text("generation_config.json")?.map(|text| object(&generation_file, text.as_bytes())).transpose()?;
     let mut not_obeyed = Vec::new();
     let mut settings = match &own {
         Some(json) => {
@@ -101,19 +103,13 @@ pub(super) fn read(files: Files, config: &T5Config, text: &str) -> Result<Genera
 /// # Errors
 /// If it is not JSON, or a setting has a value of another type.
 pub fn parse(file: &str, text: &str) -> Result<GenerationDefaults> {
-    let json = object(file, text)?;
+    let json = object(file, text.as_bytes())?;
     let settings = Settings::read(&SettingsObject { file, prefix: "", json: &json })?;
     let mut not_obeyed = Vec::new();
     let known = |key: &str| key == TASKS || Settings::NAMES.contains(&key) || WITHOUT_EFFECT.contains(&key);
     not_obeyed.extend(described(&json, "", |key| !known(key)));
     let tasks = tasks(file, &json, &mut not_obeyed)?;
     Ok(GenerationDefaults { settings, tasks, not_obeyed })
-}
-
-fn object(file: &str, text: &str) -> Result<Value> {
-    let json: Value =
-        serde_json::from_str(text).map_err(|error| Error::format(file, format!("expected a JSON object: {error}")))?;
-    if json.is_object() { Ok(json) } else { Err(Error::format(file, "expected a JSON object, found another value")) }
 }
 
 /// `task_specific_params`, in the order of the tasks' names.

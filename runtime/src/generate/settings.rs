@@ -190,7 +190,9 @@ impl GenerationDefaults {
                 task.settings.write(&mut object);
                 (task.name.clone(), Json::Object(object.0))
             };
-            object.0.insert("task_specific_params".to_owned(), self.tasks.iter().map(task).collect());
+            let mut tasks = serde_json::Map::new();
+            tasks.extend(self.tasks.iter().map(task));
+            object.0.insert("task_specific_params".to_owned(), tasks.into());
         }
         if !self.not_obeyed.is_empty() {
             object.0.insert("not_obeyed".to_owned(), self.not_obeyed.clone().into());
@@ -218,7 +220,7 @@ pub(crate) trait Setting: Sized + Clone {
     /// Lists in lists, which GGUF has no place for, are stored as JSON.
     fn from_gguf(file: &File, key: &str) -> Result<Option<Self>> {
         let parse = |text: &str| {
-            let json = serde_json::from_str(text).ok();
+            let json = serde_json::from_slice(text.as_bytes()).ok();
             json.as_ref()
                 .and_then(Self::from_json)
                 .ok_or_else(|| file.error(key, format!("expected {} as JSON, found {text:?}", Self::EXPECTED)))

@@ -6,6 +6,7 @@ use super::cursor::{Cursor, Fault};
 use super::value::{Array, Value, ValueType};
 use super::{DEFAULT_ALIGNMENT, MAGIC, MAX_NAME, type_from_code, type_name};
 use crate::error::{Error, Result};
+use crate::order::sorted_by;
 use crate::storage::Bytes;
 use crate::tensor::{DType, Tensor};
 
@@ -140,7 +141,7 @@ impl File {
                 data: data.slice(range).expect("the range was checked"),
             });
         }
-        ranges.sort_by_key(|(range, _)| range.start);
+        let ranges = sorted_by(ranges, |(a, _), (b, _)| a.start.cmp(&b.start));
         for pair in ranges.windows(2) {
             let [(first, i), (second, j)] = pair else { unreachable!("windows of two") };
             if second.start < first.end {
@@ -192,7 +193,10 @@ impl File {
             Value::String(text) if key.starts_with("general.") => Some((key.clone(), text.clone())),
             _ => None,
         };
-        self.metadata.iter().filter_map(text).collect()
+        // One by one: what is collected is sorted first, by code of its own.
+        let mut about = BTreeMap::new();
+        about.extend(self.metadata.iter().filter_map(text));
+        about
     }
 
     /// An error about a key.

@@ -6,6 +6,7 @@
 
 use super::{AddedToken, Piece, PieceKind, UnigramVocabulary, Whitespace, failure, sentinel_number};
 use crate::error::{Error, Result};
+use crate::order::sorted_by;
 use base64::Engine;
 use serde::Deserialize;
 use serde_json::Value;
@@ -153,8 +154,8 @@ fn not_unigram(file: &str, bytes: &[u8], error: &serde_json::Error) -> Error {
 }
 
 /// Appends the tokens that are not in the model to `pieces` and gives the list of all.
-fn add_tokens(file: &str, pieces: &mut Vec<Piece>, mut tokens: Vec<Added>) -> Result<Vec<AddedToken>> {
-    tokens.sort_by_key(|token| token.id);
+fn add_tokens(file: &str, pieces: &mut Vec<Piece>, tokens: Vec<Added>) -> Result<Vec<AddedToken>> {
+    let tokens = sorted_by(tokens, |a, b| a.id.cmp(&b.id));
     let in_model = pieces.len();
     let mut added = Vec::with_capacity(tokens.len());
     for Added { id, content, single_word, lstrip, rstrip, normalized, special } in tokens {

@@ -9,6 +9,7 @@ pub(super) use single::SingleSearch;
 
 use super::plan::Plan;
 use crate::kernels::Kernels;
+use crate::order::sorted_by;
 
 /// A sequence with its log-probabilities; the start token and a forced prefix are not part of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,9 +28,8 @@ impl Hypothesis {
 }
 
 /// Puts the best first; of equal ones, the first.
-fn best_first(mut results: Vec<&Hypothesis>) -> Vec<&Hypothesis> {
-    results.sort_by(|a, b| b.score.total_cmp(&a.score));
-    results
+fn best_first(results: Vec<&Hypothesis>) -> Vec<&Hypothesis> {
+    sorted_by(results, |a, b| b.score.total_cmp(&a.score))
 }
 
 pub(super) enum Search {
