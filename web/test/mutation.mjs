@@ -30,7 +30,7 @@ const NAMES =
   "topK topP minP seed repetitionPenalty noRepeatNgram prefix prefixIds suppress allowed stop logprobs lookup task " +
   "typicalP beamGroups diversityPenalty epsilonCutoff etaCutoff topH encoderRepetitionPenalty encoderNoRepeatNgram " +
   "exponentialDecay forcedBos forcedEos beginSuppress badWords sequenceBias renormalize removeInvalid splitSentences " +
-  "nothing";
+  "maxInputTokens truncate nothing";
 const OPTIONS = [...NAMES.split(" "), ""];
 const NUMBERS = [0, 1, 2, 3, 7, -1, 0.5, 1.5, -0.0, 0.999, 1e-45, 1e30, 1e300, -1e300];
 const LARGE = [2 ** 31, 2 ** 32, 2 ** 53 - 1, 2 ** 53];
@@ -118,7 +118,8 @@ const CALLS = {
   cancel: () => engine.cancel(),
   score: (source, target) => engine.score(source, target),
   alignment: (source, target) => engine.alignment(source, target),
-  embed: (text) => engine.embed(text),
+  embed: (text, most, cut) => engine.embed(text, most, cut),
+  encode: (text, most, cut) => engine.encode(text, most, cut),
   tokenize: (text) => engine.tokenize(text),
   sentences: (text) => engine.sentences(text),
   detokenize: (ids) => engine.detokenize(Uint32Array.from(ids)),
@@ -154,7 +155,7 @@ function call() {
   if (kind < 830) return ["cancel"];
   if (kind < 860) return ["score", one(WORDS), one(WORDS)];
   if (kind < 880) return ["alignment", one(WORDS), one(WORDS)];
-  if (kind < 900) return ["embed", one(WORDS)];
+  if (kind < 900) return [one(["embed", "encode"]), one(WORDS), ...some(2, value)];
   if (kind < 920) return ["sentences", one(WORDS)];
   if (kind < 940) return ["tokenize", one(WORDS)];
   if (kind < 960) return ["detokenize", ids()];
