@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use t5_runtime::storage::Bytes;
 use t5_runtime::tensor::DType;
 use t5_runtime::tokenizer::{Tokenizer, Vocabulary};
 use t5_runtime::{Incoming, Model, ModelOptions, Overrides};
-use t5_tests::{convert, families};
+use t5_tests::{beside, convert, families};
 
 /// Without the variable: some seconds.
 const USUAL: u64 = 3000;
@@ -140,6 +141,13 @@ impl Sources {
             };
             sources.folders.push(files.map(read).filter(|(name, _)| name != "golden.jsonl").collect());
         }
+        let models = beside::SENTENCE_MODELS.map(beside::sentence_model).into_iter();
+        for folder in models.chain(beside::HEADS.map(beside::head)) {
+            sources.gguf.push(convert::gguf(folder.path(), DType::F32));
+            let mut files = BTreeMap::new();
+            read_all(folder.path(), "", &mut files);
+            sources.folders.push(files);
+        }
         let Some(Vocabulary::Unigram(pocket)) = Checkpoint::pocket().unwrap().vocabulary else {
             unreachable!("the built-in model has a Unigram vocabulary")
         };
@@ -203,6 +211,18 @@ impl Sources {
     }
 }
 
+/// The files of a folder and of those in it, by their paths.
+fn read_all(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) {
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if entry.path().is_dir() {
+            read_all(&entry.path(), &format!("{name}/"), files);
+        } else {
+            files.insert(name, std::fs::read(entry.path()).unwrap());
+        }
+    }
+}
+
 /// A file that arrives in pieces.
 fn receive(bytes: &[u8], numbers: &mut Numbers) {
     let size = if numbers.below(8) == 0 { numbers.below(2 * bytes.len()) } else { bytes.len() };
@@ -228,6 +248,9 @@ fn run_model(model: &Model) {
     let mut session = model.session();
     session.set_threads(1);
     let _ = session.embed_ids(&[2, 5, 9, 1]);
+    let _ = session.embed("a house");
+    let _ = session.classify_ids(&[2, 5, 9, 1]);
+    let _ = session.answer("a", "house", 3);
     for beams in [1, 3] {
         let asked = Overrides { max_new_tokens: Some(4), beams: Some(beams), ..Overrides::default() };
         let Ok(options) = model.options(&asked) else { continue };

@@ -32,7 +32,9 @@ pub use policy::{Keep, Policy};
 pub use report::Report;
 use t5_runtime::Result;
 use t5_runtime::checkpoint::{Checkpoint, llama_cpp};
-use t5_runtime::gguf::{TensorInfo, Writer};
+use t5_runtime::gguf::{Array, TensorInfo, Value, Writer};
+use t5_runtime::schema::{Role, Stack, TensorSpec};
+use t5_runtime::tensor::DType;
 
 /// Who wants to know how far the work is. `()` does not.
 pub trait Progress {
@@ -72,6 +74,7 @@ pub fn quantize(
         .iter()
         .map(|(spec, dtype)| TensorInfo { name: spec.gguf_name.clone(), dtype: *dtype, shape: spec.shape.clone() })
         .collect();
+    let balance = if policy.balance { balance::Balance::new(checkpoint, &plan)? } else { balance::Balance::default() };
     let mut metadata = llama_cpp::metadata(
         &checkpoint.about,
         &checkpoint.config,
@@ -80,9 +83,10 @@ pub fn quantize(
         policy.base,
     )?;
     metadata.extend(llama_cpp::not_obeyed(checkpoint));
+    metadata.extend(llama_cpp::more_metadata(checkpoint));
+    metadata.extend(encoder_scale(checkpoint, &plan, &balance));
     let mut writer = Writer::new(Path::new(file), out, &metadata, &infos)?;
     progress.start(plan.iter().map(|(spec, _)| spec.shape.iter().product::<usize>() as u64).sum());
-    let balance = if policy.balance { balance::Balance::new(checkpoint, &plan)? } else { balance::Balance::default() };
     let mut store = store::Store::new();
     let mut report = Report::default();
     for (spec, dtype) in &plan {
@@ -99,4 +103,26 @@ pub fn quantize(
     }
     writer.finish()?;
     Ok(report)
+}
+
+/// Where the encoder's last norm trades factors with the decoder, the file says how its states become again what they
+/// were: not only the decoder reads them.
+fn encoder_scale(
+    checkpoint: &Checkpoint,
+    plan: &[(TensorSpec, DType)],
+    balance: &balance::Balance,
+) -> Option<(String, Value)> {
+    let is_last_norm = |spec: &TensorSpec| (spec.id.role, spec.id.stack) == (Role::FinalNorm, Some(Stack::Encoder));
+    let (norm, _) = plan.iter().find(|(spec, _)| is_last_norm(spec))?;
+    let given = checkpoint.encoder_scale.as_deref();
+    let traded = balance.factors(norm);
+    let scale: Vec<f32> = match (given, traded) {
+        (None, None) => return None,
+        (Some(given), None) => given.to_vec(),
+        (given, Some(traded)) => {
+            let before = given.into_iter().flatten().copied().chain(std::iter::repeat(1.0));
+            traded.iter().zip(before).map(|(factor, before)| before / factor).collect()
+        }
+    };
+    Some((llama_cpp::keys::ENCODER_SCALE.to_owned(), Value::Array(Array::of_floats(scale))))
 }

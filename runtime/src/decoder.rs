@@ -167,6 +167,16 @@ impl Decoder<'_> {
         &self.state.alignment
     }
 
+    /// The states of the first `rows` queries of the last pass behind the last norm, `[rows, d_model]`, not scaled: what
+    /// heads of other kinds read.
+    pub fn states(&mut self, rows: usize) -> &[f32] {
+        let DecoderState { x, chosen, .. } = &mut *self.state;
+        let len = rows * self.model.config.d_model;
+        let chosen = part(chosen, len);
+        self.weights.final_norm.apply(self.model.kernels, &x[..len], chosen);
+        chosen
+    }
+
     /// The head over the queries of the last pass whose index is in `wanted`: [`Decoder::logits`] has a row for each.
     pub fn head(&mut self, wanted: &[usize]) {
         self.choose(wanted);

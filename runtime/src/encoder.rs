@@ -1,7 +1,7 @@
 //! The encoder: ids `[len]` to hidden states `[len, d_model]`.
 
 use crate::error::Result;
-use crate::layers::{FeedForward, Norm, Scratch, SelfAttention, part};
+use crate::layers::{Document, FeedForward, Norm, Scratch, SelfAttention, part};
 use crate::loader::Loader;
 use crate::model::ModelData;
 use crate::position::StackBias;
@@ -46,21 +46,42 @@ pub(crate) struct EncoderState {
     bias: StackBias,
     /// `[rows, d_model]`: the residual stream.
     x: Vec<f32>,
-    /// Of the documents that are being encoded.
-    lengths: Vec<usize>,
-    /// Blocks that are done.
+    /// That are being encoded.
+    documents: Vec<Document>,
+    /// Blocks that are done, and that are wanted.
     passed: usize,
+    blocks: usize,
 }
 
 impl EncoderState {
     pub fn new(weights: &EncoderWeights) -> EncoderState {
-        EncoderState { bias: weights.bias.clone(), x: Vec::new(), lengths: Vec::new(), passed: 0 }
+        EncoderState { bias: weights.bias.clone(), x: Vec::new(), documents: Vec::new(), passed: 0, blocks: 0 }
     }
 
-    /// The hidden states, `[rows, d_model]`, once all blocks are passed.
+    /// The hidden states, `[rows, d_model]`, once the blocks are passed: after the last one normalised.
     pub fn finish(&self, model: &ModelData, out: &mut Vec<f32>) {
-        let len = self.lengths.iter().sum::<usize>() * model.config.d_model;
-        model.encoder.final_norm.apply(model.kernels, &self.x[..len], part(out, len));
+        let len = self.rows() * model.config.d_model;
+        let (x, out) = (&self.x[..len], part(out, len));
+        if self.blocks == model.encoder.blocks.len() {
+            model.encoder.final_norm.apply(model.kernels, x, out);
+        } else {
+            out.copy_from_slice(x);
+        }
+    }
+
+    /// As [`EncoderState::finish`], for readers other than the model's own decoder: in the units that the states had
+    /// before the file was balanced.
+    pub fn finish_states(&self, model: &ModelData, out: &mut Vec<f32>) {
+        self.finish(model, out);
+        if let Some(scale) = model.encoder_scale.as_ref().filter(|_| self.blocks == model.encoder.blocks.len()) {
+            let rows = out[..self.rows() * scale.len()].chunks_exact_mut(scale.len());
+            rows.for_each(|row| row.iter_mut().zip(scale).for_each(|(value, factor)| *value *= factor));
+        }
+    }
+
+    /// Of all documents.
+    fn rows(&self) -> usize {
+        self.documents.iter().map(|document| document.rows).sum()
     }
 }
 
@@ -74,15 +95,25 @@ pub(crate) struct Encoder<'a> {
 impl Encoder<'_> {
     /// Begins with several documents at once, whose ids stand one after the other. Each attends to itself only: its
     /// states do not depend on which others run beside it.
-    pub fn begin(&mut self, ids: impl Iterator<Item = u32>, lengths: impl Iterator<Item = usize>) {
-        let EncoderState { bias, x, lengths: all, passed } = &mut *self.state;
-        all.clear();
-        all.extend(lengths);
-        *passed = 0;
-        bias.prepare(all.iter().copied().max().unwrap_or(0));
+    pub fn begin(&mut self, ids: impl Iterator<Item = u32>, documents: impl Iterator<Item = Document>) {
+        self.begin_to(self.model.encoder.blocks.len(), ids, documents);
+    }
+
+    /// As [`Encoder::begin`], for the states behind so many blocks: behind 0 they are the embeddings.
+    pub fn begin_to(
+        &mut self,
+        blocks: usize,
+        ids: impl Iterator<Item = u32>,
+        documents: impl Iterator<Item = Document>,
+    ) {
+        let state = &mut *self.state;
+        state.documents.clear();
+        state.documents.extend(documents);
+        (state.passed, state.blocks) = (0, blocks);
+        state.bias.prepare(state.documents.iter().map(|document| document.rows).max().unwrap_or(0));
         let d = self.model.config.d_model;
-        let x = part(x, all.iter().sum::<usize>() * d);
-        self.model.embedding.look_up(self.model.kernels, ids, d, x);
+        let rows = state.rows();
+        self.model.embedding.look_up(self.model.kernels, ids, d, part(&mut state.x, rows * d));
     }
 
     /// Runs them through as many blocks as make a piece of work, at least one. False when no block is left.
@@ -90,14 +121,14 @@ impl Encoder<'_> {
     /// # Errors
     /// If there is no memory for the keys and values of a head.
     pub fn run(&mut self) -> Result<bool> {
-        let EncoderState { bias, x, lengths, passed } = &mut *self.state;
+        let rows = self.state.rows();
+        let EncoderState { bias, x, documents, passed, blocks: until } = &mut *self.state;
         let kernels = self.model.kernels;
-        let blocks = &self.model.encoder.blocks;
-        let rows = lengths.iter().sum::<usize>();
+        let blocks = &self.model.encoder.blocks[..*until];
         let x = &mut x[..rows * self.model.config.d_model];
         let piece = (ROWS / rows.max(1)).max(1);
         for block in blocks.iter().skip(*passed).take(piece) {
-            block.attention.apply(kernels, lengths, bias.of_block(*passed), x, self.scratch)?;
+            block.attention.apply(kernels, documents, bias.of_block(*passed), x, self.scratch)?;
             block.feed_forward.apply(kernels, x, self.scratch);
             *passed += 1;
         }

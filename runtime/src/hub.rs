@@ -58,6 +58,12 @@ pub fn fetch(name: &str, progress: &mut dyn Progress) -> Result<PathBuf> {
     Hub::from_env()?.fetch(name, progress)
 }
 
+/// As [`fetch`] for the tokenizer alone: the folder of a repository with the files that are no weights. See
+/// [`Hub::fetch_tokenizer`].
+pub fn fetch_tokenizer(name: &str, progress: &mut dyn Progress) -> Result<PathBuf> {
+    Hub::from_env()?.fetch_tokenizer(name, progress)
+}
+
 /// Where models come from and where they are kept.
 #[derive(Clone, Debug)]
 pub struct Hub {
@@ -163,6 +169,45 @@ impl Hub {
         }
     }
 
+    /// The local folder of the tokenizer of `name`, downloaded if the cache does not have it; weights are not.
+    ///
+    /// # Errors
+    /// As [`Hub::fetch`], and if the repository has no tokenizer or a file is named.
+    pub fn fetch_tokenizer(&self, name: &str, progress: &mut dyn Progress) -> Result<PathBuf> {
+        let name = HubName::parse(name)?;
+        if name.file.is_some() {
+            return Err(name.error("expected a repository with a tokenizer, found the name of a file"));
+        }
+        if let Some(snapshot) = self.cached_snapshot(&name).filter(|snapshot| select::has_tokenizer(snapshot)) {
+            return Ok(snapshot);
+        }
+        if self.offline {
+            return Err(name.error(format!(
+                "its tokenizer is not in the cache {} and HF_HUB_OFFLINE forbids to download it",
+                self.cache.display()
+            )));
+        }
+        self.download_companions(&name, progress).map_err(|failure| name.error(failure.sentence()))
+    }
+
+    /// Downloads what is no weights.
+    fn download_companions(&self, name: &HubName, progress: &mut dyn Progress) -> Result<PathBuf, Failure> {
+        let api = self.api().map_err(|error| Failure::Final(error.to_string()))?;
+        let (commit, files) = self.list(&api, name)?;
+        let transfer = transfer::Transfer { hub: self, api: &api, name, commit: &commit };
+        let mut folder = None;
+        for file in select::COMPANIONS.iter().filter(|file| files.iter().any(|found| found == *file)) {
+            folder = transfer.file(file, progress)?.parent().map(Path::to_owned);
+        }
+        if name.revision != commit {
+            let reference = self.store().repo(repo(name, &name.revision)).create_ref(&commit);
+            reference.map_err(|error| Failure::Final(format!("{}: {error}", self.cache.display())))?;
+        }
+        folder
+            .filter(|folder| select::has_tokenizer(folder))
+            .ok_or_else(|| Failure::Final("expected tokenizer.json or spiece.model, found neither".to_owned()))
+    }
+
     /// The folder of the revision in the cache, if the cache knows the revision.
     fn cached_snapshot(&self, name: &HubName) -> Option<PathBuf> {
         let folder = self.cache.join(repo(name, &name.revision).folder_name());
@@ -182,7 +227,7 @@ impl Hub {
         let (commit, files) = self.list(&api, name)?;
         let transfer = transfer::Transfer { hub: self, api: &api, name, commit: &commit };
         let weights = select::weights(&files, name).map_err(Failure::Final)?;
-        for file in select::COMPANIONS.iter().filter(|file| files.iter().any(|found| found == *file)) {
+        for file in files.iter().filter(|file| select::belongs(file)) {
             transfer.file(file, progress)?;
         }
         let mut path = transfer.file(&weights, progress)?;

@@ -45,10 +45,12 @@ pub mod command;
 pub mod config;
 mod cores;
 mod decoder;
+mod encode;
 mod encoder;
 pub mod error;
 pub mod generate;
 pub mod gguf;
+pub mod head;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod incoming;
@@ -64,8 +66,10 @@ mod order;
 pub mod output;
 #[cfg(feature = "default-model")]
 pub mod pocket;
+mod pooling;
 pub mod position;
 pub mod schema;
+pub mod sentence_model;
 mod sentences;
 pub mod session;
 pub mod storage;
@@ -74,6 +78,7 @@ pub mod tokenizer;
 
 pub use alignment::{Alignment, AlignmentHeads, WordAlignment};
 pub use cores::physical_cores;
+pub use encode::{EncodeOptions, Encoded, Passage};
 pub use error::{Error, Result};
 pub use generate::{
     EarlyStopping, Finish, GenerateOptions, Generation, GenerationDefaults, LengthPenalty, LengthPenaltyKind, Lookup,
@@ -82,5 +87,7 @@ pub use generate::{
 pub use incoming::Incoming;
 pub use kernels::Isa;
 pub use model::{Model, ModelOptions};
+pub use pooling::Pooling;
+pub use sentence_model::SentenceModel;
 pub use sentences::sentences;
 pub use session::{Score, Session};

@@ -12,9 +12,11 @@ use crate::decoder::DecoderWeights;
 use crate::encoder::EncoderWeights;
 use crate::error::{Error, Result};
 use crate::generate::{GenerateOptions, GenerationDefaults, Overrides};
+use crate::head::Head;
 use crate::kernels::{Heads, Isa, Kernels, Matrix};
 use crate::layers::Embedding;
 use crate::loader::{Loader, WeightSource};
+use crate::sentence_model::SentenceModel;
 use crate::storage::Bytes;
 use crate::tokenizer::Tokenizer;
 
@@ -46,6 +48,10 @@ pub(crate) struct ModelData {
     decoder: Option<DecoderWeights>,
     tokenizer: Option<Tokenizer>,
     generation: GenerationDefaults,
+    sentence: Option<SentenceModel>,
+    pub head: Option<Head>,
+    /// What the encoder's output is multiplied with where it is not for the decoder.
+    pub encoder_scale: Option<Vec<f32>>,
     about: BTreeMap<String, String>,
     notes: Vec<String>,
 }
@@ -131,10 +137,24 @@ impl Model {
         tokenizer: Option<Tokenizer>,
         Stacks { encoder, decoder, embedding }: Stacks,
     ) -> Model {
-        let Checkpoint { file, config, generation, about, notes, .. } = checkpoint;
-        let data =
-            ModelData { file, config, kernels, embedding, encoder, decoder, tokenizer, generation, about, notes };
-        Model { data: Arc::new(data) }
+        let Checkpoint { file, config, generation, sentence, head, encoder_scale, about, notes, .. } = checkpoint;
+        Model {
+            data: Arc::new(ModelData {
+                file,
+                config,
+                kernels,
+                embedding,
+                encoder,
+                decoder,
+                tokenizer,
+                generation,
+                sentence,
+                head,
+                encoder_scale,
+                about,
+                notes,
+            }),
+        }
     }
 
     /// The configuration.
@@ -161,6 +181,11 @@ impl Model {
     /// What the checkpoint says about decoding.
     pub fn generation_defaults(&self) -> &GenerationDefaults {
         &self.data.generation
+    }
+
+    /// What is behind the encoder of a sentence model.
+    pub fn sentence_model(&self) -> Option<&SentenceModel> {
+        self.data.sentence.as_ref()
     }
 
     /// Options for generating as the checkpoint asks for, with `overrides` in its place.

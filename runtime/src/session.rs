@@ -4,10 +4,11 @@ use std::fmt;
 
 use crate::alignment::{Alignment, AlignmentHeads, WordAlignment};
 use crate::decoder::{Decoder, DecoderState};
+use crate::encode::{EncodeOptions, Passage};
 use crate::encoder::{self, Encoder, EncoderState};
 use crate::error::{Error, Result};
 use crate::generate::{GenerateOptions, SourceText, SplitSentences};
-use crate::layers::{FIRST_POSITIONS, Query, Scratch};
+use crate::layers::{Document, FIRST_POSITIONS, Query, Scratch};
 use crate::memory::{self, Request};
 use crate::model::Model;
 use crate::sentences::sentences;
@@ -18,12 +19,12 @@ pub(crate) const FORCED_ROWS: usize = 32;
 /// Everything that changes while a model runs. Buffers grow to the largest request met and are then re-used.
 pub struct Session {
     pub(crate) model: Model,
-    encoder: EncoderState,
+    pub(crate) encoder: EncoderState,
     /// Made when it is first needed.
     decoder: Option<DecoderState>,
     scratch: Scratch,
     /// `[rows, d_model]`: encoder output of the last documents.
-    states: Vec<f32>,
+    pub(crate) states: Vec<f32>,
     /// The largest request so far, in bytes: memory for such a one is there.
     granted: u64,
 }
@@ -96,9 +97,9 @@ impl Session {
         self.model.check_source(source)?;
         self.ask(&[source.len()], 0, 0)?;
         let mut encoder = self.encoder();
-        encoder.begin(source.iter().copied(), std::iter::once(source.len()));
+        encoder.begin(source.iter().copied(), std::iter::once(Document::whole(source.len())));
         while encoder.run()? {}
-        self.encoder.finish(self.model.data(), &mut self.states);
+        self.encoder.finish_states(self.model.data(), &mut self.states);
         Ok(&self.states[..source.len() * self.model.config().d_model])
     }
 
@@ -111,27 +112,27 @@ impl Session {
         self.encode_ids(&ids)
     }
 
-    /// The mean of the encoder's hidden states, `[d_model]`.
+    /// One vector for a source: a sentence model's, else the mean of the encoder's hidden states, `[d_model]`.
     ///
     /// # Errors
     /// As [`Session::encode_ids`].
     pub fn embed_ids(&mut self, source: &[u32]) -> Result<Vec<f32>> {
-        let d = self.model.config().d_model;
-        let states = self.encode_ids(source)?;
-        let mut mean = vec![0f64; d];
-        for row in states.chunks_exact(d) {
-            mean.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
-        }
-        Ok(mean.into_iter().map(|sum| (sum / source.len() as f64) as f32).collect())
+        self.embed_passage(source.to_vec().into())
     }
 
-    /// The mean of the encoder's hidden states of a text, `[d_model]`.
+    /// One vector for a text: a sentence model's, else the mean of the encoder's hidden states, `[d_model]`.
     ///
     /// # Errors
     /// As [`Session::encode`].
     pub fn embed(&mut self, text: &str) -> Result<Vec<f32>> {
-        let ids = self.model.tokenizer()?.encode(text);
-        self.embed_ids(&ids)
+        let passage = self.model.passage(text, &EncodeOptions::default())?;
+        self.embed_passage(passage)
+    }
+
+    fn embed_passage(&mut self, passage: Passage) -> Result<Vec<f32>> {
+        let mut values = Vec::new();
+        self.encode_each(&[passage], &EncodeOptions::default(), &mut |_, encoded| values = encoded.values)?;
+        Ok(values)
     }
 
     /// Log-probabilities of a target text (and `</s>`) given a source text.
@@ -258,7 +259,7 @@ impl Session {
     }
 
     /// The encoder at work in this session.
-    fn encoder(&mut self) -> Encoder<'_> {
+    pub(crate) fn encoder(&mut self) -> Encoder<'_> {
         Encoder { model: self.model.data(), state: &mut self.encoder, scratch: &mut self.scratch }
     }
 
@@ -276,8 +277,14 @@ impl Session {
     /// Prepares to encode sources and to decode `sequences` sequences of each, up to `positions` tokens long.
     ///
     /// # Errors
-    /// If the model has no decoder, a source is empty or has ids outside the vocabulary, or there is too little memory.
+    /// If the model does not generate, a source is empty or has ids outside the vocabulary, or there is too little memory.
     pub(crate) fn begin_sources(&mut self, sources: &[&[u32]], sequences: usize, positions: usize) -> Result<Encoding> {
+        self.model.check_generates()?;
+        self.begin_reading(sources, sequences, positions)
+    }
+
+    /// As [`Session::begin_sources`], whatever the decoder is for.
+    pub(crate) fn begin_reading(&mut self, sources: &[&[u32]], sequences: usize, positions: usize) -> Result<Encoding> {
         sources.iter().try_for_each(|ids| self.model.check_source(ids))?;
         let lengths: Vec<usize> = sources.iter().map(|ids| ids.len()).collect();
         self.decoder()?;
@@ -287,7 +294,7 @@ impl Session {
     }
 
     /// An error if there is no memory for a request with sources of these lengths.
-    fn ask(&mut self, lengths: &[usize], sequences: usize, positions: usize) -> Result<()> {
+    pub(crate) fn ask(&mut self, lengths: &[usize], sequences: usize, positions: usize) -> Result<()> {
         let source = lengths.iter().sum::<usize>();
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let request = Request {
@@ -321,7 +328,7 @@ impl Session {
                 rows <= encoder::ROWS
             };
             *group = lengths.iter().take_while(fits).count().max(1);
-            encoder.begin(ids.iter().copied(), lengths[..*group].iter().copied());
+            encoder.begin(ids.iter().copied(), lengths[..*group].iter().map(|&length| Document::whole(length)));
         }
         if encoder.run()? {
             return Ok(true);

@@ -1,5 +1,6 @@
 //! What the tests of several crates share: where things lie, golden values, and models small enough to write out.
 
+pub mod beside;
 pub mod checkpoint;
 pub mod convert;
 pub mod families;

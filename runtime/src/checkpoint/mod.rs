@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use crate::config::T5Config;
 use crate::error::{Error, Result};
 use crate::generate::GenerationDefaults;
+use crate::head::Head;
 use crate::schema;
+use crate::sentence_model::SentenceModel;
 use crate::storage::{Bytes, check_file};
 use crate::tensor::Tensor;
 use crate::tokenizer::Vocabulary;
@@ -29,6 +31,13 @@ pub struct Checkpoint {
     pub vocabulary: Option<Vocabulary>,
     /// How the checkpoint wants to be decoded.
     pub generation: GenerationDefaults,
+    /// What is behind the encoder of a sentence model.
+    pub sentence: Option<SentenceModel>,
+    /// A head that does not generate, in the place of an output matrix.
+    pub head: Option<Head>,
+    /// `[d_model]`: what the encoder's output has to be multiplied with to be that of the model before it was balanced.
+    /// The decoder of a balanced file takes it as it is.
+    pub encoder_scale: Option<Vec<f32>>,
     /// What a GGUF file says of itself for people: the texts under `general.`, such as name, licence and attribution.
     pub about: BTreeMap<String, String>,
     /// What a curious user may want to know (settings ignored, tensors skipped).
@@ -56,7 +65,7 @@ impl Checkpoint {
     /// stored values are not (see [`crate::block::check`]).
     pub fn open(path: &Path) -> Result<Checkpoint> {
         if path.is_dir() {
-            return folder::open(folder::Files::Disk(path));
+            return folder::open_with_modules(folder::Files::Disk(path));
         }
         check_file(path)?;
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")) {
@@ -82,7 +91,29 @@ impl Checkpoint {
     /// Opens the files of a Hugging Face folder that are already in memory, by their names. `folder` names them all
     /// in messages.
     pub fn from_files(folder: &str, files: &HashMap<String, Bytes>) -> Result<Checkpoint> {
-        folder::open(folder::Files::Memory { name: folder, files })
+        folder::open_with_modules(folder::Files::Memory { name: folder, files })
+    }
+
+    /// Puts another tokenizer in the place of the checkpoint's: tokenizer.json, a SentencePiece model, a folder with
+    /// one of them, or that of another GGUF file.
+    ///
+    /// # Errors
+    /// Where there is none, it cannot be read, or it has more pieces than the embedding has rows.
+    pub fn replace_tokenizer(&mut self, path: &Path) -> Result<()> {
+        let is = |extension: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
+        let vocabulary = if is("gguf") {
+            Checkpoint::open(path)?.vocabulary
+        } else {
+            folder::vocabulary_at(path, &self.config, &mut self.notes)?
+        };
+        let Some(vocabulary) = vocabulary else {
+            let expected = "tokenizer.json, a SentencePiece model, a folder with one of them, or a GGUF file with a \
+                            tokenizer";
+            return Err(Error::NotAModel { path: path.to_owned(), expected: expected.to_owned() });
+        };
+        folder::check_rows(&path.display().to_string(), Some(&vocabulary), &self.config)?;
+        self.vocabulary = Some(vocabulary);
+        Ok(())
     }
 
     /// Whether this checkpoint was read from `path`, among other files. By what paths are, not how they are spelled.

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use t5_runtime::{EarlyStopping, LengthPenaltyKind, Lookup};
+use t5_runtime::{EarlyStopping, LengthPenaltyKind, Lookup, Pooling};
 
 /// Runs models of the T5 family: text in, text out.
 #[derive(Parser)]
@@ -17,7 +17,8 @@ pub struct Arguments {
 }
 
 /// The names of the subcommands: a first argument that is none of them is text to generate from.
-pub const COMMANDS: [&str; 7] = ["generate", "score", "align", "embed", "tokenize", "inspect", "bench"];
+pub const COMMANDS: [&str; 9] =
+    ["generate", "score", "align", "embed", "classify", "answer", "tokenize", "inspect", "bench"];
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -27,8 +28,12 @@ pub enum Command {
     Score(ScoreArgs),
     /// Which word of the source each word of a target comes from, for each line SOURCE<TAB>TARGET
     Align(ScoreArgs),
-    /// The mean of the encoder's hidden states of each line of input
-    Embed(EmbedArgs),
+    /// The encoder's states of each text: one vector, or one for each token
+    Embed(Box<EmbedArgs>),
+    /// The class of each text, or of each of its tokens
+    Classify(ClassifyArgs),
+    /// The part of a text that answers a question, for each line QUESTION<TAB>CONTEXT
+    Answer(AnswerArgs),
     /// Token ids of each line of input, or the text of token ids
     Tokenize(TokenizeArgs),
     /// What a model file holds
@@ -314,12 +319,131 @@ pub struct ScoreArgs {
     pub json: bool,
 }
 
+/// What is made of the states of a text's tokens.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PoolingArg {
+    /// Their mean
+    Mean,
+    /// The states of all tokens
+    None,
+    /// The first token's
+    First,
+    /// The last token's, which is </s>
+    Last,
+    /// The largest value of each dimension
+    Max,
+}
+
+impl From<PoolingArg> for Pooling {
+    fn from(pooling: PoolingArg) -> Pooling {
+        match pooling {
+            PoolingArg::Mean => Pooling::Mean,
+            PoolingArg::None => Pooling::None,
+            PoolingArg::First => Pooling::First,
+            PoolingArg::Last => Pooling::Last,
+            PoolingArg::Max => Pooling::Max,
+        }
+    }
+}
+
+/// How input is to be read.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InputFormat {
+    /// A text a line
+    Lines,
+    /// A JSON object a line
+    Jsonl,
+    /// Proteins: records of a name and residues
+    Fasta,
+}
+
+/// The numbers in a file of states.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StatesType {
+    F32,
+    F16,
+    Bf16,
+}
+
 #[derive(Args)]
 pub struct EmbedArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     #[command(flatten)]
     pub input: InputArgs,
+    /// What is made of the states of a text's tokens [default: what the model was trained with, or mean]
+    #[arg(long, value_enum)]
+    pub pooling: Option<PoolingArg>,
+    /// Write to FILE.npy ([texts, d_model]; without pooling [texts, tokens, d_model], for texts of one length) or to
+    /// FILE.safetensors (a tensor for each text, named by its number from 0, its --id-field or its FASTA record; without
+    /// pooling NAME.mask beside it says which rows are no padding)
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The numbers in the file
+    #[arg(long, value_enum, default_value = "f32", requires = "output")]
+    pub dtype: StatesType,
+    /// Divide each vector by its length
+    #[arg(long)]
+    pub normalize: bool,
+    /// Take each text for N tokens: pad it, or cut it before </s>
+    #[arg(long, value_name = "N")]
+    pub pad_to: Option<usize>,
+    /// Whether padding is masked; no: it is attended to, as FLUX, SD3 and CogVideoX do
+    #[arg(long, value_enum, value_name = "YES|NO", default_value = "yes", requires = "pad_to")]
+    pub pad_mask: YesNo,
+    /// The states behind K blocks, as transformers' hidden_states[K]: 0 are the embeddings, -1 the encoder's output
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
+    pub layer: Option<isize>,
+    /// Another tokenizer than the model's: tokenizer.json, a SentencePiece model, a folder with one, a GGUF file, or
+    /// hf:OWNER/NAME, of which nothing else is downloaded
+    #[arg(long, value_name = "FILE|FOLDER|hf:…")]
+    pub tokenizer: Option<String>,
+    /// The prompt of a sentence model that is put before each text, by its name [default: what the model says]
+    #[arg(long, value_name = "NAME", conflicts_with = "prefix")]
+    pub prompt: Option<String>,
+    /// Text before each text, in the place of a prompt; with FASTA a space follows it
+    #[arg(long, value_name = "TEXT")]
+    pub prefix: Option<String>,
+    /// How input is read. fasta: residues are separated, U, Z, O and B become X, and the states are those of residues alone
+    #[arg(long, value_enum, default_value = "lines")]
+    pub input_format: InputFormat,
+    /// jsonl: the key of the text
+    #[arg(long, value_name = "KEY", default_value = "text")]
+    pub text_field: String,
+    /// jsonl: the key of the text's name
+    #[arg(long, value_name = "KEY")]
+    pub id_field: Option<String>,
+    /// Share each step's work among N threads; by default as many as the processor has cores
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct ClassifyArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// Share each step's work among N threads; by default as many as the processor has cores
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// One JSON object a line, with the scores of all labels
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct AnswerArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// Answers have at most N tokens
+    #[arg(long, value_name = "N", default_value_t = 15)]
+    pub max_answer_tokens: usize,
     /// Share each step's work among N threads; by default as many as the processor has cores
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,

@@ -1,27 +1,185 @@
 //! `t5 embed`.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
 
-use serde_json::json;
+use anyhow::bail;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use t5_runtime::{EncodeOptions, Encoded, Passage, Pooling, Session};
 
-use super::args::EmbedArgs;
-use super::input::{Lines, open_model, session};
+use super::args::{EmbedArgs, YesNo};
+use super::input::{open_checkpoint, prepare, replace_tokenizer, session};
+use super::records::{Record, Records};
+use super::states_file::{Format, Item, StatesFile};
+use super::usage;
+
+/// How many texts, and how many bytes of states, are on their way at once.
+const WINDOW_TEXTS: usize = 1024;
+const WINDOW_BYTES: usize = 64 << 20;
 
 pub fn run(args: &EmbedArgs) -> anyhow::Result<()> {
-    let mut lines = Lines::open(&args.input)?;
-    let model = open_model(&args.model)?;
-    let mut session = session(&model, args.threads)?;
-    let mut out = std::io::stdout().lock();
-    while let Some(line) = lines.next_line()? {
-        let ids = model.tokenizer()?.encode(&line);
-        let embedding = session.embed_ids(&ids)?;
-        if args.json {
-            writeln!(out, "{}", json!({"embedding": embedding, "input_ids": ids}))?;
-        } else {
-            let values: Vec<String> = embedding.iter().map(f32::to_string).collect();
+    let output = match &args.output {
+        Some(path) if args.json => {
+            return Err(usage(format!("--json: expected no --output, found {}", path.display())));
+        }
+        Some(path) => Some((path.as_path(), Format::of(path, args.dtype)?)),
+        None => None,
+    };
+    let records = Records::open(args)?;
+    let mut checkpoint = open_checkpoint(args.model.model.as_deref())?;
+    if let Some(name) = &args.tokenizer {
+        replace_tokenizer(&mut checkpoint, name)?;
+    }
+    let model = prepare(checkpoint, &args.model)?;
+    let options = EncodeOptions {
+        pooling: args.pooling.map(Into::into),
+        normalize: args.normalize,
+        pad_to: args.pad_to,
+        pad_mask: args.pad_mask == YesNo::Yes,
+        layer: args.layer,
+        prompt: args.prompt.clone(),
+        prefix: args.prefix.clone(),
+    };
+    let session = session(&model, args.threads)?;
+    let work = Work { args, options, session };
+    match output {
+        Some((path, format)) => work.to_file(records, path, format),
+        None => work.to_stdout(records),
+    }
+}
+
+struct Work<'a> {
+    args: &'a EmbedArgs,
+    options: EncodeOptions,
+    session: Session,
+}
+
+impl Work<'_> {
+    fn pooled(&self) -> bool {
+        self.options.pooling != Some(Pooling::None)
+    }
+
+    /// Whether a window with these texts and tokens is full.
+    fn is_full(&self, texts: usize, tokens: usize) -> bool {
+        texts >= WINDOW_TEXTS || tokens * self.session.model().config().d_model * size_of::<f32>() >= WINDOW_BYTES
+    }
+
+    /// Prints results as input comes, all that is there already together.
+    fn to_stdout(mut self, mut records: Records) -> anyhow::Result<()> {
+        let model = self.session.model().clone();
+        let mut out = std::io::stdout().lock();
+        let bar = bar(None, !out.is_terminal());
+        loop {
+            let (mut window, mut tokens) = (Vec::new(), 0);
+            // A bad text ends the work only after those before it are answered.
+            let ended = loop {
+                match records.next(&model, &self.options) {
+                    Ok(Some(record)) => {
+                        tokens += record.passage.ids.len();
+                        window.push(record);
+                        if self.is_full(window.len(), tokens) || !records.is_ready() {
+                            break None;
+                        }
+                    }
+                    end => break Some(end),
+                }
+            };
+            let passages: Vec<Passage> = window.iter().map(|record| record.passage.clone()).collect();
+            let results = self.encode(&passages, &bar)?;
+            for (record, encoded) in window.iter().zip(&results) {
+                self.print(&mut out, record, encoded)?;
+            }
+            out.flush()?;
+            if let Some(end) = ended {
+                bar.finish_and_clear();
+                end?;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes a file, for which all texts are read first.
+    fn to_file(mut self, mut records: Records, path: &Path, format: Format) -> anyhow::Result<()> {
+        let model = self.session.model().clone();
+        let pooled = self.pooled();
+        let (mut items, mut passages) = (Vec::new(), Vec::new());
+        while let Some(record) = records.next(&model, &self.options)? {
+            let Record { place, name, passage, .. } = record;
+            let name = name.unwrap_or_else(|| items.len().to_string());
+            let (rows, real) = model.rows_of(&passage, &self.options)?;
+            items.push(Item { place, name, rows, real });
+            passages.push(passage);
+        }
+        if items.is_empty() {
+            bail!("expected at least one text, found none");
+        }
+        let width = model.width_of(&self.options);
+        let mut file = StatesFile::create(path, format, self.args.dtype, &items, pooled, width)?;
+        let bar = bar(Some(items.len()), true);
+        let mut first = 0;
+        while first < items.len() {
+            let (mut end, mut tokens) = (first, 0);
+            while end < items.len() && !self.is_full(end - first, tokens) {
+                tokens += passages[end].ids.len();
+                end += 1;
+            }
+            let results = self.encode(&passages[first..end], &bar)?;
+            for (item, encoded) in items[first..end].iter().zip(results) {
+                file.append(item, &encoded.values)?;
+            }
+            first = end;
+        }
+        bar.finish_and_clear();
+        file.finish()
+    }
+
+    fn encode(&mut self, passages: &[Passage], bar: &ProgressBar) -> anyhow::Result<Vec<Encoded>> {
+        let mut all: Vec<Option<Encoded>> = vec![None; passages.len()];
+        self.session.encode_each(passages, &self.options, &mut |index, encoded| {
+            all[index] = Some(encoded);
+            bar.inc(1);
+        })?;
+        Ok(all.into_iter().flatten().collect())
+    }
+
+    /// A vector a line; without pooling, a line a token and an empty one behind each text.
+    fn print(&self, out: &mut impl Write, record: &Record, encoded: &Encoded) -> anyhow::Result<()> {
+        let rows = encoded.values.chunks_exact(encoded.width());
+        if self.args.json || !record.object.is_empty() {
+            let mut object = record.object.clone();
+            if let (true, Some(name)) = (object.is_empty(), &record.name) {
+                object.insert("id".to_owned(), json!(name));
+            }
+            if self.pooled() {
+                object.insert("embedding".to_owned(), json!(encoded.values));
+            } else {
+                object.insert("states".to_owned(), json!(rows.collect::<Vec<_>>()));
+                let real = encoded.rows.min(encoded.tokens);
+                let mask: Vec<u8> = (0..encoded.rows).map(|row| u8::from(row < real)).collect();
+                object.insert("mask".to_owned(), json!(mask));
+            }
+            object.insert("input_ids".to_owned(), json!(encoded.input_ids));
+            writeln!(out, "{}", Value::Object(object))?;
+            return Ok(());
+        }
+        for row in rows {
+            let values: Vec<String> = row.iter().map(f32::to_string).collect();
             writeln!(out, "{}", values.join(" "))?;
         }
-        out.flush()?;
+        if !self.pooled() {
+            writeln!(out)?;
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// How many texts are done, on a terminal, if `wanted`.
+fn bar(texts: Option<usize>, wanted: bool) -> ProgressBar {
+    if !wanted || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = if texts.is_some() { "{wide_bar} {pos}/{len} texts {eta}" } else { "{pos} texts {elapsed}" };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    texts.map_or_else(ProgressBar::no_length, |texts| ProgressBar::new(texts as u64)).with_style(style)
 }

@@ -1,7 +1,7 @@
 //! Opening models, and reading input lines.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -15,7 +15,11 @@ use super::usage;
 
 /// Opens the model that the arguments name and prints its notes if asked.
 pub fn open_model(args: &ModelArgs) -> anyhow::Result<Model> {
-    let checkpoint = open_checkpoint(args.model.as_deref())?;
+    prepare(open_checkpoint(args.model.as_deref())?, args)
+}
+
+/// Makes a model of a checkpoint and prints its notes if asked.
+pub fn prepare(checkpoint: Checkpoint, args: &ModelArgs) -> anyhow::Result<Model> {
     let isa = args.isa.as_deref().map(str::parse).transpose()?;
     let said = checkpoint.not_obeyed.clone();
     let model = Model::from_checkpoint(checkpoint, &ModelOptions { isa })?;
@@ -62,6 +66,16 @@ pub fn open_checkpoint(name: Option<&str>) -> anyhow::Result<Checkpoint> {
     Ok(checkpoint)
 }
 
+/// Puts another tokenizer in the place of the checkpoint's.
+pub fn replace_tokenizer(checkpoint: &mut Checkpoint, name: &str) -> anyhow::Result<()> {
+    #[cfg(feature = "hub")]
+    if hub::is_hub_name(name) {
+        let folder = hub::fetch_tokenizer(name, &mut hub::TerminalProgress::default())?;
+        return Ok(checkpoint.replace_tokenizer(&folder)?);
+    }
+    Ok(checkpoint.replace_tokenizer(Path::new(name))?)
+}
+
 /// The path itself, or where the hub's cache keeps the model.
 fn local_path(name: &str) -> anyhow::Result<PathBuf> {
     #[cfg(feature = "hub")]
@@ -69,6 +83,11 @@ fn local_path(name: &str) -> anyhow::Result<PathBuf> {
         return Ok(hub::fetch(name, &mut hub::TerminalProgress::default())?);
     }
     Ok(PathBuf::from(name))
+}
+
+/// Reads much at once: what is there already can be worked on together.
+fn reader(source: impl Read + 'static) -> BufReader<Box<dyn Read>> {
+    BufReader::with_capacity(1 << 18, Box::new(source))
 }
 
 /// Input lines, one after the other, with the name and number of each for messages.
@@ -80,7 +99,7 @@ pub struct Lines {
 
 enum LineSource {
     Arguments(std::vec::IntoIter<String>),
-    Reader(Box<dyn BufRead>),
+    Reader(BufReader<Box<dyn Read>>),
 }
 
 impl Lines {
@@ -100,7 +119,7 @@ impl Lines {
     /// The lines of a file, or of standard input if it is `-`.
     pub fn file(path: &Path) -> anyhow::Result<Lines> {
         if path == Path::new("-") {
-            let source = LineSource::Reader(Box::new(BufReader::new(std::io::stdin())));
+            let source = LineSource::Reader(reader(std::io::stdin()));
             return Ok(Lines { source, name: "standard input".to_owned(), number: 0 });
         }
         let name = path.display().to_string();
@@ -108,7 +127,15 @@ impl Lines {
         if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
             bail!("{name}: expected a file of input lines, found a folder");
         }
-        Ok(Lines { source: LineSource::Reader(Box::new(BufReader::new(file))), name, number: 0 })
+        Ok(Lines { source: LineSource::Reader(reader(file)), name, number: 0 })
+    }
+
+    /// Whether there is a next line, or the end, without waiting for whoever writes it.
+    pub fn is_ready(&self) -> bool {
+        match &self.source {
+            LineSource::Arguments(_) => true,
+            LineSource::Reader(reader) => reader.buffer().contains(&b'\n'),
+        }
     }
 
     /// `NAME, line N`, of the line that was read last.

@@ -42,6 +42,8 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
             "parameters": values,
             "bytes": bytes,
             "tokenizer": tokenizer,
+            "head": checkpoint.head.as_ref().map(|head| json!({"task": head.task.name(), "labels": head.labels})),
+            "sentence_model": checkpoint.sentence.as_ref().map(ToString::to_string),
             "generation": checkpoint.generation.to_json(),
             "tensors": tensors,
             "notes": checkpoint.notes,
@@ -56,6 +58,12 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
         }
     }
     writeln!(out, "tokenizer: {tokenizer}")?;
+    if let Some(head) = &checkpoint.head {
+        writeln!(out, "head: {}: {}", head.task.name(), head.labels.join(", "))?;
+    }
+    if let Some(sentence) = &checkpoint.sentence {
+        writeln!(out, "sentence model: {sentence}")?;
+    }
     if let serde_json::Value::Object(generation) = checkpoint.generation.to_json() {
         for (key, value) in generation.iter().filter(|(key, _)| *key != "task_specific_params" && *key != "not_obeyed")
         {

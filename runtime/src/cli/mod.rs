@@ -3,11 +3,14 @@
 mod align;
 mod args;
 mod bench;
+mod classify;
 mod embed;
 mod generate;
 mod input;
 mod inspect;
+mod records;
 mod score;
+mod states_file;
 mod tokenize;
 
 use std::ffi::OsString;
@@ -36,6 +39,8 @@ fn run(mut arguments: Vec<OsString>) -> anyhow::Result<()> {
         Command::Score(args) => score::run(&args),
         Command::Align(args) => align::run(&args),
         Command::Embed(args) => embed::run(&args),
+        Command::Classify(args) => classify::classify(&args),
+        Command::Answer(args) => classify::answer(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),

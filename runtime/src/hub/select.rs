@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::name::{HubName, is_file_name};
+use crate::checkpoint::folder::is_file_of_module;
 pub(super) use crate::checkpoint::folder::{COMPANIONS, INDEX, WEIGHTS};
 
 /// The file of weights to take from a repository with `files`: [`WEIGHTS`], [`INDEX`] (and its shards) or a GGUF file.
@@ -41,6 +42,11 @@ pub(super) fn weights(files: &[String], name: &HubName) -> Result<String, String
         }
         _ => Err(ambiguous(&gguf, name)),
     }
+}
+
+/// Whether a file belongs to a model beside its weights: configuration, tokenizer, modules of sentence-transformers.
+pub(super) fn belongs(file: &str) -> bool {
+    COMPANIONS.contains(&file) || (is_file_of_module(file) && file.split('/').all(is_file_name))
 }
 
 /// The sentence for several GGUF files.
@@ -112,7 +118,7 @@ pub(super) fn cached(snapshot: &Path, name: &HubName) -> Cached {
 }
 
 /// Whether the snapshot has a vocabulary, or a model that needs none because its tokens are bytes.
-fn has_tokenizer(snapshot: &Path) -> bool {
+pub(super) fn has_tokenizer(snapshot: &Path) -> bool {
     let says_bytes = |file| std::fs::read_to_string(snapshot.join(file)).is_ok_and(|text| text.contains("ByT5"));
     ["tokenizer.json", "spiece.model"].iter().any(|file| snapshot.join(file).is_file())
         || says_bytes("tokenizer_config.json")

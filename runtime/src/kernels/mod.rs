@@ -144,20 +144,22 @@ impl Kernels {
     }
 
     /// Self-attention of a whole document: `qkv` is `[len, 3 * inner]` (query, key, value side by side), `out`
-    /// `[len, inner]`. `bias` is the first query's; each following query's begins one value earlier. `numbers` are
-    /// those that the products are computed in.
+    /// `[len, inner]`. Every position attends to the first `visible` ones: what follows is padding. `bias` is the first
+    /// query's; each following query's begins one value earlier. `numbers` are those that the products are computed in.
     ///
     /// # Errors
     /// [`Error::Memory`] where there is not enough to lay out a head in.
     ///
     /// # Panics
-    /// If there are no heads, or they have no values; if `qkv` or `out` has another length; or if there are no biases
-    /// for a head and its positions.
+    /// If there are no heads, or they have no values; if `qkv` or `out` has another length; if more positions are
+    /// visible than there are, or none; or if there are no biases for a head and its positions.
+    #[allow(clippy::too_many_arguments)] // what is attended to, how, and where to
     pub fn attend_all(
         &self,
         numbers: Numbers,
         heads: Heads,
         qkv: &[f32],
+        visible: usize,
         bias: BiasRow<'_>,
         out: &mut [f32],
         workspace: &mut Workspace,
@@ -168,6 +170,7 @@ impl Kernels {
         if len == 0 {
             return Ok(());
         }
+        assert!((1..=len).contains(&visible), "expected 1 to {len} visible positions, found {visible}");
         // Query `len - 1` begins `len - 1` values before the first one's.
         assert!(
             len - 1 <= bias.offset && bias.offset.saturating_add(len) <= bias.head_stride,
@@ -176,10 +179,10 @@ impl Kernels {
             bias.offset
         );
         let (threads, scratch) = workspace.shared();
-        let parts = threads.parts(heads.count, product([2, len, len, inner]));
+        let parts = threads.parts(heads.count, product([2, len, visible, inner]));
         let used = if parts == 1 { 1 } else { threads.count() };
         for thread in 0..used {
-            workspace::own(scratch, thread).head.reserve(numbers, len, heads.width)?;
+            workspace::own(scratch, thread).head.reserve(numbers, visible, heads.width)?;
         }
         let columns = Columns::new(out, inner);
         threads.run(parts, &|thread, part| {
@@ -190,7 +193,7 @@ impl Kernels {
                     keys: &qkv[inner + first..],
                     values: &qkv[2 * inner + first..],
                     stride: 3 * inner,
-                    len,
+                    len: visible,
                     width: heads.width,
                 };
                 let (packed, scratch) = own.head.pack(*self, numbers, key_values);

@@ -18,6 +18,22 @@ pub(crate) use kv_cache::{FIRST_POSITIONS, KvCache};
 pub(crate) use scratch::{Norm, Scratch, part};
 pub(crate) use self_attention::SelfAttention;
 
+/// One text on its way through the encoder.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Document {
+    /// Positions, padding included.
+    pub rows: usize,
+    /// The first positions, which all attend to; those behind them are masked padding.
+    pub visible: usize,
+}
+
+impl Document {
+    /// One without masked positions.
+    pub fn whole(rows: usize) -> Document {
+        Document { rows, visible: rows }
+    }
+}
+
 /// One row of a pass through the decoder.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Query {

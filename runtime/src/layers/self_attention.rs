@@ -1,6 +1,6 @@
 //! Self-attention: `x + o(attend(qkv(norm(x))))`, with the bias of relative positions.
 
-use super::{KvCache, Norm, Query, Scratch, part};
+use super::{Document, KvCache, Norm, Query, Scratch, part};
 use crate::error::Result;
 use crate::kernels::{Heads, Kernels, Matrix};
 use crate::loader::Loader;
@@ -26,15 +26,15 @@ impl SelfAttention {
         })
     }
 
-    /// Adds the layer's output to `x` `[rows, d_model]`, whole documents of these lengths one after the other. Each
-    /// position attends to all of its document.
+    /// Adds the layer's output to `x` `[rows, d_model]`, whole documents one after the other. Each position attends to
+    /// all of its document but for masked padding.
     ///
     /// # Errors
     /// If there is no memory for the keys and values of a head.
     pub fn apply(
         &self,
         kernels: Kernels,
-        lengths: &[usize],
+        documents: &[Document],
         bias: &PositionBias,
         x: &mut [f32],
         s: &mut Scratch,
@@ -44,10 +44,11 @@ impl SelfAttention {
         let qkv = &s.wide[..rows * 3 * inner];
         let context = part(&mut s.narrow, rows * inner);
         let mut row = 0;
-        for &len in lengths {
-            let end = row + len;
+        for &Document { rows, visible } in documents {
+            let end = row + rows;
             let (qkv, context) = (&qkv[row * 3 * inner..end * 3 * inner], &mut context[row * inner..end * inner]);
-            kernels.attend_all(self.qkv.numbers(), self.heads, qkv, bias.row(0), context, &mut s.workspace)?;
+            let bias = bias.row(0);
+            kernels.attend_all(self.qkv.numbers(), self.heads, qkv, visible, bias, context, &mut s.workspace)?;
             row = end;
         }
         s.leave(kernels, &self.o, rows, x);

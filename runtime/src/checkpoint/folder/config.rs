@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
+use super::head;
 use crate::config::{Activation, FeedForwardKind, T5Config};
 use crate::error::{Error, Result};
+use crate::head::HeadTask;
 use crate::json::{self, Keys};
 
 impl T5Config {
@@ -112,8 +114,9 @@ pub(super) fn read(json: Keys, gated: bool, notes: &mut Vec<String>) -> Result<T
 
 /// Whether there is no decoder.
 fn is_encoder_only(json: Keys) -> Result<bool> {
-    let class = json.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
-    let is_encoder = class.is_some_and(|name| name.ends_with("EncoderModel"));
+    // The classifier of tokens has an encoder, whatever else its file says.
+    let is_encoder = head::class(json)
+        .is_some_and(|name| name.ends_with("EncoderModel") || HeadTask::of_class(name) == Some(HeadTask::Tokens));
     Ok(is_encoder || json.boolean("is_encoder_decoder")? == Some(false))
 }
 

@@ -3,12 +3,15 @@
 mod bytes;
 mod config;
 mod files;
+mod head;
 mod safetensors;
+mod sentence;
 
 use std::path::Path;
 
 pub(super) use files::Files;
 pub(crate) use files::{COMPANIONS, INDEX, WEIGHTS};
+pub(crate) use sentence::is_file_of_module;
 
 use super::assemble::{Dialect, Stored, assemble};
 use super::{Checkpoint, defaults};
@@ -18,6 +21,20 @@ use crate::json::{self, Keys};
 use crate::schema::{self, Role, Stack, TensorId};
 use crate::storage::Bytes;
 use crate::tokenizer::Vocabulary;
+
+/// Opens a folder, which may be one of sentence-transformers: then what is behind the encoder belongs to it.
+pub(super) fn open_with_modules(files: Files) -> Result<Checkpoint> {
+    let mut checkpoint = match (sentence::transformer_folder(files)?, files) {
+        (Some(folder), Files::Disk(path)) if !folder.is_empty() => open(Files::Disk(&path.join(folder)))?,
+        (Some(folder), Files::Memory { .. }) if !folder.is_empty() => {
+            let what = format!("expected the encoder beside it, found it in {folder}");
+            return Err(Error::format(files.place(sentence::MODULES), what));
+        }
+        _ => open(files)?,
+    };
+    checkpoint.sentence = sentence::read(files, checkpoint.config.d_model)?;
+    Ok(checkpoint)
+}
 
 /// Opens files with config.json and model.safetensors, or several under model.safetensors.index.json.
 pub(super) fn open(files: Files) -> Result<Checkpoint> {
@@ -43,7 +60,7 @@ pub(super) fn open_safetensors(path: &Path) -> Result<Checkpoint> {
 }
 
 /// Adds to weights with Hugging Face names what lies in the same folder. `weights` names the file of weights.
-pub(super) fn with_companions(files: Files, file: &str, weights: &str, stored: Stored) -> Result<Checkpoint> {
+pub(super) fn with_companions(files: Files, file: &str, weights: &str, mut stored: Stored) -> Result<Checkpoint> {
     let Some(text) = files.text("config.json")? else {
         return Err(Error::NotAModel { path: file.into(), expected: "config.json beside it".to_owned() });
     };
@@ -51,8 +68,11 @@ pub(super) fn with_companions(files: Files, file: &str, weights: &str, stored: S
     let place = files.place("config.json");
     let json = json::object(&place, text.as_bytes())?;
     let json = Keys { file: &place, json: &json };
+    head::settle(&mut stored);
     let gate = schema::hf_name(TensorId { role: Role::Wi0, stack: Some(Stack::Encoder), block: Some(0) });
     let mut config = config::read(json, stored.tensors.contains_key(&gate), &mut not_obeyed)?;
+    head::note_class(json, &mut not_obeyed);
+    let head = head::take(weights, json, &mut stored.tensors, config.d_model)?;
     let tied = config.tie_word_embeddings;
     let tensors = assemble(weights, Dialect::HuggingFace, &mut config, stored, &mut notes)?;
     note_head(json, tied, &config, &mut not_obeyed);
@@ -61,16 +81,15 @@ pub(super) fn with_companions(files: Files, file: &str, weights: &str, stored: S
     not_obeyed.extend(generation.note());
     notes.extend(generation.note());
     let vocabulary = vocabulary(files, &config, json, &mut notes)?;
-    if let Some(found) = vocabulary.as_ref().map(Vocabulary::len).filter(|&found| found > config.vocab_size) {
-        let what =
-            format!("expected at most {} pieces, one for each row of the embedding, found {found}", config.vocab_size);
-        return Err(Error::Tokenizer { file: files.name(), what });
-    }
+    check_rows(&files.name(), vocabulary.as_ref(), &config)?;
     Ok(Checkpoint {
         file: file.to_owned(),
         config,
         vocabulary,
         generation,
+        sentence: None,
+        head,
+        encoder_scale: None,
         about: Default::default(),
         notes,
         not_obeyed,
@@ -93,6 +112,48 @@ fn note_head(json: Keys, tied: bool, config: &T5Config, notes: &mut Vec<String>)
             ));
         }
         _ => {}
+    }
+}
+
+/// Refuses a vocabulary with more pieces than the embedding has rows.
+pub(super) fn check_rows(file: &str, vocabulary: Option<&Vocabulary>, config: &T5Config) -> Result<()> {
+    match vocabulary.map(Vocabulary::len).filter(|&found| found > config.vocab_size) {
+        Some(found) => {
+            let rows = config.vocab_size;
+            let what = format!("expected at most {rows} pieces, one for each row of the embedding, found {found}");
+            Err(Error::Tokenizer { file: file.to_owned(), what })
+        }
+        None => Ok(()),
+    }
+}
+
+/// The vocabulary in a folder, or in one file of it: a model's of this configuration.
+pub(super) fn vocabulary_at(path: &Path, config: &T5Config, notes: &mut Vec<String>) -> Result<Option<Vocabulary>> {
+    let nothing = serde_json::json!({});
+    let keys = |file| Keys { file, json: &nothing };
+    if path.is_dir() {
+        return vocabulary(Files::Disk(path), config, keys("config.json"), notes);
+    }
+    let file = path.display().to_string();
+    let bytes = Bytes::map(path)?;
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
+        notes.extend(Vocabulary::ignored_in_tokenizer_json(&file, &bytes)?);
+        return Vocabulary::from_tokenizer_json(&file, &bytes).map(Some);
+    }
+    sentencepiece(&file, &bytes, config, keys(&file)).map(Some)
+}
+
+/// A SentencePiece model, with the sentinels that its tokenizer class adds.
+fn sentencepiece(file: &str, bytes: &[u8], config: &T5Config, tokenizer_config: Keys) -> Result<Vocabulary> {
+    let usual = if config.model_type == "umt5" { 300 } else { 100 };
+    let stored = tokenizer_config.get("extra_ids").and_then(serde_json::Value::as_u64);
+    let extra_ids = stored.and_then(|count| u32::try_from(count).ok()).unwrap_or(usual);
+    let vocabulary = Vocabulary::from_sentencepiece(file, bytes, extra_ids)?;
+    // Models without sentinels (MADLAD) have no rows for them either.
+    if vocabulary.len() > config.vocab_size && stored.is_none() {
+        Vocabulary::from_sentencepiece(file, bytes, 0)
+    } else {
+        Ok(vocabulary)
     }
 }
 
@@ -120,17 +181,7 @@ fn vocabulary(
     }
     for name in files::SENTENCEPIECE {
         let Some(bytes) = files.bytes(name)? else { continue };
-        let file = files.place(name);
-        let usual = if config.model_type == "umt5" { 300 } else { 100 };
-        let stored = tokenizer_config.get("extra_ids").and_then(serde_json::Value::as_u64);
-        let extra_ids = stored.and_then(|count| u32::try_from(count).ok()).unwrap_or(usual);
-        let vocabulary = Vocabulary::from_sentencepiece(&file, &bytes, extra_ids)?;
-        // Models without sentinels (MADLAD) have no rows for them either.
-        return if vocabulary.len() > config.vocab_size && stored.is_none() {
-            Vocabulary::from_sentencepiece(&file, &bytes, 0).map(Some)
-        } else {
-            Ok(Some(vocabulary))
-        };
+        return sentencepiece(&files.place(name), &bytes, config, tokenizer_config).map(Some);
     }
     notes.push("no tokenizer.json or spiece.model: only token ids can be used".to_owned());
     Ok(None)

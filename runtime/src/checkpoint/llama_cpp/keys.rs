@@ -119,6 +119,53 @@ pub const NOT_OBEYED: &str = "pocket_t5.generation.not_obeyed";
 /// Sentences on keys of config.json that change values and that nothing obeys, for people.
 pub const CONFIG_NOT_OBEYED: &str = "pocket_t5.config.not_obeyed";
 
+/// The modules of a sentence model behind its encoder: `pooling`, `dense` or `normalize`.
+pub const SENTENCE_MODULES: &str = "pocket_t5.sentence.modules";
+/// The names of the texts that can be put before an input.
+pub const PROMPT_NAMES: &str = "pocket_t5.sentence.prompt_names";
+/// These texts.
+pub const PROMPTS: &str = "pocket_t5.sentence.prompts";
+/// The name of the prompt that every input gets.
+pub const DEFAULT_PROMPT: &str = "pocket_t5.sentence.default_prompt";
+/// Longer inputs are cut to so many tokens.
+pub const MAX_SEQ_LENGTH: &str = "pocket_t5.sentence.max_seq_length";
+/// Whether capitals of an input become small letters.
+pub const LOWER_CASE: &str = "pocket_t5.sentence.lower_case";
+
+// After `pocket_t5.sentence.N.`, for module N:
+
+/// The kinds of pooling, by [`crate::Pooling::name`].
+pub const MODULE_POOLING: &str = "pooling";
+/// Whether tokens of the prompt take part in it.
+pub const MODULE_INCLUDE_PROMPT: &str = "include_prompt";
+/// Of a dense layer: `[out, in]`.
+pub const DENSE_WEIGHT: &str = "weight";
+/// `[out]`
+pub const DENSE_BIAS: &str = "bias";
+/// `identity`, `tanh`, `relu` or `sigmoid`.
+pub const DENSE_ACTIVATION: &str = "activation";
+
+/// A key of module `index` of a sentence model.
+pub fn sentence_module(index: usize, key: &str) -> String {
+    format!("pocket_t5.sentence.{index}.{key}")
+}
+
+/// `[d_model]`: what the encoder's output is multiplied with where it is not for the decoder.
+pub const ENCODER_SCALE: &str = "pocket_t5.encoder_scale";
+/// What a head that does not generate says, by [`crate::head::HeadTask::name`].
+pub const HEAD_TASK: &str = "pocket_t5.head.task";
+/// The name of each of its values.
+pub const HEAD_LABELS: &str = "pocket_t5.head.labels";
+/// `problem_type` of config.json.
+pub const HEAD_PROBLEM: &str = "pocket_t5.head.problem_type";
+/// How many layers it has.
+pub const HEAD_LAYERS: &str = "pocket_t5.head.layers";
+
+/// A key of layer `index` of a head.
+pub fn head_layer(index: usize, key: &str) -> String {
+    format!("pocket_t5.head.{index}.{key}")
+}
+
 /// What stands before the settings of a task: `pocket_t5.task.0.`
 pub fn task(index: usize) -> String {
     format!("pocket_t5.task.{index}.")

@@ -2,7 +2,9 @@
 
 mod config;
 mod defaults;
+mod head;
 pub mod keys;
+mod sentence;
 mod vocabulary;
 
 use std::path::Path;
@@ -47,13 +49,51 @@ fn read(file: File) -> Result<Checkpoint> {
     let is_later_table = |name: &str| name.ends_with(".attn_rel_b.weight") && !name.contains(".blk.0.");
     let bias_per_block = file.tensors().iter().any(|tensor| is_later_table(&tensor.name));
     let vocabulary = vocabulary::read(&file, &config, bias_per_block, &mut notes)?;
+    let sentence = sentence::read(&file, config.d_model)?;
+    let head = head::read(&file, config.d_model)?;
+    let encoder_scale = encoder_scale(&file, config.d_model)?;
     let about = file.about();
     let name = file.name().to_owned();
     let tensors = assemble(&name, Dialect::LlamaCpp, &mut config, stored(file), &mut notes)?;
     if config.relative_bias_per_block && !has_model_type {
         config.model_type = "umt5".to_owned();
     }
-    Ok(Checkpoint { file: name, config, vocabulary, generation, about, notes, not_obeyed, tensors })
+    Ok(Checkpoint {
+        file: name,
+        config,
+        vocabulary,
+        generation,
+        sentence,
+        head,
+        encoder_scale,
+        about,
+        notes,
+        not_obeyed,
+        tensors,
+    })
+}
+
+fn encoder_scale(file: &File, d_model: usize) -> Result<Option<Vec<f32>>> {
+    let Some(array) = file.array(keys::ENCODER_SCALE)? else { return Ok(None) };
+    let scale: Option<Vec<f32>> = array.floats().map(Iterator::collect);
+    let usable = scale.filter(|scale| scale.len() == d_model && scale.iter().all(|factor| factor.is_normal()));
+    let wrong = || {
+        let what = format!("expected {d_model} f32 values that are numbers and not 0, found {}", array.describe());
+        file.error(keys::ENCODER_SCALE, what)
+    };
+    usable.ok_or_else(wrong).map(Some)
+}
+
+/// Key-values of what a checkpoint has beside its model, behind those of [`metadata`].
+pub fn more_metadata(checkpoint: &Checkpoint) -> Vec<(String, Value)> {
+    let mut values = Vec::new();
+    if let Some(model) = &checkpoint.sentence {
+        sentence::append(model, &mut |key, value| values.push((key.to_owned(), value)));
+    }
+    if let Some(head) = &checkpoint.head {
+        head::append(head, &mut |key, value| values.push((key.to_owned(), value)));
+    }
+    values
 }
 
 /// The key-value that keeps what a checkpoint says of its configuration, without the folder that it was read from.

@@ -18,7 +18,7 @@ fn threads_do_not_change_attention() {
             let mut workspace = Workspace::default();
             workspace.set_threads(threads);
             let mut own = vec![f32::NAN; len * inner];
-            kernels.attend_all(numbers, heads, &qkv, bias, &mut own, &mut workspace).unwrap();
+            kernels.attend_all(numbers, heads, &qkv, len, bias, &mut own, &mut workspace).unwrap();
             let mut cross = vec![f32::NAN; len * inner];
             let q = &qkv[2 * len * inner..];
             kernels.attend_packed(q, &source, 0, &mut cross, None, &mut workspace);
@@ -124,16 +124,25 @@ fn attention_over_documents() {
         // 1.5 and weights of up to 1 (p (1 - p) is at most a quarter).
         let (close, close_weights) = if numbers == Numbers::Floats { (1e-4, 1e-5) } else { (9e-3, 1.5e-3) };
 
-        let all = |kernels: Kernels| {
-            let mut out = vec![f32::NAN; len * inner];
-            let bias = document.bias();
-            kernels.attend_all(numbers, heads, &document.qkv, bias, &mut out, &mut Workspace::default()).unwrap();
+        let visible = |kernels: Kernels, rows: usize, visible: usize| {
+            let mut out = vec![f32::NAN; rows * inner];
+            let (qkv, bias) = (&document.qkv[..rows * 3 * inner], document.bias());
+            let mut workspace = Workspace::default();
+            kernels.attend_all(numbers, heads, qkv, visible, bias, &mut out, &mut workspace).unwrap();
             out
         };
+        let all = |kernels: Kernels| visible(kernels, len, len);
         same_everywhere(&name, all);
         let bias_at = |query, head, p| document.bias_at(query, head, p);
         let (truth, _) = attention_in_f64(heads, &q, &keys, &values, bias_at);
         assert_close(&name, &all(scalar()), truth, close);
+        // Masked positions see the others, which see nothing of them.
+        let part = len.div_ceil(2);
+        let masked = visible(scalar(), len, part);
+        let (truth, _) = attention_in_f64(heads, &q, &keys[..part * inner], &values[..part * inner], bias_at);
+        assert_close(&name, &masked, truth, close);
+        assert_eq!(bits(&masked[..part * inner]), bits(&visible(scalar(), part, part)), "{name}");
+        same_everywhere(&name, |kernels| visible(kernels, len, part));
 
         let (truth, weights) = attention_in_f64(heads, &q, &keys, &values, |_, _, _| 0.0);
         let across = |kernels: Kernels, queries: std::ops::Range<usize>| {
@@ -227,7 +236,7 @@ fn attention_shows_what_is_not_a_number() {
             qkv[2 * 48 + column * 16 + 3] = broken;
             for kernels in Kernels::available() {
                 let mut out = vec![0.0; 5 * 16];
-                kernels.attend_all(numbers, heads, &qkv, bias, &mut out, &mut Workspace::default()).unwrap();
+                kernels.attend_all(numbers, heads, &qkv, 5, bias, &mut out, &mut Workspace::default()).unwrap();
                 // A query spoils its own row, a key or a value all of them.
                 let rows = if column == 0 { 2..3 } else { 0..5 };
                 let spoilt = |row: usize| out[row * 16..(row + 1) * 16].iter().any(|x| !x.is_finite());

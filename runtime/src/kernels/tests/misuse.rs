@@ -76,19 +76,22 @@ fn blocks_that_there_is_no_room_for() {
 fn heads_that_do_not_fit() {
     let table = [0.0; 64];
     let good = BiasRow { values: &table, head_stride: 16, offset: 8 };
-    let run = |heads: Heads, len: usize, out: usize, bias: BiasRow<'_>| {
+    let visible = |heads: Heads, len: usize, visible: usize, out: usize, bias: BiasRow<'_>| {
         let mut workspace = Workspace::default();
         workspace.set_threads(2);
-        scalar()
-            .attend_all(Numbers::Floats, heads, &vec![1.0; len], bias, &mut vec![0.0; out], &mut workspace)
-            .unwrap();
+        let (qkv, mut out) = (vec![1.0; len], vec![0.0; out]);
+        scalar().attend_all(Numbers::Floats, heads, &qkv, visible, bias, &mut out, &mut workspace).unwrap();
     };
+    let run = |heads: Heads, len: usize, out: usize, bias: BiasRow<'_>| visible(heads, len, 8, out, bias);
     let heads = Heads { count: 4, width: 4 };
     run(heads, 8 * 48, 8 * 16, good);
     refused("qkv is [len, 3 * inner]", || run(WRAPPING, 8 * 48, 8 * 16, good));
     refused("qkv is [len, 3 * inner]", || run(Heads { count: usize::MAX, width: usize::MAX }, 8 * 48, 8 * 16, good));
     refused("qkv is [len, 3 * inner]", || run(heads, 8 * 48 + 1, 8 * 16, good));
     refused("out is [len, inner]", || run(heads, 8 * 48, 8 * 16 - 1, good));
+    for none in [0, 9, usize::MAX] {
+        refused("1 to 8 visible positions", || visible(heads, 8 * 48, none, 8 * 16, good));
+    }
     for none in [Heads { count: 0, width: 4 }, Heads { count: 4, width: 0 }] {
         refused("heads with values", || run(none, 8 * 48, 8 * 16, good));
     }
