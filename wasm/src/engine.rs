@@ -135,14 +135,18 @@ impl Engine {
         Ok(self.session().score(&source, &target).map(|score| request::score(&score)).map_err(Failure::from)?)
     }
 
-    /// The mean of the encoder's hidden states, `[d_model]`. Texts of more than `most` tokens are cut off (`truncate`) or
-    /// refused.
+    /// One vector: a sentence model's, with its prompt and cut where its texts are, else the mean of the encoder's hidden
+    /// states. With `most`, texts of more tokens are cut off (`truncate`) or refused, and no prompt stands before them.
     pub fn embed(
         &mut self,
         #[wasm_bindgen(unchecked_param_type = "string")] text: JsValue,
         most: Option<u32>,
         truncate: Option<bool>,
     ) -> JsResult<Vec<f32>> {
+        if most.is_none() {
+            let text = given::text("text", &text)?;
+            return Ok(self.session().embed(&text).map_err(Failure::from)?);
+        }
         let ids = self.source("text", &text, most, truncate)?;
         Ok(self.session().embed_ids(&ids).map_err(Failure::from)?)
     }

@@ -14,7 +14,7 @@ import { aborted, T5Error } from "./errors.js";
 import { checkToken, offer, type Fetch } from "./fetch.js";
 import { absolute, hasWorkers } from "./platform.js";
 import type { Fetching, LoadRequest, QuantizeRequest, Unquantized } from "./protocol.js";
-import { CHECKPOINT, HUB } from "./source.js";
+import { CHECKPOINT, HUB, inside } from "./source.js";
 import { exclusively, NewsOf } from "./store.js";
 import type {
   Alignment,
@@ -154,9 +154,9 @@ export class Batch {
 export async function quantize(files: Iterable<File>, options: QuantizeOptions = {}): Promise<File> {
   known(options, ["type", "name", "onProgress", "signal", "assets"]);
   checkSignal(options.signal);
-  const chosen = [...files].filter((file) => CHECKPOINT.test(file.name));
+  const chosen = [...files].filter((file) => CHECKPOINT.test(inside(file)));
   return quantized(
-    chosen.map((file) => ({ name: file.name, blob: file.slice() })),
+    chosen.map((file) => ({ name: inside(file), blob: file.slice() })),
     options,
   );
 }
@@ -416,8 +416,8 @@ async function readable(source: Source): Promise<Readable> {
   }
   // One file is a model whatever its name.
   if (files.length === 1 && !files[0]?.name?.endsWith(".safetensors")) return { source: files[0] as File };
-  const chosen = files.filter((file) => CHECKPOINT.test(file.name));
-  return { source: await nameOf(chosen), files: chosen.map((file) => ({ name: file.name, blob: file.slice() })) };
+  const chosen = files.filter((file) => CHECKPOINT.test(inside(file)));
+  return { source: await nameOf(chosen), files: chosen.map((file) => ({ name: inside(file), blob: file.slice() })) };
 }
 
 /** A name for what a folder becomes, the same for the same files. */

@@ -419,9 +419,16 @@ function pause(ms: number, signal?: AbortSignal): Promise<void> {
   });
 }
 
-/** What a Hugging Face folder's checkpoint consists of; other files in it are not read. */
+/** What a Hugging Face folder's checkpoint consists of, the modules of sentence-transformers too; other files in it are
+ * not read. */
 export const CHECKPOINT =
-  /^((added_tokens|config|generation_config|special_tokens_map|tokenizer|tokenizer_config)\.json|(spiece|tokenizer|sentencepiece)\.model|model.*\.safetensors|model\.safetensors\.index\.json)$/;
+  /^((added_tokens|config|generation_config|special_tokens_map|tokenizer|tokenizer_config)\.json|(spiece|tokenizer|sentencepiece)\.model|model[^/]*\.safetensors|model\.safetensors\.index\.json|(modules|config_sentence_transformers|sentence_bert_config)\.json|\d+_[^/]+\/(config\.json|model\.safetensors))$/;
+
+/** A file's path in the folder that was chosen; its name where only files were. */
+export function inside(file: File): string {
+  const path: string = file.webkitRelativePath ?? "";
+  return path.slice(path.indexOf("/") + 1) || file.name;
+}
 
 /**
  * The address of `hf:owner/name[/file.gguf][@revision]`; without a file, of the repository's Q8_0 or only file. Where
@@ -462,8 +469,9 @@ export async function resolveHub(name: string, options: SourceOptions): Promise<
   // Where a repository has the same weights whole and in shards, or in several precisions, one of them is enough.
   const whole = checkpoint.includes("model.safetensors");
   const isWanted = (path: string): boolean =>
-    !path.includes(".safetensors") || (whole ? path === "model.safetensors" : !/\.(fp16|bf16)[.-]/.test(path));
-  if (!checkpoint.some((path) => path.endsWith(".safetensors")) || !checkpoint.includes("config.json")) {
+    !/^model.*safetensors/.test(path) ||
+    (whole ? path === "model.safetensors" : !/\.(fp16|bf16)[.-]/.test(path));
+  if (!checkpoint.some((path) => /^model.*\.safetensors$/.test(path)) || !checkpoint.includes("config.json")) {
     const found = all.length === 0 ? "no files" : all.join(", ");
     throw new T5Error("not-found", `hf:${repository}: expected a GGUF file or model.safetensors, found ${found}`);
   }
