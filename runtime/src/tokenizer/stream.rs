@@ -46,8 +46,8 @@ impl TextStream {
 /// What decoding must remember between two ids.
 #[derive(Default)]
 pub(super) struct State {
-    /// Whether a token was written, so that the next one keeps the space in front of it.
-    started: bool,
+    /// Whether the last token keeps the next one's space: not at the start, and not at the end of a line.
+    keeps_space: bool,
     /// The bytes of a character that is not complete.
     pending: [u8; 4],
     pending_len: usize,
@@ -63,12 +63,12 @@ impl State {
                 match reading {
                     Reading::Special if skip_special => return,
                     Reading::Byte(byte) => self.push_byte(byte, Invalid::Replace, out),
-                    Reading::Text | Reading::Special => {
+                    Reading::Text | Reading::LineEnd | Reading::Special => {
                         self.flush(Invalid::Replace, out);
-                        unigram.write(id, !self.started, out);
+                        unigram.write(id, !self.keeps_space, out);
                     }
                 }
-                self.started = true;
+                self.keeps_space = reading != Reading::LineEnd;
             }
             Inner::Bytes(bytes) => {
                 if let Some(name) = bytes.special(id) {

@@ -40,6 +40,8 @@ pub(super) struct UnigramTokenizer {
 pub(super) enum Reading {
     /// Its text.
     Text,
+    /// Its text, which ends a line: the `▁` that encoding puts in front of the stretch behind it is no space.
+    LineEnd,
     /// Its text, unless special tokens are left out.
     Special,
     /// One byte of a character.
@@ -69,6 +71,8 @@ impl UnigramTokenizer {
             outside[token.id as usize] = token.outside;
             if token.special {
                 readings[token.id as usize] = Reading::Special;
+            } else if content.ends_with('\n') && vocabulary.add_dummy_prefix && vocabulary.legacy {
+                readings[token.id as usize] = Reading::LineEnd;
             }
             let mut text = String::new();
             if token.normalized {
