@@ -12,7 +12,7 @@ use toml::{Table, Value};
 use crate::data::DataConfig;
 use crate::init::Scheme;
 use crate::kernels::Precision;
-use crate::vocabulary::VocabularyConfig;
+use crate::vocabulary::{self, VocabularyConfig};
 use crate::{Error, Result, optimizer, schedule};
 use keys::{compare, merge, nested, serde_path};
 
@@ -156,8 +156,7 @@ impl ModelOptions {
         })?;
         let config = T5Config {
             model_type: "t5".to_owned(),
-            // The reference pads the rows, so that the head splits evenly.
-            vocab_size: pieces.next_multiple_of(128),
+            vocab_size: vocabulary::padded_rows(pieces),
             d_model: self.d_model,
             d_kv: self.d_kv,
             d_ff: self.d_ff,

@@ -1,6 +1,6 @@
 //! Export to a Hugging Face folder: `model.safetensors`, `config.json`, `generation_config.json`, `tokenizer.json` and
 //! `tokenizer_config.json`, which the transformers library loads, and `spiece.model` for what reads SentencePiece
-//! models alone, such as llama.cpp's converter.
+//! models alone, such as llama.cpp's converter, unless the vocabulary has added tokens.
 
 use std::borrow::Cow;
 use std::fs;
@@ -20,7 +20,7 @@ use crate::{Error, Result};
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const TOKENIZER: &str = "tokenizer.json";
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
 const SENTENCEPIECE: &str = "spiece.model";
 
 /// Everything of a Hugging Face folder but the weights, as (name, contents). `tokenizer` is the vocabulary's file.
@@ -128,19 +128,24 @@ pub fn export(run: &Path, step: Option<u64>, weights: Weights, output: &Path) ->
         let path = folder.join(name);
         files::write_synced(&output.join(name), &fs::read(&path).map_err(Error::io(&path))?)?;
     }
-    if copied == TOKENIZER {
-        files::write_synced(&output.join(SENTENCEPIECE), &sentencepiece(&folder.join(TOKENIZER))?)?;
+    if copied == TOKENIZER
+        && let Some(model) = sentencepiece(&folder.join(TOKENIZER))?
+    {
+        files::write_synced(&output.join(SENTENCEPIECE), &model)?;
     }
     Ok(chosen)
 }
 
-/// A `tokenizer.json` as a SentencePiece model.
-fn sentencepiece(path: &Path) -> Result<Vec<u8>> {
+/// A `tokenizer.json` as a SentencePiece model; none where tokens were added that such a file cannot say.
+fn sentencepiece(path: &Path) -> Result<Option<Vec<u8>>> {
     let bytes = fs::read(path).map_err(Error::io(path))?;
     let arrays = tokenizer::Vocabulary::from_tokenizer_json(&path.display().to_string(), &bytes)?;
     let sentinels = Vocabulary::new(&arrays, path)?.sentinels();
     match arrays {
-        tokenizer::Vocabulary::Unigram(unigram) => Ok(vocabulary::to_sentencepiece(&unigram, sentinels)),
+        tokenizer::Vocabulary::Unigram(unigram) => {
+            let added = unigram.added.iter().any(|token| token.outside && !token.special);
+            Ok((!added).then(|| vocabulary::to_sentencepiece(&unigram, sentinels)))
+        }
         tokenizer::Vocabulary::Bytes(_) => Err(Error::file(path, "expected a vocabulary of pieces, found bytes")),
     }
 }

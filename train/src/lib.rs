@@ -23,6 +23,7 @@ pub mod error;
 pub mod evaluate;
 pub mod events;
 pub mod export;
+pub mod extend;
 pub mod files;
 pub mod init;
 pub mod kernels;

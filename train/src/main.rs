@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
+use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::command;
 use t5_train::config::Config;
 use t5_train::export::{self, Weights};
+use t5_train::extend::{self, Extension};
 use t5_train::pipeline::{self, Pipeline};
 use t5_train::trainer::{Evaluator, Parts, Trainer};
 use t5_train::{batches::BatchSource, data, evaluate, files, precision, report, vocabulary};
@@ -30,6 +32,8 @@ enum Action {
     Eval(EvalArguments),
     /// Write a run's checkpoint as a Hugging Face folder
     Export(ExportArguments),
+    /// Write a model to train on from: an existing one with more tokens, with blocks left out or put in
+    Extend(ExtendArguments),
     /// Write one HTML page about a run: curves, samples, configuration
     Report(ReportArguments),
     /// Print examples as the model sees them
@@ -97,6 +101,24 @@ struct ExportArguments {
 }
 
 #[derive(Args)]
+struct ExtendArguments {
+    /// The model: a folder or a GGUF file, whose stored values are expanded
+    model: PathBuf,
+    /// The folder to write, for model.from
+    output: PathBuf,
+    /// Texts that become one token each, with commas between them: '{,},\n'; a new row is the mean of the rows of the
+    /// pieces that spelled it
+    #[arg(long, value_name = "TOKENS")]
+    add_tokens: Option<String>,
+    /// The new encoder's blocks by their numbers in the old one: 0,1,2,3,3 has one more, which starts as no change
+    #[arg(long, value_name = "BLOCKS", value_delimiter = ',')]
+    encoder_blocks: Option<Vec<usize>>,
+    /// The new decoder's blocks: 0,3 leaves out those between
+    #[arg(long, value_name = "BLOCKS", value_delimiter = ',')]
+    decoder_blocks: Option<Vec<usize>>,
+}
+
+#[derive(Args)]
 struct ReportArguments {
     /// The run's folder
     run: PathBuf,
@@ -126,6 +148,7 @@ fn start() -> Result<()> {
         Action::Run(arguments) => arguments.with_config(run),
         Action::Eval(arguments) => arguments.config.with_config(|config| eval(&config, &arguments)),
         Action::Export(arguments) => export(&arguments),
+        Action::Extend(arguments) => extend(arguments),
         Action::Report(arguments) => report(&arguments),
         Action::InspectData(arguments) => arguments.config.with_config(|config| inspect(&config, &arguments)),
     }
@@ -222,6 +245,20 @@ fn export(arguments: &ExportArguments) -> Result<()> {
     };
     let step = export::export(&arguments.run, arguments.step, weights, &arguments.output)?;
     eprintln!("step {step} -> {}", arguments.output.display());
+    Ok(())
+}
+
+fn extend(arguments: ExtendArguments) -> Result<()> {
+    let add_tokens = arguments.add_tokens.as_deref().map(extend::parse_tokens).transpose()?.unwrap_or_default();
+    let ExtendArguments { encoder_blocks, decoder_blocks, .. } = arguments;
+    let checkpoint = Checkpoint::open(&arguments.model)?;
+    if checkpoint.reads(&arguments.output.join("model.safetensors")) {
+        bail!("{}: expected another folder than the model's", arguments.output.display());
+    }
+    let model = Extension { add_tokens, encoder_blocks, decoder_blocks }.write(&checkpoint, &arguments.output)?;
+    let (config, output) = (model.config(), arguments.output.display());
+    let (rows, encoder, decoder) = (config.vocab_size, config.num_layers, config.num_decoder_layers);
+    eprintln!("{output}: {} parameters, {rows} rows, {encoder} and {decoder} blocks", model.parameters());
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The vocabulary: reading one for training, and training one.
 
 mod charsmap;
+mod json;
 mod sentencepiece;
 mod training;
 
@@ -10,6 +11,7 @@ use t5_runtime::storage::Bytes;
 use t5_runtime::tokenizer::{self, PieceKind, Tokenizer, UnigramVocabulary};
 
 pub use charsmap::nmt_nfkc;
+pub use json::to_tokenizer_json;
 pub use sentencepiece::to_sentencepiece;
 pub use training::{VocabularyConfig, save, train};
 
@@ -27,6 +29,11 @@ const EXTRA_IDS: u32 = 100;
 
 /// The character that stands for a space in pieces, U+2581.
 const SPACE: char = '\u{2581}';
+
+/// Rows of an embedding for so many ids: padded as in the reference, so that the head splits evenly.
+pub fn padded_rows(ids: usize) -> usize {
+    ids.next_multiple_of(128)
+}
 
 /// What unknown pieces are in a text, as SentencePiece writes them.
 const UNKNOWN: &str = " \u{2047} ";

@@ -65,9 +65,9 @@ impl Default for VocabularyConfig {
 }
 
 impl VocabularyConfig {
-    /// Rows of the embedding: pieces and sentinels, padded to a multiple of 128.
+    /// Rows of the embedding: pieces and sentinels, padded.
     pub fn rows(&self) -> usize {
-        (self.pieces + self.sentinels).next_multiple_of(128)
+        super::padded_rows(self.pieces + self.sentinels)
     }
 }
 

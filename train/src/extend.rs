@@ -1,0 +1,225 @@
+//! A model to train on from: an existing one with more tokens, with blocks left out or put in.
+//!
+//! A new token's row starts as the mean of the rows of the pieces that spelled it before. A block that is listed again
+//! starts as a copy whose outputs are zero, so that a deeper model computes what the shallower one did (Net2Net, Chen et
+//! al. 2016; its use for Transformers is LLaMA Pro's, Wu et al. 2024).
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use t5_runtime::block::decode_tensor;
+use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::config::T5Config;
+use t5_runtime::schema::{self, Role, Stack, TensorId, TensorSpec};
+use t5_runtime::tokenizer::{self, AddedToken, Piece, PieceKind, Tokenizer, UnigramVocabulary};
+
+use crate::model::Model;
+use crate::vocabulary::{self, Vocabulary};
+use crate::{Error, Result, checkpoint, export, files};
+
+/// Of a model that does not say how long its answers may be.
+const MAX_NEW_TOKENS: usize = 128;
+
+/// What becomes of a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extension {
+    /// Texts that become one token each, wherever they stand in a text.
+    pub add_tokens: Vec<String>,
+    /// The blocks of the new encoder, by their numbers in the old one; `None`: as they are.
+    pub encoder_blocks: Option<Vec<usize>>,
+    /// The blocks of the new decoder.
+    pub decoder_blocks: Option<Vec<usize>>,
+}
+
+impl Extension {
+    /// Writes the extended model as a Hugging Face folder that `model.from` takes. Returns the model.
+    ///
+    /// # Errors
+    /// Where the checkpoint has no vocabulary of pieces, a token is there already or a block is not, or the folder cannot
+    /// be written.
+    pub fn write(&self, checkpoint: &Checkpoint, output: &Path) -> Result<Model> {
+        let (model, vocabulary) = self.apply(checkpoint)?;
+        files::create_folder(output)?;
+        let path = output.join(export::TOKENIZER);
+        let json = vocabulary::to_tokenizer_json(&checkpoint.file, &vocabulary)?;
+        let read = Vocabulary::new(&tokenizer::Vocabulary::Unigram(vocabulary), &path)?;
+        let longest = checkpoint.generation.settings.max_new_tokens.unwrap_or(MAX_NEW_TOKENS);
+        for (name, contents) in export::model_files(model.config(), longest, json, &read) {
+            files::write_synced(&output.join(name), &contents)?;
+        }
+        checkpoint::write_model(&output.join("model.safetensors"), &model, None)?;
+        Ok(model)
+    }
+
+    /// The extended model and vocabulary.
+    ///
+    /// # Errors
+    /// As [`Extension::write`].
+    pub fn apply(&self, checkpoint: &Checkpoint) -> Result<(Model, UnigramVocabulary)> {
+        let old = &checkpoint.config;
+        let Some(tokenizer::Vocabulary::Unigram(vocabulary)) = &checkpoint.vocabulary else {
+            let what = "expected a model with a vocabulary of pieces, found one of bytes or none";
+            return Err(Error::file(Path::new(&checkpoint.file), what));
+        };
+        let (vocabulary, spelled) = with_tokens(&checkpoint.file, vocabulary, &self.add_tokens)?;
+        let blocks = |list: &Option<Vec<usize>>, name: &str, count: usize| match list {
+            None => Ok((0..count).collect()),
+            Some(list) if list.is_empty() || list.iter().any(|&block| block >= count) => Err(Error::Invalid(format!(
+                "{name}: expected one or more blocks of 0 to {}, found {list:?}",
+                count.saturating_sub(1)
+            ))),
+            Some(list) => Ok(list.clone()),
+        };
+        let encoder = blocks(&self.encoder_blocks, "--encoder-blocks", old.num_layers)?;
+        let decoder = blocks(&self.decoder_blocks, "--decoder-blocks", old.num_decoder_layers)?;
+        let config = T5Config {
+            vocab_size: old.vocab_size.max(vocabulary::padded_rows(vocabulary.pieces.len())),
+            num_layers: encoder.len(),
+            num_decoder_layers: decoder.len(),
+            ..old.clone()
+        };
+        config.validate(&checkpoint.file)?;
+        let sources = Sources::new(checkpoint);
+        let first_new = vocabulary.pieces.len() - spelled.len();
+        let model = Model::from_values(&config, |spec| match (spec.id.role, spec.id.stack, spec.id.block) {
+            (Role::TokenEmbedding | Role::OutputHead, ..) => {
+                let values = sources.values(spec.id)?;
+                Ok(with_rows(values, config.vocab_size, old.d_model, first_new, &spelled))
+            }
+            (role, Some(stack), Some(block)) => {
+                let list = if stack == Stack::Encoder { &encoder } else { &decoder };
+                // The one table of a stack is its first block's, whichever that is.
+                let shared = role == Role::RelativeBias && !old.relative_bias_per_block;
+                let from = if shared { 0 } else { list[block] };
+                let mut values = sources.values(TensorId { block: Some(from), ..spec.id })?;
+                if list[..block].contains(&list[block]) && adds_to_the_stream(role) {
+                    values.fill(0.0);
+                }
+                Ok(values)
+            }
+            _ => sources.values(spec.id),
+        })?;
+        Ok((model, vocabulary))
+    }
+}
+
+/// Whether a matrix is the last one of a layer, whose products are added to the residual stream.
+fn adds_to_the_stream(role: Role) -> bool {
+    matches!(role, Role::SelfO | Role::CrossO | Role::Wo)
+}
+
+/// The old model's tensors by their places.
+struct Sources<'a> {
+    checkpoint: &'a Checkpoint,
+    specs: HashMap<TensorId, TensorSpec>,
+}
+
+impl<'a> Sources<'a> {
+    fn new(checkpoint: &'a Checkpoint) -> Sources<'a> {
+        let specs = schema::tensors(&checkpoint.config).into_iter().map(|spec| (spec.id, spec)).collect();
+        Sources { checkpoint, specs }
+    }
+
+    fn values(&self, id: TensorId) -> Result<Vec<f32>> {
+        let name = self.specs.get(&id).map(|spec| spec.hf_name.as_str()).unwrap_or_default();
+        let tensor = self.checkpoint.tensor(name).ok_or_else(|| {
+            t5_runtime::Error::tensor(&self.checkpoint.file, name, "expected, but not in the checkpoint")
+        })?;
+        Ok(decode_tensor(tensor)?)
+    }
+}
+
+/// The vocabulary with tokens behind its last piece, and for each the ids that spelled it before.
+fn with_tokens(
+    file: &str,
+    vocabulary: &UnigramVocabulary,
+    tokens: &[String],
+) -> Result<(UnigramVocabulary, Vec<Vec<u32>>)> {
+    let tokenizer = Tokenizer::new(file, &tokenizer::Vocabulary::Unigram(vocabulary.clone()))?;
+    let mut extended = vocabulary.clone();
+    let mut spelled = Vec::new();
+    for text in tokens {
+        if text.is_empty() || text.contains('\0') {
+            return Err(Error::Invalid(format!("--add-tokens: expected texts, found {text:?}")));
+        }
+        if extended.pieces.iter().any(|piece| piece.text == *text) {
+            return Err(Error::Invalid(format!("--add-tokens: {text:?} is in the vocabulary already")));
+        }
+        spelled.push(tokenizer.encode_prefix(text).into_iter().filter(|&id| id != vocabulary.unk_id).collect());
+        let id = extended.pieces.len() as u32;
+        extended.pieces.push(Piece { text: text.clone(), score: 0.0, kind: PieceKind::UserDefined });
+        let token = AddedToken { id, special: false, lstrip: false, rstrip: false, normalized: false, outside: true };
+        extended.added.push(token);
+    }
+    Ok((extended, spelled))
+}
+
+/// `[rows, d_model]` with the rows of new ids: each the mean of the rows of `spelled`, or of all rows where nothing
+/// spelled it.
+fn with_rows(mut values: Vec<f32>, rows: usize, d_model: usize, first_new: usize, spelled: &[Vec<u32>]) -> Vec<f32> {
+    let all: Vec<u32> = (0..first_new as u32).collect();
+    let means: Vec<Vec<f32>> = spelled
+        .iter()
+        .map(|ids| {
+            let ids = if ids.is_empty() { &all } else { ids };
+            let column = |at: usize| ids.iter().map(|&id| f64::from(values[id as usize * d_model + at])).sum::<f64>();
+            (0..d_model).map(|at| (column(at) / ids.len() as f64) as f32).collect()
+        })
+        .collect();
+    values.resize(rows * d_model, 0.0);
+    for (row, mean) in means.iter().enumerate() {
+        values[(first_new + row) * d_model..][..d_model].copy_from_slice(mean);
+    }
+    values
+}
+
+/// The parts of a list of tokens as it is typed: commas between them; `\n`, `\t`, `\,` and `\\` stand for a line break,
+/// a tab, a comma and a backslash.
+///
+/// # Errors
+/// Where a backslash stands before something else.
+pub fn parse_tokens(list: &str) -> Result<Vec<String>> {
+    let mut tokens = vec![String::new()];
+    let mut chars = list.chars();
+    while let Some(c) = chars.next() {
+        let last = tokens.len() - 1;
+        match c {
+            ',' => tokens.push(String::new()),
+            '\\' => tokens[last].push(match chars.next() {
+                Some('n') => '\n',
+                Some('t') => '\t',
+                Some(plain @ (',' | '\\')) => plain,
+                other => {
+                    let found = other.map_or("the end".to_owned(), |other| format!("{other:?}"));
+                    return Err(Error::Invalid(format!(
+                        "--add-tokens: expected n, t, a comma or a backslash behind a backslash, found {found}"
+                    )));
+                }
+            }),
+            c => tokens[last].push(c),
+        }
+    }
+    Ok(tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_tokens_have_escapes() {
+        assert_eq!(parse_tokens(r"{,},\n").unwrap(), ["{", "}", "\n"]);
+        assert_eq!(parse_tokens(r"a b: c,\,\\\t").unwrap(), ["a b: c", ",\\\t"]);
+        assert!(parse_tokens(r"\x").unwrap_err().to_string().contains("found 'x'"));
+        assert!(parse_tokens("a\\").unwrap_err().to_string().contains("found the end"));
+    }
+
+    #[test]
+    fn new_rows_are_means_and_others_stay() {
+        // Three ids in four rows; two new ids, of which one had no spelling.
+        let values = vec![1.0, 2.0, 3.0, 4.0, 8.0, 6.0, 9.0, 9.0];
+        let rows = with_rows(values.clone(), 6, 2, 3, &[vec![0, 1], vec![]]);
+        assert_eq!(rows[..6], values[..6]);
+        assert_eq!(rows[6..], [2.0, 3.0, 4.0, 4.0, 0.0, 0.0]);
+    }
+}

@@ -1,0 +1,126 @@
+//! Models to train on from: the built-in model's GGUF file with more tokens and other blocks.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{fail, succeed};
+use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::schema;
+use t5_runtime::tokenizer::Tokenizer;
+use t5_runtime::{Model, block};
+
+const PREFIX: &str = "translate English to German:";
+
+fn pocket() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/model/pocket-t5.gguf")
+}
+
+fn extended(folder: &Path, arguments: &[&str]) -> Checkpoint {
+    let (model, output) = (pocket().display().to_string(), folder.join("extended").display().to_string());
+    succeed(&[&["extend", &model, &output], arguments].concat());
+    Checkpoint::open(Path::new(&output)).unwrap()
+}
+
+fn values(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
+    block::decode_tensor(checkpoint.tensor(name).unwrap()).unwrap()
+}
+
+fn answer(model: &Model, text: &str) -> (Vec<u32>, f32) {
+    let mut session = model.session();
+    let output = session.generate(text, &Default::default()).unwrap().finish().remove(0);
+    (output.ids, output.score)
+}
+
+#[test]
+fn a_gguf_file_becomes_a_folder_of_the_same_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = extended(folder.path(), &[]);
+    let before = Checkpoint::open(&pocket()).unwrap();
+    assert_eq!(checkpoint.config, before.config);
+    assert_eq!(checkpoint.vocabulary, before.vocabulary);
+    for spec in schema::tensors(&before.config) {
+        assert_eq!(values(&checkpoint, &spec.hf_name), values(&before, &spec.hf_name), "{}", spec.hf_name);
+    }
+}
+
+#[test]
+fn a_token_s_row_is_the_mean_of_its_pieces() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = format!(r"{PREFIX},\n");
+    let checkpoint = extended(folder.path(), &["--add-tokens", &list]);
+    let before = Checkpoint::open(&pocket()).unwrap();
+    let tokenizer =
+        |checkpoint: &Checkpoint| Tokenizer::new(&checkpoint.file, checkpoint.vocabulary.as_ref().unwrap()).unwrap();
+    let (old, new) = (tokenizer(&before), tokenizer(&checkpoint));
+    let first = old.vocab_size() as u32;
+    assert_eq!((new.id_of(PREFIX), new.id_of("\n")), (Some(first), Some(first + 1)));
+    // What is typed stays the same; what stands behind it is spelt as before.
+    let text = format!("{PREFIX} Where is he?");
+    let rest = old.encode("Where is he?");
+    assert_eq!(new.encode(&text), [&[first], rest.as_slice()].concat());
+    assert_eq!(old.encode(&text).len(), rest.len() + 5);
+    let lines = new.encode("Yes.\nNo.");
+    assert_eq!(lines, [old.encode_prefix("Yes."), vec![first + 1], old.encode("No.")].concat());
+
+    let (was, is) = (values(&before, "shared.weight"), values(&checkpoint, "shared.weight"));
+    let d_model = before.config.d_model;
+    assert_eq!(is.len(), was.len(), "the rows that fill the embedding up are used first");
+    assert_eq!(is[..first as usize * d_model], was[..first as usize * d_model]);
+    let pieces = old.encode_prefix(PREFIX);
+    for at in 0..d_model {
+        let mean = pieces.iter().map(|&id| f64::from(was[id as usize * d_model + at])).sum::<f64>() / 5.0;
+        assert_eq!(is[first as usize * d_model + at], mean as f32);
+    }
+    // A folder that no SentencePiece model can describe has none, and the trainer starts from it.
+    let vocabulary = t5_train::vocabulary::Vocabulary::read(&folder.path().join("extended")).unwrap();
+    assert_eq!(vocabulary.encode(&text), new.encode_prefix(&text));
+    assert_eq!(vocabulary.decode(&vocabulary.encode(&text)), text);
+    // Lines come back as they were.
+    assert_eq!(new.decode(&lines, true), "Yes.\nNo.");
+}
+
+#[test]
+fn a_deeper_model_begins_as_the_shallower_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let blocks = ["--encoder-blocks", "0,1,1,2,3,3", "--decoder-blocks", "0,1,2,3,3"];
+    let checkpoint = extended(folder.path(), &blocks);
+    assert_eq!((checkpoint.config.num_layers, checkpoint.config.num_decoder_layers), (6, 5));
+    let shallow = folder.path().join("shallow").display().to_string();
+    succeed(&["extend", &pocket().display().to_string(), &shallow]);
+    let (deep, shallow) = (folder.path().join("extended"), Path::new(&shallow));
+    let [deep, shallow] = [&deep, shallow].map(|path| Model::open(path).unwrap());
+    for text in ["translate English to German: Where is the station?", "fix: He go to teh station."] {
+        assert_eq!(answer(&deep, text), answer(&shallow, text));
+    }
+}
+
+#[test]
+fn blocks_that_are_left_out_leave_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = extended(folder.path(), &["--decoder-blocks", "1,3"]);
+    let before = Checkpoint::open(&pocket()).unwrap();
+    let same = |new: &str, old: &str| assert_eq!(values(&checkpoint, new), values(&before, old), "{new}");
+    same("decoder.block.0.layer.1.EncDecAttention.k.weight", "decoder.block.1.layer.1.EncDecAttention.k.weight");
+    same("decoder.block.1.layer.2.DenseReluDense.wo.weight", "decoder.block.3.layer.2.DenseReluDense.wo.weight");
+    // The stack's one table of distances stays with its first block.
+    let table = "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
+    same(table, table);
+    same("decoder.final_layer_norm.weight", "decoder.final_layer_norm.weight");
+}
+
+#[test]
+fn what_cannot_be_is_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("extended").display().to_string();
+    let model = pocket().display().to_string();
+    let message = |arguments: &[&str]| fail(&[&["extend", &model, &output], arguments].concat());
+    let error = message(&["--decoder-blocks", "0,4"]);
+    assert!(error.contains("--decoder-blocks: expected one or more blocks of 0 to 3, found [0, 4]"), "{error}");
+    let error = message(&["--add-tokens", "a b,a b"]);
+    assert!(error.contains("\"a b\" is in the vocabulary already"), "{error}");
+    let error = message(&["--add-tokens", "</s>"]);
+    assert!(error.contains("\"</s>\" is in the vocabulary already"), "{error}");
+    assert!(message(&["--add-tokens", "a,,b"]).contains("expected texts, found \"\""));
+    assert!(!Path::new(&output).exists(), "nothing was written");
+}
