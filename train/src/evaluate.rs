@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rayon::prelude::*;
 use t5_runtime::generate::{GenerateOptions, LengthPenalty};
@@ -59,14 +60,36 @@ impl RuntimeEvaluator {
 
 impl Evaluator for RuntimeEvaluator {
     fn evaluate(&mut self, folder: &Path) -> Result<EvaluationReport> {
-        let model = Model::open(folder)?;
+        Ok(self.judge(&Model::open(folder)?)?.report)
+    }
+}
+
+/// What an evaluation found, and what it took.
+pub struct Judgement {
+    pub report: EvaluationReport,
+    /// Words written.
+    pub words: usize,
+    /// In how many seconds, the reading of the inputs among them.
+    pub seconds: f64,
+}
+
+impl RuntimeEvaluator {
+    /// Runs a model over the dev examples.
+    ///
+    /// # Errors
+    /// Where it cannot be run.
+    pub fn judge(&self, model: &Model) -> Result<Judgement> {
         let mut report = EvaluationReport::default();
+        let (mut words, mut seconds) = (0, 0.0);
         for task in self.tasks.iter().filter(|task| !task.dev.is_empty() && !task.config.metrics.is_empty()) {
             let count = if self.examples == 0 { task.dev.len() } else { self.examples.min(task.dev.len()) };
             let mut inputs = task.dev_tokens(&self.vocabulary);
             inputs.truncate(count);
             let inputs: Vec<Vec<u32>> = inputs.into_iter().map(|example| example.inputs).collect();
-            let predictions = self.predictions(&model, &inputs)?;
+            let started = Instant::now();
+            let predictions = self.predictions(model, &inputs)?;
+            seconds += started.elapsed().as_secs_f64();
+            words += predictions.iter().map(|text| text.split_whitespace().count()).sum::<usize>();
             let examples = &task.dev[..count];
             let labels = task.config.examples.labels();
             for name in &task.config.metrics {
@@ -86,7 +109,7 @@ impl Evaluator for RuntimeEvaluator {
             };
             report.samples.extend(examples.iter().zip(&predictions).take(SAMPLES).map(sample));
         }
-        Ok(report)
+        Ok(Judgement { report, words, seconds })
     }
 }
 

@@ -36,6 +36,7 @@ pub mod precision;
 pub mod record;
 pub mod report;
 pub mod schedule;
+pub mod storing;
 pub mod trainer;
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use t5_train::export::{self, Weights};
 use t5_train::extend::{self, Extension};
 use t5_train::pipeline::{self, Pipeline};
 use t5_train::trainer::{Evaluator, Parts, Trainer};
-use t5_train::{batches::BatchSource, data, evaluate, files, precision, report, vocabulary};
+use t5_train::{batches::BatchSource, data, evaluate, files, precision, report, storing, vocabulary};
 
 /// Text-to-text pre-training and fine-tuning of T5 models.
 #[derive(Parser)]
@@ -30,6 +30,8 @@ enum Action {
     Run(ConfigArguments),
     /// Run a model over the dev examples and print the tasks' metrics
     Eval(EvalArguments),
+    /// Print what storing a model costs: the tasks' metrics, size and speed in each type that a file can have
+    Storing(StoringArguments),
     /// Write a run's checkpoint as a Hugging Face folder
     Export(ExportArguments),
     /// Write a model to train on from: an existing one with more tokens, with blocks left out or put in
@@ -81,6 +83,22 @@ struct EvalArguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Args)]
+struct StoringArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// A model folder or file, best with the values that it was trained to
+    #[arg(short, long)]
+    model: PathBuf,
+    /// Examples of each task; 0: all
+    #[arg(short = 'n', long, default_value_t = 0)]
+    examples: usize,
+    /// A way to store it: a file's type, and exceptions as t5-quantize --keep has them, 'q4_k,decoder.*=q8_0'. May be
+    /// given several times; otherwise every type of a file and one mixture
+    #[arg(long = "type", value_name = "TYPE")]
+    types: Vec<String>,
 }
 
 #[derive(Args)]
@@ -147,6 +165,7 @@ fn start() -> Result<()> {
         Action::Vocab(arguments) => arguments.config.with_config(|config| vocab(&config, &arguments)),
         Action::Run(arguments) => arguments.with_config(run),
         Action::Eval(arguments) => arguments.config.with_config(|config| eval(&config, &arguments)),
+        Action::Storing(arguments) => arguments.config.with_config(|config| storing(&config, &arguments)),
         Action::Export(arguments) => export(&arguments),
         Action::Extend(arguments) => extend(arguments),
         Action::Report(arguments) => report(&arguments),
@@ -234,6 +253,20 @@ fn eval(config: &Config, arguments: &EvalArguments) -> Result<()> {
     } else {
         print!("{}", evaluate::table(&report.metrics, &report.samples));
     }
+    Ok(())
+}
+
+fn storing(config: &Config, arguments: &StoringArguments) -> Result<()> {
+    let checkpoint = Checkpoint::open(&arguments.model)?;
+    let evaluator = Pipeline::load(config)?.evaluator(config, arguments.examples);
+    let types = match arguments.types.as_slice() {
+        [] => storing::USUAL.map(str::to_owned).to_vec(),
+        types => types.to_vec(),
+    };
+    let stored = storing::compare(&checkpoint, &types, &evaluator, |stored| {
+        eprintln!("{}: {} bytes, {:.0} words a second", stored.name, stored.bytes, stored.words_per_second);
+    })?;
+    print!("{}", storing::table(&stored));
     Ok(())
 }
 
