@@ -7,6 +7,7 @@ mod config;
 mod data;
 mod example;
 mod formatters;
+mod joined;
 mod loading;
 mod slips;
 mod text;
@@ -20,7 +21,7 @@ pub use example::{Example, Limits, TextExample, TooLong};
 pub(crate) use formatters::words_of_span;
 pub use formatters::{Examples, Template, postprocess_stsb, winograd::wsc_score, wnli::wnli_to_wsc};
 pub use loading::{LoadReport, training_texts};
-pub use slips::add_slips;
+pub use slips::{Slips, add_slips};
 pub use text::split_sentences;
 
 use data::{Data, denoise, stream};
@@ -122,12 +123,16 @@ impl Task {
             Data::Segments { segments, objective, prefix, modes } => {
                 denoise(segments.get(index), objective, prefix, modes, vocabulary, seed)
             }
-            Data::Slips { texts, prefix, rate } => {
+            Data::Slips { texts, prefix, slips } => {
                 let clean = &texts[index];
                 Example {
-                    inputs: vocabulary.encode(&format!("{prefix}{}", add_slips(clean, *rate, seed))),
+                    inputs: vocabulary.encode(&format!("{prefix}{}", add_slips(clean, slips, seed))),
                     targets: vocabulary.encode(clean),
                 }
+            }
+            Data::Joined(joined) => {
+                let text = joined.draw(index, self.limits, seed);
+                Example { inputs: vocabulary.encode(&text.inputs), targets: vocabulary.encode(&text.targets) }
             }
         };
         self.limits.end(&mut example);

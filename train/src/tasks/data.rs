@@ -1,6 +1,6 @@
 //! A task's training data as it lies in memory.
 
-use super::example::Example;
+use super::{example::Example, joined::Joined, slips::Slips};
 use crate::{objectives::Objective, vocabulary::Vocabulary};
 
 /// What keeps the random streams of a task apart.
@@ -19,7 +19,9 @@ pub(super) enum Data {
     /// Token ids of unlabelled segments, corrupted anew each epoch.
     Segments { segments: Ragged, objective: Objective, prefix: Vec<u32>, modes: [Vec<u32>; 3] },
     /// Clean texts, to which slips are added anew each epoch.
-    Slips { texts: Vec<String>, prefix: String, rate: f64 },
+    Slips { texts: Vec<String>, prefix: String, slips: Slips },
+    /// Records of which a few are put together anew each epoch.
+    Joined(Joined),
 }
 
 /// Lists of ids of different lengths in one allocation.
@@ -51,6 +53,7 @@ impl Data {
             Data::Pairs { inputs, .. } => inputs.len(),
             Data::Segments { segments, .. } => segments.len(),
             Data::Slips { texts, .. } => texts.len(),
+            Data::Joined(joined) => joined.len(),
         }
     }
 }

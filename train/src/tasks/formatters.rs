@@ -10,7 +10,7 @@ pub(super) mod wnli;
 
 use serde::{Deserialize, Serialize};
 
-use super::example::TextExample;
+use super::{example::TextExample, slips::Slips};
 use crate::{Error, Result, corpus::Record, objectives::Objective};
 
 use fields::{Formatted, text, values};
@@ -27,6 +27,19 @@ pub enum Examples {
     /// `{field}` in a text is replaced by the record's value. A target that is nothing but a list field makes one
     /// training example per value, and all values are references in the evaluation.
     Template { input: String, target: String },
+    /// As `template`, over a few neighbouring records: the values of each field are joined by one of the separators,
+    /// the same in the input and the target. How many, from `least` to `most`, and which separator is drawn anew each
+    /// epoch; fewer where more would be too long. The evaluation joins the mean number of records, each once.
+    Joined {
+        input: String,
+        target: String,
+        #[serde(default = "two")]
+        least: usize,
+        #[serde(default = "four")]
+        most: usize,
+        #[serde(default = "space_and_line_break")]
+        separators: Vec<String>,
+    },
     /// Unlabelled text, corrupted by an objective.
     Denoise {
         #[serde(default = "text_field")]
@@ -49,6 +62,12 @@ pub enum Examples {
         prefix: String,
         /// Expected slips per word.
         rate: f64,
+        /// The share of texts that stay as they are, so that a model learns to leave right sentences alone.
+        #[serde(default = "usual_clean_share")]
+        clean: f64,
+        /// The share of slips that are of grammar: agreement, tenses, articles, prepositions, word order, punctuation.
+        #[serde(default)]
+        grammar: f64,
     },
     /// `<benchmark> <key>: <value> ...` and a label word. Keys are sorted unless given in order.
     Glue {
@@ -93,6 +112,22 @@ pub enum Examples {
     },
 }
 
+fn usual_clean_share() -> f64 {
+    Slips::USUAL_CLEAN_SHARE
+}
+
+fn two() -> usize {
+    2
+}
+
+fn four() -> usize {
+    4
+}
+
+fn space_and_line_break() -> Vec<String> {
+    vec![" ".into(), "\n".into()]
+}
+
 fn text_field() -> String {
     "{text}".into()
 }
@@ -124,10 +159,17 @@ impl Examples {
         let templates: Vec<&String> = match self {
             Examples::Template { input, target } => vec![input, target],
             Examples::Denoise { text, .. } => vec![text],
-            Examples::Slips { text, rate, .. } => {
-                if !(0.0..=10.0).contains(rate) {
-                    return Err(bad(format!("rate: expected 0 to 10 slips per word, found {rate}")));
+            Examples::Joined { input, target, least, most, separators } => {
+                if !(1..=*most).contains(least) {
+                    return Err(bad(format!("least: expected 1 to {most}, the most, found {least}")));
                 }
+                if separators.is_empty() {
+                    return Err(bad("separators: expected one or more texts, found none".into()));
+                }
+                vec![input, target]
+            }
+            Examples::Slips { text, rate, clean, grammar, .. } => {
+                Slips { rate: *rate, clean: *clean, grammar: *grammar }.check().map_err(bad)?;
                 vec![text]
             }
             Examples::Glue { labels, pattern, .. } => {
@@ -147,7 +189,7 @@ impl Examples {
     /// The training examples of a record.
     pub(super) fn training(&self, record: &Record) -> Formatted<Vec<TextExample>> {
         match self {
-            Examples::Template { input, target } => {
+            Examples::Template { input, target } | Examples::Joined { input, target, .. } => {
                 let input = parsed(input)?.fill(record)?;
                 let targets = parsed(target)?.fill_all(record)?;
                 Ok(targets.into_iter().map(|target| TextExample::new(input.clone(), target)).collect())
@@ -209,7 +251,7 @@ impl Examples {
 
     fn one(&self, record: &Record) -> Formatted<TextExample> {
         match self {
-            Examples::Template { input, target } => {
+            Examples::Template { input, target } | Examples::Joined { input, target, .. } => {
                 let references = parsed(target)?.fill_all(record)?;
                 let targets = references.first().cloned().unwrap_or_default();
                 Ok(TextExample { references, ..TextExample::new(parsed(input)?.fill(record)?, targets) })

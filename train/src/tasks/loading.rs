@@ -13,7 +13,8 @@ use super::{
     data::{Data, Ragged, denoise, stream},
     example::{Example, Limits, TextExample, TooLong},
     formatters::{Examples, Template, no_field},
-    slips::add_slips,
+    joined::Joined,
+    slips::{Slips, add_slips},
     text::split_sentences,
 };
 use crate::{
@@ -112,9 +113,10 @@ pub fn training_texts(config: &TaskConfig, data_dir: &Path, count: usize, seed: 
             let in_record = |what| in_record(config, record, what);
             Ok(match &config.examples {
                 Examples::Denoise { text, .. } => vec![Template::parse(text)?.fill(record).map_err(in_record)?],
-                Examples::Slips { text, prefix, rate } => {
+                Examples::Slips { text, prefix, rate, clean, grammar } => {
+                    let slips = Slips { rate: *rate, clean: *clean, grammar: *grammar };
                     let text = Template::parse(text)?.fill(record).map_err(in_record)?;
-                    let slipped = add_slips(&text, *rate, derive(seed, &[record.line as u64]));
+                    let slipped = add_slips(&text, &slips, derive(seed, &[record.line as u64]));
                     vec![format!("{prefix}{slipped}"), text]
                 }
                 examples => {
@@ -204,7 +206,28 @@ impl Loader<'_> {
             Examples::Denoise { text, prefix, objective, concatenate } => {
                 self.segments(records, text, prefix, objective, *concatenate, report)
             }
-            Examples::Slips { text, prefix, rate } => {
+            Examples::Joined { .. } => {
+                let lengths: Result<Vec<Option<[usize; 2]>>> = records
+                    .par_iter()
+                    .map(|record| {
+                        let texts = self.config.examples.training(record).map_err(|e| self.in_record(record, e))?;
+                        Ok(match &texts[..] {
+                            [text] => match self.fit(text) {
+                                Fitted::Kept(example) => Some([example.inputs.len(), example.targets.len()]),
+                                // A part of a text cannot be joined to another.
+                                Fitted::Truncated(_) | Fitted::Dropped => None,
+                            },
+                            _ => return Err(self.in_record(record, "joined: expected texts, found a list".into())),
+                        })
+                    })
+                    .collect();
+                let separator = |text: &String| self.vocabulary.encode(text).len();
+                let joined = Joined::new(&self.config.examples, records, lengths?, separator)?;
+                report.dropped += records.len() - joined.len();
+                Ok(Data::Joined(joined))
+            }
+            Examples::Slips { text, prefix, rate, clean, grammar } => {
+                let slips = Slips { rate: *rate, clean: *clean, grammar: *grammar };
                 let template = Template::parse(text)?;
                 let texts: Result<Vec<Option<String>>> = records
                     .par_iter()
@@ -220,7 +243,7 @@ impl Loader<'_> {
                     .collect();
                 let texts: Vec<String> = texts?.into_iter().flatten().collect();
                 report.dropped += records.len() - texts.len();
-                Ok(Data::Slips { texts, prefix: prefix.clone(), rate: *rate })
+                Ok(Data::Slips { texts, prefix: prefix.clone(), slips })
             }
             examples => {
                 let made: Result<Vec<Vec<Fitted>>> = records
@@ -338,7 +361,7 @@ impl Loader<'_> {
         }
         let mut dev = DevExamples { most, merge: self.config.merge_references, ..DevExamples::default() };
         match &self.config.examples {
-            Examples::Denoise { .. } | Examples::Slips { .. } => {}
+            Examples::Denoise { .. } | Examples::Slips { .. } | Examples::Joined { .. } => {}
             formatter => {
                 for record in records {
                     let made = formatter.evaluation(record).map_err(|e| self.in_record(record, e))?;
@@ -349,9 +372,13 @@ impl Loader<'_> {
         }
         match self.training_data(records, &mut LoadReport::default())? {
             Data::Pairs { .. } => Ok((Vec::new(), None)),
-            Data::Slips { texts, prefix, rate } => {
+            Data::Joined(joined) => {
+                joined.groups().take(most).for_each(|example| dev.add(example));
+                Ok((dev.examples, None))
+            }
+            Data::Slips { texts, prefix, slips } => {
                 for (i, text) in texts.iter().enumerate().take(most) {
-                    dev.add(TextExample::new(format!("{prefix}{}", add_slips(text, rate, seed(i))), text.as_str()));
+                    dev.add(TextExample::new(format!("{prefix}{}", add_slips(text, &slips, seed(i))), text.as_str()));
                 }
                 Ok((dev.examples, None))
             }
@@ -645,6 +672,57 @@ mod tests {
         // The evaluation's ids are its own corruption, the same every time.
         assert_eq!(alone.dev_tokens(&vocabulary), alone.dev_tokens(&vocabulary));
         assert!(!alone.dev.is_empty() && alone.dev[0].inputs.contains("<extra_id_0>"));
+    }
+
+    #[test]
+    fn neighbours_are_joined_alike_on_both_sides() {
+        let lines: String = (0..20).map(|i| format!("e{i}\tg{i}\n")).collect();
+        let dir = folder(&[("train.tsv", &format!("{lines}{}\tlong\n", "x".repeat(99))), ("dev.tsv", &lines)]);
+        let text = r#"
+            name = "joined"
+            train = ["train.tsv"]
+            dev = ["dev.tsv"]
+            source = { format = "tsv", columns = ["en", "de"] }
+            examples = { kind = "joined", input = "p: {en}", target = "{de}", separators = [" ", "\n"] }
+        "#;
+        let vocabulary = Vocabulary::bytes(384).unwrap();
+        let load = |inputs_length: usize| {
+            let limits = Limits { inputs_length, targets_length: 40, ..LIMITS };
+            Task::load(&task(text), dir.path(), &vocabulary, limits, 1).unwrap()
+        };
+        let joined = load(90);
+        // The long line fits nowhere.
+        assert_eq!((joined.len(), joined.report.dropped), (20, 1));
+        let mut seen = HashSet::new();
+        for epoch in 0..40 {
+            let example = joined.example(epoch, 3, &vocabulary);
+            let [input, target] = [&example.inputs, &example.targets].map(|ids| vocabulary.decode(ids));
+            let sides = input.strip_prefix("p: ").unwrap().replace('e', "g");
+            assert_eq!(sides, target);
+            seen.insert(target);
+        }
+        let expected = ["g3 g4", "g3\ng4", "g3 g4 g5", "g3\ng4\ng5", "g3 g4 g5 g6", "g3\ng4\ng5\ng6"];
+        assert_eq!(seen, expected.map(String::from).into());
+        // At the end of the file there are no more; where more would be too long, fewer are taken.
+        assert_eq!(vocabulary.decode(&joined.example(0, 19, &vocabulary).targets), "g19");
+        let short = load(12);
+        for epoch in 0..40 {
+            let inputs = short.example(epoch, 3, &vocabulary).inputs;
+            assert!(matches!(&*vocabulary.decode(&inputs), "p: e3" | "p: e3 e4" | "p: e3\ne4"), "{inputs:?}");
+        }
+        // Three together, each once, one separator after the other.
+        let dev: Vec<&str> = joined.dev.iter().map(|example| example.inputs.as_str()).collect();
+        assert_eq!(dev[..2], ["p: e0 e1 e2", "p: e3\ne4\ne5"]);
+        assert_eq!((dev.len(), dev[6]), (7, "p: e18 e19"));
+        assert_eq!(joined.dev[1].references, ["g3\ng4\ng5"]);
+        let load = |from: &str, to: &str| {
+            let limits = Limits { inputs_length: 90, targets_length: 40, ..LIMITS };
+            let task = Task::load(&task(&text.replace(from, to)), dir.path(), &vocabulary, limits, 1);
+            task.err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        assert!(load("separators =", "least = 5, separators =").contains("least: expected 1 to 4, the most, found 5"));
+        assert!(load("separators = [\" \", \"\\n\"]", "separators = []").contains("separators: expected one or more"));
+        assert!(load("{en}", "{fr}").contains("expected a field \"fr\""));
     }
 
     #[test]

@@ -4,13 +4,41 @@
 //! swapped, a neighbour's key, words that sound alike, a wrong article or verb form, a missing apostrophe, capital or
 //! mark, a space too many or too few. Everything is a pure function of the text and a seed.
 
+mod grammar;
 mod words;
 
 use crate::random::Random;
 use words::{AGREEMENT, MISSPELLINGS, SOUNDS_ALIKE};
 
-/// One in so many texts stays as it is, so that a model also learns to leave right sentences alone.
-const CLEAN_SHARE: f64 = 0.08;
+/// How many slips of which sort a text gets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Slips {
+    /// Expected slips per word.
+    pub rate: f64,
+    /// The share of texts that stay as they are, so that a model also learns to leave right sentences alone.
+    pub clean: f64,
+    /// The share of slips that are of grammar; the others are of typing and spelling.
+    pub grammar: f64,
+}
+
+impl Slips {
+    /// The share of clean texts where a task does not say it.
+    pub const USUAL_CLEAN_SHARE: f64 = 0.08;
+
+    /// Says what is out of range.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let Slips { rate, clean, grammar } = self;
+        if !(0.0..=10.0).contains(rate) {
+            return Err(format!("rate: expected 0 to 10 slips per word, found {rate}"));
+        }
+        for (name, share) in [("clean", clean), ("grammar", grammar)] {
+            if !(0.0..=1.0).contains(share) {
+                return Err(format!("{name}: expected a share of 0 to 1, found {share}"));
+            }
+        }
+        Ok(())
+    }
+}
 
 /// The kinds of slips with their weights.
 const KINDS: [(SlipKind, u32); 14] = [
@@ -51,16 +79,21 @@ enum SlipKind {
 const KEY_ROWS: [&str; 3] = ["qwertyuiop", "asdfghjkl", "zxcvbnm"];
 
 /// Adds slips to a text: none in a few texts, else one and, for each word, another with probability `rate`.
-pub fn add_slips(text: &str, rate: f64, seed: u64) -> String {
+pub fn add_slips(text: &str, slips: &Slips, seed: u64) -> String {
+    let Slips { rate, clean, grammar } = *slips;
     let random = &mut Random::new(seed);
     let mut words: Vec<String> = text.split(' ').map(str::to_string).collect();
-    if rate <= 0.0 || random.chance(CLEAN_SHARE) {
+    if rate <= 0.0 || random.chance(clean) {
         return text.to_string();
     }
     let more = words.iter().skip(1).filter(|_| random.chance(rate)).count();
     let total: u32 = KINDS.iter().map(|(_, weight)| weight).sum();
     // More slips than half the words would leave nothing to mend them by.
     for _ in 0..(1 + more).min(words.len().div_ceil(2)) {
+        // A text without a place for a slip of grammar gets one of typing.
+        if grammar > 0.0 && random.chance(grammar) && grammar::slip(&mut words, random) {
+            continue;
+        }
         // Not every kind of slip finds a place in every text.
         for _ in 0..20 {
             let mut ticket = random.below(total as usize) as u32;
@@ -271,24 +304,26 @@ fn with_core(word: &str, other: &str) -> String {
 mod tests {
     use super::*;
 
+    const TYPING: Slips = Slips { rate: 0.1, clean: Slips::USUAL_CLEAN_SHARE, grammar: 0.0 };
+
     const TEXT: &str = "They're going to the station because an old friend of their father's was waiting there.";
 
     #[test]
     fn slips_are_a_function_of_text_and_seed() {
-        let slipped: Vec<String> = (0..200).map(|seed| add_slips(TEXT, 0.1, seed)).collect();
-        assert_eq!(slipped, (0..200).map(|seed| add_slips(TEXT, 0.1, seed)).collect::<Vec<_>>());
+        let slipped: Vec<String> = (0..200).map(|seed| add_slips(TEXT, &TYPING, seed)).collect();
+        assert_eq!(slipped, (0..200).map(|seed| add_slips(TEXT, &TYPING, seed)).collect::<Vec<_>>());
         let clean = slipped.iter().filter(|s| *s == TEXT).count();
         // 8 % of 200, and the rare slip that changes nothing.
         assert!((4..40).contains(&clean), "{clean}");
         let different: std::collections::HashSet<_> = slipped.iter().collect();
         assert!(different.len() > 150);
-        assert_eq!(add_slips(TEXT, 0.0, 1), TEXT);
+        assert_eq!(add_slips(TEXT, &Slips { rate: 0.0, ..TYPING }, 1), TEXT);
     }
 
     #[test]
     fn slips_stay_small() {
         for seed in 0..500 {
-            let slipped = add_slips(TEXT, 0.1, seed);
+            let slipped = add_slips(TEXT, &TYPING, seed);
             let (a, b) = (slipped.chars().count(), TEXT.chars().count());
             assert!(a.abs_diff(b) < 30, "{slipped}");
             assert!(!slipped.is_empty() && !slipped.contains('\n'));
@@ -341,7 +376,7 @@ mod tests {
     fn odd_texts_do_not_panic() {
         for text in ["", " ", "ß", "日本語", "'", "a", "«Ü»", "I", "...", "x' y'"] {
             for seed in 0..100 {
-                add_slips(text, 2.0, seed);
+                add_slips(text, &Slips { rate: 2.0, grammar: 0.5, ..TYPING }, seed);
             }
         }
     }
