@@ -125,7 +125,7 @@ impl DeviceChoice {
 pub struct ModelOptions {
     /// A checkpoint to continue from; empty: initial values. The sizes below then are the checkpoint's.
     pub from: String,
-    /// tokenizer.json; empty: the one of the checkpoint.
+    /// tokenizer.json, or what has one; empty: the one of the checkpoint.
     pub vocabulary: String,
     pub d_model: usize,
     pub d_kv: usize,

@@ -237,8 +237,20 @@ fn run(mut config: Config) -> Result<()> {
     Ok(())
 }
 
+/// The configuration for a model that was named; where the configuration names no vocabulary, with the model's own.
+fn with_vocabulary(config: &Config, model: Option<&Path>) -> Config {
+    let mut config = config.clone();
+    if let Some(model) = model
+        && config.model.vocabulary.is_empty()
+        && config.model.from.is_empty()
+    {
+        config.model.vocabulary = model.display().to_string();
+    }
+    config
+}
+
 fn eval(config: &Config, arguments: &EvalArguments) -> Result<()> {
-    let pipeline = Pipeline::load(config)?;
+    let pipeline = Pipeline::load(&with_vocabulary(config, arguments.model.as_deref()))?;
     let exported = config.run.output.join("evaluated");
     let model = match &arguments.model {
         Some(model) => model.clone(),
@@ -258,7 +270,8 @@ fn eval(config: &Config, arguments: &EvalArguments) -> Result<()> {
 
 fn storing(config: &Config, arguments: &StoringArguments) -> Result<()> {
     let checkpoint = Checkpoint::open(&arguments.model)?;
-    let evaluator = Pipeline::load(config)?.evaluator(config, arguments.examples);
+    let evaluator =
+        Pipeline::load(&with_vocabulary(config, Some(&arguments.model)))?.evaluator(config, arguments.examples);
     let types = match arguments.types.as_slice() {
         [] => storing::USUAL.map(str::to_owned).to_vec(),
         types => types.to_vec(),

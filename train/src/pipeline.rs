@@ -77,14 +77,20 @@ impl Pipeline {
     }
 }
 
-/// The tokenizer.json of a run.
+/// Where the vocabulary of a run is.
 fn vocabulary_path(config: &Config) -> Result<PathBuf> {
     match (config.model.vocabulary.as_str(), config.model.from.as_str()) {
         ("", "") => {
             let what = "expected a tokenizer.json (t5-train vocab makes one), or model.from, found neither";
             Err(Error::config("configuration", "model.vocabulary", what))
         }
-        ("", from) => Ok(Path::new(from).join("tokenizer.json")),
+        // A folder, a GGUF file, or weights in a file beside their vocabulary.
+        ("", from) => Ok(match Path::new(from) {
+            file if file.extension().is_some_and(|suffix| suffix == "safetensors") => {
+                file.parent().unwrap_or(Path::new("")).join("tokenizer.json")
+            }
+            other => other.to_owned(),
+        }),
         (vocabulary, _) => Ok(PathBuf::from(vocabulary)),
     }
 }
@@ -121,8 +127,7 @@ pub fn model(config: &Config, vocabulary: &Vocabulary) -> Result<Model> {
 /// # Errors
 /// Where the vocabulary cannot be read again.
 pub fn model_files(config: &Config, t5_config: &T5Config, vocabulary: &Vocabulary) -> Result<Vec<(String, Vec<u8>)>> {
-    let tokenizer = std::fs::read(vocabulary.path()).map_err(Error::io(vocabulary.path()))?;
-    Ok(export::model_files(t5_config, config.evaluation.max_tokens, tokenizer, vocabulary))
+    Ok(export::model_files(t5_config, config.evaluation.max_tokens, vocabulary.file()?, vocabulary))
 }
 
 /// Makes the folder of a file.

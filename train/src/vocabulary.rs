@@ -7,6 +7,7 @@ mod training;
 
 use std::path::{Path, PathBuf};
 
+use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::storage::Bytes;
 use t5_runtime::tokenizer::{self, PieceKind, Tokenizer, UnigramVocabulary};
 
@@ -64,7 +65,7 @@ enum VocabularyKind {
 }
 
 impl Vocabulary {
-    /// Reads a `tokenizer.json` or a SentencePiece model, or the one in a folder.
+    /// Reads a `tokenizer.json` or a SentencePiece model, or the one in a folder or a GGUF file.
     ///
     /// # Errors
     /// Where there is none, or where it is not a T5 vocabulary (pad 0, `</s>` 1, `<unk>` 2).
@@ -76,6 +77,9 @@ impl Vocabulary {
             if !path.exists() && model.exists() {
                 path = model;
             }
+        }
+        if is_gguf(&path) {
+            return Vocabulary::new(&of_gguf(&path)?, &path);
         }
         let bytes = Bytes::map(&path)?;
         let file = path.display().to_string();
@@ -131,6 +135,22 @@ impl Vocabulary {
         &self.path
     }
 
+    /// The vocabulary's file for a Hugging Face folder: what was read, or the `tokenizer.json` of what is in a GGUF file.
+    ///
+    /// # Errors
+    /// Where the file cannot be read again, or no such file can say what the vocabulary does.
+    pub fn file(&self) -> Result<Vec<u8>> {
+        if !is_gguf(&self.path) {
+            return std::fs::read(&self.path).map_err(Error::io(&self.path));
+        }
+        match of_gguf(&self.path)? {
+            tokenizer::Vocabulary::Unigram(unigram) => to_tokenizer_json(&self.path.display().to_string(), &unigram),
+            tokenizer::Vocabulary::Bytes(_) => {
+                Err(Error::file(&self.path, "expected a vocabulary of pieces, found bytes"))
+            }
+        }
+    }
+
     /// Number of ids, sentinels included, without padding rows.
     pub fn size(&self) -> u32 {
         self.tokenizer.vocab_size() as u32
@@ -178,6 +198,17 @@ impl Vocabulary {
         let piece = self.tokenizer.piece(id).unwrap_or("<unused>");
         if is_sentinel(self.sentinels, id) { piece.trim_start_matches(SPACE) } else { piece }
     }
+}
+
+/// Whether a file is a GGUF file by its name.
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("gguf"))
+}
+
+/// The vocabulary in a GGUF file.
+fn of_gguf(path: &Path) -> Result<tokenizer::Vocabulary> {
+    let vocabulary = Checkpoint::open(path)?.vocabulary;
+    vocabulary.ok_or_else(|| Error::file(path, "expected a file with a vocabulary, found weights alone"))
 }
 
 /// Whether a file is a SentencePiece model by its name.

@@ -124,3 +124,47 @@ fn what_cannot_be_is_one_sentence() {
     assert!(message(&["--add-tokens", "a,,b"]).contains("expected texts, found \"\""));
     assert!(!Path::new(&output).exists(), "nothing was written");
 }
+
+/// A task on which the built-in model is a beginner, so that a step changes something.
+fn configuration(folder: &Path) -> String {
+    std::fs::write(folder.join("pairs.tsv"), "one two\ttwo one\nthree\tthree\n").unwrap();
+    let text = r#"
+[data]
+inputs_length = 32
+targets_length = 32
+[[data.tasks]]
+name = "swap"
+source = { format = "tsv", columns = ["a", "b"] }
+train = ["pairs.tsv"]
+dev = ["pairs.tsv"]
+examples = { kind = "template", input = "swap: {a}", target = "{b}" }
+metrics = ["exact-match"]
+"#;
+    let path = folder.join("run.toml");
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_run_starts_from_a_gguf_file_and_its_vocabulary() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = configuration(folder.path());
+    let run = folder.path().join("run");
+    let (from, output) = (format!("model.from={}", pocket().display()), format!("run.output={}", run.display()));
+    let data = format!("data.dir={}", folder.path().display());
+    let sets = ["--set", &from, "--set", &output, "--set", &data, "--set", "run.precision=f32"];
+    succeed(&[&["run", &config, "--set", "run.steps=1", "--set", "evaluation.every_steps=0"], &sets[..]].concat());
+    let exported = folder.path().join("exported").display().to_string();
+    succeed(&["export", &run.display().to_string(), &exported]);
+    let (before, after) = (Checkpoint::open(&pocket()).unwrap(), Checkpoint::open(Path::new(&exported)).unwrap());
+    assert_eq!(after.vocabulary, before.vocabulary);
+    assert_eq!(after.config, before.config);
+    assert_ne!(values(&after, "shared.weight"), values(&before, "shared.weight"));
+
+    // A model that is named brings its vocabulary; of weights alone, one sentence says what is missing.
+    let model = pocket().display().to_string();
+    let report = succeed(&["eval", &config, "--model", &model, "--set", &data, "--json"]);
+    assert!(String::from_utf8(report.stdout).unwrap().contains("swap/exact-match"));
+    let message = fail(&["eval", &config, "--set", &data]);
+    assert!(message.contains("model.vocabulary: expected a tokenizer.json"), "{message}");
+}
