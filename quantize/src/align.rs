@@ -1,9 +1,10 @@
 //! Which heads of cross-attention show where a target's words come from, measured on pairs of sentences.
 //!
-//! Nobody says of pairs of sentences which words belong together, but many pairs tell: words that often stand in the
-//! same pairs translate one another (IBM Model 1; Brown et al., The Mathematics of Statistical Machine Translation,
-//! 1993). Where two words of a pair are each other's likeliest partner, they are linked. Then every head is judged by
-//! how many of the linked words it points at, in the step that predicts a word and in the step that reads it.
+//! Pairs of sentences do not say which of their words belong together, but many pairs show it: words that often stand
+//! in the same pairs translate one another (IBM Model 1; Brown et al., The Mathematics of Statistical Machine
+//! Translation, 1993). Where two words of a pair are each other's likeliest partner, they are linked. Then every head
+//! is judged by how many of the linked words it points at, in the step that predicts a word and in the step that reads
+//! it.
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -28,7 +28,7 @@ use t5_runtime::tensor::{DType, Tensor};
 /// No channel is moved further than this factor from the others.
 const MOST: f64 = 4096.0;
 
-/// What the columns of tensors are multiplied with before they are stored, by canonical name.
+/// Factors that columns of tensors are multiplied by before they are stored, by canonical name of the tensor.
 #[derive(Default)]
 pub(crate) struct Balance {
     factors: BTreeMap<String, Vec<f32>>,
@@ -62,7 +62,7 @@ impl Balance {
         Ok(balance)
     }
 
-    /// What the columns of a tensor are multiplied with, if anything.
+    /// Factors of the columns of a tensor, if it has any.
     pub fn factors(&self, spec: &TensorSpec) -> Option<&[f32]> {
         self.factors.get(&spec.hf_name).map(Vec::as_slice)
     }

@@ -36,13 +36,13 @@ use t5_runtime::gguf::{Array, TensorInfo, Value, Writer};
 use t5_runtime::schema::{Role, Stack, TensorSpec};
 use t5_runtime::tensor::DType;
 
-/// Who wants to know how far the work is. `()` does not.
+/// Told how far the work is; `()` ignores it.
 pub trait Progress {
-    /// The work begins; it comprises so many values.
+    /// The work begins, on this many values in all.
     fn start(&mut self, values: u64);
     /// A tensor begins.
     fn tensor(&mut self, name: &str);
-    /// So many values more are stored.
+    /// This many more values are stored.
     fn advance(&mut self, values: u64);
 }
 
@@ -61,7 +61,7 @@ impl Progress for () {
 ///
 /// # Errors
 /// A policy that does not suit the model; a tensor with NaN, infinity or a number (or block scale) that its new type
-/// cannot hold, by name, row and column; a failing `out`. What was written until then is no file.
+/// cannot hold, by name, row and column; a failing `out`. What was written until then is not a valid file.
 pub fn quantize(
     checkpoint: &Checkpoint,
     policy: &Policy,

@@ -130,7 +130,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     if requantised > 0 {
         eprintln!("note: {requantised} tensors were quantised before; start from the original where there is one");
     }
-    // A reader of the table who left does not make the file worse.
+    // The file is good even where nobody reads the table.
     let _ = write!(std::io::stdout(), "{report}");
     Ok(())
 }
@@ -195,7 +195,7 @@ fn align(model: &Path, pairs: &Path, checkpoint: &mut Checkpoint) -> Result<()> 
         lines.push((source.to_owned(), target.to_owned()));
     }
     let mut model = Checkpoint::open(model)?;
-    // Whose words are no part of what is aligned.
+    // Words of a task's prefix are not aligned.
     model.generation.tasks.clone_from(&checkpoint.generation.tasks);
     let choice = align::choose(&Model::from_checkpoint(model, &ModelOptions::default())?, &lines)?;
     let AlignmentHeads { heads, reading } = &choice.heads;

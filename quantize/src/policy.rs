@@ -159,7 +159,7 @@ impl Policy {
 fn glob(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut p, mut n) = (0, 0);
-    // Where to go on after the last star, should what follows it not fit here: one byte later.
+    // Where to try again after the last star if what follows it does not match here: one byte later.
     let mut retry = None;
     while n < name.len() {
         if pattern.get(p) == Some(&b'*') {

@@ -26,7 +26,7 @@ struct Piece {
     values: Vec<f32>,
     /// In the new type.
     bytes: Vec<u8>,
-    /// What the new type makes of them.
+    /// The values that the new type gives back.
     stored: Vec<f32>,
     errors: Errors,
 }
@@ -55,7 +55,7 @@ impl Store {
     ) -> Result<TensorReport> {
         tensor.check_size()?;
         if tensor.dtype == dtype {
-            // Its bytes are copied: what decoding would forgive is found here.
+            // The bytes are copied as they are, so faults that decoding accepts must be found here.
             block::check(tensor)?;
         }
         let columns = tensor.columns();

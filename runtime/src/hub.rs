@@ -30,12 +30,12 @@ use name::HubName;
 use select::Cached;
 pub use terminal::TerminalProgress;
 
-/// Who wants to know how far a download is. `()` does not.
+/// Told how far a download is; `()` ignores it.
 pub trait Progress {
     /// A file of `size` bytes is being transferred, of which `done` are there already. Comes again for the same
     /// file, with another `done`, when a broken transfer continues.
     fn start(&mut self, file: &str, size: u64, done: u64);
-    /// So many bytes more.
+    /// This many more bytes have arrived.
     fn advance(&mut self, bytes: u64);
     /// The file is complete.
     fn finish(&mut self);
@@ -162,7 +162,7 @@ impl Hub {
             _ => {}
         }
         match (self.download(&name, progress), cached) {
-            // What is there may be all there is: without the hub's list of files nobody can say.
+            // What is in the cache may be complete; without the hub's list of files there is no way to know.
             (Err(Failure::Unreachable(_)), Cached::Weights(path)) => Ok(path),
             (Err(failure), _) => Err(name.error(failure.sentence())),
             (Ok(path), _) => Ok(path),

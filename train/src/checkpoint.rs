@@ -113,14 +113,14 @@ impl Checkpoints {
         let done = self.path(state.step);
         let saved = write(&partial, state, tensors, extra).and_then(|()| {
             if done.exists() {
-                // Only where a run went back; its old future is not this run's.
+                // There is one only if the run went back to an earlier step and comes by again.
                 fs::remove_dir_all(&done).map_err(Error::io(&done))?;
             }
             fs::rename(&partial, &done).map_err(Error::io(&done))?;
             files::sync_parent(&done)
         });
         if saved.is_err() {
-            // Gives the space of a failed attempt back. The error that matters is the first one.
+            // Frees the space of the failed attempt. The first error is the one to report.
             let _ = fs::remove_dir_all(&partial);
         }
         saved?;
@@ -133,7 +133,7 @@ impl Checkpoints {
         let old = steps.len().saturating_sub(self.keep_last);
         let best = state.best.as_ref().map(|best| best.step);
         for &step in steps[..old].iter().filter(|&&step| Some(step) != best) {
-            // First out of sight, so that a kill in the middle leaves no half folder under a good name.
+            // Renamed first, so that a kill in the middle leaves no half folder under a valid name.
             let (path, hidden) = (self.path(step), self.folder.join(format!(".removed-{step:08}")));
             fs::rename(&path, &hidden).map_err(Error::io(&path))?;
             fs::remove_dir_all(&hidden).map_err(Error::io(&hidden))?;
@@ -211,7 +211,7 @@ impl Saved {
         let path = folder.join(STATE);
         let json = fs::read(&path).map_err(Error::io(&path))?;
         let mut state: State = serde_json::from_slice(&json).map_err(|error| Error::file(&path, error.to_string()))?;
-        // Runs of earlier versions could call a score best that is no number: nothing would ever be better.
+        // Earlier versions could record NaN as the best score, which no later score would beat.
         state.best = state.best.filter(|best| !best.score.is_nan());
         Ok(Saved { folder: folder.to_owned(), state })
     }

@@ -41,7 +41,7 @@ impl Composed {
         Composed { device, copy: Mutex::new(None) }
     }
 
-    /// The parameters have changed: the copy is made anew for the next pass.
+    /// Parameters have changed: the next pass copies them again.
     pub fn changed(&self) {
         *self.copy.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
     }

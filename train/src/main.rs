@@ -181,7 +181,7 @@ fn keep_candle_single_threaded() {
         && let Ok(program) = std::env::current_exe()
     {
         use std::os::unix::process::CommandExt;
-        // Returns only where it failed; then it is merely slower.
+        // Returns only if it failed. The run is then slower, and that is all.
         let _ =
             std::process::Command::new(program).args(std::env::args_os().skip(1)).env("CANDLE_NUM_THREADS", "1").exec();
     }

@@ -10,7 +10,8 @@ use crate::{
     random::{Random, derive},
 };
 
-/// How rates follow from the tasks' numbers of examples; a rate that a task names is taken as it is (sections 3.5.2 and
+/// How rates are computed from the tasks' numbers of examples; a rate that a task names is used as it is (sections
+/// 3.5.2 and
 /// 3.5.3 of the T5 paper).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,7 +1,7 @@
 //! What a run writes down: the records of its log, and what evaluations found.
 //!
-//! JSON has no word for a number that is none. Such scores (a correlation of constants, for one) are written as `null`,
-//! and `null` is read as NaN.
+//! JSON cannot say NaN. Such scores (a correlation of constants, for one) are written as `null`, and `null` is read as
+//! NaN.
 
 use std::collections::{BTreeMap, BTreeSet};
 

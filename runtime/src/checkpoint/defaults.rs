@@ -86,7 +86,7 @@ pub(super) fn read(files: Files, config: &T5Config, text: &str) -> Result<Genera
     if settings.do_sample == Some(true) && settings.num_beams.is_some_and(|beams| beams > 1) {
         not_obeyed.push("num_beams with do_sample (tokens are drawn, without beams)".to_owned());
     }
-    // Said twice is said once.
+    // What only repeats config.json is left out.
     if settings.decoder_start_token_id == Some(config.decoder_start_token_id) {
         settings.decoder_start_token_id = None;
     }

@@ -10,7 +10,7 @@ use crate::order::sorted_by;
 use crate::storage::Bytes;
 use crate::tensor::{DType, Tensor};
 
-/// Names are longer than GGML's limit in files with Hugging Face names, which GGML does not load.
+/// Longer than GGML's limit: files with Hugging Face names, which GGML does not load, have such names.
 const MAX_NAME_WITHOUT_ARCHITECTURE: usize = 255;
 
 /// No file needs more, and a hostile one could ask for more padding than any file has.

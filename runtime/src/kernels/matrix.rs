@@ -377,7 +377,7 @@ impl Matrix {
             let Workspace { threads, activations, .. } = workspace;
             quantize(kernels, x, self.k, Start::Sum, activations);
             let length = argmax::length(activations);
-            // Without a length there are no bounds.
+            // No bounds can be computed from a length that is not finite.
             if length.is_finite() {
                 let work = |y: &mut Columns<'_>, _| planes::bounds(kernels, w, activations, length, y);
                 divide(threads, self.k, self.n, LANES, &Columns::new(y, self.n), &work);

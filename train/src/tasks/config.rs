@@ -56,7 +56,7 @@ pub struct SourceConfig {
     pub header: bool,
     /// Splits the field `text` (one record each) into sentences.
     pub split_sentences: bool,
-    /// Leaves out records whose field has fewer or more characters: `[field, fewest, most]` in effect.
+    /// Leaves out records in which a field has too few or too many characters.
     pub length: Option<LengthFilter>,
     /// Leaves out records whose field was seen before in the task, or is part of its evaluation files.
     pub unique: Option<String>,
