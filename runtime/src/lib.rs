@@ -63,6 +63,7 @@ mod memory;
 pub mod model;
 mod order;
 #[cfg(not(target_arch = "wasm32"))]
+#[doc(hidden)] // for the commands of the other crates
 pub mod output;
 #[cfg(feature = "default-model")]
 pub mod pocket;
