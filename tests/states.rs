@@ -191,8 +191,8 @@ fn sentence_models_give_the_vectors_of_the_python_package() {
     assert_eq!((encode(mean.clone()).width(), model.width_of(&mean)), (32, 32));
 }
 
-/// A file in eight bits of a whole model, whose norms have traded factors with the matrices behind them: the decoder gets
-/// what it wants, and everybody else the states of the checkpoint.
+/// A file in eight bits of a whole model, whose norms have traded factors with the matrices behind them: the decoder
+/// gets what it wants, and everybody else the states of the checkpoint.
 #[test]
 fn balanced_files_have_the_states_of_the_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
@@ -264,83 +264,85 @@ fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
     std::fs::write(path, json.to_string()).unwrap();
 }
 
+/// What is done to the folder, and what is said then.
+type Damage = (fn(&Path), &'static str);
+
+const DAMAGES: [Damage; 14] = [
+    (
+        |folder| std::fs::remove_file(folder.join("2_Dense/model.safetensors")).unwrap(),
+        "2_Dense/model.safetensors: expected the weights of a dense layer, found no file",
+    ),
+    (
+        |folder| {
+            std::fs::rename(folder.join("2_Dense/model.safetensors"), folder.join("2_Dense/pytorch_model.bin"))
+                .unwrap();
+        },
+        "expected the weights of a dense layer, found only pytorch_model.bin",
+    ),
+    (
+        |folder| std::fs::remove_dir_all(folder.join("2_Dense")).unwrap(),
+        "2_Dense/config.json: expected the configuration of the module Dense that modules.json lists, \
+         found no file",
+    ),
+    (
+        |folder| {
+            let path = folder.join("2_Dense/model.safetensors");
+            let bytes = std::fs::read(&path).unwrap();
+            std::fs::write(path, &bytes[..bytes.len() - 4]).unwrap();
+        },
+        "2_Dense/model.safetensors: not a safetensors file",
+    ),
+    (
+        |folder| edit(&folder.join("2_Dense/config.json"), |json| json["out_features"] = json!(25)),
+        "tensor linear.weight: expected shape [25, 32], found [24, 32]",
+    ),
+    (
+        |folder| edit(&folder.join("2_Dense/config.json"), |json| json["bias"] = json!(true)),
+        "tensor linear.bias: expected a tensor of shape [24], found none",
+    ),
+    (
+        |folder| edit(&folder.join("2_Dense/config.json"), |json| json["activation_function"] = json!("my.Tanh")),
+        "activation_function: expected Identity, Tanh, ReLU or Sigmoid of torch.nn, found my.Tanh",
+    ),
+    (
+        |folder| edit(&folder.join("2_Dense/config.json"), |json| json["use_residual"] = json!(true)),
+        "use_residual: expected false, found true",
+    ),
+    (
+        |folder| edit(&folder.join("1_Pooling/config.json"), |json| json["pooling_mode_mean_tokens"] = json!(false)),
+        "pooling_mode: expected one or more of cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken, \
+         found none",
+    ),
+    (
+        |folder| edit(&folder.join("1_Pooling/config.json"), |json| json["pooling_mode_cls_token"] = json!(true)),
+        "module 1: expected 24 x 64 weights of a dense layer, found 768",
+    ),
+    (
+        |folder| {
+            edit(&folder.join("modules.json"), |json| json[2]["type"] = json!("sentence_transformers.models.LSTM"))
+        },
+        "type: expected modules Transformer, Pooling, Dense, Normalize or Dropout, found LSTM",
+    ),
+    (
+        |folder| edit(&folder.join("modules.json"), |json| drop(json.as_array_mut().unwrap().remove(1))),
+        "module 0: expected a pooling module first, found another",
+    ),
+    (
+        |folder| edit(&folder.join("modules.json"), |json| json[1]["path"] = json!("../1_Pooling")),
+        "path: expected a folder in this one, found \"../1_Pooling\"",
+    ),
+    (
+        |folder| {
+            let path = folder.join("config_sentence_transformers.json");
+            edit(&path, |json| json["default_prompt_name"] = json!("query"));
+        },
+        "default_prompt_name: expected the name of a prompt, found \"query\"",
+    ),
+];
+
 #[test]
 fn damaged_sentence_models_are_named() {
-    /// What is done to the folder, and what is said then.
-    type Damage = (fn(&Path), &'static str);
-    let cases: [Damage; 14] = [
-        (
-            |folder| std::fs::remove_file(folder.join("2_Dense/model.safetensors")).unwrap(),
-            "2_Dense/model.safetensors: expected the weights of a dense layer, found no file",
-        ),
-        (
-            |folder| {
-                std::fs::rename(folder.join("2_Dense/model.safetensors"), folder.join("2_Dense/pytorch_model.bin"))
-                    .unwrap();
-            },
-            "expected the weights of a dense layer, found only pytorch_model.bin",
-        ),
-        (
-            |folder| std::fs::remove_dir_all(folder.join("2_Dense")).unwrap(),
-            "2_Dense/config.json: expected the configuration of the module Dense that modules.json lists, found no file",
-        ),
-        (
-            |folder| {
-                let path = folder.join("2_Dense/model.safetensors");
-                let bytes = std::fs::read(&path).unwrap();
-                std::fs::write(path, &bytes[..bytes.len() - 4]).unwrap();
-            },
-            "2_Dense/model.safetensors: not a safetensors file",
-        ),
-        (
-            |folder| edit(&folder.join("2_Dense/config.json"), |json| json["out_features"] = json!(25)),
-            "tensor linear.weight: expected shape [25, 32], found [24, 32]",
-        ),
-        (
-            |folder| edit(&folder.join("2_Dense/config.json"), |json| json["bias"] = json!(true)),
-            "tensor linear.bias: expected a tensor of shape [24], found none",
-        ),
-        (
-            |folder| edit(&folder.join("2_Dense/config.json"), |json| json["activation_function"] = json!("my.Tanh")),
-            "activation_function: expected Identity, Tanh, ReLU or Sigmoid of torch.nn, found my.Tanh",
-        ),
-        (
-            |folder| edit(&folder.join("2_Dense/config.json"), |json| json["use_residual"] = json!(true)),
-            "use_residual: expected false, found true",
-        ),
-        (
-            |folder| {
-                edit(&folder.join("1_Pooling/config.json"), |json| json["pooling_mode_mean_tokens"] = json!(false))
-            },
-            "pooling_mode: expected one or more of cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken, found none",
-        ),
-        (
-            |folder| edit(&folder.join("1_Pooling/config.json"), |json| json["pooling_mode_cls_token"] = json!(true)),
-            "module 1: expected 24 x 64 weights of a dense layer, found 768",
-        ),
-        (
-            |folder| {
-                edit(&folder.join("modules.json"), |json| json[2]["type"] = json!("sentence_transformers.models.LSTM"))
-            },
-            "type: expected modules Transformer, Pooling, Dense, Normalize or Dropout, found LSTM",
-        ),
-        (
-            |folder| edit(&folder.join("modules.json"), |json| drop(json.as_array_mut().unwrap().remove(1))),
-            "module 0: expected a pooling module first, found another",
-        ),
-        (
-            |folder| edit(&folder.join("modules.json"), |json| json[1]["path"] = json!("../1_Pooling")),
-            "path: expected a folder in this one, found \"../1_Pooling\"",
-        ),
-        (
-            |folder| {
-                let path = folder.join("config_sentence_transformers.json");
-                edit(&path, |json| json["default_prompt_name"] = json!("query"));
-            },
-            "default_prompt_name: expected the name of a prompt, found \"query\"",
-        ),
-    ];
-    for (damage, expected) in cases {
+    for (damage, expected) in DAMAGES {
         let folder = beside::sentence_model("st5");
         damage(folder.path());
         let error = Checkpoint::open(folder.path()).err().unwrap_or_else(|| panic!("opened: {expected}")).to_string();

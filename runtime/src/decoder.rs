@@ -167,8 +167,8 @@ impl Decoder<'_> {
         &self.state.alignment
     }
 
-    /// The states of the first `rows` queries of the last pass behind the last norm, `[rows, d_model]`, not scaled: what
-    /// heads of other kinds read.
+    /// The states of the first `rows` queries of the last pass behind the last norm, `[rows, d_model]`, not scaled:
+    /// what heads of other kinds read.
     pub fn states(&mut self, rows: usize) -> &[f32] {
         let DecoderState { x, chosen, .. } = &mut *self.state;
         let len = rows * self.model.config.d_model;

@@ -40,12 +40,12 @@ pub struct EncodeOptions {
     /// Take each text for so many positions: shorter ones get padding behind them, longer ones lose what stands before
     /// `</s>`.
     pub pad_to: Option<usize>,
-    /// Whether padding is masked, so that it changes no state of a text; else it is attended to, as FLUX, Stable Diffusion
-    /// 3 and CogVideoX do.
+    /// Whether padding is masked, so that it changes no state of a text; else it is attended to, as FLUX, Stable
+    /// Diffusion 3 and CogVideoX do.
     pub pad_mask: bool,
-    /// The states behind so many blocks, as transformers' `hidden_states` counts them: 0 are the embeddings, `num_layers`
-    /// or `None` the encoder's output, the only ones behind the last norm. Negative numbers count from the end: -1 is the
-    /// output.
+    /// The states behind so many blocks, as transformers' `hidden_states` counts them: 0 are the embeddings,
+    /// `num_layers` or `None` the encoder's output, the only ones behind the last norm. Negative numbers count from the
+    /// end: -1 is the output.
     pub layer: Option<isize>,
     /// The name of a prompt of a sentence model, which is put before each text; `None`: its default.
     pub prompt: Option<String>,
@@ -236,13 +236,13 @@ impl Session {
         Ok(all.into_iter().flatten().collect())
     }
 
-    /// Encodes passages, those of like length together, and gives each result with the place of its passage as soon as it
-    /// is there. A result has the same bits whatever is encoded beside it.
+    /// Encodes passages, those of like length together, and gives each result with the place of its passage as soon as
+    /// it is there. A result has the same bits whatever is encoded beside it.
     ///
     /// # Errors
     /// If a passage is empty or has ids outside the vocabulary, the options ask for a layer that is not there or for no
-    /// positions, or there is no memory for one of this length. Nothing is given then, unless memory was too little for a
-    /// later one.
+    /// positions, or there is no memory for one of this length. Nothing is given then, unless memory was too little for
+    /// a later one.
     pub fn encode_each(
         &mut self,
         passages: &[Passage],

@@ -1,5 +1,5 @@
-//! Sorting with one copy of its code for all types: each type that the standard library sorts for itself takes some 4 kB
-//! of a browser's module. Where time counts (candidates of a token, the vocabulary), its own functions are used.
+//! Sorting with one copy of its code for all types: each type that the standard library sorts for itself takes some 4
+//! kB of a browser's module. Where time counts (candidates of a token, the vocabulary), its own functions are used.
 
 use std::cmp::Ordering;
 

@@ -277,7 +277,8 @@ impl Session {
     /// Prepares to encode sources and to decode `sequences` sequences of each, up to `positions` tokens long.
     ///
     /// # Errors
-    /// If the model does not generate, a source is empty or has ids outside the vocabulary, or there is too little memory.
+    /// If the model does not generate, a source is empty or has ids outside the vocabulary, or there is too little
+    /// memory.
     pub(crate) fn begin_sources(&mut self, sources: &[&[u32]], sequences: usize, positions: usize) -> Result<Encoding> {
         self.model.check_generates()?;
         self.begin_reading(sources, sequences, positions)

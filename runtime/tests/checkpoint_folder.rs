@@ -161,7 +161,9 @@ fn keys_that_change_values_are_obeyed_or_named() {
             assert!(notes.iter().any(|note| note.contains(expected)), "expected {expected:?} in {notes:?}");
         }
     }
-    let silent = json!({"tie_encoder_decoder": false, "pruned_heads": {}, "prefix": "", "torch_dtype": "float16", "use_cache": false});
+    let silent = json!({
+        "tie_encoder_decoder": false, "pruned_heads": {}, "prefix": "", "torch_dtype": "float16", "use_cache": false
+    });
     assert_eq!(opened(silent).notes, [NO_TOKENIZER]);
 }
 

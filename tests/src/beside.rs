@@ -21,8 +21,8 @@ pub fn sentence_model(name: &str) -> TempDir {
     folder
 }
 
-/// A classifier or an answerer as the transformers library saves it: its own names of the family's tensors, and those of
-/// the head.
+/// A classifier or an answerer as the transformers library saves it: its own names of the family's tensors, and those
+/// of the head.
 pub fn head(name: &str) -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     take(folder.path(), &["tokenizer.json"]);

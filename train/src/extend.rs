@@ -1,8 +1,8 @@
 //! A model to train on from: an existing one with more tokens, with blocks left out or put in.
 //!
 //! A new token's row starts as the mean of the rows of the pieces that spelled it before. A block that is listed again
-//! starts as a copy whose outputs are zero, so that a deeper model computes what the shallower one did (Net2Net, Chen et
-//! al. 2016; its use for Transformers is LLaMA Pro's, Wu et al. 2024).
+//! starts as a copy whose outputs are zero, so that a deeper model computes what the shallower one did (Net2Net, Chen
+//! et al. 2016; its use for Transformers is LLaMA Pro's, Wu et al. 2024).
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -35,8 +35,8 @@ impl Extension {
     /// Writes the extended model as a Hugging Face folder that `model.from` takes. Returns the model.
     ///
     /// # Errors
-    /// Where the checkpoint has no vocabulary of pieces, a token is there already or a block is not, or the folder cannot
-    /// be written.
+    /// Where the checkpoint has no vocabulary of pieces, a token is there already or a block is not, or the folder
+    /// cannot be written.
     pub fn write(&self, checkpoint: &Checkpoint, output: &Path) -> Result<Model> {
         let (model, vocabulary) = self.apply(checkpoint)?;
         files::create_folder(output)?;

@@ -135,7 +135,8 @@ impl Vocabulary {
         &self.path
     }
 
-    /// The vocabulary's file for a Hugging Face folder: what was read, or the `tokenizer.json` of what is in a GGUF file.
+    /// The vocabulary's file for a Hugging Face folder: what was read, or the `tokenizer.json` of what is in a GGUF
+    /// file.
     ///
     /// # Errors
     /// Where the file cannot be read again, or no such file can say what the vocabulary does.

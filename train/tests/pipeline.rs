@@ -38,37 +38,14 @@ fn fifty_steps_and_an_export_that_the_runtime_runs() {
     assert_eq!(found, expected);
     assert_logits_agree(&exported, &model);
 
-    let report = succeed(&[
-        "eval",
-        &config,
-        "--model",
-        &exported.display().to_string(),
-        "-n",
-        "3",
-        "--json",
-        "--set",
-        "evaluation.beam_size=2",
-    ]);
+    let path = exported.display().to_string();
+    let beams = "evaluation.beam_size=2";
+    let report = succeed(&["eval", &config, "--model", &path, "-n", "3", "--json", "--set", beams]);
     let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
     assert!(report["metrics"].as_object().unwrap().contains_key("numbers/exact-match"), "{report}");
     assert_eq!(report["samples"].as_array().unwrap().len(), 3);
 
-    // The same in each type: a row for each metric, the sizes falling.
-    let types = ["--type", "f32", "--type", "q8_0", "--type", "q4_0,decoder.*=q8_0"];
-    let model = exported.display().to_string();
-    let table = succeed(&[&["storing", &config, "--model", &model, "-n", "3"][..], &types].concat());
-    let table = String::from_utf8(table.stdout).unwrap();
-    let cells = |row: &str| -> Vec<String> {
-        let row =
-            table.lines().find(|line| line.starts_with(&format!("| {row} |"))).unwrap_or_else(|| panic!("{table}"));
-        row.split('|').skip(2).map(|cell| cell.trim().to_owned()).filter(|cell| !cell.is_empty()).collect()
-    };
-    assert!(table.starts_with("| | f32 | q8_0 | q4_0,decoder.*=q8_0 |\n"), "{table}");
-    assert_eq!((cells("numbers/exact-match").len(), cells("words a second").len()), (3, 3));
-    let sizes: Vec<f64> = cells("MB").iter().map(|cell| cell.parse().unwrap()).collect();
-    assert!(sizes[0] > sizes[1] && sizes[1] >= sizes[2] && sizes[2] > 0.0, "{sizes:?}");
-    let message = fail(&["storing", &config, "--model", &model, "--type", "q9"]);
-    assert!(message.contains("--type: expected one of q8_0"), "{message}");
+    assert_storing_is_told(&config, &exported);
 
     succeed(&["report", &run_folder.display().to_string()]);
     let page = fs::read_to_string(run_folder.join("report.html")).unwrap();
@@ -108,6 +85,25 @@ fn fifty_steps_and_an_export_that_the_runtime_runs() {
         "schedule.peak_rate=1e-4",
     ];
     succeed(&arguments);
+}
+
+/// `storing` evaluates a model in each type: a row for each metric, the sizes falling.
+fn assert_storing_is_told(config: &str, model: &Path) {
+    let types = ["--type", "f32", "--type", "q8_0", "--type", "q4_0,decoder.*=q8_0"];
+    let model = model.display().to_string();
+    let table = succeed(&[&["storing", config, "--model", &model, "-n", "3"][..], &types].concat());
+    let table = String::from_utf8(table.stdout).unwrap();
+    let cells = |row: &str| -> Vec<String> {
+        let row =
+            table.lines().find(|line| line.starts_with(&format!("| {row} |"))).unwrap_or_else(|| panic!("{table}"));
+        row.split('|').skip(2).map(|cell| cell.trim().to_owned()).filter(|cell| !cell.is_empty()).collect()
+    };
+    assert!(table.starts_with("| | f32 | q8_0 | q4_0,decoder.*=q8_0 |\n"), "{table}");
+    assert_eq!((cells("numbers/exact-match").len(), cells("words a second").len()), (3, 3));
+    let sizes: Vec<f64> = cells("MB").iter().map(|cell| cell.parse().unwrap()).collect();
+    assert!(sizes[0] > sizes[1] && sizes[1] >= sizes[2] && sizes[2] > 0.0, "{sizes:?}");
+    let message = fail(&["storing", config, "--model", &model, "--type", "q9"]);
+    assert!(message.contains("--type: expected one of q8_0"), "{message}");
 }
 
 fn assert_logits_agree(folder: &Path, model: &Model) {

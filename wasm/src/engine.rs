@@ -135,8 +135,9 @@ impl Engine {
         Ok(self.session().score(&source, &target).map(|score| request::score(&score)).map_err(Failure::from)?)
     }
 
-    /// One vector: a sentence model's, with its prompt and cut where its texts are, else the mean of the encoder's hidden
-    /// states. With `most`, texts of more tokens are cut off (`truncate`) or refused, and no prompt stands before them.
+    /// One vector: a sentence model's, with its prompt and cut where its texts are, else the mean of the encoder's
+    /// hidden states. With `most`, texts of more tokens are cut off (`truncate`) or refused, and no prompt stands
+    /// before them.
     pub fn embed(
         &mut self,
         #[wasm_bindgen(unchecked_param_type = "string")] text: JsValue,

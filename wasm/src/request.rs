@@ -46,6 +46,15 @@ fn ids(option: &str, value: &Value) -> Result<Vec<u32>, Failure> {
     list(option, value)?.iter().map(|value| id(option, value)).collect()
 }
 
+fn lookup(option: &str, value: &Value) -> Result<Lookup, Failure> {
+    match value.as_str() {
+        Some("auto") => Ok(Lookup::Auto),
+        Some("on") => Ok(Lookup::On),
+        Some("off") => Ok(Lookup::Off),
+        _ => Err(wrong(option, "\"auto\", \"on\" or \"off\"", value)),
+    }
+}
+
 /// A list of two.
 fn pair<'v>(option: &str, value: &'v Value) -> Result<(&'v Value, &'v Value), Failure> {
     match list(option, value)? {
@@ -135,14 +144,7 @@ pub fn overrides(json: &str) -> Result<Overrides, Failure> {
             "splitSentences" => overrides.split_sentences = Some(choice(name, value)?),
             "maxInputTokens" => overrides.max_input_tokens = Some(count(name, value)?),
             "truncate" => overrides.truncate = Some(choice(name, value)?),
-            "lookup" => {
-                overrides.lookup = Some(match value.as_str() {
-                    Some("auto") => Lookup::Auto,
-                    Some("on") => Lookup::On,
-                    Some("off") => Lookup::Off,
-                    _ => return Err(wrong(name, "\"auto\", \"on\" or \"off\"", value)),
-                });
-            }
+            "lookup" => overrides.lookup = Some(lookup(name, value)?),
             _ => return Err(Failure::new("bad-option", format!("{name}: there is no option of this name"))),
         }
     }

@@ -312,8 +312,10 @@ test("seeds have 64 bits", async () => {
   assert.equal((await failure(draw(2n ** 64n))).code, "bad-option");
   assert.equal((await failure(draw(2 ** 53))).code, "bad-option");
   // In lists as well, where every text draws from a seed of its own.
-  const all = async (seed) =>
-    (await t5.generate(["a text", "another"], { temperature: 1, seed, maxNewTokens: 8 }).outputs).map(([best]) => best.ids);
+  const all = async (seed) => {
+    const outputs = await t5.generate(["a text", "another"], { temperature: 1, seed, maxNewTokens: 8 }).outputs;
+    return outputs.map(([best]) => best.ids);
+  };
   assert.deepEqual(await all(7n), await all(7));
   assert.notDeepEqual(await all(2n ** 64n - 1n), await all(0));
 });
@@ -324,7 +326,8 @@ test("a prefix that the vocabulary does not have is remarked upon", async (conte
   await t5.generate(["a text"], { prefix: "日", maxNewTokens: 2 }).outputs;
   const said = warn.mock.calls.map(({ arguments: [text] }) => text);
   assert.equal(said.length, 2);
-  for (const text of said) assert.match(text, /^pocket-t5: prefix: the vocabulary does not have what stands in one place/);
+  const remark = /^pocket-t5: prefix: the vocabulary does not have what stands in one place/;
+  for (const text of said) assert.match(text, remark);
   await t5.generate("a text", { prefix: "a", maxNewTokens: 2 }).outputs;
   assert.equal(warn.mock.callCount(), 2);
 });

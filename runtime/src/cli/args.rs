@@ -375,8 +375,8 @@ pub struct EmbedArgs {
     #[arg(long, value_enum)]
     pub pooling: Option<PoolingArg>,
     /// Write to FILE.npy ([texts, d_model]; without pooling [texts, tokens, d_model], for texts of one length) or to
-    /// FILE.safetensors (a tensor for each text, named by its number from 0, its --id-field or its FASTA record; without
-    /// pooling NAME.mask beside it says which rows are no padding)
+    /// FILE.safetensors (a tensor for each text, named by its number from 0, its --id-field or its FASTA record;
+    /// without pooling NAME.mask beside it says which rows are no padding)
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// The numbers in the file
@@ -404,7 +404,8 @@ pub struct EmbedArgs {
     /// Text before each text, in the place of a prompt; with FASTA a space follows it
     #[arg(long, value_name = "TEXT")]
     pub prefix: Option<String>,
-    /// How input is read. fasta: residues are separated, U, Z, O and B become X, and the states are those of residues alone
+    /// How input is read. fasta: residues are separated, U, Z, O and B become X, and the states are those of residues
+    /// alone
     #[arg(long, value_enum, default_value = "lines")]
     pub input_format: InputFormat,
     /// jsonl: the key of the text

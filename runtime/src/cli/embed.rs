@@ -42,20 +42,20 @@ pub fn run(args: &EmbedArgs) -> anyhow::Result<()> {
         prefix: args.prefix.clone(),
     };
     let session = session(&model, args.threads)?;
-    let work = Work { args, options, session };
+    let embedder = Embedder { args, options, session };
     match output {
-        Some((path, format)) => work.to_file(records, path, format),
-        None => work.to_stdout(records),
+        Some((path, format)) => embedder.to_file(records, path, format),
+        None => embedder.to_stdout(records),
     }
 }
 
-struct Work<'a> {
+struct Embedder<'a> {
     args: &'a EmbedArgs,
     options: EncodeOptions,
     session: Session,
 }
 
-impl Work<'_> {
+impl Embedder<'_> {
     fn pooled(&self) -> bool {
         self.options.pooling != Some(Pooling::None)
     }

@@ -139,7 +139,7 @@ fn stream(
 }
 
 /// What a text gives.
-struct Answer<'t> {
+struct Answered<'t> {
     text: &'t str,
     /// Of all sentences, one after the other.
     input_ids: Vec<u32>,
@@ -152,14 +152,14 @@ fn generate<'t>(
     texts: &'t [String],
     batch: usize,
     options: &GenerateOptions,
-) -> Vec<t5_runtime::Result<Vec<Answer<'t>>>> {
+) -> Vec<t5_runtime::Result<Vec<Answered<'t>>>> {
     let answer = |session: &mut Session, texts: &'t [String]| {
         let source = |text: &String| options.source(session.model(), text);
         let sources = texts.iter().map(source).collect::<t5_runtime::Result<Vec<SourceText>>>()?;
         let outputs = session.generate_batch_sources(&sources, options)?;
         let answers = texts.iter().zip(sources).zip(outputs);
         let answers =
-            answers.map(|((text, source), outputs)| Answer { text, input_ids: source.sentences().concat(), outputs });
+            answers.map(|((text, source), outputs)| Answered { text, input_ids: source.sentences().concat(), outputs });
         Ok(answers.collect())
     };
     if let [session] = sessions {
@@ -178,8 +178,8 @@ fn generate<'t>(
     })
 }
 
-fn print(out: &mut impl Write, answer: &Answer<'_>, json: bool, n_best: usize) -> std::io::Result<()> {
-    let Answer { text, input_ids, outputs } = answer;
+fn print(out: &mut impl Write, answer: &Answered<'_>, json: bool, n_best: usize) -> std::io::Result<()> {
+    let Answered { text, input_ids, outputs } = answer;
     if json {
         let mut object = outputs.first().map_or_else(|| json!({}), as_json);
         object["input_ids"] = json!(input_ids);

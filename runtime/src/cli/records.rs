@@ -125,8 +125,8 @@ fn fasta(path: Option<&Path>) -> anyhow::Result<Source> {
     Ok(Source::Fasta { reader, file })
 }
 
-/// The residues of a sequence as ProtT5 and its like read them: capitals, the rare ones as X, without gaps and without the
-/// stop at the end.
+/// The residues of a sequence as ProtT5 and its like read them: capitals, the rare ones as X, without gaps and without
+/// the stop at the end.
 fn residues(sequence: &[u8]) -> Result<Vec<u8>, String> {
     let sequence = sequence.strip_suffix(b"*").unwrap_or(sequence);
     let mut residues = Vec::with_capacity(sequence.len());

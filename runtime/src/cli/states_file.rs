@@ -137,8 +137,8 @@ fn npy_header(dtype: StatesType, items: &[Item], pooled: bool, width: usize) -> 
         if let (Some(first), Some(other)) = (items.first(), items.iter().find(|item| item.rows != rows)) {
             let Item { place, rows: found, .. } = other;
             bail!(
-                "--output: expected texts of one length in a .npy file, found {rows} tokens in {} and {found} in {place}; \
-                 --pad-to makes them equal, and a .safetensors file takes any",
+                "--output: expected texts of one length in a .npy file, found {rows} tokens in {} and {found} in \
+                 {place}; --pad-to makes them equal, and a .safetensors file takes any",
                 first.place
             );
         }

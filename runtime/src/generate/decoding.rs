@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::layers::Query;
 use crate::session::{Encoding, FORCED_ROWS, Session};
 
-pub(super) struct Document {
+pub(super) struct LiveDocument {
     pub search: Search,
     /// First of its sequences in the decoder.
     first: usize,
@@ -46,7 +46,7 @@ pub(super) enum Outcome {
 /// once; rows do not influence each other, so a result does not depend on what ran beside it.
 pub(super) struct Decoding {
     pub plan: Plan,
-    pub documents: Vec<Document>,
+    pub documents: Vec<LiveDocument>,
     phase: Phase,
     queries: Vec<Query>,
     wanted: Vec<usize>,
@@ -62,7 +62,7 @@ impl Decoding {
         let sequences = plan.sequences();
         let encoding = session.begin_sources(sources, sequences, 1 + plan.prefix.len() + plan.max_new)?;
         let documents = (0..sources.len())
-            .map(|index| Document {
+            .map(|index| LiveDocument {
                 search: Search::new(&plan, sources[index]),
                 first: index * sequences,
                 position: 0,
@@ -103,7 +103,7 @@ impl Decoding {
         {
             self.cut(Finish::Cancelled);
         }
-        if self.documents.iter().all(Document::is_done) {
+        if self.documents.iter().all(LiveDocument::is_done) {
             return Ok(Outcome::Done);
         }
         match &mut self.phase {
@@ -176,7 +176,7 @@ impl Decoding {
         } else {
             self.step_together(decoder)?;
         }
-        Ok(if self.documents.iter().all(Document::is_done) { Outcome::Done } else { Outcome::Tokens })
+        Ok(if self.documents.iter().all(LiveDocument::is_done) { Outcome::Done } else { Outcome::Tokens })
     }
 
     fn step_together(&mut self, decoder: &mut Decoder<'_>) -> Result<()> {
@@ -248,12 +248,12 @@ impl Decoding {
     }
 
     /// The `count` best results of a document, best first.
-    pub fn best(&self, session: &Session, document: &Document, count: usize) -> Vec<Output> {
+    pub fn best(&self, session: &Session, document: &LiveDocument, count: usize) -> Vec<Output> {
         let output = |hypothesis: &Hypothesis| self.output(session, document, hypothesis);
         document.search.results().into_iter().take(count).map(output).collect()
     }
 
-    fn output(&self, session: &Session, document: &Document, hypothesis: &Hypothesis) -> Output {
+    fn output(&self, session: &Session, document: &LiveDocument, hypothesis: &Hypothesis) -> Output {
         let ended = hypothesis.ids.last().is_some_and(|&last| self.plan.ends(last));
         let finish = if ended { Finish::EndOfSequence } else { document.cut.unwrap_or(Finish::Length) };
         let mut text = String::new();
@@ -273,7 +273,7 @@ impl Decoding {
     }
 }
 
-impl Document {
+impl LiveDocument {
     pub fn is_done(&self) -> bool {
         self.cut.is_some() || self.search.is_done()
     }

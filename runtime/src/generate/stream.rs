@@ -3,7 +3,7 @@
 use std::borrow::BorrowMut;
 use std::fmt;
 
-use super::decoding::{Decoding, Document, Outcome, find_stop};
+use super::decoding::{Decoding, LiveDocument, Outcome, find_stop};
 use super::search::Search;
 use super::{Finish, GenerateOptions, Output, SourceText};
 use crate::error::{Error, Result};
@@ -117,7 +117,8 @@ impl<S: BorrowMut<Session>> Generation<S> {
         self.text.truncate(end);
         self.stopped = true;
         if self.stream.is_some()
-            && let Some(Document { search: Search::Single(search), .. }) = self.decoding.documents.get_mut(self.current)
+            && let Some(LiveDocument { search: Search::Single(search), .. }) =
+                self.decoding.documents.get_mut(self.current)
         {
             search.stop_after(self.seen);
         }

@@ -8,10 +8,10 @@
 //!
 //! Where this departs from the crate: a text that ends with `</s>` gets no second one; decoding stops at `</s>`, gives
 //! `<unk>` for ids outside of the vocabulary and turns byte pieces into characters whatever the file's decoder is; a
-//! byte piece is never produced by text that spells its name, `<0x41>`; behind an added token that ends a line, the next
-//! line's first word has no space in front (the crate: `\n B` for what was `\nB`). Where the crate departs from SentencePiece,
-//! this follows the crate: the character map is applied to whole grapheme clusters, and draws between segmentations
-//! (`....`) go to the earlier one.
+//! byte piece is never produced by text that spells its name, `<0x41>`; behind an added token that ends a line, the
+//! next line's first word has no space in front (the crate: `\n B` for what was `\nB`). Where the crate departs from
+//! SentencePiece, this follows the crate: the character map is applied to whole grapheme clusters, and draws between
+//! segmentations (`....`) go to the earlier one.
 
 mod added;
 mod bytes;

@@ -22,7 +22,8 @@ pub(super) struct Joined {
 }
 
 impl Joined {
-    /// Keeps the records that have lengths; the others are too long by themselves. `tokens` counts those of a separator.
+    /// Keeps the records that have lengths; the others are too long by themselves. `tokens` counts those of a
+    /// separator.
     pub(super) fn new(
         examples: &Examples,
         records: &[Record],

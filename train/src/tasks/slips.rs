@@ -4,10 +4,12 @@
 //! swapped, a neighbour's key, words that sound alike, a wrong article or verb form, a missing apostrophe, capital or
 //! mark, a space too many or too few. Everything is a pure function of the text and a seed.
 
+mod bare;
 mod grammar;
 mod words;
 
 use crate::random::Random;
+use bare::{lower_core, with_core};
 use words::{AGREEMENT, MISSPELLINGS, SOUNDS_ALIKE};
 
 /// How many slips of which sort a text gets.
@@ -276,28 +278,6 @@ fn neighbour_key(letter: char, random: &mut Random) -> char {
     let around: Vec<u8> = around.into_iter().flatten().collect();
     let chosen = random.choose(&around).map_or(lower, |&b| char::from(b));
     if letter.is_uppercase() { chosen.to_ascii_uppercase() } else { chosen }
-}
-
-/// A word without the marks around it, in small letters.
-fn lower_core(word: &str) -> String {
-    core(word).to_lowercase().replace('’', "'")
-}
-
-fn core(word: &str) -> &str {
-    word.trim_matches(|c: char| !c.is_alphanumeric())
-}
-
-/// Puts another word between the marks around a word, with its first capital.
-fn with_core(word: &str, other: &str) -> String {
-    let old = core(word);
-    let start = word.find(old).unwrap_or(0);
-    let capital = old.starts_with(char::is_uppercase) && old != "I";
-    let mut chars = other.chars();
-    let other: String = match chars.next() {
-        Some(first) if capital => first.to_uppercase().chain(chars).collect(),
-        _ => other.to_string(),
-    };
-    format!("{}{other}{}", &word[..start], &word[start + old.len()..])
 }
 
 #[cfg(test)]

@@ -12,18 +12,7 @@ use crate::{Error, Result};
 /// Where such a file cannot say what the vocabulary does.
 pub fn to_tokenizer_json(file: &str, vocabulary: &UnigramVocabulary) -> Result<Vec<u8>> {
     let refuse = |what: &str| Err(Error::file(std::path::Path::new(file), format!("its vocabulary {what}")));
-    let mut normalizers = Vec::new();
-    if let Some(charsmap) = &vocabulary.charsmap {
-        let map = Precompiled::from(charsmap)
-            .map_err(|e| Error::Invalid(format!("{file}: the vocabulary's character map is not valid: {e}")))?;
-        normalizers.push(serde_json::to_value(map).map_err(|e| Error::Invalid(format!("{file}: {e}")))?);
-    }
-    if vocabulary.whitespace == Whitespace::Trim {
-        normalizers.push(json!({ "type": "Strip", "strip_left": false, "strip_right": true }));
-    }
-    if matches!(vocabulary.whitespace, Whitespace::Trim | Whitespace::Collapse) {
-        normalizers.push(json!({ "type": "Replace", "pattern": { "Regex": " {2,}" }, "content": " " }));
-    }
+    let normalizers = normalizers(file, vocabulary)?;
     let scheme = match (vocabulary.add_dummy_prefix, vocabulary.legacy) {
         (true, true) => "always",
         (true, false) => "first",
@@ -94,4 +83,21 @@ pub fn to_tokenizer_json(file: &str, vocabulary: &UnigramVocabulary) -> Result<V
         }
         Vocabulary::Bytes(_) => refuse("is one of bytes"),
     }
+}
+
+/// What is done to a text before it is cut into words.
+fn normalizers(file: &str, vocabulary: &UnigramVocabulary) -> Result<Vec<Value>> {
+    let mut normalizers = Vec::new();
+    if let Some(charsmap) = &vocabulary.charsmap {
+        let map = Precompiled::from(charsmap)
+            .map_err(|e| Error::Invalid(format!("{file}: the vocabulary's character map is not valid: {e}")))?;
+        normalizers.push(serde_json::to_value(map).map_err(|e| Error::Invalid(format!("{file}: {e}")))?);
+    }
+    if vocabulary.whitespace == Whitespace::Trim {
+        normalizers.push(json!({ "type": "Strip", "strip_left": false, "strip_right": true }));
+    }
+    if matches!(vocabulary.whitespace, Whitespace::Trim | Whitespace::Collapse) {
+        normalizers.push(json!({ "type": "Replace", "pattern": { "Regex": " {2,}" }, "content": " " }));
+    }
+    Ok(normalizers)
 }

@@ -3,7 +3,7 @@
 //! Each kind makes a sentence wrong in a way that its other words show, so that there is one right answer: a verb after
 //! its subject, a tense after its auxiliary, a number before its noun, a question's order, a mark where none can be.
 
-use super::{lower_core, with_core};
+use super::bare::{lower_core, with_core};
 use crate::random::Random;
 
 /// The kinds with their weights.
