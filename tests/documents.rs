@@ -138,3 +138,24 @@ fn lines_are_no_wider_than_the_style_says() {
     }
     assert!(wide.is_empty(), "expected at most {WIDTH} columns, found\n{}", wide.join("\n"));
 }
+
+/// The names that a source folder's files and folders give to modules.
+fn modules(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(paths::workspace().join(folder)).expect("a folder of the workspace");
+    let names = entries.map(|entry| entry.expect("an entry of a folder").path());
+    let names = names.map(|path| path.file_stem().expect("entries have names").to_string_lossy().into_owned());
+    names.filter(|name| !["lib", "main", "testing"].contains(&&**name)).collect()
+}
+
+#[test]
+fn the_architecture_names_every_module() {
+    let path = paths::workspace().join("docs/architecture.md");
+    let document = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let words: HashSet<&str> = document.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    for folder in ["runtime/src", "train/src"] {
+        let modules = modules(folder);
+        assert!(modules.len() >= 20, "found {modules:?} in {folder}");
+        let missing: Vec<&String> = modules.iter().filter(|name| !words.contains(name.as_str())).collect();
+        assert!(missing.is_empty(), "docs/architecture.md does not say what these of {folder} are: {missing:?}");
+    }
+}
