@@ -216,12 +216,11 @@ export class T5 {
     };
     try {
       const files = from.files ?? (await ask<Unquantized | undefined>({}))?.files;
-      const kept = files && (await quantizeAndLoad(String(from.source), files, options, ask));
+      const made = files && (await quantizeAndLoad(String(from.source), files, options, ask));
       // One that must be transferred again is rather waited for; and a copy of bytes is not held for it.
-      const source = kept ?? from.source;
-      if (source instanceof Blob || (typeof source === "string" && (await isNear(client, source)))) {
-        const all = { source, ...settings, ...(kept && { keepAs: String(from.source) }) };
-        client.replaceable({ op: "load", request: all });
+      const again = made ?? { source: from.source };
+      if (again.source instanceof Blob || (typeof again.source === "string" && (await isNear(client, again.source)))) {
+        client.replaceable({ op: "load", request: { ...again, ...settings } });
       }
     } catch (error) {
       client.close(error as T5Error);
@@ -327,14 +326,17 @@ if (Symbol.asyncDispose) {
   });
 }
 
+/** What became one file, and what it is kept as. */
+type Made = Pick<LoadRequest, "source" | "keepAs">;
+
 /** A checkpoint without a GGUF file: it becomes one, which is kept under `key`, unless it is kept already. */
 async function quantizeAndLoad(
   key: string,
   files: QuantizeRequest["files"],
   { onProgress, signal, assets, fetch, cache, stallMs, headers, token, endpoint }: LoadOptions,
   ask: <T>(request: Partial<LoadRequest>) => Promise<T>,
-): Promise<Blob | undefined> {
-  let made: Blob | undefined;
+): Promise<Made | undefined> {
+  let made: Made | undefined;
   const kept = async (): Promise<boolean> => {
     if (cache === false) return false;
     try {
@@ -344,7 +346,9 @@ async function quantizeAndLoad(
       throw error;
     }
   };
-  const name = `${key.replace(/@.*/, "").split(/[/:]/)[1]}-q8_0.gguf`;
+  // hf:owner/name@revision, folder:name/digits
+  const [kind, first, second] = key.replace(/@.*/, "").split(/[/:]/);
+  const name = `${kind === "hf" ? second : first}-q8_0.gguf`;
   const work = `quantize ${key}`;
   const news = new NewsOf(work);
   news.listen(onProgress);
@@ -356,8 +360,8 @@ async function quantizeAndLoad(
       if (await kept()) return;
       const fetching = { ...plain({ stallMs, headers, token, endpoint }), fetch };
       const file = await quantized(files, { name, onProgress: report, ...plain({ signal, assets }) }, fetching);
-      made = file.slice();
-      await ask({ source: made, keepAs: key });
+      made = { source: file.slice(), keepAs: { source: key, name } };
+      await ask(made);
     });
   } catch (error) {
     throw signal?.aborted ? aborted(signal) : error;

@@ -21,8 +21,8 @@ export interface LoadRequest {
   wasm?: WebAssembly.Module;
   /** Where copies of the package's folders lie, for what runs in a bundle and not in a worker from there. */
   assets?: string;
-  /** What a file that has no address is kept under. */
-  keepAs?: string;
+  /** What a file that has no address is kept under, and its name. */
+  keepAs?: { source: string; name: string };
 }
 
 /** What a load that is not done yet needs: the checkpoint's files, to be made one. */

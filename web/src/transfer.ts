@@ -54,9 +54,10 @@ export class Transfer {
   async run(): Promise<Engine> {
     const { source, cache, keepAs } = this.request;
     if (typeof source !== "string") {
-      const file = (await open(source, { signal: this.signal })) as OpenFile;
+      const opened = (await open(source, { signal: this.signal })) as OpenFile;
+      const file = keepAs ? { ...opened, name: keepAs.name } : opened;
       if (keepAs === undefined || cache === false || !(await store())) return this.read(file, "read");
-      return exclusively(keepAs, this.signal, () => this.keep(keepAs, file, "read"));
+      return exclusively(keepAs.source, this.signal, () => this.keep(keepAs.source, file, "read"));
     }
     if (cache === false || !(await store())) {
       const keptReason = cache === false ? "cache is false" : "there is no storage here";
