@@ -528,6 +528,28 @@ fn tiny() -> UnigramVocabulary {
     }
 }
 
+/// Encoding writes a mark in front of each stretch behind an added token; behind the end of a line it is no space.
+#[test]
+fn lines_come_back_as_they_were() {
+    let mut vocabulary = tiny();
+    for text in ["\n", "<b>"] {
+        let id = vocabulary.pieces.len() as u32;
+        vocabulary.pieces.push(Piece { text: text.into(), score: 0.0, kind: PieceKind::UserDefined });
+        vocabulary.added.push(AddedToken { special: false, outside: true, ..AddedToken::special(id) });
+    }
+    let (tokenizer, modern) = [true, false]
+        .map(|legacy| UnigramVocabulary { legacy, ..vocabulary.clone() })
+        .map(|vocabulary| Tokenizer::new("tiny", &Vocabulary::Unigram(vocabulary)).unwrap())
+        .into();
+    let ids = tokenizer.encode_prefix("aa a\na\n\na<b>a");
+    assert_eq!(ids, [3, 4, 4, 3, 4, 5, 3, 4, 5, 5, 3, 4, 6, 3, 4]);
+    assert_eq!(tokenizer.decode(&ids, true), "aa a\na\n\na<b> a");
+    assert_eq!(streamed(&tokenizer, &ids, true), tokenizer.decode(&ids, true));
+    // Where no mark was put, one that is there is a space of the text.
+    assert_eq!(modern.encode_prefix("a\na"), [3, 4, 5, 4]);
+    assert_eq!(modern.decode(&[3, 4, 5, 3, 4], true), "a\n a");
+}
+
 #[test]
 fn vocabularies_that_contradict_themselves_are_refused() {
     let refused = |change: fn(&mut UnigramVocabulary), expected: &str| {
