@@ -2,6 +2,7 @@
 //
 //   isolate=1      answers carry COOP and COEP, so that the page is cross-origin isolated and threads can be used
 //   files=URL      a JSON list of addresses that are kept, so that the page opens without the network
+//   immutable=URL  a folder whose files never change, as where names have a hash: kept ones are used without asking
 //   version=TEXT   another text for another list: what was kept before is replaced
 //
 // Copy it beside the page and call `registerServiceWorker`. Models are not kept here: the package stores them itself.
@@ -13,6 +14,7 @@ const BUILT = "";
 const asked = new URL(self.location.href).searchParams;
 const isolate = asked.get("isolate") === "1";
 const files = asked.get("files");
+const immutable = asked.has("immutable") ? new URL(asked.get("immutable"), self.registration.scope).href : undefined;
 /** One for each place where a page lies, and each version of it; other caches of the origin are left alone. */
 const PLACE = `pocket-t5 page: ${self.registration.scope}`;
 const CACHE = `${PLACE}, ${BUILT}${asked.get("version") ?? ""}`;
@@ -63,15 +65,23 @@ async function keep(addresses) {
   }
 }
 
-/** The network's answer; without the network the kept one. */
+/** The network's answer; without the network, or where it can only be the same, the kept one. */
 async function answer(request) {
+  if (immutable && request.url.startsWith(immutable)) {
+    const same = await kept(request);
+    if (same) return isolated(same);
+  }
   try {
     return isolated(await fetch(request));
   } catch (error) {
-    const kept = files ? await (await caches.open(CACHE)).match(request, { ignoreSearch: true }) : undefined;
-    if (kept) return isolated(kept);
+    const before = await kept(request);
+    if (before) return isolated(before);
     throw error;
   }
+}
+
+async function kept(request) {
+  return files ? (await caches.open(CACHE)).match(request, { ignoreSearch: true }) : undefined;
 }
 
 function isolated(response) {

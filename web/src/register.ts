@@ -13,6 +13,8 @@ export interface ServiceWorkerOptions {
    * before are dropped. A build may write it into the service worker instead.
    */
   version?: string;
+  /** A folder whose files never change, since their names have a hash: kept ones are used without asking its host. */
+  immutable?: string;
   /** Addresses that are kept besides, once the page has used them: the module that runs, `info().moduleUrl`. */
   keep?: string[];
 }
@@ -26,13 +28,14 @@ const RELOADED = "pocket-t5: loaded again for isolation";
  */
 export async function registerServiceWorker(
   address: string | URL,
-  { isolate = false, reload = false, files, version, keep }: ServiceWorkerOptions = {},
+  { isolate = false, reload = false, files, version, immutable, keep }: ServiceWorkerOptions = {},
 ): Promise<boolean> {
   const { serviceWorker } = navigator;
   if (!serviceWorker) return false;
   const url = new URL(address, location.href);
   if (isolate) url.searchParams.set("isolate", "1");
   if (files) url.searchParams.set("files", files);
+  if (immutable) url.searchParams.set("immutable", immutable);
   if (version) url.searchParams.set("version", version);
   try {
     const registration = await serviceWorker.register(url);

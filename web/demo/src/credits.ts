@@ -1,5 +1,7 @@
 // Who made a model, and under which terms: what its file says.
 
+import { entries, make } from "./page.js";
+
 /** Keys of a model file, in the order in which they are shown. */
 const KEYS: [key: string, label: string][] = [
   ["general.name", "Model"],
@@ -18,28 +20,18 @@ const KEYS: [key: string, label: string][] = [
 /** Fills a list of terms and texts. Without a licence in the file it says so: nobody knows then what is allowed. */
 export function showCredits(list: HTMLElement, about: Record<string, string>): void {
   const known = KEYS.filter(([key]) => about[key]?.trim());
-  list.replaceChildren(...known.flatMap(([key, label]) => entry(label, linked(about[key] ?? ""))));
+  const all = known.map(([key, label]): [string, (Node | string)[]] => [label, linked(about[key] ?? "")]);
   if (!about["general.license"] && !about["general.license.name"]) {
-    list.append(...entry("Licence", ["The file does not say (general.license)."]));
+    all.push(["Licence", ["The file does not say (general.license)."]]);
   }
-}
-
-function entry(label: string, content: (Node | string)[]): HTMLElement[] {
-  const term = document.createElement("dt");
-  const text = document.createElement("dd");
-  term.textContent = label;
-  text.append(...content);
-  return [term, text];
+  entries(list, all);
 }
 
 /** A text with its addresses as links. A file may say anything: only web addresses become one. */
 export function linked(text: string): (Node | string)[] {
   return text.split(/(https?:\/\/[^\s<>"]*[^\s<>".,;:!?)\]])/).map((part, i) => {
     if (i % 2 === 0) return part;
-    const link = document.createElement("a");
-    link.href = part;
-    link.rel = "noopener noreferrer";
-    link.textContent = part.replace(/^https?:\/\/(www\.)?/, "").replace(/\/$/, "");
-    return link;
+    const shown = part.replace(/^https?:\/\/(www\.)?/, "").replace(/\/$/, "");
+    return make("a", { href: part, rel: "noopener noreferrer" }, shown);
   });
 }

@@ -1,6 +1,4 @@
-// The page's elements, and errors in words.
-
-import { T5Error } from "pocket-t5";
+// The page's elements, and what else all of it uses.
 
 /** An element that index.html has. */
 export function element<T extends HTMLElement = HTMLElement>(id: string): T {
@@ -9,31 +7,50 @@ export function element<T extends HTMLElement = HTMLElement>(id: string): T {
   return found as T;
 }
 
+/** A new element with attributes and content. */
+export function make<K extends keyof HTMLElementTagNameMap>(
+  name: K,
+  attributes: Record<string, string> = {},
+  ...content: (Node | string)[]
+): HTMLElementTagNameMap[K] {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...content);
+  return made;
+}
+
+/** A button with words on it. */
+export function button(label: string, press: () => void, attributes: Record<string, string> = {}): HTMLButtonElement {
+  const made = make("button", { type: "button", ...attributes }, label);
+  made.addEventListener("click", press);
+  return made;
+}
+
+/** Shows one of index.html's pictures on a button that has no words. */
+export function picture(on: HTMLElement, name: string, label?: string): void {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  svg.setAttribute("aria-hidden", "true");
+  use.setAttribute("href", `#i-${name}`);
+  svg.append(use);
+  on.replaceChildren(svg);
+  if (label === undefined) return;
+  on.setAttribute("aria-label", label);
+  on.title = label;
+}
+
+/** Terms and texts of a list. */
+export function entries(list: HTMLElement, all: [term: string, content: (Node | string)[]][]): void {
+  list.replaceChildren(...all.flatMap(([term, content]) => [make("dt", {}, term), make("dd", {}, ...content)]));
+}
+
+/** Tells screen readers, in the text's language. */
+export function say(text: string, lang = "en"): void {
+  const place = element("said");
+  place.lang = lang;
+  place.textContent = text;
+}
+
 export function megabytes(bytes: number): string {
-  return `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
-}
-
-/** What to do, by code. */
-const ADVICE: Record<string, string> = {
-  "bad-model": "Choose a GGUF file of a T5 model, or all files of a Hugging Face folder.",
-  "out-of-memory": "Close other tabs, or choose a smaller model.",
-  "not-found": "Check the address.",
-  network: "Check the connection and load again: what has arrived is kept. Other sites must allow this page (CORS).",
-  checksum: "The file was damaged on its way, or replaced. Load it again.",
-  unsupported: "Use a browser from 2023 or newer.",
-};
-
-export function explain(error: unknown): string {
-  const { code, message } = error instanceof T5Error ? error : { code: "failed", message: String(error) };
-  const sentence = message.charAt(0).toUpperCase() + message.slice(1);
-  return [sentence.replace(/\.?$/, "."), ADVICE[code] ?? ""].join(" ").trim();
-}
-
-/** Shows an error, or takes the last one away. An abort is none. */
-export function report(error?: unknown): void {
-  const place = element("error");
-  const shown =
-    error !== undefined && !(error instanceof T5Error && (error.code === "aborted" || error.code === "disposed"));
-  place.hidden = !shown;
-  place.textContent = shown ? explain(error) : "";
+  return bytes < 1e6 ? `${Math.round(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(bytes < 1e8 ? 1 : 0)} MB`;
 }

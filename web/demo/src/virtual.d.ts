@@ -1,4 +1,4 @@
 // Made by vite.config.ts from the model file.
 declare module "virtual:model" {
-  export const MODEL: { url: string; name: string; sha256: string };
+  export const MODEL: { url: string; name: string; sha256: string; bytes: number };
 }
