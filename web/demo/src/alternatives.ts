@@ -119,13 +119,15 @@ export class Wordings {
 
   /** Below the word, or above it where there is no room; style.css puts it at the bottom of small screens. */
   private below(word: HTMLElement): void {
+    // From the corner of what it is placed in.
+    const from = (this.panel.offsetParent ?? document.body).getBoundingClientRect();
     const { left, bottom, top } = word.getBoundingClientRect();
     const { offsetWidth: width, offsetHeight: height } = this.panel;
     const { clientWidth, clientHeight } = document.documentElement;
     const x = Math.max(8, Math.min(left, clientWidth - width - 8));
     const y = bottom + 6 + height > clientHeight && top - 6 - height > 0 ? top - 6 - height : bottom + 6;
-    this.panel.style.setProperty("--x", `${Math.round(x + scrollX)}px`);
-    this.panel.style.setProperty("--y", `${Math.round(y + scrollY)}px`);
+    this.panel.style.setProperty("--x", `${Math.round(x - from.left)}px`);
+    this.panel.style.setProperty("--y", `${Math.round(y - from.top)}px`);
   }
 }
 

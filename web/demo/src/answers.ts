@@ -73,7 +73,9 @@ export class Answers {
       await this.several(others.slice(at, at + GROUP), signal);
       tell();
     }
-    for (const piece of answer.pieces) {
+    // What else a model writes does not stand word beside word.
+    const words = this.task.view === "translate" ? answer.pieces : [];
+    for (const piece of words) {
       if (piece.links || !piece.answer) continue;
       await this.link(piece, signal);
       if (waiting.length <= GROUP) tell();
@@ -126,7 +128,9 @@ export class Answers {
   private async cut(text: string): Promise<Answer> {
     const pieces: Piece[] = [];
     let at = 0;
-    for (const { begin, end } of await this.t5.sentences(text)) {
+    // An instruction and what it is about belong together.
+    const whole = [{ begin: text.search(/\S/), end: text.trimEnd().length }];
+    for (const { begin, end } of this.task.view === "free" ? whole : await this.t5.sentences(text)) {
       const source = text.slice(begin, end);
       const known = this.memory.get(source);
       // Chinese and Japanese need no space between sentences; what they are translated to does.

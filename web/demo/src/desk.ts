@@ -4,7 +4,7 @@ import { AnswerText } from "./answer.js";
 import { Answers, textOf, type Answer, type Piece } from "./answers.js";
 import { listOthers, Wordings } from "./alternatives.js";
 import { showCorrection } from "./correction.js";
-import { explain, wanted } from "./errors.js";
+import { explain, lost, wanted } from "./errors.js";
 import { Field } from "./field.js";
 import { fill } from "./filling.js";
 import { Languages } from "./languages.js";
@@ -23,6 +23,13 @@ const PAUSE = 120;
 const QUIET = 1000;
 
 const KEPT = "pocket-t5: texts";
+
+const HINTS = matchMedia("(hover: none)").matches
+  ? { linked: "Tap a word: where it comes from, and other wordings.", words: "Tap a word for other wordings." }
+  : {
+      linked: "Point at a word to see where it comes from. Press it for other wordings.",
+      words: "Press a word for other wordings.",
+    };
 
 const PLACEHOLDERS: Record<View, [text: string, answer: string]> = {
   translate: ["Type or paste a text", "The translation"],
@@ -56,10 +63,11 @@ export class Desk {
   private shown = "";
   private pieces: Piece[] = [];
 
-  /** `answered` hears how many words were answered in how many milliseconds. */
+  /** `answered` hears how many words were answered in how many milliseconds; `reload` loads a lost model again. */
   constructor(
     private readonly chosen: Preferences,
     private readonly answered: (words: number, ms: number) => void,
+    private readonly reload: () => void,
   ) {
     this.texts = kept();
     this.field = new Field(() => this.typed());
@@ -168,7 +176,9 @@ export class Desk {
     this.place.lang = task.to ?? "";
     this.place.setAttribute("aria-label", view === "translate" ? `Translation, ${language(task.to)}` : label(view));
     this.examples();
-    this.field.text = this.texts[view] ?? "";
+    const written = this.texts[view] ?? "";
+    // The caret stays where it is while a model arrives.
+    if (this.field.text !== written) this.field.text = written;
     this.clear();
     if (answer) void this.run();
   }
@@ -298,12 +308,11 @@ export class Desk {
     if (task.view !== "correct") {
       this.lights.show(answer);
       const linked = answer.pieces.some(({ links }) => links);
-      element("hint").textContent = linked
-        ? "Point at a word to see where it comes from. Press it for other wordings."
-        : "Press a word for other wordings.";
+      element("hint").textContent = this.shown === "" ? "" : linked ? HINTS.linked : HINTS.words;
     }
     const cut = answer.pieces.some(({ cut }) => cut);
-    this.note(cut ? `Cut off after ${care.limit} parts of words. The settings have the limit.` : "");
+    const empty = this.shown === "" ? "The model has no answer to this." : "";
+    this.note(cut ? `Cut off after ${care.limit} parts of words. The settings have the limit.` : empty);
     return fresh;
   }
 
@@ -375,8 +384,10 @@ export class Desk {
   }
 
   private error(error?: unknown): void {
-    element("error").hidden = error === undefined;
-    element("error").textContent = error === undefined ? "" : explain(error);
+    const place = element("error");
+    place.hidden = error === undefined;
+    place.textContent = error === undefined ? "" : explain(error);
+    if (lost(error)) place.append(" ", button("Load it again", this.reload));
   }
 }
 

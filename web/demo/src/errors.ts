@@ -10,7 +10,6 @@ const ADVICE: Record<string, string> = {
   network: "Check the connection and try again: what has arrived is kept. Other sites must allow this page (CORS).",
   checksum: "The file was damaged on its way, or replaced. Load it again.",
   unsupported: "Use a browser from 2023 or newer.",
-  lost: "Load the model again: its memory ran out, or the browser ended it.",
 };
 
 /** An error as a sentence and what to do. An address is said as it was typed, not as it was resolved. */
@@ -34,5 +33,11 @@ function sentence(text: string): string {
 
 /** Whether somebody wanted this end: then it is no error. */
 export function wanted(error: unknown): boolean {
-  return error instanceof T5Error && (error.code === "aborted" || error.code === "disposed");
+  if (error instanceof T5Error) return error.code === "aborted" || error.code === "disposed";
+  return error instanceof DOMException && error.name === "AbortError";
+}
+
+/** Whether the model is gone and can only be loaded again. */
+export function lost(error: unknown): boolean {
+  return error instanceof T5Error && error.code === "lost";
 }

@@ -34,7 +34,11 @@ const models = new Models({
 });
 const chosen = preferences();
 const settings = new Settings(models, chosen, () => desk.again());
-const desk = new Desk(chosen, (words, ms) => settings.answered(words, ms));
+const desk = new Desk(
+  chosen,
+  (words, ms) => settings.answered(words, ms),
+  () => void models.again(),
+);
 const getting = new Getting(
   () => void models.builtIn(),
   () => models.cancel(),

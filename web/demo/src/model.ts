@@ -41,6 +41,7 @@ export class Models {
   /** The file that dropped files became. */
   made: File | undefined;
   private abort: AbortController | undefined;
+  private last: (() => Promise<void>) | undefined;
 
   constructor(private readonly listener: Listener) {}
 
@@ -70,6 +71,11 @@ export class Models {
     await this.load(made, name, { made });
   }
 
+  /** Loads what works, or worked, once more. */
+  async again(): Promise<void> {
+    await this.last?.();
+  }
+
   cancel(): void {
     this.abort?.abort();
   }
@@ -87,8 +93,9 @@ export class Models {
   private async load(
     source: Source,
     name: string,
-    { builtIn = false, sha256, typed, made }: { builtIn?: boolean; sha256?: string; typed?: string; made?: File },
+    how: { builtIn?: boolean; sha256?: string; typed?: string; made?: File },
   ): Promise<void> {
+    const { builtIn = false, sha256, typed, made } = how;
     const { signal, progress } = this.begin(name, builtIn);
     let t5: T5 | undefined;
     try {
@@ -98,6 +105,7 @@ export class Models {
       signal.throwIfAborted();
       this.current?.t5.dispose();
       this.made = made;
+      this.last = () => this.load(source, name, how);
       this.current = { t5, info, name, builtIn, tasks: tasksOf(info, marks.length > 0), marks };
       this.listener.coming(undefined);
       this.listener.loaded(this.current);

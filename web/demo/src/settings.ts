@@ -114,6 +114,7 @@ export class Settings {
       const { isa, threads, buildReason } = info;
       const why = make("small", { class: "quiet" }, buildReason);
       list.push(["Engine", [`${isa}, ${threads} thread${threads === 1 ? "" : "s"}`, make("br"), why]]);
+      if (!info.kept) list.push(["Not kept", [info.keptReason]]);
       const now = await t5.info().catch(() => info);
       list.push(["Memory", [megabytes(now.memoryBytes)]]);
     }
