@@ -1,9 +1,13 @@
 //! The `t5` command as other programs see it: what it prints, where, and with which exit code.
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use command::t5;
 use serde_json::{Value, json};
 
 fn fixture(name: &str) -> PathBuf {
@@ -12,19 +16,6 @@ fn fixture(name: &str) -> PathBuf {
 
 fn model() -> String {
     fixture("unigram").display().to_string()
-}
-
-fn t5(arguments: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_t5"))
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A command that fails early does not read its input.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    child.wait_with_output().unwrap()
 }
 
 /// Standard output of a call that must succeed.

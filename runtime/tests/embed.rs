@@ -1,8 +1,12 @@
 //! `t5 embed`: what goes into files, proteins, objects with names, and what is refused.
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use command::t5;
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
@@ -14,19 +18,8 @@ fn fixture() -> PathBuf {
 
 /// `t5 embed` with the model, these arguments and this standard input.
 fn embed(arguments: &[&str], input: &[u8]) -> Output {
-    use std::io::Write;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_t5"))
-        .args(["embed", "--model"])
-        .arg(fixture())
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A command that fails early does not read its input.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    child.wait_with_output().unwrap()
+    let model = fixture().display().to_string();
+    t5(&[&["embed", "--model", &model], arguments].concat(), input)
 }
 
 #[track_caller]
