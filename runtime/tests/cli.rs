@@ -5,7 +5,7 @@ mod command;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use command::t5;
 use serde_json::{Value, json};
