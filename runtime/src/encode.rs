@@ -6,6 +6,7 @@ use crate::encoder::ROWS;
 use crate::error::{Error, Result};
 use crate::layers::Document;
 use crate::model::Model;
+use crate::order::sorted_by;
 use crate::pooling::{self, Pooling};
 use crate::sentence_model::SentenceModel;
 use crate::session::Session;
@@ -252,9 +253,9 @@ impl Session {
         let model = self.model.clone();
         let blocks = options.blocks(model.config().num_layers)?;
         let padded = passages.iter().map(|passage| model.padded(passage, options)).collect::<Result<Vec<_>>>()?;
-        let mut order: Vec<usize> = (0..padded.len()).collect();
         // The longest first: whether there is memory for all of them is then seen at once.
-        order.sort_by_key(|&index| std::cmp::Reverse(padded[index].ids.len()));
+        let longer = |a: &usize, b: &usize| padded[*b].ids.len().cmp(&padded[*a].ids.len());
+        let order = sorted_by((0..padded.len()).collect(), longer);
         let mut rest = &order[..];
         while !rest.is_empty() {
             let mut rows = 0;
