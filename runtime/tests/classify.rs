@@ -100,7 +100,8 @@ fn answers() {
     assert!(!expected.text.is_empty() && context.contains(&expected.text), "{expected:?}");
     assert_eq!(succeed("answer", folder.path(), &[&line]), expected.text + "\n");
     let object: Value =
-        serde_json::from_str(&succeed("answer", folder.path(), &["--json", "--max-answer-tokens", "1", &line])).unwrap();
+        serde_json::from_str(&succeed("answer", folder.path(), &["--json", "--max-answer-tokens", "1", &line]))
+            .unwrap();
     let span = object["span"].as_array().unwrap();
     assert_eq!(span[0].as_u64().unwrap() + 1, span[1].as_u64().unwrap());
     let error = fail("answer", folder.path(), &["no tab"]);
