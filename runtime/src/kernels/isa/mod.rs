@@ -38,8 +38,8 @@ pub enum Isa {
     I8mm,
     /// WebAssembly with 128-bit vectors, where the module is compiled for them.
     Simd128,
-    /// The same with relaxed vectors, of which only integer products that are exact everywhere are used. It is the
-    /// better one on processors that have these products.
+    /// The same with relaxed vectors, in engines whose relaxed dot product is one exact instruction. Others have only the
+    /// one before.
     Relaxed,
 }
 
@@ -87,11 +87,12 @@ impl Isa {
             Isa::Dotprod => neon::detected(),
             #[cfg(target_arch = "aarch64")]
             Isa::I8mm => i8mm::detected(),
-            // A WebAssembly module with instructions that the engine lacks does not load at all.
+            // A WebAssembly module with instructions that the engine lacks does not load at all; what relaxed ones do,
+            // differs.
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Isa::Simd128 => true,
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
-            Isa::Relaxed => true,
+            Isa::Relaxed => relaxed::detected(),
             #[allow(unreachable_patterns)] // each target has its own
             _ => false,
         }
@@ -187,7 +188,7 @@ macro_rules! dispatch {
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
                 Isa::Simd128 => $generic(simd128::Simd128, $($arg),*),
                 #[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
-                Isa::Relaxed => $generic(relaxed::Relaxed, $($arg),*),
+                Isa::Relaxed => $generic(relaxed::Relaxed::new(), $($arg),*),
                 #[allow(unreachable_patterns)] // each target has its own
                 _ => unreachable!("no value of Kernels stands for an instruction set that is not there"),
             }
@@ -199,12 +200,7 @@ pub(crate) use dispatch;
 impl Kernels {
     /// The best instruction set of this machine.
     pub fn detect() -> Kernels {
-        let wanted = |kernels: &Kernels| match kernels.isa {
-            #[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
-            Isa::Relaxed => relaxed::dot_is_fast(),
-            _ => true,
-        };
-        Kernels::available().filter(wanted).last().expect("the scalar kernels are always available")
+        Kernels::available().last().expect("the scalar kernels are always available")
     }
 
     /// The kernels of every instruction set of this machine, the best last.
