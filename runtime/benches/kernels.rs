@@ -126,7 +126,7 @@ impl Bench {
                 if !self.wanted(&name) || (model == "t5-base" && dtype != DType::Q8_0) {
                     continue;
                 }
-                let matrices: Vec<Matrix> = shapes.iter().map(|&(n, k)| self.matrix(dtype, n, k)).collect();
+                let matrices: Vec<Matrix> = shapes.iter().map(|&(n, k)| self.matrix(dtype, n, k, 1)).collect();
                 let bytes: usize = matrices.iter().map(Matrix::bytes).sum();
                 let x = values(rows * 4096);
                 let mut y = vec![0.0; rows * 32128];
@@ -157,14 +157,20 @@ impl Bench {
     }
 
     fn matrix_matrix(&self) {
-        for dtype in [DType::Q8_0, DType::F16, DType::F32] {
-            for (n, k) in [(1152, 512), (512, 384), (2048, 512), (512, 1024), (512, 2048), (3072, 768), (768, 3072)] {
+        for (dtype, run) in [(DType::Q8_0, 1), (DType::Q8_0, 4), (DType::Q8_0, 8), (DType::F16, 1), (DType::F32, 1)] {
+            for (n, k) in
+                [(1152, 512_usize), (512, 384), (2048, 512), (512, 1024), (512, 2048), (3072, 768), (768, 3072)]
+            {
                 for m in [4, 16, 128, 512] {
-                    let name = format!("{dtype} {m} x {k} x {n}");
+                    let runs = if run == 1 { String::new() } else { format!(" in runs of {run}") };
+                    let name = format!("{dtype} {m} x {k} x {n}{runs}");
+                    if !k.is_multiple_of(32 * run) {
+                        continue;
+                    }
                     if !self.wanted(&name) || (dtype != DType::Q8_0 && m == 512) {
                         continue;
                     }
-                    let matrix = self.matrix(dtype, n, k);
+                    let matrix = self.matrix(dtype, n, k, run);
                     let x = values(m * k);
                     let mut y = vec![0.0; m * n];
                     let mut workspace = Workspace::default();
@@ -172,7 +178,7 @@ impl Bench {
                     let rate = 2.0 * (m * n * k) as f64 / seconds / 1e9;
                     let limit = if dtype == DType::Q8_0 { self.limits.int8 } else { self.limits.f32 };
                     println!(
-                        "{name:34} {:8.1} us  {rate:6.0} GOP/s  {:3.0} % of the peak",
+                        "{name:44} {:8.1} us  {rate:6.0} GOP/s  {:3.0} % of the peak",
                         seconds * 1e6,
                         100.0 * rate / limit
                     );
@@ -181,9 +187,9 @@ impl Bench {
         }
     }
 
-    /// A seeded matrix, checked against the scalar kernels on two rows.
-    fn matrix(&self, dtype: DType, n: usize, k: usize) -> Matrix {
-        let tensor = tensor(dtype, n, k);
+    /// A seeded matrix, checked against the scalar kernels on two rows; `run` blocks of Q8_0 share a scale.
+    fn matrix(&self, dtype: DType, n: usize, k: usize, run: usize) -> Matrix {
+        let tensor = tensor(dtype, n, k, run);
         let matrix = Matrix::new(self.kernels, &[&tensor]).expect("a valid matrix");
         let scalar = Kernels::with_isa("scalar").expect("always available");
         let x = values(2 * k);
@@ -205,15 +211,17 @@ fn step(blocks: usize, d_model: usize, inner: usize, d_ff: usize, gated: bool) -
     std::iter::repeat_n(block, blocks).flatten().chain([(32128, d_model)]).collect()
 }
 
-fn tensor(dtype: DType, n: usize, k: usize) -> Tensor {
+fn tensor(dtype: DType, n: usize, k: usize, run: usize) -> Tensor {
     let weights = values(n * k);
     let data: Vec<u8> = match dtype {
         DType::F32 => weights.iter().flat_map(|w| w.to_le_bytes()).collect(),
         DType::F16 => weights.iter().flat_map(|w| half::f16::from_f32(*w).to_le_bytes()).collect(),
         DType::Q8_0 => weights
             .chunks(32)
-            .flat_map(|block| {
-                let scale = half::f16::from_f32(1.0 / 127.0).to_le_bytes();
+            .enumerate()
+            .flat_map(|(index, block)| {
+                // Neighbouring runs differ.
+                let scale = half::f16::from_f32(1.0 / (127 + index / run % 2) as f32).to_le_bytes();
                 scale.into_iter().chain(block.iter().map(|w| (w * 127.0) as i8 as u8)).collect::<Vec<_>>()
             })
             .collect(),

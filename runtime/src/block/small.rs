@@ -10,15 +10,20 @@ pub(super) fn decode_q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
     }
 }
 
-/// d = max|x| / 127; q = x / d rounded half away from zero, with the f32 d; false where d is no half-precision number.
-pub(super) fn encode_q8_0(values: &[f32; 32], block: &mut [u8; 34]) -> bool {
-    let d = values.iter().fold(0f32, |max, value| max.max(value.abs())) / 127.0;
+/// Blocks that share d = max|x| / 127; q = x / d rounded half away from zero, with the f32 d; false where d is no
+/// half-precision number.
+pub(super) fn encode_q8_0(values: &[[f32; 32]], blocks: &mut [[u8; 34]]) -> bool {
+    let d = values.as_flattened().iter().fold(0f32, |max, value| max.max(value.abs())) / 127.0;
     let inverse = reciprocal(d);
-    for (q, value) in block[2..].iter_mut().zip(values) {
-        // The product is at most 127 and a little; the clamp is a promise to kernels.
-        *q = (value * inverse).round().clamp(-127.0, 127.0) as i8 as u8;
+    let mut fits = true;
+    for (values, block) in values.iter().zip(blocks) {
+        for (q, value) in block[2..].iter_mut().zip(values) {
+            // The product is at most 127 and a little; the clamp is a promise to kernels.
+            *q = (value * inverse).round().clamp(-127.0, 127.0) as i8 as u8;
+        }
+        fits &= put_half(block, 0, d).is_some();
     }
-    put_half(block, 0, d).is_some()
+    fits
 }
 
 /// 1 / d, or 0 for blocks of zeros or of numbers so small that 1 / d overflows (their half-precision d is 0, too).

@@ -1,4 +1,4 @@
-//! Activations as int8: blocks of 32 values along a row, each with an f32 scale.
+//! Activations as int8: blocks of 32 values along a row, each with an f32 scale, or several with one.
 
 use super::layout::BLOCK;
 
@@ -8,7 +8,8 @@ pub(crate) struct Activations {
     /// `[tiles][blocks][rows of the tile][32]`, or `[tiles][blocks][4][rows of the tile][8]`
     /// ([`Order::Eights`](super::layout::Order::Eights)), each in [-127, 127].
     pub(crate) values: Vec<[i8; BLOCK]>,
-    /// `[tiles][blocks][rows of the tile]`: value times scale approximates the activation.
+    /// `[tiles][runs of blocks][rows of the tile]`: value times scale approximates the activation. A run is one block
+    /// unless the weights say otherwise ([`Q8::run`](super::pack::q8::Q8::run)).
     pub(crate) scales: Vec<f32>,
     /// As `scales`: what the weights' [`Start`](super::quantize::Start) asks for.
     pub(crate) starts: Vec<i32>,

@@ -23,11 +23,10 @@ pub(crate) trait Dot: Simd {
 
     /// How blocks of int8 and of nibbles are packed.
     const LAYOUT: Layout;
-    /// Whether [`Dot::dot`] multiplies the complement -w - 1 of a weight w with the magnitude of a negative activation:
-    /// sums then start from the sum of the magnitudes of those below zero.
-    const COMPLEMENTS: bool = false;
     /// Rows of activations that meet a group of 16 weight rows at once in int8 products: 1, 2, 3, 4, 6, 8 or 12.
     const ROWS_Q8: usize;
+    /// The same where [`Dot::pairs_groups`].
+    const ROWS_OF_PAIRS: usize = Self::ROWS_Q8;
 
     /// The low byte of each lane.
     fn store_i8(self, a: Self::I, out: &mut [i8; LANES]);
@@ -40,6 +39,18 @@ pub(crate) trait Dot: Simd {
     /// `sums[lane] += a[lane][0] b[lane][0] + a[lane][1] b[lane][1]`, exactly while 32 bits hold it.
     fn dot_pairs(self, sums: Self::I, a: Self::P, b: Self::P) -> Self::I;
 
+    /// Whether two groups of weight rows share what is loaded of the activations, where blocks share scales.
+    #[inline(always)]
+    fn pairs_groups(self) -> bool {
+        false
+    }
+
+    /// What weights are stored xor: [`Layout::flip`], or 0 where that is found out when the program runs.
+    #[inline(always)]
+    fn flip(self) -> u8 {
+        Self::LAYOUT.flip
+    }
+
     fn weights(self, x: &WeightStep) -> Self::W;
     /// Adds what this instruction set reads beside the values of activations, whose rows have `_blocks` blocks.
     #[inline(always)]
@@ -49,13 +60,15 @@ pub(crate) trait Dot: Simd {
     /// Values 4 `step`.. of a row of a tile, of which there is one block each.
     fn activations<const M: usize>(self, tile: &[Self::Block; M], row: usize, step: usize) -> Self::A;
     /// `sums[lane] += weights[lane, ..4] · activations[..4]`, exactly, for activations in [-127, 127] and any
-    /// int8 weight; up to what [`Layout::flip`] and [`Dot::COMPLEMENTS`] say.
+    /// int8 weight; up to what [`Dot::flip`] says.
     fn dot(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I;
 
-    /// `sums[i][lane] += weights[lane] · activations[i]` of one block for each of M rows, exactly.
+    /// `sums[i][lane] += weights[lane] · activations[i]` of one block after the other for each of M rows, exactly.
     #[inline(always)]
-    fn dot_block<B: Steps, const M: usize>(self, sums: &mut [Self::I; M], weights: &B, values: &[Self::Block; M]) {
-        weights.dot(self, sums, values);
+    fn dot_blocks<B: Steps, const M: usize>(self, sums: &mut [Self::I; M], weights: &[B], values: &[[Self::Block; M]]) {
+        for (weights, values) in weights.iter().zip(values) {
+            weights.dot(self, sums, values);
+        }
     }
 
     /// The weights of two steps, of each the unsigned byte w + 128, from their upper and their lower nibbles: the first
@@ -64,7 +77,7 @@ pub(crate) trait Dot: Simd {
     fn join(self, upper: &WeightStep, lower: &WeightStep) -> [Self::W; 2] {
         let (mut first, mut second) = ([0; size_of::<WeightStep>()], [0; size_of::<WeightStep>()]);
         for i in 0..first.len() {
-            let flip = 0x80 ^ Self::LAYOUT.flip;
+            let flip = 0x80 ^ self.flip();
             first[i] = (upper[i] << 4 | lower[i] & 15) ^ flip;
             second[i] = (upper[i] & 0xf0 | lower[i] >> 4) ^ flip;
         }
@@ -73,7 +86,7 @@ pub(crate) trait Dot: Simd {
 
     /// The low nibbles and the high nibbles of packed weights, as numbers from 0 to 15.
     fn nibbles(self, x: &WeightStep) -> [Self::W; 2];
-    /// As [`Dot::dot`] for what [`Dot::nibbles`] gives, whatever [`Layout::flip`] and [`Dot::COMPLEMENTS`] are.
+    /// As [`Dot::dot`] for what [`Dot::nibbles`] gives, whatever [`Dot::flip`] is.
     #[inline(always)]
     fn dot_nibbles(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I {
         self.dot(sums, weights, activations)
@@ -82,17 +95,20 @@ pub(crate) trait Dot: Simd {
 
 /// Packed weights of 16 rows, a block of 32 values each, whatever they are packed as.
 pub(crate) trait Steps {
-    /// [`Dot::dot_block`] by [`Dot::dot`], one step after the other, for weights and activations in runs of four.
+    /// [`Dot::dot_blocks`] by [`Dot::dot`], one step after the other, for weights and activations in runs of four.
     fn dot<V: Dot, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[V::Block; M]);
 
     /// The weights of two steps, of which there are four pairs. In runs of eight, values 8 `pair`.. of all lanes: the
     /// first holds those of lanes 0..8, the second of lanes 8..16.
     fn pair<V: Dot>(&self, v: V, pair: usize) -> [V::W; 2];
 
-    /// All steps as [`Dot::weights`] reads them, if weights are bytes.
+    /// All steps of blocks as [`Dot::weights`] reads them, if weights are bytes.
     #[allow(dead_code)] // for instruction sets that read them in parts of their own
     #[inline(always)]
-    fn bytes(&self) -> Option<&[WeightStep; STEPS]> {
+    fn bytes(_blocks: &[Self]) -> Option<&[[WeightStep; STEPS]]>
+    where
+        Self: Sized,
+    {
         None
     }
 }
@@ -106,11 +122,6 @@ impl<S: Steps> Steps for &S {
     #[inline(always)]
     fn pair<V: Dot>(&self, v: V, pair: usize) -> [V::W; 2] {
         (*self).pair(v, pair)
-    }
-
-    #[inline(always)]
-    fn bytes(&self) -> Option<&[WeightStep; STEPS]> {
-        (*self).bytes()
     }
 }
 

@@ -176,7 +176,9 @@ impl Matrix {
         let storage = match dtype {
             _ if parts.iter().any(|part| part.dtype != dtype) => return Ok(None),
             DType::Q8_0 if purpose == Purpose::Argmax && is_large(n, k) => Storage::Planes(Planes::zeroed(n, k)?),
-            DType::Q8_0 => Storage::Q8(Q8::zeroed(n, k)?),
+            // What argmax bounds, block by block, has no runs, whatever its layout.
+            DType::Q8_0 if purpose == Purpose::Argmax => Storage::Q8(Q8::zeroed(n, k)?),
+            DType::Q8_0 => Storage::Q8(Q8::in_runs(n, k)?),
             DType::Q4_0 => Storage::Q4(Q4::zeroed(n, k)?),
             DType::Q4_K => Storage::Q4K(Q4K::zeroed(n, k)?),
             DType::F32 => Storage::F32(zeroed_pairs(n, k)?),
@@ -278,8 +280,9 @@ impl Matrix {
 
     /// `y[m, n] = x[m, k] W^T`.
     ///
-    /// Q8_0, Q4_0 and Q4_K weights meet activations quantised to int8 in blocks of 32, with exact integer sums; other
-    /// types are widened to f32. A row's result depends neither on the other rows, nor on the instruction set, nor on
+    /// Q8_0, Q4_0 and Q4_K weights meet activations quantised to int8 in blocks of 32, with exact integer sums; where
+    /// 2, 4 or 8 neighbouring blocks of Q8_0 have one scale in every row, in runs of as many. Other types are widened
+    /// to f32. A row's result depends neither on the other rows, nor on the instruction set, nor on
     /// the number of threads.
     ///
     /// # Panics
@@ -294,22 +297,22 @@ impl Matrix {
         let mut y = Columns::new(y, n);
         match &self.storage {
             Storage::Q8(w) => {
-                quantize(kernels, x, k, Start::Int8, activations);
+                quantize(kernels, x, k, w.run, Start::Int8, activations);
                 let work = |y: &mut Columns<'_>, _| product::q8(kernels, w, activations, k / BLOCK, y);
                 divide(threads, sizes::product([m, k]), n, LANES, &y, &work);
             }
             Storage::Planes(w) => {
-                quantize(kernels, x, k, Start::Int8, activations);
+                quantize(kernels, x, k, 1, Start::Int8, activations);
                 let work = |y: &mut Columns<'_>, _| product::planes::planes(kernels, w, activations, k / BLOCK, y);
                 divide(threads, sizes::product([m, k]), n, LANES, &y, &work);
             }
             Storage::Q4(w) => {
-                quantize(kernels, x, k, Start::Nibbles, activations);
+                quantize(kernels, x, k, 1, Start::Nibbles, activations);
                 let work = |y: &mut Columns<'_>, _| product::nibbles::q4(kernels, w, activations, k / BLOCK, y);
                 divide(threads, sizes::product([m, k]), n, LANES, &y, &work);
             }
             Storage::Q4K(w) => {
-                quantize(kernels, x, k, Start::Sum, activations);
+                quantize(kernels, x, k, 1, Start::Sum, activations);
                 let work = |y: &mut Columns<'_>, _| product::nibbles::q4_k(kernels, w, activations, k / BLOCK, y);
                 divide(threads, sizes::product([m, k]), n, LANES, &y, &work);
             }
@@ -375,7 +378,7 @@ impl Matrix {
             assert!(x.len() == self.k && y.len() == self.n, "x is [k] and y is [n]");
             assert_eq!(kernels.isa(), self.isa, "a matrix is used with the kernels it was prepared for");
             let Workspace { threads, activations, .. } = workspace;
-            quantize(kernels, x, self.k, Start::Sum, activations);
+            quantize(kernels, x, self.k, 1, Start::Sum, activations);
             let length = argmax::length(activations);
             // No bounds can be computed from a length that is not finite.
             if length.is_finite() {
@@ -392,7 +395,7 @@ impl Matrix {
             assert_eq!(kernels.isa(), self.isa, "a matrix is used with the kernels it was prepared for");
             let Workspace { threads, activations, row, .. } = workspace;
             copy.balance(x, row);
-            quantize(kernels, row, self.k, Start::Int8, activations);
+            quantize(kernels, row, self.k, 1, Start::Int8, activations);
             if let Some(lengths) = int8_copy::lengths(row, activations) {
                 let work = |y: &mut Columns<'_>, _| int8_copy::bounds(kernels, copy, activations, lengths, y);
                 divide(threads, self.k, self.n, LANES, &Columns::new(y, self.n), &work);

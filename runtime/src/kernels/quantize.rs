@@ -8,11 +8,11 @@ use super::rounding::{ROUNDING, magnitudes, scale_of};
 use super::simd::LANES;
 use super::tiles::Tiles;
 
-/// What a product wants to know of a block's values.
+/// What a product wants to know of a run's values.
 #[derive(Clone, Copy)]
 pub(crate) enum Start {
-    /// What the integer sum of a block of int8 weights starts from: -128 Σ of the values whose weights are stored
-    /// flipped (w xor 0x80 = w + 128 as an unsigned byte), or Σ |values below zero| where these meet complements.
+    /// What the integer sum of a run of int8 weights starts from: -128 Σ of the values whose weights are stored
+    /// flipped (w xor 0x80 = w + 128 as an unsigned byte), else 0.
     Int8,
     /// The same for nibbles n that stand for n - 8: -8 Σ.
     Nibbles,
@@ -20,45 +20,54 @@ pub(crate) enum Start {
     Sum,
 }
 
-/// Quantises `x`, rows of `k` values (whole blocks): scale = absmax / 127, value = x · (127 / absmax) rounded to the
-/// nearest, half to even. Blocks with an absmax under 1e-30 become zero; a NaN or infinity makes the block's scale
-/// NaN, so the product shows it.
+/// Quantises `x`, rows of `k` values (whole runs of `run` blocks): scale = absmax / 127, value = x · (127 / absmax)
+/// rounded to the nearest, half to even. Runs with an absmax under 1e-30 become zero; a NaN or infinity makes the run's
+/// scale NaN, so the product shows it.
 #[inline(always)]
-fn quantize_in<V: Dot>(v: V, x: &[f32], k: usize, start: Start, out: &mut Activations) {
-    let blocks = k / BLOCK;
+fn quantize_in<V: Dot>(v: V, x: &[f32], k: usize, run: usize, start: Start, out: &mut Activations) {
+    let runs = k / BLOCK / run;
     let count = x.len() / BLOCK;
     out.values.resize(count, [0; BLOCK]);
-    out.scales.resize(count, 0.0);
-    out.starts.resize(count, 0);
-    for (first, rows) in Tiles::new(0..x.len() / k, V::ROWS_Q8) {
+    out.scales.resize(count / run, 0.0);
+    out.starts.resize(count / run, 0);
+    let most = if run > 1 && v.pairs_groups() { V::ROWS_OF_PAIRS } else { V::ROWS_Q8 };
+    for (first, rows) in Tiles::new(0..x.len() / k, most) {
         for row in 0..rows {
             let x = x[(first + row) * k..(first + row + 1) * k].as_chunks::<BLOCK>().0;
-            for (block, x) in x.iter().enumerate() {
-                let at = first * blocks + block * rows + row;
-                if matches!(V::LAYOUT.order, Order::Eights) {
-                    let mut values = [0; BLOCK];
-                    (out.scales[at], out.starts[at]) = quantize_block(v, x, start, &mut values);
-                    let tile = &mut out.values[at - row..at - row + rows];
-                    let octets = tile.as_flattened_mut().as_chunks_mut::<8>().0;
-                    for (octet, values) in octets[row..].iter_mut().step_by(rows).zip(values.as_chunks::<8>().0) {
-                        *octet = *values;
-                    }
-                } else {
-                    (out.scales[at], out.starts[at]) = quantize_block(v, x, start, &mut out.values[at]);
+            for (index, x) in x.chunks_exact(run).enumerate() {
+                let at = first * runs + index * rows + row;
+                let mut absmax = v.splat_i32(0);
+                for x in x.as_flattened().as_chunks::<LANES>().0 {
+                    absmax = v.max_i32(absmax, magnitudes(v, v.load(x)));
                 }
+                let (scale, inverse) = scale_of(v.largest_i32(absmax), 127.0);
+                let mut started = 0i32;
+                for (block, x) in (index * run..).zip(x) {
+                    let at = first * (runs * run) + block * rows + row;
+                    if matches!(V::LAYOUT.order, Order::Eights) {
+                        let mut values = [0; BLOCK];
+                        started = started.wrapping_add(quantize_block(v, x, inverse, start, &mut values));
+                        let tile = &mut out.values[at - row..at - row + rows];
+                        let octets = tile.as_flattened_mut().as_chunks_mut::<8>().0;
+                        for (octet, values) in octets[row..].iter_mut().step_by(rows).zip(values.as_chunks::<8>().0) {
+                            *octet = *values;
+                        }
+                    } else {
+                        started = started.wrapping_add(quantize_block(v, x, inverse, start, &mut out.values[at]));
+                    }
+                }
+                (out.scales[at], out.starts[at]) = (scale, started);
             }
         }
     }
-    v.prepare(out, blocks);
+    v.prepare(out, runs * run);
 }
 
-/// Returns the scale and the start.
+/// Returns the start.
 #[inline(always)]
-fn quantize_block<V: Dot>(v: V, x: &[f32; BLOCK], start: Start, values: &mut [i8; BLOCK]) -> (f32, i32) {
+fn quantize_block<V: Dot>(v: V, x: &[f32; BLOCK], inverse: f32, start: Start, values: &mut [i8; BLOCK]) -> i32 {
     let x = x.as_chunks::<LANES>().0;
     let (low, high) = (v.load(&x[0]), v.load(&x[1]));
-    let absmax = v.largest_i32(v.max_i32(magnitudes(v, low), magnitudes(v, high)));
-    let (scale, inverse) = scale_of(absmax, 127.0);
     // The low byte is the value.
     let (inverse, rounding) = (v.splat(inverse), v.splat(ROUNDING));
     let low = v.bits(v.add(v.mul(low, inverse), rounding));
@@ -66,14 +75,12 @@ fn quantize_block<V: Dot>(v: V, x: &[f32; BLOCK], start: Start, values: &mut [i8
     let halves = values.as_chunks_mut::<LANES>().0;
     v.store_i8(low, &mut halves[0]);
     v.store_i8(high, &mut halves[1]);
-    let start = match start {
-        Start::Int8 if V::COMPLEMENTS => -negative(values),
-        Start::Int8 if V::LAYOUT.flip == 0 => 0,
+    match start {
+        Start::Int8 if v.flip() == 0 => 0,
         Start::Int8 => sum(v, low, high).wrapping_mul(-128),
         Start::Nibbles => sum(v, low, high).wrapping_mul(-8),
         Start::Sum => sum(v, low, high),
-    };
-    (scale, start)
+    }
 }
 
 /// The sum of rounded values, to each of which [`ROUNDING`] is still added.
@@ -82,10 +89,4 @@ fn sum<V: Dot>(v: V, low: V::I, high: V::I) -> i32 {
     v.sum_i32(v.add_i32(low, high)).wrapping_sub((ROUNDING.to_bits() as i32).wrapping_mul(BLOCK as i32))
 }
 
-/// The sum of the values below zero.
-#[inline(always)]
-fn negative(values: &[i8; BLOCK]) -> i32 {
-    values.iter().map(|&value| i32::from(value.min(0))).sum()
-}
-
-dispatch!(pub(super) fn quantize(x: &[f32], k: usize, start: Start, out: &mut Activations) = quantize_in);
+dispatch!(pub(super) fn quantize(x: &[f32], k: usize, run: usize, start: Start, out: &mut Activations) = quantize_in);

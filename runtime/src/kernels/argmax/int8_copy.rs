@@ -17,7 +17,7 @@ use crate::kernels::layout::BLOCK;
 use crate::kernels::memory::Table;
 use crate::kernels::pack::floats::{Element, Pair};
 use crate::kernels::pack::q8::Q8;
-use crate::kernels::product::{scaled_tile, starts_at};
+use crate::kernels::product::run_tile;
 use crate::kernels::rounding::{ROUNDING, magnitudes};
 use crate::kernels::simd::{BF16, F16, LANES};
 
@@ -170,8 +170,7 @@ fn bounds_in<V: Dot>(v: V, w: &Int8Copy, a: &Activations, lengths: [f32; 2], y: 
         let (weights, scales) = (&w.weights.weights[range.clone()], &w.weights.scales[range]);
         let mut coarse = [0.0; LANES];
         let mut columns = Columns::new(&mut coarse, LANES);
-        let ahead: [&[()]; 0] = [];
-        scaled_tile::<V, _, _, 0, 1>(v, weights.iter(), scales, ahead, starts_at::<V>(), a, (0, 0), &mut columns);
+        run_tile::<V, 1, 1>(v, [(weights, scales)], 1, &[], a, (0, 0), &mut columns);
         let error = v.mul(v.load(&w.errors[group]), v.splat(lengths[0]));
         let rest = v.mul(v.load(&w.norms[group]), v.splat(lengths[1]));
         y.store(v, v.add(v.load(&coarse), v.add(error, rest)), 0, group * LANES);

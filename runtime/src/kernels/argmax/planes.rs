@@ -12,7 +12,7 @@ use crate::kernels::simd::LANES;
 #[inline(always)]
 fn dot_plane<V: Dot>(v: V, plane: &Plane, values: &V::Block) -> V::I {
     let mut sums = [v.splat_i32(0)];
-    v.dot_block(&mut sums, plane, std::array::from_ref(values));
+    v.dot_blocks(&mut sums, std::slice::from_ref(plane), std::slice::from_ref(std::array::from_ref(values)));
     sums[0]
 }
 

@@ -1,6 +1,7 @@
 //! AVX-512 with VNNI: one register holds all sixteen lanes, and one instruction multiplies 64 weights.
 
 use std::arch::x86_64::*;
+use std::sync::LazyLock;
 
 use crate::kernels::activations::Activations;
 use crate::kernels::dot::{Dot, Pairs, four};
@@ -29,6 +30,12 @@ pub(crate) fn detected() -> bool {
         && is_x86_feature_detected!("avx512vnni")
         && super::avx2::detected()
 }
+
+/// Asked once: a virtual machine takes microseconds to answer.
+static IS_INTEL: LazyLock<bool> = LazyLock::new(|| {
+    let vendor = __cpuid(0);
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
+});
 
 impl Simd for Avx512 {
     type F = __m512;
@@ -202,6 +209,15 @@ impl Dot for Avx512 {
 
     const LAYOUT: Layout = Layout { order: Order::Fours, flip: 0x80 };
     const ROWS_Q8: usize = 8;
+    /// Twelve sums of integers and twelve of floats, two weights and an activation: of 32 registers, some remain.
+    const ROWS_OF_PAIRS: usize = 6;
+
+    /// On Intel's, which are limited by loads otherwise: 1.2 to 1.4 times as fast. Zen 4 broadcasts into a register in
+    /// place of a multiplication, and only one from memory costs nothing there.
+    #[inline(always)]
+    fn pairs_groups(self) -> bool {
+        *IS_INTEL
+    }
 
     #[inline(always)]
     fn store_i8(self, a: __m512i, out: &mut [i8; LANES]) {

@@ -73,14 +73,14 @@ impl Dot for I8mm {
     }
 
     #[inline(always)]
-    fn dot_block<B: Steps, const M: usize>(self, sums: &mut [I; M], weights: &B, values: &[[i8; BLOCK]; M]) {
-        let octets = values.as_flattened().as_chunks::<8>().0.as_chunks::<M>().0;
+    fn dot_blocks<B: Steps, const M: usize>(self, sums: &mut [I; M], weights: &[B], values: &[[[i8; BLOCK]; M]]) {
+        let octets = values.as_flattened().as_flattened().as_chunks::<8>().0.as_chunks::<M>().0;
         let mut row = 0;
         while row + 2 <= M {
             // [lanes 0..8 and 8..16][two lanes], each of [lane][row].
             let mut products = [self.splat_i32(0); 2];
-            for (pair, octets) in octets.iter().enumerate() {
-                let w = weights.pair(self, pair);
+            for (place, octets) in octets.iter().enumerate() {
+                let w = weights[place / 4].pair(self, place % 4);
                 // SAFETY: a value of `I8mm` proves that the instruction is there; a pair of rows has 16 bytes.
                 unsafe {
                     let a = vld1q_s8(octets[row..row + 2].as_flattened().as_ptr());
@@ -119,8 +119,8 @@ impl Dot for I8mm {
         if row < M {
             // [lanes 0..8 and 8..16][two lanes], each of [lane][half of the run].
             let mut halves = [self.splat_i32(0); 2];
-            for (pair, octets) in octets.iter().enumerate() {
-                let [first, second] = weights.pair(self, pair);
+            for (place, octets) in octets.iter().enumerate() {
+                let [first, second] = weights[place / 4].pair(self, place % 4);
                 // SAFETY: the eight values of the row.
                 let a = unsafe { vcombine_s8(vld1_s8(octets[row].as_ptr()), vld1_s8(octets[row].as_ptr())) };
                 halves = [self.dot(halves[0], first, a), self.dot(halves[1], second, a)];

@@ -292,7 +292,7 @@ pub(super) fn load_step(x: &WeightStep) -> V {
 pub(super) use {each, shared_dot, shared_simd};
 
 impl Simd128 {
-    /// Adds the products of a block for the lanes of `N` vectors from vector `FIRST` on, a half of a step after the
+    /// Adds the products of blocks for the lanes of `N` vectors from vector `FIRST` on, a half of a step after the
     /// other.
     ///
     /// The form of this loop matters more than its operations. Engines have 15 registers for sums, weights and
@@ -306,18 +306,20 @@ impl Simd128 {
     fn dot_lanes<const M: usize, const N: usize, const FIRST: usize>(
         self,
         sums: &mut [V; M],
-        weights: &[WeightStep; STEPS],
-        values: &[[i16; BLOCK]; M],
+        weights: &[[WeightStep; STEPS]],
+        values: &[[[i16; BLOCK]; M]],
     ) {
+        assert!(!weights.is_empty() && weights.len() == values.len(), "as many blocks of activations as of weights");
+        let halves = weights.len() * 2 * STEPS;
         let mut own = [[i32x4_splat(0); N]; M];
         for i in 0..M {
             own[i].copy_from_slice(&sums[i][FIRST..FIRST + N]);
         }
         const HALF: usize = size_of::<WeightStep>() / 2;
-        let mut weights = std::ptr::from_ref(weights).cast::<u8>();
-        let mut values = std::ptr::from_ref(values).cast::<u32>();
+        let mut weights = weights.as_ptr().cast::<u8>();
+        let mut values = values.as_ptr().cast::<u32>();
         // The compiler does not see how often the loop runs.
-        let last = std::hint::black_box(weights.wrapping_add((2 * STEPS - 1) * HALF));
+        let last = std::hint::black_box(weights.wrapping_add((halves - 1) * HALF));
         loop {
             // SAFETY: half a step has eight bytes for each vector, and loads need no alignment.
             let load = |j| unsafe { i16x8_load_extend_i8x8(weights.add(8 * (FIRST + j)).cast()) };
@@ -332,7 +334,7 @@ impl Simd128 {
             if weights == last {
                 break;
             }
-            // SAFETY: there is another half: both blocks have two for each step.
+            // SAFETY: there is another half: the blocks of both have two for each step.
             unsafe { (weights, values) = (weights.add(HALF), values.add(M)) };
         }
         for i in 0..M {
@@ -455,10 +457,10 @@ impl Dot for Simd128 {
     }
 
     #[inline(always)]
-    fn dot_block<B: Steps, const M: usize>(self, sums: &mut [V; M], weights: &B, values: &[[i16; BLOCK]; M]) {
+    fn dot_blocks<B: Steps, const M: usize>(self, sums: &mut [V; M], weights: &[B], values: &[[[i16; BLOCK]; M]]) {
         // Eight sums at once.
-        match weights.bytes() {
-            None => weights.dot(self, sums, values),
+        match B::bytes(weights) {
+            None => weights.iter().zip(values).for_each(|(weights, values)| weights.dot(self, sums, values)),
             Some(weights) if M <= 2 => self.dot_lanes::<M, 4, 0>(sums, weights, values),
             Some(weights) => {
                 self.dot_lanes::<M, 2, 0>(sums, weights, values);

@@ -39,8 +39,8 @@ impl F16 {
 
 /// How blocks of weights are packed for an instruction set.
 #[inline(always)]
-fn layout_of<V: Dot>(_: V) -> Layout {
-    V::LAYOUT
+pub(crate) fn layout_of<V: Dot>(v: V) -> Layout {
+    Layout { flip: v.flip(), ..V::LAYOUT }
 }
 
 dispatch!(pub(crate) fn layout() -> Layout = layout_of);

@@ -1,6 +1,7 @@
 //! Weights of Q8_0: blocks of int8.
 
 use super::Row;
+use crate::block;
 use crate::error::Result;
 use crate::kernels::dot::{Dot, Steps};
 use crate::kernels::layout::{BLOCK, Layout, STEPS, WeightStep};
@@ -35,8 +36,9 @@ impl Steps for WeightBlock {
     }
 
     #[inline(always)]
-    fn bytes(&self) -> Option<&[WeightStep; STEPS]> {
-        Some(&self.0)
+    fn bytes(blocks: &[WeightBlock]) -> Option<&[[WeightStep; STEPS]]> {
+        // SAFETY: a block is its steps and nothing else, and its alignment is the greater one.
+        Some(unsafe { std::slice::from_raw_parts(blocks.as_ptr().cast(), blocks.len()) })
     }
 }
 
@@ -45,6 +47,8 @@ pub(crate) struct Q8 {
     pub(crate) weights: Table<WeightBlock>,
     /// IEEE half precision, `[groups, blocks, 16]`.
     pub(crate) scales: Table<[F16; LANES]>,
+    /// Neighbouring blocks whose scales are the same in every row, as [`Q8::in_runs`] found them: 1, 2, 4 or 8.
+    pub(crate) run: usize,
 }
 
 impl Q8 {
@@ -59,7 +63,16 @@ impl Q8 {
     /// [`crate::Error::Memory`] where there is not enough.
     pub(crate) fn zeroed(n: usize, k: usize) -> Result<Q8> {
         let blocks = product([n.div_ceil(LANES), k / BLOCK]);
-        Ok(Q8 { weights: Table::zeroed(blocks)?, scales: Table::zeroed(blocks)? })
+        Ok(Q8 { weights: Table::zeroed(blocks)?, scales: Table::zeroed(blocks)?, run: 1 })
+    }
+
+    /// The same, whose products take blocks by runs if all rows that are set turn out to have such: see
+    /// [`block::run_of`].
+    ///
+    /// # Errors
+    /// As [`Q8::zeroed`].
+    pub(crate) fn in_runs(n: usize, k: usize) -> Result<Q8> {
+        Ok(Q8 { run: block::longest_run(k), ..Q8::zeroed(n, k)? })
     }
 
     /// Interleaves row `i` of `k` values.
@@ -70,6 +83,7 @@ impl Q8 {
         let (lane, blocks) = (i % LANES, k / BLOCK);
         let target = i / LANES * blocks..(i / LANES + 1) * blocks;
         let source = row.bytes.as_chunks::<{ DType::Q8_0.block_bytes() }>().0;
+        self.run = block::run_of(self.run, row.bytes);
         let targets = self.weights[target.clone()].iter_mut().zip(&mut self.scales[target]);
         for (source, (weights, scales)) in source.iter().zip(targets) {
             scales[lane] = F16::read_finite(row, source)?;
@@ -83,8 +97,8 @@ impl Q8 {
 
     /// Sets a block of 16 rows, whose values are given by columns.
     #[inline(always)]
-    pub(crate) fn set_block<V: Dot>(&mut self, _: V, at: usize, columns: &[[i8; LANES]; BLOCK]) {
-        let layout = V::LAYOUT;
+    pub(crate) fn set_block<V: Dot>(&mut self, v: V, at: usize, columns: &[[i8; LANES]; BLOCK]) {
+        let layout = super::layout_of(v);
         let pairs = self.weights[at].0.as_chunks_mut::<2>().0;
         for (pair, columns) in pairs.iter_mut().zip(columns.as_chunks::<8>().0) {
             for lane in 0..LANES {

@@ -61,7 +61,7 @@ impl Blocks for Q4K {
             let (d, dmin) = (v.load_f16(&weight_scales.d), v.load_f16(&weight_scales.dmin));
             for sub in 0..SUBS {
                 let mut sums = [v.splat_i32(0); M];
-                v.dot_block(&mut sums, &weights[sub], &values[sub]);
+                v.dot_blocks(&mut sums, &weights[sub..=sub], &values[sub..=sub]);
                 let scale = v.mul(d, v.load_u8(&weight_scales.scales[sub]));
                 let min = v.mul(dmin, v.load_u8(&weight_scales.mins[sub]));
                 for i in 0..M {

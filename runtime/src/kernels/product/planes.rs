@@ -1,6 +1,6 @@
 //! Products of int8 weights in two planes.
 
-use super::{Blocks, blocks_in, next_group, scaled_tile, starts_at};
+use super::{AHEAD, Blocks, ahead_of, blocks_in, scaled_tile, starts_at};
 use crate::kernels::activations::Activations;
 use crate::kernels::columns::Columns;
 use crate::kernels::dot::Dot;
@@ -22,7 +22,8 @@ impl Blocks for Planes {
         let range = group * blocks..(group + 1) * blocks;
         let weights = self.upper[range.clone()].iter().zip(&self.lower[range.clone()]);
         let weight_scales = &self.scales[range];
-        let ahead = [&self.upper, &self.lower].map(|plane| next_group::<V, M, _>(plane, group, blocks, row));
+        let ahead =
+            [&self.upper, &self.lower].map(|plane| ahead_of::<M, _>(plane, group * blocks + AHEAD, blocks, row));
         scaled_tile::<V, _, _, 2, M>(v, weights, weight_scales, ahead, starts_at::<V>(), a, (group, row), y);
     }
 }

@@ -95,6 +95,104 @@ fn q8_product_is_as_specified() {
     });
 }
 
+/// Makes every `run` blocks of a row have the scale of the first.
+fn in_runs(mut w: Tensor, run: usize) -> Tensor {
+    let mut bytes = w.data.to_vec();
+    for run in bytes.as_chunks_mut::<34>().0.chunks_mut(run) {
+        let scale = [run[0][0], run[0][1]];
+        run.iter_mut().for_each(|block| block[..2].copy_from_slice(&scale));
+    }
+    w.data = Bytes::from_vec(bytes);
+    w
+}
+
+/// Where neighbouring blocks have one scale in all rows, so have the activations, and one sum spans them.
+#[test]
+fn runs_are_as_specified() {
+    let mut random = Random(15);
+    // Also what two runs of scales in one product, an odd number of groups and rows of no whole run come to.
+    let all = [(2, 2, 2), (4, 4, 4), (8, 8, 8), (4, 12, 4), (8, 12, 4), (4, 16, 4), (8, 64, 8), (3, 12, 1)].as_slice();
+    for &(given, blocks, run) in if cfg!(miri) { &all[..1] } else { all } {
+        let k = 32 * blocks;
+        for &n in cases(&[7, 16, 32, 40, 100], &[17]) {
+            let w = in_runs(tensor(&mut random, DType::Q8_0, n, k), given);
+            for &m in cases(&[1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 24], &[3]) {
+                let x: Vec<f32> = random.values(m * k).iter().map(|x| x * 3.0).collect();
+                let mut expected = Vec::new();
+                for x in x.chunks(k) {
+                    for row in 0..n {
+                        let mut y = 0f32;
+                        for (blocks, x) in w.row_data(row).chunks(34 * run).zip(x.chunks(32 * run)) {
+                            let absmax = x.iter().fold(0f32, |max, x| max.max(x.abs()));
+                            let values = x.iter().map(|x| (x * (127.0 / absmax)).round_ties_even() as i32);
+                            let weights = blocks.chunks(34).flat_map(|block| &block[2..]);
+                            let sum: i32 = values.zip(weights).map(|(a, &w)| a * i32::from(w as i8)).sum();
+                            let scale = half::f16::from_le_bytes([blocks[0], blocks[1]]).to_f32();
+                            y += sum as f32 * (scale * (absmax * (1.0 / 127.0)));
+                        }
+                        expected.push(y);
+                    }
+                }
+                same_everywhere(&format!("{m} x {k} x {n} in runs of {run}"), |kernels| {
+                    let y = product(kernels, &[&w], &x, m);
+                    assert_eq!(bits(&y), bits(&expected), "{m} x {k} x {n} in runs of {run}");
+                    y
+                });
+            }
+        }
+    }
+}
+
+/// Stacked parts are one product, which takes the shortest of their runs; rows of activations of a run of which one is
+/// NaN show it.
+#[test]
+fn runs_of_parts_are_the_shortest() {
+    let mut random = Random(16);
+    let (n, k) = (19, 256);
+    let long = in_runs(tensor(&mut random, DType::Q8_0, n, k), 8);
+    let short = in_runs(tensor(&mut random, DType::Q8_0, n, k), 4);
+    let mut both = short.clone();
+    both.shape[0] = 2 * n;
+    both.data = Bytes::from_vec([&short.data[..], &long.data[..]].concat());
+    let mut x = random.values(7 * k);
+    x[k + 3] = f32::NAN;
+    for kernels in Kernels::available() {
+        let y = product(kernels, &[&short, &long], &x, 7);
+        assert_eq!(bits(&y), bits(&product(kernels, &[&both], &x, 7)));
+        for (row, y) in y.chunks(2 * n).enumerate() {
+            assert!(y.iter().all(|y| y.is_nan() == (row == 1)), "row {row} on {}", kernels.isa().name());
+        }
+        // The order of rows does not count, nor do threads.
+        let swapped = product(kernels, &[&long, &short], &x, 7);
+        for (y, swapped) in y.chunks(2 * n).zip(swapped.chunks(2 * n)) {
+            assert_eq!(bits(&y[n..]), bits(&swapped[..n]));
+        }
+        let matrix = Matrix::new(kernels, &[&short, &long]).unwrap();
+        let mut workspace = Workspace::default();
+        workspace.set_threads(3);
+        let mut threaded = vec![0.0; y.len()];
+        matrix.multiply(kernels, &x, 7, &mut threaded, &mut workspace);
+        assert_eq!(bits(&threaded), bits(&y));
+    }
+}
+
+/// What argmax reads has no runs, so that its two layouts agree.
+#[test]
+fn heads_have_no_runs() {
+    let mut random = Random(17);
+    let (n, k) = (40, 256);
+    let w = in_runs(tensor(&mut random, DType::Q8_0, n, k), 8);
+    let x = random.values(k);
+    for kernels in Kernels::available() {
+        let head = Matrix::made_for(Purpose::Argmax, kernels, &[&w]).unwrap();
+        let planes = Matrix::in_planes(kernels, &w).unwrap();
+        let [mut first, mut second] = [vec![0.0; n], vec![0.0; n]];
+        head.multiply(kernels, &x, 1, &mut first, &mut Workspace::default());
+        planes.multiply(kernels, &x, 1, &mut second, &mut Workspace::default());
+        assert_eq!(bits(&first), bits(&second), "{}", kernels.isa().name());
+    }
+}
+
 #[test]
 fn four_bit_products_are_as_specified() {
     let mut random = Random(12);
