@@ -86,6 +86,9 @@ fn stored(checkpoint: &Checkpoint, policies: &str) -> Result<(Model, usize)> {
         for part in parts {
             match part {
                 "no-balance" => policy.balance = false,
+                "run=32" => policy.scale_run = 32,
+                "run=128" => policy.scale_run = 128,
+                "run=256" => policy.scale_run = 256,
                 keep => policy.keep.push(Keep::parse(keep)?),
             }
         }

@@ -99,7 +99,8 @@ pub fn quantize(
             ));
         };
         let factors = balance.factors(spec);
-        report.tensors.push(store.tensor(tensor, spec, *dtype, factors, &mut writer, progress)?);
+        let run = policy::scale_run(policy.scale_run, *dtype, spec);
+        report.tensors.push(store.tensor(tensor, spec, *dtype, run, factors, &mut writer, progress)?);
     }
     writer.finish()?;
     Ok(report)

@@ -48,6 +48,11 @@ struct Arguments {
     /// Store norms and the matrices behind them as they are, instead of balancing them before they are rounded
     #[arg(long)]
     no_balance: bool,
+    /// How many neighbouring values share a scale in q8_0 matrices of the encoder and of cross-attention's keys and
+    /// values: 32, 128 or 256, or fewer where rows are shorter. More are faster and a little less exact; any program
+    /// reads the file
+    #[arg(long, value_name = "VALUES", default_value_t = Policy::new(DType::Q8_0).scale_run)]
+    scale_run: usize,
     /// Write sizes and errors of every tensor and role to a JSON file
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -90,7 +95,12 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let policy = Policy { base: arguments.dtype, keep: arguments.keep.clone(), balance: !arguments.no_balance };
+    let policy = Policy {
+        base: arguments.dtype,
+        keep: arguments.keep.clone(),
+        balance: !arguments.no_balance,
+        scale_run: arguments.scale_run,
+    };
     let path = if hub::is_hub_name(&arguments.input) {
         hub::fetch(&arguments.input, &mut hub::TerminalProgress::default())?
     } else {
@@ -221,6 +231,7 @@ fn describe(arguments: &Arguments, report: &Report) -> serde_json::Value {
     json["input"] = arguments.input.as_str().into();
     json["output"] = arguments.output.display().to_string().into();
     json["type"] = arguments.dtype.name().into();
+    json["scale_run"] = arguments.scale_run.into();
     json["balance"] = (!arguments.no_balance).into();
     let keep = arguments.keep.iter().map(|keep| format!("{}={}", keep.pattern, keep.dtype));
     json["keep"] = keep.collect::<Vec<_>>().into();

@@ -67,6 +67,8 @@ pub struct TensorReport {
     pub from: DType,
     /// Type it was stored as.
     pub to: DType,
+    /// How many neighbouring values share a scale in every row, where it is Q8_0.
+    pub scale_run: Option<usize>,
     /// Size as it was read.
     pub bytes_before: u64,
     /// Size as it was stored.
@@ -84,6 +86,8 @@ pub struct RoleReport {
     pub count: usize,
     /// The types they were stored as, each once, in order of appearance.
     pub types: Vec<DType>,
+    /// As `types`: how many neighbouring values share a scale, where it is Q8_0.
+    pub scale_runs: Vec<usize>,
     /// Their size as they were read.
     pub bytes_before: u64,
     /// Their size as they were stored.
@@ -118,6 +122,7 @@ impl Report {
                 role,
                 count: 0,
                 types: Vec::new(),
+                scale_runs: Vec::new(),
                 bytes_before: 0,
                 bytes_after: 0,
                 errors: Errors::default(),
@@ -127,6 +132,7 @@ impl Report {
                 if !sum.types.contains(&tensor.to) {
                     sum.types.push(tensor.to);
                 }
+                sum.scale_runs.extend(tensor.scale_run.filter(|run| !sum.scale_runs.contains(run)));
                 sum.bytes_before += tensor.bytes_before;
                 sum.bytes_after += tensor.bytes_after;
                 sum.errors.merge(&tensor.errors);
@@ -151,7 +157,12 @@ impl Report {
         }
         let roles = self.roles().into_iter().map(|sum| {
             let types: Vec<_> = sum.types.iter().map(|dtype| dtype.name()).collect();
-            let json = json!({"role": role_pattern(sum.role), "count": sum.count, "types": types});
+            let json = json!({
+                "role": role_pattern(sum.role),
+                "count": sum.count,
+                "types": types,
+                "scale_runs": sum.scale_runs,
+            });
             with_errors(json, (sum.bytes_before, sum.bytes_after), &sum.errors)
         });
         let tensors = self.tensors.iter().map(|tensor| {
@@ -162,6 +173,7 @@ impl Report {
                 "shape": tensor.shape,
                 "from": tensor.from.name(),
                 "to": tensor.to.name(),
+                "scale_run": tensor.scale_run,
             });
             with_errors(json, (tensor.bytes_before, tensor.bytes_after), &tensor.errors)
         });
@@ -175,20 +187,22 @@ impl Report {
 }
 
 impl fmt::Display for Report {
-    /// A table with one line per role.
+    /// A table with one line per role; "a scale" says how many values share one in Q8_0.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut row = |cells: [&str; 7]| {
-            let [role, count, dtype, before, after, max, rms] = cells;
-            let line = format!("{role:<22}{count:>7}  {dtype:<10}{before:>11}{after:>11}{max:>11}{rms:>11}");
+        let mut row = |cells: [&str; 8]| {
+            let [role, count, dtype, run, before, after, max, rms] = cells;
+            let line = format!("{role:<22}{count:>7}  {dtype:<10}{run:<8}{before:>11}{after:>11}{max:>11}{rms:>11}");
             writeln!(f, "{}", line.trim_end())
         };
-        row(["role", "tensors", "type", "before", "after", "max error", "RMS error"])?;
+        row(["role", "tensors", "type", "a scale", "before", "after", "max error", "RMS error"])?;
         for sum in self.roles() {
             let types: Vec<_> = sum.types.iter().map(|dtype| dtype.name()).collect();
+            let runs: Vec<_> = sum.scale_runs.iter().map(usize::to_string).collect();
             row([
                 sum.role.name(),
                 &sum.count.to_string(),
                 &types.join(","),
+                &runs.join(","),
                 &size(sum.bytes_before),
                 &size(sum.bytes_after),
                 &small(f64::from(sum.errors.max)),
@@ -196,7 +210,7 @@ impl fmt::Display for Report {
             ])?;
         }
         let (before, after) = (size(self.bytes_before()), size(self.bytes_after()));
-        row(["all", &self.tensors.len().to_string(), "", &before, &after, "", ""])
+        row(["all", &self.tensors.len().to_string(), "", "", &before, &after, "", ""])
     }
 }
 
@@ -241,6 +255,7 @@ mod tests {
             shape: vec![2, 32],
             from: DType::F32,
             to,
+            scale_run: (to == DType::Q8_0).then_some(32),
             bytes_before: 256,
             bytes_after,
             errors: Errors { values: 64, max: 0.125, squared_error: 1.0, squared: 16.0 },
@@ -262,11 +277,12 @@ mod tests {
         assert_eq!(roles[1].errors.values, 128);
         let table = report.to_string();
         assert_eq!(table.lines().count(), 4);
-        assert!(table.contains("feed-forward wo             2  q8_0,f16"), "{table}");
+        assert!(table.contains("feed-forward wo             2  q8_0,f16  32 "), "{table}");
         let json = report.to_json();
         assert_eq!(json["bytes_after"], 324);
         assert_eq!(json["roles"][1]["types"], json!(["q8_0", "f16"]));
         assert_eq!(json["tensors"][0]["relative_rms_error"], 0.25);
         assert_eq!(json["tensors"][0]["shape"], json!([2, 32]));
+        assert_eq!((&json["tensors"][0]["scale_run"], &json["tensors"][1]["scale_run"]), (&json!(32), &Value::Null));
     }
 }

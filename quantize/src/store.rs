@@ -42,13 +42,15 @@ impl Store {
         Store { pieces: (0..threads).map(|_| Piece::default()).collect() }
     }
 
-    /// Writes `tensor` as `dtype`, its columns multiplied with `factors` if there are any. Errors are
-    /// reported in the units of `tensor`.
+    /// Writes `tensor` as `dtype`, its columns multiplied with `factors` if there are any; where it becomes Q8_0,
+    /// `scale_run` neighbouring values share a scale. Errors are reported in the units of `tensor`.
+    #[allow(clippy::too_many_arguments)] // what a tensor becomes, and where it goes
     pub fn tensor<W: Write>(
         &mut self,
         tensor: &Tensor,
         spec: &TensorSpec,
         dtype: DType,
+        scale_run: usize,
         factors: Option<&[f32]>,
         writer: &mut Writer<W>,
         progress: &mut dyn Progress,
@@ -68,20 +70,24 @@ impl Store {
             shape: spec.shape.clone(),
             from: tensor.dtype,
             to: dtype,
+            scale_run: None,
             bytes_before: tensor.data.len() as u64,
             bytes_after: 0,
             errors: Errors::default(),
         };
+        // What is copied has its own: what there is in the end is looked for.
+        let mut run = (dtype == DType::Q8_0).then(|| block::longest_run(columns));
         let mut row = 0;
         let mut data = tensor.data.chunks(rows_per_piece * row_bytes).peekable();
         while data.peek().is_some() {
             let first = row;
-            let results = run(&mut self.pieces, &mut data, |piece, data| {
-                piece.convert(tensor.dtype, data, columns, dtype, factors)
+            let results = side_by_side(&mut self.pieces, &mut data, |piece, data| {
+                piece.convert(tensor.dtype, data, columns, dtype, scale_run, factors)
             });
             for (piece, result) in self.pieces.iter().zip(results) {
                 result.map_err(|fault| tensor.error(sentence(fault, row, columns)))?;
                 writer.append(&spec.gguf_name, &piece.bytes)?;
+                run = run.map(|run| block::run_of(run, &piece.bytes));
                 report.bytes_after += piece.bytes.len() as u64;
                 report.errors.merge(&piece.errors);
                 row += piece.values.len() / columns;
@@ -92,13 +98,14 @@ impl Store {
                 done.release();
             }
         }
+        report.scale_run = run.map(|run| run * dtype.block_len());
         Ok(report)
     }
 }
 
 /// Gives each piece the next data, as long as there are any, and converts them side by side. One result for each
 /// piece that got data.
-fn run<'a>(
+fn side_by_side<'a>(
     pieces: &mut [Piece],
     data: &mut impl Iterator<Item = &'a [u8]>,
     convert: impl Fn(&mut Piece, &[u8]) -> Result<(), EncodeError> + Sync,
@@ -125,6 +132,7 @@ impl Piece {
         data: &[u8],
         columns: usize,
         to: DType,
+        scale_run: usize,
         factors: Option<&[f32]>,
     ) -> Result<(), EncodeError> {
         let rows = data.len() / from.row_bytes(columns).expect("the tensor's size was checked");
@@ -143,7 +151,7 @@ impl Piece {
         if let Some(factors) = factors {
             self.values.chunks_exact_mut(columns).for_each(|row| multiply(row, factors));
         }
-        block::encode(to, &self.values, &mut self.bytes)?;
+        block::encode_in_runs(to, scale_run / to.block_len(), &self.values, &mut self.bytes)?;
         self.stored.resize(self.values.len(), 0.0);
         block::decode(to, &self.bytes, &mut self.stored);
         if let Some(factors) = factors {

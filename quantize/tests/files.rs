@@ -10,9 +10,11 @@ use t5_runtime::block;
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::config::T5Config;
 use t5_runtime::gguf::{File, Value};
+use t5_runtime::kernels::{Isa, Kernels};
 use t5_runtime::schema;
 use t5_runtime::storage::Bytes;
 use t5_runtime::tensor::DType;
+use t5_runtime::{Model, ModelOptions};
 
 fn store(checkpoint: &Checkpoint, policy: &Policy) -> (Vec<u8>, Report) {
     let mut bytes = Vec::new();
@@ -193,7 +195,7 @@ fn stored_values_are_those_of_naive_codecs() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         let source = Checkpoint::open(&checkpoint(folder.path(), FAMILIES[1].1)).unwrap();
-        let (bytes, _) = store(&source, &Policy { balance: false, ..Policy::new(base) });
+        let (bytes, _) = store(&source, &Policy { balance: false, scale_run: 32, ..Policy::new(base) });
         let file = File::parse("out.gguf", Bytes::from_vec(bytes)).unwrap();
         let mut compared = 0;
         for (index, spec) in schema::tensors(&source.config).iter().enumerate() {
@@ -259,7 +261,7 @@ fn balancing_keeps_what_a_norm_and_a_matrix_mean_together() {
         ("decoder.block.1.layer.0.layer_norm.weight", "decoder.block.1.layer.0.SelfAttention.k.weight"),
         ("decoder.block.0.layer.1.layer_norm.weight", "decoder.block.0.layer.1.EncDecAttention.q.weight"),
     ];
-    let (bytes, report) = store(&source, &Policy::new(DType::Q8_0));
+    let (bytes, report) = store(&source, &Policy { scale_run: 32, ..Policy::new(DType::Q8_0) });
     let back = Checkpoint::from_gguf("out.gguf", Bytes::from_vec(bytes)).unwrap();
     for (norm, matrix) in pairs {
         let (read, stored) = (values(&source, norm), values(&back, norm));
@@ -287,6 +289,82 @@ fn balancing_keeps_what_a_norm_and_a_matrix_mean_together() {
         let (bytes, _) = store(&source, &policy);
         let back = Checkpoint::from_gguf("out.gguf", Bytes::from_vec(bytes)).unwrap();
         pairs.iter().for_each(|(norm, _)| assert_eq!(values(&back, norm), values(&source, norm)));
+    }
+}
+
+/// Matrices that many rows meet at once, and no others, get one scale for so many values, which is that of the largest.
+#[test]
+fn runs_share_a_scale() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Checkpoint::open(&checkpoint(folder.path(), FAMILIES[7].1)).unwrap();
+    for (scale_run, long, short) in [(32, 32, 32), (128, 128, 128), (256, 256, 128)] {
+        let policy = Policy { balance: false, scale_run, ..Policy::new(DType::Q8_0) };
+        let (bytes, report) = store(&source, &policy);
+        let file = File::parse("out.gguf", Bytes::from_vec(bytes.clone())).unwrap();
+        for (index, spec) in schema::tensors(&source.config).iter().enumerate() {
+            let tensor = file.tensors().iter().find(|tensor| tensor.name == spec.gguf_name).unwrap();
+            let said = report.tensors.iter().find(|said| said.gguf_name == spec.gguf_name).unwrap();
+            if tensor.dtype != DType::Q8_0 {
+                assert_eq!(said.scale_run, None, "{}", spec.hf_name);
+                continue;
+            }
+            let name = &spec.hf_name;
+            let many_rows =
+                name.starts_with("encoder") || name.contains("EncDecAttention.k") || name.contains("EncDecAttention.v");
+            // Rows of `o` have 384 values.
+            let run = if !many_rows {
+                32
+            } else if tensor.columns() == 384 {
+                short
+            } else {
+                long
+            };
+            assert_eq!(said.scale_run, Some(run), "{name}");
+            let blocks = tensor.data.as_chunks::<34>().0;
+            for (values, blocks) in tensor_values(index, spec).chunks(run).zip(blocks.chunks(run / 32)) {
+                let d = values.iter().fold(0f32, |max, value| max.max(value.abs())) / 127.0;
+                for (values, block) in values.chunks(32).zip(blocks) {
+                    assert_eq!(block[..2], half::f16::from_f32(d).to_le_bytes(), "{name}");
+                    assert!(values.iter().zip(&block[2..]).all(|(x, q)| (x / d - f32::from(*q as i8)).abs() < 0.501));
+                }
+            }
+        }
+        // What is copied keeps its runs, and the report finds them.
+        let back = Checkpoint::from_gguf("out.gguf", Bytes::from_vec(bytes.clone())).unwrap();
+        let (again, copied) = store(&back, &Policy::new(DType::Q8_0));
+        assert!(again == bytes);
+        let runs = |report: &Report| report.tensors.iter().map(|tensor| tensor.scale_run).collect::<Vec<_>>();
+        assert_eq!(runs(&copied), runs(&report));
+    }
+    let wrong = Policy { scale_run: 64, ..Policy::new(DType::Q8_0) };
+    let error = quantize(&source, &wrong, "out.gguf", &mut Vec::new(), &mut ()).unwrap_err();
+    assert_eq!(error.to_string(), "scale-run: expected 32, 128 or 256, found 64");
+}
+
+/// Whatever is rounded how: one file gives one result, to the last bit, on every instruction set of this machine.
+#[test]
+fn files_run_alike_on_every_instruction_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Checkpoint::open(&checkpoint(folder.path(), FAMILIES[7].1)).unwrap();
+    let ids: Vec<u32> = (0..23).map(|i| 2 + i * 7 % 60).collect();
+    let mut all = Vec::new();
+    for (base, scale_run) in
+        [(DType::Q8_0, 32), (DType::Q8_0, 128), (DType::Q8_0, 256), (DType::Q4_0, 128), (DType::Q4_K, 128)]
+    {
+        let (bytes, _) = store(&source, &Policy { scale_run, ..Policy::new(base) });
+        let logits = |kernels: Kernels| -> Vec<u32> {
+            let checkpoint = Checkpoint::from_gguf("out.gguf", Bytes::from_vec(bytes.clone())).unwrap();
+            let options = ModelOptions { isa: Some(kernels.isa()) };
+            let model = Model::from_checkpoint(checkpoint, &options).unwrap();
+            let logits = model.session().logits_ids(&ids, &ids[..5]).unwrap();
+            logits.iter().map(|logit| logit.to_bits()).collect()
+        };
+        let expected = logits(Kernels::of(Isa::Scalar).unwrap());
+        for kernels in Kernels::available() {
+            assert!(logits(kernels) == expected, "{base}, {scale_run} a scale, on {}", kernels.isa().name());
+        }
+        assert!(!all.contains(&expected), "{base}, {scale_run} a scale: the same as another");
+        all.push(expected);
     }
 }
 
