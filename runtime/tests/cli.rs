@@ -3,7 +3,7 @@
 #[path = "common/command.rs"]
 mod command;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -79,6 +79,38 @@ fn one_line_in_one_line_out() {
         let expected: Vec<&str> = goldens.iter().map(|golden| golden["output"].as_str().unwrap()).collect();
         assert_eq!(lines, expected);
     }
+}
+
+/// Without a number, lines that are there are answered together, and in order; whoever waits for an answer gets it
+/// before the next line is asked for.
+#[test]
+fn answers_wait_for_no_line_that_is_not_there() {
+    let model = model();
+    let goldens = golden_texts();
+    let input: String = goldens.iter().map(|golden| format!("{}\n", golden["text"].as_str().unwrap())).collect();
+    let many = input.repeat(20);
+    for jobs in ["1", "3"] {
+        let arguments = ["generate", "--model", &model, "--max-new-tokens", "24", "--jobs", jobs];
+        let expected = succeed(&[&arguments[..], &["--batch", "1"]].concat(), input.as_bytes());
+        assert_eq!(succeed(&arguments, many.as_bytes()), expected.repeat(20), "{jobs} jobs");
+    }
+
+    let mut child = Command::new(env!("CARGO_BIN_EXE_t5"))
+        .args(["generate", "--model", &model, "--max-new-tokens", "24"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut questions = child.stdin.take().unwrap();
+    let mut answers = BufReader::new(child.stdout.take().unwrap());
+    for golden in &goldens {
+        writeln!(questions, "{}", golden["text"].as_str().unwrap()).unwrap();
+        let mut answer = String::new();
+        answers.read_line(&mut answer).unwrap();
+        assert_eq!(answer.trim_end_matches('\n'), golden["output"].as_str().unwrap());
+    }
+    drop(questions);
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

@@ -287,9 +287,10 @@ pub struct GenerateArgs {
     /// End a result before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
-    /// Decode N inputs side by side
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub batch: usize,
+    /// Decode N inputs side by side; by default as many as is fast, of those that are there already, but one at a time
+    /// where its text is shown as it comes
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
     /// Share each step's work among N threads; by default as many as the processor has cores
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
