@@ -55,9 +55,11 @@ function offline(): Plugin {
       const names = [...built, ...still].sort();
       // A page that is isolated from its next visit on runs another one then.
       const threads = readFileSync(here("../wasm/threads/t5_wasm_bg.wasm"));
-      const next = Object.values(bundle).filter((file) => file.type === "asset" && threads.equals(Buffer.from(file.source)));
+      const same = (source: string | Uint8Array) => threads.equals(Buffer.from(source));
+      const next = Object.values(bundle).filter((file) => file.type === "asset" && same(file.source));
       if (next.length !== 1) throw new Error(`expected the module for threads among the files, found ${next.length}`);
-      this.emitFile({ type: "asset", fileName: "next.json", source: JSON.stringify(next.map(({ fileName }) => fileName)) });
+      const nextNames = JSON.stringify(next.map(({ fileName }) => fileName));
+      this.emitFile({ type: "asset", fileName: "next.json", source: nextNames });
       const list = JSON.stringify(["./", ...names]);
       this.emitFile({ type: "asset", fileName: "files.json", source: list });
       const hash = createHash("sha256").update(list);

@@ -98,7 +98,8 @@ test("words have their places, also where a model writes them in another way", a
     [0.3, 0.5, 0.2],
     [0.01, 0.02, 0.03],
   ];
-  const links = linked("I have it", "Ich habe es", { source: ["I", "have", "it"], target: ["Ich", "habe", "es"], weights });
+  const given = { source: ["I", "have", "it"], target: ["Ich", "habe", "es"] };
+  const links = linked("I have it", "Ich habe es", { ...given, weights });
   assert.deepEqual(links.partners, [[0], [0, 1], []]);
 });
 
@@ -108,7 +109,8 @@ test("tasks come from their names", async () => {
     generation: { task_specific_params: Object.fromEntries(names.map((name) => [name, { prefix: `${name}: ` }])) },
   });
   const views = (...all) => tasksOf(...all).map(({ view, from, to }) => [view, from, to].filter(Boolean).join(" "));
-  assert.deepEqual(views(named("correction", "pronunciation", "translation_pt_BR_to_zh_Hant", "translation_en_to_de"), true), [
+  const several = named("correction", "pronunciation", "translation_pt_BR_to_zh_Hant", "translation_en_to_de");
+  assert.deepEqual(views(several, true), [
     "translate pt-BR zh-Hant",
     "translate en de",
     "pronounce en",

@@ -339,7 +339,8 @@ inChromium("tabs: pronunciations in both alphabets, corrections as changes, gaps
   assert.equal(await page.isVisible("#languages"), false);
   await ask(page, "pocket");
   assert.equal(await page.textContent(".ipa"), "/ˈpɑkət/");
-  const sounds = await page.locator(".sounds li").evaluateAll((all) => all.map((one) => [...one.children].map((part) => part.textContent)));
+  const parts = (all) => all.map((one) => [...one.children].map((part) => part.textContent));
+  const sounds = await page.locator(".sounds li").evaluateAll(parts);
   assert.deepEqual(sounds, [["ˈp", "P"], ["ɑ", "AA1"], ["k", "K"], ["ə", "AH0"], ["t", "T"]]);
   await look(page, "pronounced");
   await ask(page, "A beautiful language!");
@@ -379,14 +380,15 @@ inChromium("tabs: pronunciations in both alphabets, corrections as changes, gaps
   await close();
 });
 
-inChromium("the longest texts of each task fit on every screen, and their answers are in sight on a phone", async () => {
+inChromium("the longest texts of each task fit on every screen, and a phone shows their answers", async () => {
   const { page, close } = await visit({ viewport: PHONE });
   const insight = async (what) => {
     const box = await page.locator("#answer").boundingBox();
     const tools = (await page.locator("#answer-tools").boundingBox()).y;
     const scrolled = await page.evaluate(() => scrollY);
     // Two lines of it at least, without scrolling.
-    assert.ok(scrolled === 0 && box.y + 60 <= PHONE.height && tools > box.y, `${what}: ${JSON.stringify(box)}, ${scrolled}`);
+    const seen = `${what}: ${JSON.stringify(box)}, ${scrolled}`;
+    assert.ok(scrolled === 0 && box.y + 60 <= PHONE.height && tools > box.y, seen);
     return box;
   };
   for (const view of ["translate", "pronounce", "correct", "gaps"]) {
@@ -631,7 +633,8 @@ inChromium("errors are said in words, as typed, with what to do, and the model t
   await openSettings(page);
   await loadAddress(page, "assets/none.gguf");
   await page.locator("#model-error:visible").waitFor();
-  await page.setInputFiles("#files", { name: "other.gguf", mimeType: "", buffer: readFileSync(model("unigram", "q8_0")) });
+  const buffer = readFileSync(model("unigram", "q8_0"));
+  await page.setInputFiles("#files", { name: "other.gguf", mimeType: "", buffer });
   await page.locator("#model-name", { hasText: "other.gguf" }).waitFor();
   assert.equal(await page.isVisible("#model-error"), false);
   await page.click("#default");
@@ -669,7 +672,7 @@ const stalls = (_request, response) => {
 };
 const HALF = /[34](\.\d)? MB of (10|10\.0) MB, [\d.]+ [kM]B a second$/;
 
-inChromium("another model's slow download shows its progress beside the one that works, and can be cancelled", async () => {
+inChromium("another model's slow download shows its progress beside the one that works, and stops", async () => {
   const { page, server, close } = await visit({ routes: { "/slow.gguf": stalls } });
   await openSettings(page);
   await loadAddress(page, `${server.url}/slow.gguf`);

@@ -107,7 +107,8 @@ export class Answers {
       used.push(id);
       const text = best.text.trim();
       // The rest of a word that was meant to stay, or nothing more at all, is no other wording.
-      const another = /^\s*[\p{L}\p{N}]/u.test(text.slice(prefix.length)) && (!prefix || /^\s/.test(text.slice(prefix.length)));
+      const rest = text.slice(prefix.length);
+      const another = /^\s*[\p{L}\p{N}]/u.test(rest) && (!prefix || /^\s/.test(rest));
       if (another && !seen.has(text)) yield text;
       seen.add(text);
     }

@@ -318,8 +318,8 @@ export class Desk {
 
   private changes(count: number, { pieces }: Answer): void {
     if (!pieces.every(({ done }) => done)) return;
-    element("hint").textContent =
-      count === 0 ? "Nothing to correct." : `${count} change${count === 1 ? "" : "s"}. What was taken out is struck through.`;
+    const changed = `${count} change${count === 1 ? "" : "s"}. What was taken out is struck through.`;
+    element("hint").textContent = count === 0 ? "Nothing to correct." : changed;
     element<HTMLButtonElement>("take").disabled = count === 0;
   }
 

@@ -62,6 +62,8 @@ function entry(word: string, [best, ...others]: Way[]): HTMLElement {
     make("h2", { lang: "en" }, word),
     whole,
     make("ul", { class: "sounds", "aria-label": "Sound by sound: phonetic alphabet and ARPAbet" }, ...columns),
-    ...(also.length > 0 ? [make("p", { class: "quiet also" }, "Perhaps also ", make("span", { lang: "en-fonipa" }, also.join("  ")))] : []),
+    ...(also.length > 0
+      ? [make("p", { class: "quiet also" }, "Perhaps also ", make("span", { lang: "en-fonipa" }, also.join("  ")))]
+      : []),
   );
 }
