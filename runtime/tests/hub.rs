@@ -617,3 +617,53 @@ fn a_cache_that_cannot_be_written_is_named() {
     let error = fails(&server.hub(&cache), "hf:ann/tiny");
     assert!(error.contains(cache.to_str().unwrap()), "{error}");
 }
+
+#[test]
+fn a_tokenizer_comes_without_weights() {
+    let server = FakeHub::start();
+    model(&server);
+    let cache = tempfile::tempdir().unwrap();
+    let path = server.hub(cache.path()).fetch_tokenizer("hf:ann/tiny", &mut ()).unwrap();
+    assert_eq!(names(&path), ["config.json", "spiece.model", "tokenizer.json"]);
+    assert_eq!(switched_off(cache.path()).fetch_tokenizer("hf:ann/tiny", &mut ()).unwrap(), path);
+    // It is no model yet, and becomes one.
+    let whole = server.hub(cache.path()).fetch("hf:ann/tiny", &mut ()).unwrap();
+    assert!(whole == path && path.join("model.safetensors").exists());
+
+    server.add("ann/none", "main", COMMIT, &[("config.json", b"{}"), ("model.safetensors", b"")]);
+    let error = |name: &str| server.hub(cache.path()).fetch_tokenizer(name, &mut ()).unwrap_err().to_string();
+    assert_eq!(error("hf:ann/none"), "hf:ann/none: expected tokenizer.json or spiece.model, found neither");
+    assert!(error("hf:ann/tiny/x.gguf").contains("expected a repository with a tokenizer, found the name of a file"));
+    let mut offline = server.hub(tempfile::tempdir().unwrap().path());
+    offline.offline = true;
+    let error = offline.fetch_tokenizer("hf:ann/tiny", &mut ()).unwrap_err().to_string();
+    assert!(error.contains("its tokenizer is not in the cache"), "{error}");
+}
+
+#[test]
+fn modules_of_sentence_transformers_come_with_a_model() {
+    let server = FakeHub::start();
+    let weights = weights(5_000);
+    server.add(
+        "ann/sentences",
+        "main",
+        COMMIT,
+        &[
+            ("1_Pooling/config.json", b"{}"),
+            ("2_Dense/config.json", b"{}"),
+            ("2_Dense/model.safetensors", b"dense"),
+            ("2_Dense/pytorch_model.bin", b"not wanted"),
+            ("config.json", b"{}"),
+            ("model.safetensors", &weights),
+            ("modules.json", b"[]"),
+            ("sentence_bert_config.json", b"{}"),
+            ("onnx/config.json", b"not wanted"),
+        ],
+    );
+    let cache = tempfile::tempdir().unwrap();
+    let path = server.hub(cache.path()).fetch("hf:ann/sentences", &mut ()).unwrap();
+    let expected =
+        ["1_Pooling", "2_Dense", "config.json", "model.safetensors", "modules.json", "sentence_bert_config.json"];
+    assert_eq!(names(&path), expected);
+    assert_eq!(names(&path.join("2_Dense")), ["config.json", "model.safetensors"]);
+}
