@@ -290,10 +290,7 @@ impl<const G: usize> Blocks for InRuns<'_, G> {
         row: usize,
         y: &mut Columns<'_>,
     ) {
-        let mut groups = [self.0.group(group, blocks); G];
-        for g in 1..G {
-            groups[g] = self.0.group(group + g, blocks);
-        }
+        let groups = std::array::from_fn(|g| self.0.group(group + g, blocks));
         // The next groups are fetched while the first tile meets these.
         let ahead = ahead_of::<M, _>(&self.0.weights, (group + G) * blocks, G * blocks, row);
         run_tile::<V, G, M>(v, groups, self.0.run, ahead, a, (group, row), y);
