@@ -1,4 +1,5 @@
-//! `t5 classify` and `t5 answer`: what they print. What models say is held against the reference by the workspace's tests.
+//! `t5 classify` and `t5 answer`: what they print. What models say is held against the reference by the workspace's
+//! tests.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -78,8 +78,8 @@ pub fn encode(dtype: DType, values: &[f32], out: &mut [u8]) -> Result<(), Encode
     encode_in_runs(dtype, 1, values, out)
 }
 
-/// As [`encode`], where each `run` neighbouring blocks of Q8_0 get one scale, that of their largest value: products with
-/// such weights are faster. Other types are as they are.
+/// As [`encode`], where each `run` neighbouring blocks of Q8_0 get one scale, that of their largest value: products
+/// with such weights are faster. Other types are as they are.
 ///
 /// # Errors
 /// As [`encode`].

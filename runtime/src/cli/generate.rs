@@ -10,8 +10,8 @@ use super::args::{GenerateArgs, Ids, YesNo};
 use super::input::{Lines, open_model, sessions};
 use super::usage;
 
-/// Sequences side by side where nobody says how many: more gain nothing (measured with the built-in model; one at a time
-/// takes 2.8 times as long). Lines of one length beside each other gain nothing either, since there is no padding.
+/// Sequences side by side where nobody says how many: more gain nothing (measured with the built-in model; one at a
+/// time takes 2.8 times as long). Lines of one length beside each other gain nothing either, since there is no padding.
 const AT_ONCE: usize = 16;
 /// Bytes of texts side by side where nobody says how many: long ones take memory, and keep the processor busy alone.
 const BYTES_AT_ONCE: usize = 8 << 10;

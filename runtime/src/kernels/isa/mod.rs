@@ -38,8 +38,8 @@ pub enum Isa {
     I8mm,
     /// WebAssembly with 128-bit vectors, where the module is compiled for them.
     Simd128,
-    /// The same with relaxed vectors, in engines whose relaxed dot product is one exact instruction. Others have only the
-    /// one before.
+    /// The same with relaxed vectors, in engines whose relaxed dot product is one exact instruction. Others have only
+    /// the one before.
     Relaxed,
 }
 

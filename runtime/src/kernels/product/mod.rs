@@ -46,8 +46,8 @@ pub(crate) trait Blocks {
         V::ROWS_Q8
     }
 
-    /// The products of a group, or of [`Blocks::GROUPS`] from this one on, with `M` rows of activations from `row` on; a
-    /// row has `blocks` blocks.
+    /// The products of a group, or of [`Blocks::GROUPS`] from this one on, with `M` rows of activations from `row` on;
+    /// a row has `blocks` blocks.
     fn tile<V: Dot, const M: usize>(
         &self,
         v: V,
@@ -118,10 +118,11 @@ pub(crate) fn tile_of<V: Dot, const M: usize>(
 /// How far ahead of the products weights are fetched, in blocks.
 pub(crate) const AHEAD: usize = 16;
 
-/// `count` blocks of weights from block `first` on, as far as there are any, for the first tile to prefetch. The processor looks ahead by
-/// itself, but its prefetching stops at every page, and what it does out of order spans fewer weights the more rows meet
-/// each of them: from memory, four rows are 1.3 to 1.5 times faster for it, eight 1.6 times (measured on an Intel Xeon
-/// with AVX-512 VNNI; from its caches it makes no difference). A single row does well without.
+/// `count` blocks of weights from block `first` on, as far as there are any, for the first tile to prefetch. The
+/// processor looks ahead by itself, but its prefetching stops at every page, and what it does out of order spans fewer
+/// weights the more rows meet each of them: from memory, four rows are 1.3 to 1.5 times faster for it, eight 1.6 times
+/// (measured on an Intel Xeon with AVX-512 VNNI; from its caches it makes no difference). A single row does well
+/// without.
 #[inline(always)]
 pub(crate) fn ahead_of<const M: usize, T>(weights: &[T], first: usize, count: usize, row: usize) -> &[T] {
     if M == 1 || row > 0 {
