@@ -44,8 +44,8 @@ pub fn run(args: &EmbedArgs) -> anyhow::Result<()> {
     let session = session(&model, args.threads)?;
     let embedder = Embedder { args, options, session };
     match output {
-        Some((path, format)) => embedder.to_file(records, path, format),
-        None => embedder.to_stdout(records),
+        Some((path, format)) => embedder.write_file(records, path, format),
+        None => embedder.print_all(records),
     }
 }
 
@@ -66,7 +66,7 @@ impl Embedder<'_> {
     }
 
     /// Prints results as input comes, all that is there already together.
-    fn to_stdout(mut self, mut records: Records) -> anyhow::Result<()> {
+    fn print_all(mut self, mut records: Records) -> anyhow::Result<()> {
         let model = self.session.model().clone();
         let mut out = std::io::stdout().lock();
         let bar = bar(None, !out.is_terminal());
@@ -100,7 +100,7 @@ impl Embedder<'_> {
     }
 
     /// Writes a file, for which all texts are read first.
-    fn to_file(mut self, mut records: Records, path: &Path, format: Format) -> anyhow::Result<()> {
+    fn write_file(mut self, mut records: Records, path: &Path, format: Format) -> anyhow::Result<()> {
         let model = self.session.model().clone();
         let pooled = self.pooled();
         let (mut items, mut passages) = (Vec::new(), Vec::new());
