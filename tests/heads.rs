@@ -151,7 +151,7 @@ fn damaged_heads_are_named() {
             "tensor classification_head.dense.weight",
         ),
     ] {
-        let error = changed(name, &|json| json[key] = value.clone()).err().expect(expected).to_string();
+        let error = changed(name, &|json| json[key] = value.clone()).expect_err(expected).to_string();
         assert!(error.contains(expected) && !error.contains('\n'), "expected {expected}, found {error}");
     }
     // A class that nobody knows is named, and what it leaves over is, too.

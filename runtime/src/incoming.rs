@@ -300,7 +300,7 @@ mod tests {
     }
 
     fn message(result: Result<Model>) -> String {
-        result.err().expect("an error").to_string()
+        result.expect_err("expected an error").to_string()
     }
 
     #[test]

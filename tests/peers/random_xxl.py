@@ -4,8 +4,8 @@
     python random_xxl.py FOLDER [--blocks N] [--fp8]
 
 24 blocks, 4,096 wide: 9.5 GB in F16, in two shards with an index and config.json; with --fp8 4.9 GB in one file without
-a configuration, matrices of eight bits with a scale each (`scale_weight`), as ComfyUI stores them. One block is in memory
-at a time: a safetensors file is written front to back, and its header is known before.
+a configuration, matrices of eight bits with a scale each (`scale_weight`), as ComfyUI stores them. One block is in
+memory at a time: a safetensors file is written front to back, and its header is known before.
 """
 
 import argparse

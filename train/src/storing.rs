@@ -37,7 +37,7 @@ pub fn policy(name: &str) -> Result<Policy> {
     let dtype = DType::from_name(base).filter(|dtype| t5_quantize::policy::FILE_TYPES.contains(dtype));
     let dtype = dtype.ok_or_else(|| {
         let names = t5_quantize::policy::FILE_TYPES.map(|dtype| dtype.name()).join(", ");
-        Error::Invalid(format!("--type: expected one of {names}, found {base}"))
+        Error::Invalid(format!("type: expected one of {names}, found {base}"))
     })?;
     let keep = parts.map(Keep::parse).collect::<Result<_, _>>()?;
     Ok(Policy { keep, ..Policy::new(dtype) })
@@ -110,7 +110,7 @@ mod tests {
             policy("q9")
                 .unwrap_err()
                 .to_string()
-                .contains("--type: expected one of q8_0, f16, f32, q4_0, q4_k, found q9")
+                .contains("type: expected one of q8_0, f16, f32, q4_0, q4_k, found q9")
         );
         assert!(policy("q8_0,wo").unwrap_err().to_string().contains("expected PATTERN=TYPE, found wo"));
         USUAL.iter().for_each(|name| drop(policy(name).unwrap()));

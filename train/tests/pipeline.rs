@@ -103,7 +103,7 @@ fn assert_storing_is_told(config: &str, model: &Path) {
     let sizes: Vec<f64> = cells("MB").iter().map(|cell| cell.parse().unwrap()).collect();
     assert!(sizes[0] > sizes[1] && sizes[1] >= sizes[2] && sizes[2] > 0.0, "{sizes:?}");
     let message = fail(&["storing", config, "--model", &model, "--type", "q9"]);
-    assert!(message.contains("--type: expected one of q8_0"), "{message}");
+    assert!(message.contains("type: expected one of q8_0"), "{message}");
 }
 
 fn assert_logits_agree(folder: &Path, model: &Model) {

@@ -165,7 +165,7 @@ impl Lines {
     }
 }
 
-/// Writes what `answer` makes of the source and target of each line SOURCE<TAB>TARGET, a line each, as it comes.
+/// Writes what `answer` makes of the source and target of each line `SOURCE<TAB>TARGET`, a line each, as it comes.
 pub fn answer_pairs(
     args: &ScoreArgs,
     answer: impl Fn(&mut Session, &str, &str) -> anyhow::Result<String>,
