@@ -4,8 +4,7 @@
 // quarter of a processor (CDP). Medians, and an error beyond the bounds:
 //
 //   first progress   from the first request to a number of bytes on the page; at most 2 s
-//   text             to the whole answer of a text in the link; at most 5 % over what the bytes of model and module
-//                    take
+//   text             to the whole answer to a link's text; at most 5 % over what the bytes of model and module take
 //   reload           from a reload to the same answer; at most 2.5 s
 
 import { readdirSync, readFileSync, statSync } from "node:fs";

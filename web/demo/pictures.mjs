@@ -19,14 +19,17 @@ const sized = (size, svg = icon) => svg.replace("<svg ", `<svg width="${size}" h
 // Of a maskable icon only the inner 80 % are sure to be seen, and its ground fills the square.
 const maskable = `<div style="background:#0f5f63;padding:51px">${sized(410, icon.replace(/rx="112"/, 'rx="0"'))}</div>`;
 const preview = `
-  <div style="width:1200px;height:630px;background:#f5f4ef;color:#1c2327;padding:84px;
-    font:64px/1.35 system-ui,sans-serif">
+  <div class="preview">
     <div style="display:flex;align-items:center;gap:24px;font-size:40px;font-weight:600">${sized(72)}Pocket T5</div>
     <p style="margin:72px 0 0">Where is the <mark>station</mark>?</p>
     <p style="margin:16px 0 0;color:#0f5f63">Wo ist der <mark>Bahnhof</mark>?</p>
     <p style="margin:72px 0 0;font-size:34px;color:#5a656b">A translator that stays on your device.</p>
   </div>
-  <style>mark{background:#ffdf8e;color:inherit;border-radius:12px;padding:0 10px;margin:0 -10px}</style>`;
+  <style>
+    .preview{width:1200px;height:630px;background:#f5f4ef;color:#1c2327;padding:84px}
+    .preview{font:64px/1.35 system-ui,sans-serif}
+    mark{background:#ffdf8e;color:inherit;border-radius:12px;padding:0 10px;margin:0 -10px}
+  </style>`;
 
 const browser = await launch();
 await picture(browser, "icon-192.png", 192, 192, sized(192));

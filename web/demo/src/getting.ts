@@ -33,7 +33,7 @@ export class Getting {
 
   /** Nobody has asked for it yet, or somebody cancelled. */
   waiting(): void {
-    this.offer("The translator is not here yet.", `Get it (${SIZE})`, "After that it works without a network.");
+    this.offer("The translator is not here yet.", `Get it (${SIZE})`, "Once it is, it works without a network.");
   }
 
   failed(error: unknown): void {

@@ -56,14 +56,13 @@ function entry(word: string, [best, ...others]: Way[]): HTMLElement {
     make("li", {}, make("span", { lang: "en-fonipa" }, ipa), make("code", {}, arpabet)),
   );
   const also = [...new Set(others.map(ipa))].filter((way) => way !== ipa(best)).map((way) => `/${way}/`);
+  const perhaps = make("span", { lang: "en-fonipa" }, also.join("  "));
   return make(
     "section",
     { class: "pronounced" },
     make("h2", { lang: "en" }, word),
     whole,
     make("ul", { class: "sounds", "aria-label": "Sound by sound: phonetic alphabet and ARPAbet" }, ...columns),
-    ...(also.length > 0
-      ? [make("p", { class: "quiet also" }, "Perhaps also ", make("span", { lang: "en-fonipa" }, also.join("  ")))]
-      : []),
+    ...(also.length > 0 ? [make("p", { class: "quiet also" }, "Perhaps also ", perhaps)] : []),
   );
 }
