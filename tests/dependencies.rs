@@ -1,5 +1,6 @@
 //! What each crate may depend on (docs/architecture.md 1): the runtime on no training framework, and on nothing of the
-//! command where a library is asked for; the quantiser and the browser's module on no trainer, the trainer on no browser.
+//! command where a library is asked for; the quantiser and the browser's module on no trainer, the trainer on no
+//! browser.
 
 use std::process::Command;
 

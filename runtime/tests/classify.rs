@@ -64,7 +64,8 @@ fn classes_of_texts() {
     assert!(error.contains("expected a model that generates, found one for sequence-classification"), "{error}");
     let error = fail("classify", &golden().join("families/unigram"), &["a"]);
     assert!(error.contains("expected a model for sequence-classification or token-classification"), "{error}");
-    let found = succeed("inspect", folder.path(), &[]);
+    let output = Command::new(env!("CARGO_BIN_EXE_t5")).arg("inspect").arg(folder.path()).output().unwrap();
+    let found = String::from_utf8(output.stdout).unwrap();
     assert!(found.contains("head: sequence-classification: negative, neutral, positive"), "{found}");
 }
 

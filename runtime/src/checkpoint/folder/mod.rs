@@ -11,6 +11,7 @@ use std::path::Path;
 
 pub(super) use files::Files;
 pub(crate) use files::{COMPANIONS, INDEX, WEIGHTS};
+#[cfg(feature = "hub")]
 pub(crate) use sentence::is_file_of_module;
 
 use super::assemble::{Dialect, Stored, assemble};

@@ -69,6 +69,7 @@ pub(in crate::checkpoint) fn read(files: Files, d_model: usize) -> Result<Option
 }
 
 /// The files of a module, by their paths in the folder, for whoever has to fetch them.
+#[cfg(feature = "hub")]
 pub(crate) fn is_file_of_module(path: &str) -> bool {
     match path.split_once('/') {
         None => path == MODULES || path == PROMPTS || TRANSFORMER.contains(&path),
