@@ -493,8 +493,10 @@ mod tests {
 
     #[test]
     fn equal_answers_of_a_question_count_one_by_one_and_record_s_answers_together() {
-        let multirc = r#"{"paragraph": "p", "question": "q", "answer": "a", "label": 1,
-            "idx": {"paragraph": 0, "question": 0, "answer": 0}}"#;
+        let multirc = concat!(
+            r#"{"paragraph": "p", "question": "q", "answer": "a", "label": 1, "#,
+            r#""idx": {"paragraph": 0, "question": 0, "answer": 0}}"#
+        );
         let record = r#"{"passage": "p", "query": "q", "entities": ["A", "C"], "answers": ["A", "C"], "idx": "0-1"}"#;
         let dir = folder(&[("m.jsonl", &format!("{multirc}\n{multirc}\n")), ("r.jsonl", &format!("{record}\n"))]);
         let vocabulary = Vocabulary::bytes(384).unwrap();
