@@ -72,10 +72,14 @@ inFirefox("the demo page answers, and works without a network from its second vi
   execFileSync(process.execPath, command, { cwd: here(".."), stdio: "inherit" });
   const server = await site({ base: "../target/web-test/demo-firefox" });
   const answer = async () => {
-    await firefox.until(() => !document.querySelector("#run").disabled);
-    await firefox.evaluate(() => document.querySelector("#run").click());
-    await firefox.until(() => document.querySelector("#speed").textContent.includes("tokens in"));
-    return firefox.evaluate(() => document.querySelector("#output").textContent);
+    await firefox.until(() => document.body.dataset.model === "ready");
+    await firefox.evaluate(() => {
+      const source = document.querySelector("#source");
+      source.value = "Where is the station?";
+      source.dispatchEvent(new InputEvent("input", { bubbles: true }));
+    });
+    await firefox.until(() => document.querySelector("body.answered #answer[aria-busy=false]") !== null);
+    return firefox.evaluate(() => document.querySelector("#answer").innerText);
   };
   await firefox.goto(`${server.url}/`);
   const first = await answer();
