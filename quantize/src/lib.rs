@@ -82,7 +82,6 @@ pub fn quantize(
         &checkpoint.generation,
         policy.base,
     )?;
-    metadata.extend(llama_cpp::not_obeyed(checkpoint));
     metadata.extend(llama_cpp::more_metadata(checkpoint));
     metadata.extend(encoder_scale(checkpoint, &plan, &balance));
     let mut writer = Writer::new(Path::new(file), out, &metadata, &infos)?;

@@ -11,6 +11,7 @@ use t5_quantize::policy::FILE_TYPES;
 use t5_quantize::{Keep, Policy, Progress, Report, quantize};
 use t5_runtime::checkpoint::{Checkpoint, defaults};
 use t5_runtime::output::OutputFile;
+use t5_runtime::storage::is_same_file;
 use t5_runtime::tensor::DType;
 use t5_runtime::{AlignmentHeads, Error, Model, ModelOptions, Result, command, hub};
 
@@ -153,11 +154,10 @@ fn refuse_taken(
     output: &OutputFile,
     report: Option<&OutputFile>,
 ) -> Result<()> {
-    let is = |path: &Path, target: &Path| std::fs::canonicalize(path).is_ok_and(|path| path == target);
     let read = |target: &Path| {
-        if arguments.settings.as_ref().is_some_and(|file| is(file, target)) {
+        if arguments.settings.as_ref().is_some_and(|file| is_same_file(file, target)) {
             Some("the settings")
-        } else if arguments.align.as_ref().is_some_and(|file| is(file, target)) {
+        } else if arguments.align.as_ref().is_some_and(|file| is_same_file(file, target)) {
             Some("the pairs to align")
         } else {
             checkpoint.reads(target).then_some("a file of IN")
@@ -166,7 +166,7 @@ fn refuse_taken(
     let refuse = |option, taken: &str, path: &Path| {
         Err(Error::Option { option, what: format!("expected another file than {taken}, found {}", path.display()) })
     };
-    if let Some(taken) = read(output.target()).filter(|_| !is(Path::new(&checkpoint.file), output.target())) {
+    if let Some(taken) = read(output.target()).filter(|_| !is_same_file(Path::new(&checkpoint.file), output.target())) {
         return refuse("output", taken, &arguments.output);
     }
     let (Some(report), Some(path)) = (report, &arguments.report) else { return Ok(()) };

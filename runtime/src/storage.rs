@@ -15,6 +15,11 @@ pub(crate) fn check_file(path: &Path) -> Result<()> {
     Err(Error::format(path.display().to_string(), format!("expected a file, found {}", describe(kind))))
 }
 
+/// Whether both paths lead to one file that is there, however they are spelled and whatever links lie between.
+pub fn is_same_file(a: &Path, b: &Path) -> bool {
+    matches!((std::fs::canonicalize(a), std::fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
+}
+
 /// What something other than a file is.
 fn describe(kind: std::fs::FileType) -> &'static str {
     #[cfg(unix)]

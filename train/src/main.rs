@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::command;
+use t5_runtime::storage::is_same_file;
 use t5_train::config::Config;
 use t5_train::export::{self, Weights};
 use t5_train::extend::{self, Extension};
@@ -189,8 +190,7 @@ fn keep_candle_single_threaded() {
 
 /// Refuses an output that would take the place of something that is read.
 fn refuse_read(output: &Path, read: impl IntoIterator<Item = PathBuf>) -> Result<()> {
-    let Ok(target) = std::fs::canonicalize(output) else { return Ok(()) };
-    match read.into_iter().find(|file| std::fs::canonicalize(file).is_ok_and(|file| file == target)) {
+    match read.into_iter().find(|file| is_same_file(file, output)) {
         Some(file) => {
             bail!(command::usage(format!("--output: expected another file than {}, which is read", file.display())))
         }

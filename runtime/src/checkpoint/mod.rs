@@ -16,7 +16,7 @@ use crate::generate::GenerationDefaults;
 use crate::head::Head;
 use crate::schema;
 use crate::sentence_model::SentenceModel;
-use crate::storage::{Bytes, check_file};
+use crate::storage::{Bytes, check_file, is_same_file};
 use crate::tensor::Tensor;
 use crate::tokenizer::Vocabulary;
 
@@ -122,12 +122,8 @@ impl Checkpoint {
         let folder = if opened.is_dir() { opened } else { opened.parent().unwrap_or(Path::new("")) };
         let companions = folder::COMPANIONS.iter().chain([&folder::INDEX]).map(|name| folder.join(name));
         let weights = self.tensors.values().map(|tensor| PathBuf::from(&tensor.file));
-        let Ok(path) = std::fs::canonicalize(path) else { return false };
-        [opened.to_owned()]
-            .into_iter()
-            .chain(companions)
-            .chain(weights)
-            .any(|file| std::fs::canonicalize(file).is_ok_and(|file| file == path))
+        let mut files = [opened.to_owned()].into_iter().chain(companions).chain(weights);
+        files.any(|file| is_same_file(&file, path))
     }
 
     /// A tensor by its canonical name.

@@ -84,9 +84,9 @@ fn encoder_scale(file: &File, d_model: usize) -> Result<Option<Vec<f32>>> {
     usable.ok_or_else(wrong).map(Some)
 }
 
-/// Key-values of what a checkpoint has beside its model, behind those of [`metadata`].
+/// Key-values of what a checkpoint has and says beside its model, behind those of [`metadata`].
 pub fn more_metadata(checkpoint: &Checkpoint) -> Vec<(String, Value)> {
-    let mut values = Vec::new();
+    let mut values = Vec::from_iter(not_obeyed(checkpoint));
     if let Some(model) = &checkpoint.sentence {
         sentence::append(model, &mut |key, value| values.push((key.to_owned(), value)));
     }
@@ -97,7 +97,7 @@ pub fn more_metadata(checkpoint: &Checkpoint) -> Vec<(String, Value)> {
 }
 
 /// The key-value that keeps what a checkpoint says of its configuration, without the folder that it was read from.
-pub fn not_obeyed(checkpoint: &Checkpoint) -> Option<(String, Value)> {
+fn not_obeyed(checkpoint: &Checkpoint) -> Option<(String, Value)> {
     let of_generation = checkpoint.generation.note();
     let notes = checkpoint.not_obeyed.iter().filter(|&note| Some(note) != of_generation.as_ref());
     let notes: Vec<String> =
