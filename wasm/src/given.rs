@@ -2,7 +2,9 @@
 //!
 //! Declared as `&str` or `&[u32]`, a value of another type would be a length and an address of nothing in particular.
 
-use js_sys::{Array, JsString, Uint8Array, Uint32Array};
+#[cfg(feature = "engine")]
+use js_sys::{Array, Uint32Array};
+use js_sys::{JsString, Uint8Array};
 use wasm_bindgen::{JsCast, JsValue};
 
 use crate::error::Failure;
@@ -34,17 +36,20 @@ pub fn text(name: &str, value: &JsValue) -> Result<String, Failure> {
 }
 
 /// A text, or nothing.
+#[cfg(feature = "engine")]
 pub fn optional_text(name: &str, value: &JsValue) -> Result<Option<String>, Failure> {
     if value.is_undefined() || value.is_null() { Ok(None) } else { text(name, value).map(Some) }
 }
 
 /// Texts in an array.
+#[cfg(feature = "engine")]
 pub fn texts(name: &str, value: &JsValue) -> Result<Vec<String>, Failure> {
     let texts = value.dyn_ref::<Array>().ok_or_else(|| wrong(name, "an array of texts", value))?;
     texts.iter().map(|one| text(name, &one)).collect()
 }
 
 /// Ids in an array of 32-bit numbers.
+#[cfg(feature = "engine")]
 pub fn ids(name: &str, value: &JsValue) -> Result<Vec<u32>, Failure> {
     let ids = value.dyn_ref::<Uint32Array>().ok_or_else(|| wrong(name, "a Uint32Array", value))?;
     Ok(ids.to_vec())

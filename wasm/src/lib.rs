@@ -3,31 +3,30 @@
 //! A model file goes into a [`Download`] in pieces as they arrive, [`Engine::open`] takes it over, and a generation
 //! gives one piece of text per call, so that whoever drives it can stop between two tokens. Requests and results are
 //! JSON with the names of the JavaScript package; wrong ones, like wrong files, throw an `Error` with a `code`.
+//!
+//! The package ships this crate as two modules: `engine`, which every visitor loads, and `convert`, which makes one
+//! file of a checkpoint ([`Folder`]) and is loaded by those who bring one.
 
+#[cfg(feature = "convert")]
 mod buffer;
+#[cfg(feature = "engine")]
 mod download;
+#[cfg(feature = "engine")]
 mod engine;
 mod error;
 mod given;
+#[cfg(feature = "convert")]
 mod quantize;
+#[cfg(feature = "engine")]
 mod request;
-#[cfg(target_feature = "atomics")]
+#[cfg(all(feature = "engine", target_feature = "atomics"))]
 mod workers;
 
+#[cfg(feature = "convert")]
 pub use buffer::Buffer;
+#[cfg(feature = "engine")]
 pub use download::Download;
+#[cfg(feature = "engine")]
 pub use engine::Engine;
+#[cfg(feature = "convert")]
 pub use quantize::Folder;
-
-/// Whether this module was compiled with relaxed vectors.
-#[wasm_bindgen::prelude::wasm_bindgen(js_name = buildName)]
-pub fn build_name() -> String {
-    let relaxed = cfg!(target_feature = "relaxed-simd");
-    let threads = cfg!(target_feature = "atomics");
-    match (relaxed, threads) {
-        (_, true) => "threads",
-        (true, false) => "relaxed",
-        (false, false) => "simd128",
-    }
-    .to_owned()
-}

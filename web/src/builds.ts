@@ -8,6 +8,9 @@ import type { Build, Isa } from "./types.js";
 /** What all builds have. */
 export type Module = typeof import("../wasm/simd128/t5_wasm.js");
 
+/** What makes one file of a checkpoint. */
+export type Converter = typeof import("../wasm/convert/t5_wasm.js");
+
 // The smallest modules that use each extension: validation says whether the engine knows it.
 const HEADER = [0, 97, 115, 109, 1, 0, 0, 0];
 /** `(func (result v128) i32.const 0, i8x16.splat, i8x16.popcnt)` */
@@ -120,14 +123,37 @@ export async function load(choice: Choice, assets?: string): Promise<Loaded> {
   try {
     return await start(choice, assets);
   } catch (error) {
-    const { message } = error as Error;
-    const policy = /content security policy|unsafe-eval/i.test(message);
-    const why = policy ? `${message} (a content security policy must allow script-src 'wasm-unsafe-eval')` : message;
+    const why = reasonOf(error);
     if (choice.asked || !NEXT[build]) {
       throw new T5Error("unsupported", `the build ${build} could not be started: ${why}`, { cause: error });
     }
     return load(simpler(choice, `could not be started: ${why}`), assets);
   }
+}
+
+/**
+ * Loads the module that makes one file of a checkpoint. Models that are one file need none of it, so it is a module of
+ * its own.
+ */
+export async function loadConverter(): Promise<Converter> {
+  // Says so where there are no vectors, which it uses as well.
+  choose(undefined, 1);
+  try {
+    const address = new URL("../wasm/convert/t5_wasm_bg.wasm", import.meta.url);
+    const [module, compiled] = await Promise.all([import("../wasm/convert/t5_wasm.js"), compile(address)]);
+    module.initSync({ module: compiled });
+    return module;
+  } catch (error) {
+    const what = `the module that converts checkpoints could not be started: ${reasonOf(error)}`;
+    throw new T5Error("unsupported", what, { cause: error });
+  }
+}
+
+/** Why a module did not start, and what a content security policy lacks for it. */
+function reasonOf(error: unknown): string {
+  const { message } = error as Error;
+  const policy = /content security policy|unsafe-eval/i.test(message);
+  return policy ? `${message} (a content security policy must allow script-src 'wasm-unsafe-eval')` : message;
 }
 
 /** The next simpler choice. */

@@ -1,6 +1,6 @@
 // The worker's side: one model, requests one after the other, abort between two tokens.
 
-import { checkIsa, choose, load } from "./builds.js";
+import { checkIsa, choose, load, loadConverter } from "./builds.js";
 import type { Engine } from "../wasm/simd128/t5_wasm.js";
 import { aborted, asT5Error, isTrap, T5Error, throwIfAborted } from "./errors.js";
 import { fetching } from "./fetch.js";
@@ -147,7 +147,7 @@ class Host {
   /** A folder's files, read whole, become one file; its parts are collected where the browser keeps blobs. */
   private async quantize(id: number, request: QuantizeRequest, signal: AbortSignal): Promise<Blob> {
     const { files, name, type, stallMs } = request;
-    const { module } = await load(choose(undefined, 1));
+    const module = await loadConverter();
     const begin = performance.now();
     const ask = fetching(request, HUB);
     const opened: OpenFile[] = [];

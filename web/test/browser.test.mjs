@@ -573,8 +573,18 @@ inChromium("a folder that is dropped becomes the file that t5-quantize writes, a
   const source = folder("unigram");
   const names = readdirSync(source);
   const routes = Object.fromEntries(names.map((name) => [`/folder/${name}`, file(`${source}/${name}`)]));
-  const { tab, close } = await open(routes);
+  const { server, tab, close } = await open(routes);
   const page = await tab();
+  // What converts is fetched by those who need it, and by them once.
+  const converters = () => server.requests.filter((one) => /\/convert\/.*\.wasm$/.test(one.path)).length;
+  await page.evaluate(async () => (await pocket.T5.load("/model.gguf", { cache: false })).dispose());
+  assert.equal(converters(), 0);
+  await page.evaluate(async (names) => {
+    const get = async (name) => new File([await (await fetch(`/folder/${name}`)).arrayBuffer()], name);
+    const files = await Promise.all(names.map(get));
+    (await pocket.T5.load(files, { cache: false })).dispose();
+  }, names);
+  assert.equal(converters(), 1);
   const found = await page.evaluate(async (names) => {
     const get = async (name) => new File([await (await fetch(`/folder/${name}`)).arrayBuffer()], name);
     const files = await Promise.all(names.map(get));

@@ -61,7 +61,7 @@ test("the package holds what its exports name, the documents that its README lin
   for (const path of [...named.filter((path) => !path.includes("*")), ...links, "LICENSE-APACHE", "LICENSE-MIT"]) {
     assert.ok(listed[0].includes(path), `expected ${path} in the package, found ${listed[0].join(", ")}`);
   }
-  for (const build of ["simd128", "relaxed", "threads"])
+  for (const build of ["simd128", "relaxed", "threads", "convert"])
     assert.ok(listed[0].includes(`wasm/${build}/t5_wasm_bg.wasm`), build);
   for (const name of ["LICENSE-APACHE", "LICENSE-MIT"]) {
     assert.equal(existsSync(here(`../${name}`)), false, `${name} is left behind`);

@@ -564,12 +564,18 @@ inChromium("a new deployment reaches visitors, also those without a network, and
 });
 
 inChromium("files of a folder become a model that can be saved, and the page follows its tasks", async () => {
-  const { page, close } = await visit();
+  const { server, page, close } = await visit();
   const source = folder("unigram");
   const files = readdirSync(source).map((name) => `${source}/${name}`);
   await openSettings(page);
+  const modules = () => server.requests.filter((one) => one.path.endsWith(".wasm")).map((one) => one.path);
+  await kept(page);
+  const before = modules();
   await page.setInputFiles("#files", files);
   await page.locator("#model-name", { hasText: "Your checkpoint as int8" }).waitFor();
+  // The module that converts is another one, which nobody else fetches.
+  const further = modules().filter((path) => !before.includes(path));
+  assert.equal(further.length, 1, further.join(", "));
   const saving = page.waitForEvent("download");
   await page.click("#save");
   const saved = await (await saving).path();

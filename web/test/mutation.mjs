@@ -3,7 +3,7 @@
 //
 // Options of every kind of value, texts and ids that no model knows, calls in any order, and model files with bytes
 // changed. Each must answer or fail with an error that has a code; a trap, another error, or an engine that answers
-// otherwise afterwards ends the run with the calls that led there. Needed: wasm/build simd128.
+// otherwise afterwards ends the run with the calls that led there. Needed: wasm/build simd128 convert.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -12,6 +12,8 @@ import { model } from "./models.mjs";
 const [executions = 200_000, seed = 1] = process.argv.slice(2).map(Number);
 const t5 = await import("../wasm/simd128/t5_wasm.js");
 t5.initSync({ module: readFileSync(new URL("../wasm/simd128/t5_wasm_bg.wasm", import.meta.url)) });
+const converter = await import("../wasm/convert/t5_wasm.js");
+converter.initSync({ module: readFileSync(new URL("../wasm/convert/t5_wasm_bg.wasm", import.meta.url)) });
 
 /** mulberry32: the same numbers on every machine. */
 let state = seed >>> 0;
@@ -138,8 +140,8 @@ const CALLS = {
     }
   },
   quantized: (file, dtype) => {
-    const folder = new t5.Folder();
-    const buffer = new t5.Buffer(file.length);
+    const folder = new converter.Folder();
+    const buffer = new converter.Buffer(file.length);
     buffer.append(file);
     folder.add(one(["model.gguf", "model.safetensors", "config.json", "x"]), buffer);
     return folder.quantize("model", dtype, () => {}, () => {});

@@ -7,6 +7,7 @@ import { createServer } from "node:http";
 import { after, before, test } from "node:test";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { runInNewContext } from "node:vm";
+import { gzipSync } from "node:zlib";
 import { choose } from "../dist/builds.js";
 import { T5, T5Error } from "../dist/index.js";
 import { folder, model, pocket } from "./models.mjs";
@@ -501,9 +502,11 @@ test("a worker that is ended rejects what was pending", async () => {
   end();
 });
 
-test("the module refuses values of other types by name, and answers afterwards", async () => {
+test("the modules refuse values of other types by name, and answer afterwards", async () => {
   const module = await import("../wasm/simd128/t5_wasm.js");
   module.initSync({ module: readFileSync(new URL("../wasm/simd128/t5_wasm_bg.wasm", import.meta.url)) });
+  const converter = await import("../wasm/convert/t5_wasm.js");
+  converter.initSync({ module: readFileSync(new URL("../wasm/convert/t5_wasm_bg.wasm", import.meta.url)) });
   const bytes = readFileSync(path);
   const download = new module.Download("x", bytes.length, false, undefined);
   const refused = (call, message) =>
@@ -514,7 +517,7 @@ test("the module refuses values of other types by name, and answers afterwards",
   }
   for (const wrong of [NaN, -1, 0.5, Infinity, "x", undefined, null, {}]) {
     refused(() => new module.Download("x", wrong, false), /^size: expected a whole number of bytes, found /);
-    refused(() => new module.Buffer(wrong), /^size: expected a whole number of bytes, found /);
+    refused(() => new converter.Buffer(wrong), /^size: expected a whole number of bytes, found /);
   }
   refused(() => new module.Download("x", 5, false, 7), /^isa: expected a text, found 7/);
   download.append(bytes);
@@ -535,6 +538,14 @@ test("the module refuses values of other types by name, and answers afterwards",
   refused(() => engine.generateBatch(["x", 5], "{}"), /^texts: expected a text, found 5/);
   assert.deepEqual(engine.tokenize("a text"), before);
   assert.equal(engine.embed("a text").length, JSON.parse(engine.info()).config.d_model);
+});
+
+test("a visitor downloads at most 480,000 bytes of module", () => {
+  for (const build of ["simd128", "relaxed"]) {
+    const module = readFileSync(new URL(`../wasm/${build}/t5_wasm_bg.wasm`, import.meta.url));
+    const size = gzipSync(module, { level: 9 }).length;
+    assert.ok(size <= 480_000, `${build}: ${size} bytes compressed`);
+  }
 });
 
 test("info says what runs", async () => {
