@@ -43,7 +43,7 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         if let Ok(Some(line)) = &line {
             texts.push(line.clone());
         }
-        // Whoever asked for a number waits for as many.
+        // One who asked for a number waits for as many.
         let enough = args.batch.is_none()
             && (!lines.is_ready() || texts.iter().map(String::len).sum::<usize>() >= BYTES_AT_ONCE * sessions.len());
         if texts.len() == whole || ((ended || enough) && !texts.is_empty()) {

@@ -1,4 +1,4 @@
-//! What the machine allows: read bandwidth and arithmetic peaks, measured with the kernels' own vocabulary, for
+//! What the machine allows: read bandwidth and arithmetic peaks, measured with the kernels' own operations, for
 //! benches to print beside what the kernels reach.
 
 use super::activations::Activations;

@@ -2,7 +2,7 @@
 //! element-wise functions. Kernels know nothing of the model.
 //!
 //! Every kernel defines the order of its floating-point operations (16 virtual lanes, a fixed reduction tree,
-//! no fused multiply-add) and is written once, over the vocabulary of `simd`; so every instruction set gives
+//! no fused multiply-add) and is written once, over the operations of `simd`; so every instruction set gives
 //! bit-identical results, and `isa::scalar` is the specification.
 
 // Tables of numbers: nobody prints them.

@@ -1,6 +1,6 @@
-//! The vocabulary that kernels are written in: sixteen lanes of f32 or i32. Each instruction set implements it once,
-//! and what is narrower in [`super::dot`]; algorithms are generic over it, so they perform the same operations in the
-//! same order everywhere and give the same bits.
+//! The operations that kernels are written in: sixteen lanes of f32 or i32. Each instruction set implements them
+//! once, and narrower integers in [`super::dot`]; algorithms are generic over them, so they perform the same operations
+//! in the same order everywhere and give the same bits.
 //!
 //! A value of a type that implements [`Simd`] is a proof that the machine has the instruction set: the only ones
 //! are made inside functions compiled for it, which [`dispatch!`](super::isa::dispatch) calls after detection.

@@ -20,7 +20,7 @@ impl Avx2 {
     }
 }
 
-/// Whether the processor and the operating system have every feature this vocabulary uses.
+/// Whether the processor and the operating system have every feature that is used here.
 pub(crate) fn detected() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c")
 }

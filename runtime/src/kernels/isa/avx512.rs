@@ -21,7 +21,7 @@ impl Avx512 {
     }
 }
 
-/// Whether the processor and the operating system have every feature this vocabulary uses.
+/// Whether the processor and the operating system have every feature that is used here.
 pub(crate) fn detected() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")

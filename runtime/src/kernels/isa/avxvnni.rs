@@ -23,7 +23,7 @@ impl AvxVnni {
     }
 }
 
-/// Whether the processor and the operating system have every feature this vocabulary uses.
+/// Whether the processor and the operating system have every feature that is used here.
 pub(crate) fn detected() -> bool {
     is_x86_feature_detected!("avxvnni") && super::avx2::detected()
 }

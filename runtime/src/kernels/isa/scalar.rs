@@ -1,4 +1,4 @@
-//! The specification of the vocabulary, in plain Rust; it runs everywhere.
+//! What the operations of every instruction set must compute, in plain Rust; it runs everywhere.
 
 use crate::kernels::activations::Activations;
 use crate::kernels::dot::{Dot, Pairs};

@@ -26,7 +26,7 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    /// `count` threads, the caller's included; where a thread cannot be had, fewer.
+    /// `count` threads, the caller's included; fewer where the system has none left.
     pub(crate) fn new(count: usize) -> Threads {
         #[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
         {

@@ -8,7 +8,7 @@ pub(super) use std::time::Instant;
 /// A thread at work.
 pub(super) struct Running(JoinHandle<()>);
 
-/// Starts a thread; `None` where none is to be had.
+/// Starts a thread; `None` where the system has none left.
 pub(super) fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Option<Running> {
     Builder::new().name(name).spawn(work).ok().map(Running)
 }

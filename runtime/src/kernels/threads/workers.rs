@@ -60,8 +60,8 @@ pub fn idle() -> usize {
     room.idle - room.works.len()
 }
 
-/// Says that a worker ended without returning from [`serve`]: WebAssembly's traps end one without a word. Whoever waits
-/// for it then panics, instead of waiting for ever.
+/// Says that a worker ended without returning from [`serve`]: WebAssembly's traps end one without a word. What waits for
+/// it then panics instead of waiting for ever.
 pub fn lose() {
     LOST.store(true, Ordering::Relaxed);
 }
@@ -90,7 +90,7 @@ pub(super) fn spawn(_name: String, work: impl FnOnce() + Send + 'static) -> Opti
 }
 
 impl Running {
-    /// Waits until the thread has ended and its worker can be had again.
+    /// Waits until the thread has ended and its worker is free again.
     pub(super) fn join(self) {
         while !self.ended.load(Ordering::Acquire) && !lost() {
             yield_now();

@@ -76,7 +76,7 @@ impl Panels {
     /// Packs a matrix `[k, n]`.
     ///
     /// # Panics
-    /// If the machine has not what [`available`] asks for.
+    /// If the machine lacks what [`available`] asks for.
     pub fn new(b: Mat, precision: Precision) -> Panels {
         let tiles = (precision == Precision::Bf16 && amx::available()).then_some(amx::tiles as Tiles);
         Panels::with_tiles(b, precision, tiles)
