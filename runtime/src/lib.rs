@@ -87,6 +87,9 @@ pub use generate::{
 };
 pub use incoming::Incoming;
 pub use kernels::Isa;
+#[cfg(target_arch = "x86_64")]
+#[doc(hidden)] // for the trainer, whose products on tiles are of bfloat16
+pub use kernels::amx;
 pub use model::{Model, ModelOptions};
 pub use pooling::Pooling;
 pub use sentence_model::SentenceModel;

@@ -5,7 +5,8 @@ use super::layout::BLOCK;
 /// Rows of quantised activations, laid out by tiles of rows that products take at once.
 #[derive(Default)]
 pub(crate) struct Activations {
-    /// `[tiles][blocks][rows of the tile][32]`, or `[tiles][blocks][4][rows of the tile][8]`
+    /// `[tiles][blocks][rows of the tile][32]`, for products on tiles ([`on_tiles`](super::dot::on_tiles)) in pairs of
+    /// blocks `[tiles][pairs][16][2][32]`, with rows at the end that nobody reads, or `[tiles][blocks][4][rows of the tile][8]`
     /// ([`Order::Eights`](super::layout::Order::Eights)), each in [-127, 127].
     pub(crate) values: Vec<[i8; BLOCK]>,
     /// `[tiles][runs of blocks][rows of the tile]`: value times scale approximates the activation. A run is one block

@@ -35,6 +35,12 @@ impl<'a> Columns<'a> {
         Columns { start: self.start, m: self.m, n: self.n, columns, of: PhantomData }
     }
 
+    /// How many rows they have.
+    #[inline(always)]
+    pub(crate) fn rows(&self) -> usize {
+        self.m
+    }
+
     /// The first of these columns.
     #[inline(always)]
     pub(crate) fn first(&self) -> usize {

@@ -3,12 +3,24 @@
 
 use super::activations::Activations;
 use super::layout::{BLOCK, Layout, STEPS, WeightStep};
+use super::pack::q8::WeightBlock;
 use super::simd::{LANES, Simd};
 
 /// Two 16-bit integers for each lane.
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
 pub(crate) struct Pairs(pub(crate) [[i16; 2]; LANES]);
+
+/// Rows of activations that a product on tiles takes.
+pub(crate) const TILE_ROWS: usize = 16;
+
+/// Two neighbouring blocks of these rows.
+pub(crate) type TileValues = [[[i8; BLOCK]; 2]; TILE_ROWS];
+
+/// Sums of their products with a group of weights.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, PartialEq, Default)]
+pub(crate) struct TileSums(pub(crate) [[i32; LANES]; TILE_ROWS]);
 
 /// Exact products of int8 and of 16-bit integers, sixteen lanes at a time.
 pub(crate) trait Dot: Simd {
@@ -43,6 +55,27 @@ pub(crate) trait Dot: Simd {
     #[inline(always)]
     fn pairs_groups(self) -> bool {
         false
+    }
+
+    /// Whether there are products on tiles: [`Dot::multiply_tiles`].
+    #[inline(always)]
+    fn has_tiles(self) -> bool {
+        false
+    }
+
+    /// Before the first of several [`Dot::multiply_tiles`].
+    #[inline(always)]
+    fn begin_tiles(self) {}
+
+    /// After the last one.
+    #[inline(always)]
+    fn end_tiles(self) {}
+
+    /// `sums[g][i][lane] += weights[g][lane] · values[i]` of one pair of blocks after the other, exactly, up to what
+    /// [`Dot::flip`] says. Only where [`Dot::has_tiles`].
+    #[inline(always)]
+    fn multiply_tiles(self, _weights: [&[WeightBlock]; 2], _values: &[TileValues], _sums: &mut [TileSums; 2]) {
+        unreachable!("an instruction set without tiles");
     }
 
     /// What weights are stored xor: [`Layout::flip`], or 0 where that is found out when the program runs.
@@ -91,6 +124,13 @@ pub(crate) trait Dot: Simd {
     fn dot_nibbles(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I {
         self.dot(sums, weights, activations)
     }
+}
+
+/// Whether a product of `m` rows with weights in runs of `run` blocks is computed on tiles. Rows that are missing from
+/// the last tile cost as much as others, and a tile costs less than half of its rows do without.
+#[inline(always)]
+pub(crate) fn on_tiles<V: Dot>(v: V, run: usize, m: usize) -> bool {
+    run > 1 && m >= TILE_ROWS / 2 && v.has_tiles()
 }
 
 /// Packed weights of 16 rows, a block of 32 values each, whatever they are packed as.

@@ -35,6 +35,8 @@ mod workspace;
 pub use attention::cache::KeyValues;
 pub use attention::packed::{Numbers, PackedKeyValues};
 pub use attention::{AlignmentOut, BiasRow, Heads};
+#[cfg(target_arch = "x86_64")]
+pub use isa::amx;
 pub use isa::{Isa, Kernels};
 pub use matrix::{Matrix, Purpose};
 pub(crate) use memory::Buffer;

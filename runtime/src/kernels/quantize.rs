@@ -1,7 +1,7 @@
 //! Makes int8 of activations, as products read them.
 
 use super::activations::Activations;
-use super::dot::Dot;
+use super::dot::{Dot, TILE_ROWS, on_tiles};
 use super::isa::dispatch;
 use super::layout::{BLOCK, Order};
 use super::rounding::{ROUNDING, magnitudes, scale_of};
@@ -25,14 +25,20 @@ pub(crate) enum Start {
 /// scale NaN, so the product shows it.
 #[inline(always)]
 fn quantize_in<V: Dot>(v: V, x: &[f32], k: usize, run: usize, start: Start, out: &mut Activations) {
-    let runs = k / BLOCK / run;
-    let count = x.len() / BLOCK;
+    let (m, runs) = (x.len() / k, k / BLOCK / run);
+    let on_tiles = on_tiles(v, run, m);
+    let padded = if on_tiles { m.next_multiple_of(TILE_ROWS) } else { m };
+    let count = padded * (k / BLOCK);
     out.values.resize(count, [0; BLOCK]);
     out.scales.resize(count / run, 0.0);
     out.starts.resize(count / run, 0);
-    let most = if run > 1 && v.pairs_groups() { V::ROWS_OF_PAIRS } else { V::ROWS_Q8 };
-    for (first, rows) in Tiles::new(0..x.len() / k, most) {
-        for row in 0..rows {
+    let most = match run > 1 && v.pairs_groups() {
+        _ if on_tiles => TILE_ROWS,
+        true => V::ROWS_OF_PAIRS,
+        false => V::ROWS_Q8,
+    };
+    for (first, rows) in Tiles::new(0..padded, most) {
+        for row in 0..rows.min(m - first) {
             let x = x[(first + row) * k..(first + row + 1) * k].as_chunks::<BLOCK>().0;
             for (index, x) in x.chunks_exact(run).enumerate() {
                 let at = first * runs + index * rows + row;
@@ -43,7 +49,11 @@ fn quantize_in<V: Dot>(v: V, x: &[f32], k: usize, run: usize, start: Start, out:
                 let (scale, inverse) = scale_of(v.largest_i32(absmax), 127.0);
                 let mut started = 0i32;
                 for (block, x) in (index * run..).zip(x) {
-                    let at = first * (runs * run) + block * rows + row;
+                    let tile = first * (runs * run);
+                    let at = match on_tiles {
+                        true => tile + block / 2 * 2 * rows + 2 * row + block % 2,
+                        false => tile + block * rows + row,
+                    };
                     if matches!(V::LAYOUT.order, Order::Eights) {
                         let mut values = [0; BLOCK];
                         started = started.wrapping_add(quantize_block(v, x, inverse, start, &mut values));

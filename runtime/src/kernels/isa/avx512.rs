@@ -4,20 +4,24 @@ use std::arch::x86_64::*;
 use std::sync::LazyLock;
 
 use crate::kernels::activations::Activations;
-use crate::kernels::dot::{Dot, Pairs, four};
+use crate::kernels::dot::{Dot, Pairs, TileSums, TileValues, four};
 use crate::kernels::layout::{BLOCK, Layout, Order, WeightStep};
+use crate::kernels::pack::q8::WeightBlock;
 use crate::kernels::simd::{BF16, F16, LANES, Simd};
 
 /// Proof that the processor has the features of [`detected`].
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512 {
+    /// Whether there are also the tiles of [`super::amx`].
+    tiles: bool,
+}
 
 impl Avx512 {
     /// # Safety
-    /// [`detected`] must have returned true.
+    /// [`detected`] must have returned true, and [`super::amx::detected`] where `tiles` are wanted.
     #[inline(always)]
-    pub(crate) unsafe fn assume() -> Avx512 {
-        Avx512(())
+    pub(crate) unsafe fn assume(tiles: bool) -> Avx512 {
+        Avx512 { tiles }
     }
 }
 
@@ -217,6 +221,26 @@ impl Dot for Avx512 {
     #[inline(always)]
     fn pairs_groups(self) -> bool {
         *IS_INTEL
+    }
+
+    #[inline(always)]
+    fn has_tiles(self) -> bool {
+        self.tiles
+    }
+
+    #[inline(always)]
+    fn begin_tiles(self) {
+        super::amx::begin();
+    }
+
+    #[inline(always)]
+    fn end_tiles(self) {
+        super::amx::end();
+    }
+
+    #[inline(always)]
+    fn multiply_tiles(self, weights: [&[WeightBlock]; 2], values: &[TileValues], sums: &mut [TileSums; 2]) {
+        super::amx::multiply(weights, values, sums);
     }
 
     #[inline(always)]

@@ -1,6 +1,8 @@
 //! The instruction sets: which there are, which this machine has, and how a kernel is compiled once for each.
 
 #[cfg(target_arch = "x86_64")]
+pub mod amx;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
@@ -30,6 +32,8 @@ pub enum Isa {
     AvxVnni,
     /// x86-64 with AVX-512 (F, BW, DQ, VL) and VNNI. AVX-512 without VNNI uses the ones before.
     Avx512,
+    /// The same with AMX: tiles for int8 products of many rows, where blocks share scales.
+    Amx,
     /// AArch64 with NEON, which all have.
     Neon,
     /// The same with the dot product instruction of ARMv8.2.
@@ -45,11 +49,12 @@ pub enum Isa {
 
 impl Isa {
     /// All of them, the best last.
-    pub const ALL: [Isa; 9] = [
+    pub const ALL: [Isa; 10] = [
         Isa::Scalar,
         Isa::Avx2,
         Isa::AvxVnni,
         Isa::Avx512,
+        Isa::Amx,
         Isa::Neon,
         Isa::Dotprod,
         Isa::I8mm,
@@ -64,6 +69,7 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avxvnni",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
             Isa::Neon => "neon",
             Isa::Dotprod => "dotprod",
             Isa::I8mm => "i8mm",
@@ -81,6 +87,8 @@ impl Isa {
             Isa::AvxVnni => avxvnni::detected(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::detected(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => amx::detected(),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => true,
             #[cfg(target_arch = "aarch64")]
@@ -133,9 +141,9 @@ macro_rules! dispatch {
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,f16c")]
-            fn run_avx512($($arg: $type),*) $(-> $result)? {
+            fn run_avx512(tiles: bool, $($arg: $type),*) $(-> $result)? {
                 // SAFETY: this function is only called where the features were detected.
-                $generic(unsafe { avx512::Avx512::assume() }, $($arg),*)
+                $generic(unsafe { avx512::Avx512::assume(tiles) }, $($arg),*)
             }
 
             #[cfg(target_arch = "x86_64")]
@@ -176,7 +184,10 @@ macro_rules! dispatch {
                 Isa::AvxVnni => unsafe { run_avxvnni($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => unsafe { run_avx512($($arg),*) },
+                Isa::Avx512 => unsafe { run_avx512(false, $($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Amx => unsafe { run_avx512(true, $($arg),*) },
                 #[cfg(target_arch = "aarch64")]
                 Isa::Neon => $generic(neon::Neon, $($arg),*),
                 // SAFETY: as above.

@@ -22,13 +22,14 @@
 
 pub(crate) mod floats;
 pub(crate) mod nibbles;
+mod on_tiles;
 pub(crate) mod planes;
 
 use std::ops::Range;
 
 use crate::kernels::activations::Activations;
 use crate::kernels::columns::Columns;
-use crate::kernels::dot::{Dot, Steps};
+use crate::kernels::dot::{self, Dot, Steps};
 use crate::kernels::isa::dispatch;
 use crate::kernels::layout::STEPS;
 use crate::kernels::pack::q8::{Q8, WeightBlock};
@@ -300,6 +301,9 @@ impl<const G: usize> Blocks for InRuns<'_, G> {
 
 #[inline(always)]
 fn q8_in<V: Dot>(v: V, w: &Q8, a: &Activations, blocks: usize, y: &mut Columns<'_>) {
+    if dot::on_tiles(v, w.run, y.rows()) {
+        return on_tiles::q8_in(v, w, a, blocks, y);
+    }
     if w.run == 1 || !v.pairs_groups() {
         return blocks_in(v, w, a, blocks, y);
     }

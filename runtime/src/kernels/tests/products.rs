@@ -116,7 +116,9 @@ fn runs_are_as_specified() {
         let k = 32 * blocks;
         for &n in cases(&[7, 16, 32, 40, 100], &[17]) {
             let w = in_runs(tensor(&mut random, DType::Q8_0, n, k), given);
-            for &m in cases(&[1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 24], &[3]) {
+            // The last are more than are kept in the second-level cache at once.
+            let rows: &[usize] = cases(&[1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 24, 33, 208], &[3]);
+            for &m in if (blocks, n) == (64, 40) { rows } else { &rows[..rows.len().min(12)] } {
                 let x: Vec<f32> = random.values(m * k).iter().map(|x| x * 3.0).collect();
                 let mut expected = Vec::new();
                 for x in x.chunks(k) {

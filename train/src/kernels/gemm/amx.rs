@@ -8,6 +8,8 @@
 use std::arch::asm;
 use std::sync::OnceLock;
 
+use t5_runtime::amx::{BF16, Configuration, permitted};
+
 /// Rows and columns of one [`tiles`]: two tiles each way.
 pub const SIDE: usize = 32;
 
@@ -18,7 +20,7 @@ pub const STEP: usize = 16;
 pub fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(|| {
-        if !permitted() {
+        if !permitted(BF16) {
             return false;
         }
         let right = check();
@@ -27,58 +29,6 @@ pub fn available() -> bool {
         }
         right
     })
-}
-
-/// Whether the processor has tiles and bfloat16 products of them, and the kernel lets this process use them.
-#[cfg(target_os = "linux")]
-fn permitted() -> bool {
-    const ARCH_PRCTL: i64 = 158;
-    const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
-    const XFEATURE_XTILEDATA: u64 = 18;
-    // Leaf 7: bit 22 is AMX-BF16, bit 24 AMX-TILE.
-    let features = std::arch::x86_64::__cpuid_count(7, 0).edx;
-    if features >> 22 & 1 == 0 || features >> 24 & 1 == 0 {
-        return false;
-    }
-    let result: i64;
-    // SAFETY: the call asks for a permission and touches no memory of ours; `syscall` overwrites rcx and r11.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") ARCH_PRCTL => result,
-            in("rdi") ARCH_REQ_XCOMP_PERM,
-            in("rsi") XFEATURE_XTILEDATA,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
-    }
-    result == 0
-}
-
-/// Other systems hand out tiles in other ways, or not at all.
-#[cfg(not(target_os = "linux"))]
-fn permitted() -> bool {
-    false
-}
-
-/// The operand of `ldtilecfg`: palette 1, eight tiles of 16 rows of 64 bytes.
-#[repr(C, align(64))]
-struct Configuration([u8; 64]);
-
-impl Configuration {
-    const FULL: Configuration = {
-        let mut bytes = [0; 64];
-        bytes[0] = 1;
-        let mut tile = 0;
-        while tile < 8 {
-            // Bytes of a row, 16 bits each from byte 16 on; rows, 8 bits each from byte 48 on.
-            bytes[16 + 2 * tile] = 64;
-            bytes[48 + tile] = 16;
-            tile += 1;
-        }
-        Configuration(bytes)
-    };
 }
 
 /// Sums of 32 x 32 outputs over `depth` pairs of k, row-major.
@@ -193,20 +143,10 @@ mod tests {
 
     #[test]
     fn tiles_compute_what_plain_loops_do() {
-        if !permitted() {
+        if !permitted(BF16) {
             eprintln!("skipped: this processor has no AMX, or the kernel does not let us use it");
             return;
         }
         assert!(check());
-    }
-
-    #[test]
-    fn the_configuration_is_the_manual_s() {
-        let Configuration(bytes) = Configuration::FULL;
-        assert_eq!((bytes[0], bytes[1]), (1, 0));
-        for tile in 0..8 {
-            assert_eq!((bytes[16 + 2 * tile], bytes[17 + 2 * tile], bytes[48 + tile]), (64, 0, 16));
-        }
-        assert!(bytes[2..16].iter().chain(&bytes[32..48]).chain(&bytes[56..]).all(|&byte| byte == 0));
     }
 }
