@@ -31,6 +31,14 @@
 //! - The kernels below them are the arithmetic of each instruction set ([`Isa`]), equal to the last bit. They know
 //!   nothing of the model.
 //!
+//! Kernels are fast whatever the settings of a release build are. A debug build needs this in the manifest of the
+//! program, or it is some hundred times as slow:
+//!
+//! ```toml
+//! [profile.dev.package.t5-runtime]
+//! opt-level = 3
+//! ```
+//!
 //! Whatever is wrong with a file or a request is an [`Error`] of one sentence; input does not make the library panic.
 
 #![deny(missing_docs)]

@@ -21,6 +21,7 @@ unsafe impl Sync for Columns<'_> {}
 
 impl<'a> Columns<'a> {
     /// All columns of `y`, rows of `n`.
+    #[inline(always)]
     pub(crate) fn new(y: &'a mut [f32], n: usize) -> Columns<'a> {
         Columns { start: y.as_mut_ptr(), m: y.len() / n.max(1), n, columns: 0..n, of: PhantomData }
     }

@@ -99,8 +99,8 @@ pub(crate) trait Dot: Simd {
     /// `sums[i][lane] += weights[lane] · activations[i]` of one block after the other for each of M rows, exactly.
     #[inline(always)]
     fn dot_blocks<B: Steps, const M: usize>(self, sums: &mut [Self::I; M], weights: &[B], values: &[[Self::Block; M]]) {
-        for (weights, values) in weights.iter().zip(values) {
-            weights.dot(self, sums, values);
+        for b in 0..weights.len() {
+            weights[b].dot(self, sums, &values[b]);
         }
     }
 
@@ -169,5 +169,7 @@ impl<S: Steps> Steps for &S {
 #[allow(dead_code)] // not every instruction set has words of four bytes
 #[inline(always)]
 pub(crate) fn four(x: &[i8; BLOCK], step: usize) -> i32 {
-    i32::from_ne_bytes(x.as_chunks::<4>().0[step].map(|x| x as u8))
+    // `map` would be a call: see the note in product/mod.rs.
+    let [a, b, c, d] = x.as_chunks::<4>().0[step];
+    i32::from_ne_bytes([a as u8, b as u8, c as u8, d as u8])
 }

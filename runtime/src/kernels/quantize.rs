@@ -40,7 +40,8 @@ fn quantize_in<V: Dot>(v: V, x: &[f32], k: usize, run: usize, start: Start, out:
     for (first, rows) in Tiles::new(0..padded, most) {
         for row in 0..rows.min(m - first) {
             let x = x[(first + row) * k..(first + row + 1) * k].as_chunks::<BLOCK>().0;
-            for (index, x) in x.chunks_exact(run).enumerate() {
+            for index in 0..runs {
+                let x = &x[index * run..(index + 1) * run];
                 let at = first * runs + index * rows + row;
                 let mut absmax = v.splat_i32(0);
                 for x in x.as_flattened().as_chunks::<LANES>().0 {
@@ -48,8 +49,8 @@ fn quantize_in<V: Dot>(v: V, x: &[f32], k: usize, run: usize, start: Start, out:
                 }
                 let (scale, inverse) = scale_of(v.largest_i32(absmax), 127.0);
                 let mut started = 0i32;
-                for (block, x) in (index * run..).zip(x) {
-                    let tile = first * (runs * run);
+                for b in 0..run {
+                    let (x, block, tile) = (&x[b], index * run + b, first * (runs * run));
                     let at = match on_tiles {
                         true => tile + block / 2 * 2 * rows + 2 * row + block % 2,
                         false => tile + block * rows + row,
@@ -59,8 +60,9 @@ fn quantize_in<V: Dot>(v: V, x: &[f32], k: usize, run: usize, start: Start, out:
                         started = started.wrapping_add(quantize_block(v, x, inverse, start, &mut values));
                         let tile = &mut out.values[at - row..at - row + rows];
                         let octets = tile.as_flattened_mut().as_chunks_mut::<8>().0;
-                        for (octet, values) in octets[row..].iter_mut().step_by(rows).zip(values.as_chunks::<8>().0) {
-                            *octet = *values;
+                        let values = values.as_chunks::<8>().0;
+                        for i in 0..values.len() {
+                            octets[row + i * rows] = values[i];
                         }
                     } else {
                         started = started.wrapping_add(quantize_block(v, x, inverse, start, &mut out.values[at]));

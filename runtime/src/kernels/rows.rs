@@ -64,9 +64,10 @@ macro_rules! combine {
         assert_eq!($out.len(), $x.len(), "two vectors of one length");
         let (out_body, out_tail) = $out.as_chunks_mut::<LANES>();
         let (x_body, x_tail) = $x.as_chunks::<LANES>();
-        for (out, x) in out_body.iter_mut().zip(x_body) {
-            let ($a, $b) = ($v.load(out), $v.load(x));
-            $v.store($f, out);
+        let x_body = &x_body[..out_body.len()];
+        for i in 0..out_body.len() {
+            let ($a, $b) = ($v.load(&out_body[i]), $v.load(&x_body[i]));
+            $v.store($f, &mut out_body[i]);
         }
         if !out_tail.is_empty() {
             let mut lanes = filled(out_tail, 0.0);
@@ -82,9 +83,10 @@ pub(crate) fn dot_in<V: Simd>(v: V, x: &[f32], y: &[f32]) -> f32 {
     assert_eq!(x.len(), y.len(), "two vectors of one length");
     let (x_body, x_tail) = x.as_chunks::<LANES>();
     let (y_body, y_tail) = y.as_chunks::<LANES>();
+    let y_body = &y_body[..x_body.len()];
     let mut lanes = v.splat(0.0);
-    for (x, y) in x_body.iter().zip(y_body) {
-        lanes = v.add(lanes, v.mul(v.load(x), v.load(y)));
+    for i in 0..x_body.len() {
+        lanes = v.add(lanes, v.mul(v.load(&x_body[i]), v.load(&y_body[i])));
     }
     if !x_tail.is_empty() {
         lanes = v.add(lanes, v.mul(v.load(&filled(x_tail, 0.0)), v.load(&filled(y_tail, 0.0))));
@@ -96,7 +98,8 @@ pub(crate) fn dot_in<V: Simd>(v: V, x: &[f32], y: &[f32]) -> f32 {
 fn rms_norm_in<V: Simd>(v: V, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let d = weight.len();
     assert!(d > 0 && x.len() == out.len() && x.len().is_multiple_of(d), "x and out are [rows, d]");
-    for (x, out) in x.chunks_exact(d).zip(out.chunks_exact_mut(d)) {
+    for row in 0..x.len() / d {
+        let (x, out) = (&x[row * d..(row + 1) * d], &mut out[row * d..(row + 1) * d]);
         let scale = v.splat(1.0 / (dot_in(v, x, x) / d as f32 + eps).sqrt());
         out.copy_from_slice(weight);
         combine!(v, out, x, |w, x| v.mul(v.mul(x, scale), w));
@@ -142,8 +145,9 @@ fn activate_in<V: Simd>(v: V, activation: Activation, x: &[f32], out: &mut [f32]
 #[inline(always)]
 fn activate_gated_in<V: Simd>(v: V, activation: Activation, x: &[f32], f: usize, out: &mut [f32]) {
     assert!(f > 0 && x.len() == 2 * out.len() && out.len().is_multiple_of(f), "x is [rows, 2f], out is [rows, f]");
-    for (x, out) in x.chunks_exact(2 * f).zip(out.chunks_exact_mut(f)) {
-        let (gate, linear) = x.split_at(f);
+    for row in 0..out.len() / f {
+        let (gate, linear) = x[2 * row * f..2 * (row + 1) * f].split_at(f);
+        let out = &mut out[row * f..(row + 1) * f];
         activate_in(v, activation, gate, out);
         combine!(v, out, linear, |out, x| v.mul(out, x));
     }
@@ -156,7 +160,11 @@ pub(crate) fn max_in<V: Simd>(v: V, x: &[f32]) -> f32 {
     fold!(v, x, f32::NEG_INFINITY, |max, x| v.max(x, max));
     let mut all = [0.0; LANES];
     v.store(max, &mut all);
-    all.into_iter().fold(f32::NEG_INFINITY, |max, x| if x > max { x } else { max })
+    let mut largest = f32::NEG_INFINITY;
+    for x in all {
+        largest = if x > largest { x } else { largest };
+    }
+    largest
 }
 
 /// `x = e^(x - max)`; returns the sum.

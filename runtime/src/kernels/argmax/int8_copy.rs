@@ -75,10 +75,10 @@ fn copy_in<V: Dot, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Resul
         for block in 0..blocks {
             let columns = block * BLOCK..(block + 1) * BLOCK;
             let mut largest = v.splat_i32(0);
-            for ((value, w), &inverse) in values.iter_mut().zip(&panel[columns.clone()]).zip(&inverse_factors[columns])
-            {
-                *value = v.mul(E::load(v, &w.0[group % 2]), v.splat(inverse));
-                largest = v.max_i32(largest, magnitudes(v, *value));
+            let (panel, inverse_factors) = (&panel[columns.clone()], &inverse_factors[columns]);
+            for j in 0..BLOCK {
+                values[j] = v.mul(E::load(v, &panel[j].0[group % 2]), v.splat(inverse_factors[j]));
+                largest = v.max_i32(largest, magnitudes(v, values[j]));
             }
             let at = group * blocks + block;
             let (mut exact, mut inverses) = ([0.0; LANES], [0.0; LANES]);
@@ -98,15 +98,16 @@ fn copy_in<V: Dot, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Resul
             let (scale, inverse) = (v.load_f16(&copy.weights.scales[at]), v.load(&inverses));
             let rounding = v.splat(ROUNDING);
             let mut bytes = [[0; LANES]; BLOCK];
-            for (value, bytes) in values.iter().zip(&mut bytes) {
-                let shifted = v.add(v.mul(*value, inverse), rounding);
+            for j in 0..BLOCK {
+                let value = values[j];
+                let shifted = v.add(v.mul(value, inverse), rounding);
                 // Half a step of the scale's own rounding may lead beyond 127.
                 let rounded = v.max(v.splat(-127.0), v.sub(shifted, rounding));
                 let rounded = v.select_less(v.splat(127.0), rounded, v.splat(127.0), rounded);
-                let left = v.sub(*value, v.mul(rounded, scale));
+                let left = v.sub(value, v.mul(rounded, scale));
                 error = v.add(error, v.mul(left, left));
-                norm = v.add(norm, v.mul(*value, *value));
-                v.store_i8(v.bits(v.add(rounded, rounding)), bytes);
+                norm = v.add(norm, v.mul(value, value));
+                v.store_i8(v.bits(v.add(rounded, rounding)), &mut bytes[j]);
             }
             copy.weights.set_block(v, at, &bytes);
         }
@@ -134,18 +135,19 @@ fn copy_in<V: Dot, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Resul
 fn factors<V: Dot, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Vec<f32> {
     let mut sums = vec![[0.0; LANES]; k];
     for panel in w.chunks_exact(k) {
-        for (sum, w) in sums.iter_mut().zip(panel) {
-            let (first, second) = (E::load(v, &w.0[0]), E::load(v, &w.0[1]));
-            v.store(v.add(v.load(sum), v.add(v.mul(first, first), v.mul(second, second))), sum);
+        for j in 0..k {
+            let (first, second) = (E::load(v, &panel[j].0[0]), E::load(v, &panel[j].0[1]));
+            v.store(v.add(v.load(&sums[j]), v.add(v.mul(first, first), v.mul(second, second))), &mut sums[j]);
         }
     }
-    let factor = |sum: &[f32; LANES]| {
+    let mut factors = Vec::with_capacity(k);
+    for sum in &sums {
         let mean = v.sum(v.load(sum)) / n as f32;
         // Only the exponent is kept.
         let power = f32::from_bits(mean.sqrt().to_bits() & 0x7f80_0000);
-        if (1e-18..1e18).contains(&power) { power } else { 1.0 }
-    };
-    sums.iter().map(factor).collect()
+        factors.push(if (1e-18..1e18).contains(&power) { power } else { 1.0 });
+    }
+    factors
 }
 
 /// The lengths of one row's int8 form and of what that leaves of it, rounded up; none where they make no bounds.
@@ -187,8 +189,8 @@ impl<E: Element> Groups for ExactFloats<'_, E> {
         let &ExactFloats(w, x) = self;
         let panel = &w[group / 2 * x.len()..(group / 2 + 1) * x.len()];
         let mut sums = v.splat(0.0);
-        for (w, &x) in panel.iter().zip(x) {
-            sums = v.add(sums, v.mul(v.splat(x), E::load(v, &w.0[group % 2])));
+        for j in 0..x.len() {
+            sums = v.add(sums, v.mul(v.splat(x[j]), E::load(v, &panel[j].0[group % 2])));
         }
         v.store(sums, out);
     }

@@ -63,8 +63,13 @@ pub(crate) fn largest_in<V: Dot, G: Groups>(
         if max_in(v, stretch) < best.value {
             continue;
         }
-        for (group, of_group) in (i * STRETCH..).zip(stretch.chunks(LANES)) {
-            if group != likely && of_group.iter().any(|&bound| bound >= best.value) {
+        for group in i * STRETCH..(i * STRETCH + stretch.len().div_ceil(LANES)) {
+            let of_group = &bounds[group * LANES..bounds.len().min((group + 1) * LANES)];
+            let mut reached = false;
+            for lane in 0..of_group.len() {
+                reached |= of_group[lane] >= best.value;
+            }
+            if group != likely && reached {
                 best.meet(v, groups, group, bounds);
                 met += 1;
             }
@@ -84,7 +89,9 @@ impl Largest {
     fn meet<V: Dot, G: Groups>(&mut self, v: V, groups: &G, group: usize, bounds: &[f32]) {
         let mut products = [0.0; LANES];
         groups.products(v, group, &mut products);
-        for (index, (&bound, &product)) in (group * LANES..).zip(bounds[group * LANES..].iter().zip(&products)) {
+        let bounds = &bounds[group * LANES..];
+        for lane in 0..LANES.min(bounds.len()) {
+            let (index, bound, product) = (group * LANES + lane, bounds[lane], products[lane]);
             let first = self.index.is_some_and(|best| index < best);
             if bound > f32::NEG_INFINITY && (product > self.value || (product == self.value && first)) {
                 *self = Largest { value: product, index: Some(index) };

@@ -23,12 +23,12 @@ fn bounds_in<V: Dot>(v: V, w: &Planes, a: &Activations, length: f32, y: &mut Col
     for group in y.groups() {
         let range = group * blocks..(group + 1) * blocks;
         let mut out = v.splat(0.0);
-        let activations = V::blocks(a).iter().zip(&a.scales).zip(&a.starts);
-        for ((upper, d), ((values, &scale), &start)) in
-            w.upper[range.clone()].iter().zip(&w.scales[range]).zip(activations)
-        {
-            let sums = v.add_i32(v.shift_left::<4>(dot_plane(v, upper, values)), v.splat_i32(-120 * start));
-            out = v.add(out, v.mul(v.to_f32(sums), v.mul(v.load_finite(d), v.splat(scale))));
+        let (values, starts) = (&V::blocks(a)[..blocks], &a.starts[..blocks]);
+        let (upper, scales) = (&w.upper[range.clone()], &w.scales[range]);
+        for b in 0..blocks {
+            let sums = v.shift_left::<4>(dot_plane(v, &upper[b], &values[b]));
+            let sums = v.add_i32(sums, v.splat_i32(-120 * starts[b]));
+            out = v.add(out, v.mul(v.to_f32(sums), v.mul(v.load_finite(&scales[b]), v.splat(a.scales[b]))));
         }
         y.store(v, v.add(out, v.mul(v.load(&w.errors[group]), v.splat(length))), 0, group * LANES);
     }
@@ -44,12 +44,13 @@ impl Groups for ExactPlanes<'_> {
         let blocks = a.scales.len();
         let range = group * blocks..(group + 1) * blocks;
         let mut out = v.splat(0.0);
-        let weights = w.upper[range.clone()].iter().zip(&w.lower[range.clone()]).zip(&w.scales[range]);
-        let activations = V::blocks(a).iter().zip(&a.scales).zip(&a.starts);
-        for (((upper, lower), d), ((values, &scale), &start)) in weights.zip(activations) {
-            let upper = v.shift_left::<4>(dot_plane(v, upper, values));
-            let sums = v.add_i32(v.add_i32(upper, dot_plane(v, lower, values)), v.splat_i32(-128 * start));
-            out = v.add(out, v.mul(v.to_f32(sums), v.mul(v.load_finite(d), v.splat(scale))));
+        let (values, starts) = (&V::blocks(a)[..blocks], &a.starts[..blocks]);
+        let (upper, lower, scales) = (&w.upper[range.clone()], &w.lower[range.clone()], &w.scales[range]);
+        for b in 0..blocks {
+            let sums = v.shift_left::<4>(dot_plane(v, &upper[b], &values[b]));
+            let sums = v.add_i32(sums, dot_plane(v, &lower[b], &values[b]));
+            let sums = v.add_i32(sums, v.splat_i32(-128 * starts[b]));
+            out = v.add(out, v.mul(v.to_f32(sums), v.mul(v.load_finite(&scales[b]), v.splat(a.scales[b]))));
         }
         v.store(out, products);
     }

@@ -38,15 +38,17 @@ fn attend_in<V: Simd>(
 ) {
     let (len, width) = (cache.slots.len(), heads.width);
     let slot_stride = heads.count * cache.positions * width;
-    let of_head = scores.chunks_exact_mut(len).zip(q.chunks_exact(width).zip(out.chunks_exact_mut(width)));
-    for (head, (scores, (q, out))) in of_head.enumerate() {
+    for head in 0..heads.count {
+        let scores = &mut scores[head * len..(head + 1) * len];
+        let values = head * width..(head + 1) * width;
+        let (q, out) = (&q[values.clone()], &mut out[values]);
         let first = head * cache.positions * width;
-        for (position, (score, &slot)) in scores.iter_mut().zip(cache.slots).enumerate() {
-            let at = slot as usize * slot_stride + first + position * width;
+        for position in 0..len {
+            let at = cache.slots[position] as usize * slot_stride + first + position * width;
             // Runs of positions are too short for the hardware to guess what comes next.
             fetch(v, cache.values, at, width);
             fetch(v, cache.keys, at + cache.positions * width, width);
-            *score = dot_in(v, q, &cache.keys[at..at + width]);
+            scores[position] = dot_in(v, q, &cache.keys[at..at + width]);
         }
         if let Some(bias) = bias {
             add_bias(v, scores, &bias.head(head)[bias.offset..][..len]);
@@ -57,23 +59,24 @@ fn attend_in<V: Simd>(
         let (wide, rest) = out.as_chunks_mut::<{ 4 * LANES }>();
         for (i, out) in wide.iter_mut().enumerate() {
             let mut sums = [v.splat(0.0); 4];
-            for (position, (&score, &slot)) in scores.iter().zip(cache.slots).enumerate() {
-                let at = slot as usize * slot_stride + first + position * width + i * 4 * LANES;
+            for position in 0..len {
+                let at = cache.slots[position] as usize * slot_stride + first + position * width + i * 4 * LANES;
                 let values = cache.values[at..][..4 * LANES].as_chunks::<LANES>().0;
-                let score = v.splat(score);
+                let score = v.splat(scores[position]);
                 for j in 0..4 {
                     sums[j] = v.add(sums[j], v.mul(score, v.load(&values[j])));
                 }
             }
-            for (sum, out) in sums.into_iter().zip(out.as_chunks_mut::<LANES>().0) {
-                v.store(sum, out);
+            let out = out.as_chunks_mut::<LANES>().0;
+            for j in 0..4 {
+                v.store(sums[j], &mut out[j]);
             }
         }
         if !rest.is_empty() {
             let done = width - rest.len();
-            for (position, (&score, &slot)) in scores.iter().zip(cache.slots).enumerate() {
-                let at = slot as usize * slot_stride + first + position * width;
-                axpy_in(v, score, &cache.values[at + done..at + width], rest);
+            for position in 0..len {
+                let at = cache.slots[position] as usize * slot_stride + first + position * width;
+                axpy_in(v, scores[position], &cache.values[at + done..at + width], rest);
             }
         }
     }

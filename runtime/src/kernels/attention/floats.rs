@@ -88,19 +88,19 @@ fn attend_head_in<V: Simd>(
     for (row, count) in Tiles::new(0..rows.count, V::ROWS_F32) {
         for i in 0..count {
             let q = &rows.q[(row + i) * rows.q_stride..][..width];
-            for (out, &q) in scratch.q[i..].iter_mut().step_by(count).zip(q) {
-                *out = q;
+            for j in 0..width {
+                scratch.q[i + j * count] = q[j];
             }
         }
         let q = &scratch.q[..width * count];
         with_rows!(count, V::ROWS_F32, scores[_](v, packed, q, &mut scratch.scores, stride));
         let mut inverse = [0.0; 12];
-        for (i, inverse) in inverse.iter_mut().enumerate().take(count) {
+        for i in 0..count {
             let scores = completed(v, &mut scratch.scores[i * stride..], len, bias, row + i);
-            *inverse = 1.0 / exponentials(v, scores);
+            inverse[i] = 1.0 / exponentials(v, scores);
             if let Some(alignment) = &mut alignment {
                 let out = &mut alignment.out[(row + i) * len..][..len];
-                axpy_in(v, alignment.share * *inverse, &scores[..len], out);
+                axpy_in(v, alignment.share * inverse[i], &scores[..len], out);
             }
         }
         with_rows!(count, V::ROWS_F32, mix[_](v, packed, &scratch.scores, stride, &inverse, row, &mut rows.out));
@@ -116,10 +116,11 @@ fn scores<V: Simd, const M: usize>(v: V, packed: FloatHead<'_>, q: &[f32], score
         let groups = four.len() / q.len();
         if M == 1 && groups == FOUR {
             let mut out = [v.splat(0.0); FOUR];
-            for (keys, q) in four.as_chunks::<FOUR>().0.iter().zip(q) {
-                let q = v.splat(q[0]);
+            let keys = &four.as_chunks::<FOUR>().0[..q.len()];
+            for p in 0..q.len() {
+                let q = v.splat(q[p][0]);
                 for j in 0..FOUR {
-                    out[j] = v.add(out[j], v.mul(q, v.load(&keys[j])));
+                    out[j] = v.add(out[j], v.mul(q, v.load(&keys[p][j])));
                 }
             }
             for out in out {
@@ -130,10 +131,10 @@ fn scores<V: Simd, const M: usize>(v: V, packed: FloatHead<'_>, q: &[f32], score
         }
         for group in 0..groups {
             let mut out = [v.splat(0.0); M];
-            for (keys, q) in four.chunks_exact(groups).zip(q) {
-                let keys = v.load(&keys[group]);
+            for p in 0..q.len() {
+                let keys = v.load(&four[p * groups + group]);
                 for i in 0..M {
-                    out[i] = v.add(out[i], v.mul(v.splat(q[i]), keys));
+                    out[i] = v.add(out[i], v.mul(v.splat(q[p][i]), keys));
                 }
             }
             for i in 0..M {
@@ -178,10 +179,11 @@ fn mix<V: Simd, const M: usize>(
         let groups = four.len() / len;
         if M == 1 && groups == FOUR {
             let mut sums = [v.splat(0.0); FOUR];
-            for (values, &weight) in four.as_chunks::<FOUR>().0.iter().zip(rows[0]) {
-                let weight = v.splat(weight);
+            let values = &four.as_chunks::<FOUR>().0[..len];
+            for p in 0..len {
+                let weight = v.splat(rows[0][p]);
                 for j in 0..FOUR {
-                    sums[j] = v.add(sums[j], v.mul(weight, v.load(&values[j])));
+                    sums[j] = v.add(sums[j], v.mul(weight, v.load(&values[p][j])));
                 }
             }
             for sum in sums {
@@ -192,8 +194,8 @@ fn mix<V: Simd, const M: usize>(
         }
         for group in 0..groups {
             let mut sums = [v.splat(0.0); M];
-            for (p, values) in four.chunks_exact(groups).enumerate() {
-                let values = v.load(&values[group]);
+            for p in 0..len {
+                let values = v.load(&four[p * groups + group]);
                 for i in 0..M {
                     sums[i] = v.add(sums[i], v.mul(v.splat(rows[i][p]), values));
                 }

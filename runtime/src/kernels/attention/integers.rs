@@ -104,20 +104,22 @@ fn pack_in<V: Dot>(v: V, pairs: &mut [Pairs], scales: &mut [[f32; LANES]], head:
         let (group, lane) = (position / LANES, position % LANES);
         key_scales[group][lane] = scale;
         let (first, step) = place(group, sizes.key_scales, width / 2);
-        for (packed, &pair) in packed_keys[first..].iter_mut().step_by(step).zip(row[..width].as_chunks::<2>().0) {
-            packed.0[lane] = pair;
+        let row = row[..width].as_chunks::<2>().0;
+        for j in 0..row.len() {
+            packed_keys[first + j * step].0[lane] = row[j];
         }
     }
     let mut rows = [[0; WIDEST]; 2];
     let groups = width.div_ceil(LANES);
-    for (block, value_scale) in (0..len.div_ceil(BLOCK)).zip(value_scales.as_flattened_mut()) {
+    let value_scales = value_scales.as_flattened_mut();
+    for block in 0..len.div_ceil(BLOCK) {
         let positions = block * BLOCK..len.min((block + 1) * BLOCK);
         let mut largest = 0;
         for position in positions.clone() {
             largest = largest.max(absmax(v, &values[position * stride..][..width]));
         }
         let (scale, inverse) = scale_of(largest, LIMIT);
-        *value_scale = scale;
+        value_scales[block] = scale;
         for position in positions.step_by(2) {
             round(v, &values[position * stride..][..width], inverse, &mut rows[0]);
             match position + 1 < len {
@@ -129,8 +131,8 @@ fn pack_in<V: Dot>(v: V, pairs: &mut [Pairs], scales: &mut [[f32; LANES]], head:
                 let packed = &mut packed_values[first + position / 2 * step].0;
                 let lanes = group * LANES..width.min((group + 1) * LANES);
                 let (even, odd) = (&rows[0][lanes.clone()], &rows[1][lanes]);
-                for (packed, (&even, &odd)) in packed.iter_mut().zip(even.iter().zip(odd)) {
-                    *packed = [even, odd];
+                for lane in 0..even.len() {
+                    packed[lane] = [even[lane], odd[lane]];
                 }
             }
         }
@@ -146,7 +148,11 @@ fn absmax<V: Dot>(v: V, x: &[f32]) -> i32 {
         max = v.max_i32(max, magnitudes(v, v.load(x)));
     }
     let max = v.largest_i32(max);
-    tail.iter().fold(max, |max, x| max.max(x.abs().to_bits() as i32))
+    let mut max = max;
+    for x in tail {
+        max = max.max(x.abs().to_bits() as i32);
+    }
+    max
 }
 
 /// `out = round(inverse x)`
@@ -155,8 +161,8 @@ fn round<V: Dot>(v: V, x: &[f32], inverse: f32, out: &mut [i16; WIDEST]) {
     let (inverse, rounding) = (v.splat(inverse), v.splat(ROUNDING));
     let (body, tail) = x.as_chunks::<LANES>();
     let out = out.as_chunks_mut::<LANES>().0;
-    for (x, out) in body.iter().zip(out.iter_mut()) {
-        v.store_i16(v.bits(v.add(v.mul(v.load(x), inverse), rounding)), out);
+    for i in 0..body.len() {
+        v.store_i16(v.bits(v.add(v.mul(v.load(&body[i]), inverse), rounding)), &mut out[i]);
     }
     if !tail.is_empty() {
         let mut lanes = [0.0; LANES];
@@ -199,24 +205,25 @@ fn attend_head_in<V: Dot>(
     for (row, count) in Tiles::new(0..rows.count, V::ROWS_F32) {
         let mut q_scales = [0.0; 12];
         let mut rounded = [0; WIDEST];
-        for (i, q_scale) in q_scales.iter_mut().enumerate().take(count) {
+        for i in 0..count {
             let q = &rows.q[(row + i) * rows.q_stride..][..width];
             let (scale, inverse) = scale_of(absmax(v, q), LIMIT);
             round(v, q, inverse, &mut rounded);
-            *q_scale = scale;
-            for (out, &q) in scratch.q[i..].iter_mut().step_by(count).zip(rounded[..width].as_chunks::<2>().0) {
-                *out = q;
+            q_scales[i] = scale;
+            let pairs = rounded[..width].as_chunks::<2>().0;
+            for j in 0..pairs.len() {
+                scratch.q[i + j * count] = pairs[j];
             }
         }
         let q = &scratch.q[..width / 2 * count];
         with_rows!(count, V::ROWS_F32, scores[_](v, packed, q, &q_scales, &mut scratch.scores, stride));
         let mut inverse = [0.0; 12];
-        for (i, inverse) in inverse.iter_mut().enumerate().take(count) {
+        for i in 0..count {
             let scores = completed(v, &mut scratch.scores[i * stride..], len, bias, row + i);
             let weights = &mut scratch.weights[i * stride..][..scores.len()];
-            *inverse = 1.0 / exponentials(v, scores, weights);
+            inverse[i] = 1.0 / exponentials(v, scores, weights);
             if let Some(alignment) = &mut alignment {
-                let share = alignment.share * *inverse;
+                let share = alignment.share * inverse[i];
                 for (out, &weight) in alignment.out[(row + i) * len..][..len].iter_mut().zip(weights.iter()) {
                     *out += share * f32::from(weight);
                 }
@@ -242,26 +249,27 @@ fn scores<V: Dot, const M: usize>(
         let groups = four.len() / q.len();
         if M == 1 && groups == FOUR {
             let mut sums = [v.splat_i32(0); FOUR];
-            for (keys, q) in four.as_chunks::<FOUR>().0.iter().zip(q) {
-                let q = v.splat_pair(q[0]);
+            let keys = &four.as_chunks::<FOUR>().0[..q.len()];
+            for p in 0..q.len() {
+                let q = v.splat_pair(q[p][0]);
                 for j in 0..FOUR {
-                    sums[j] = v.dot_pairs(sums[j], v.load_pairs(&keys[j]), q);
+                    sums[j] = v.dot_pairs(sums[j], v.load_pairs(&keys[p][j]), q);
                 }
             }
-            for sum in sums {
+            for j in 0..FOUR {
                 let scale = v.mul(v.load(&packed.key_scales[group]), v.splat(q_scales[0]));
                 let out = scores[group * LANES..].first_chunk_mut().expect("rows are whole groups");
-                v.store(v.mul(v.to_f32(sum), scale), out);
+                v.store(v.mul(v.to_f32(sums[j]), scale), out);
                 group += 1;
             }
             continue;
         }
         for index in 0..groups {
             let mut sums = [v.splat_i32(0); M];
-            for (keys, q) in four.chunks_exact(groups).zip(q) {
-                let keys = v.load_pairs(&keys[index]);
+            for p in 0..q.len() {
+                let keys = v.load_pairs(&four[p * groups + index]);
                 for i in 0..M {
-                    sums[i] = v.dot_pairs(sums[i], keys, v.splat_pair(q[i]));
+                    sums[i] = v.dot_pairs(sums[i], keys, v.splat_pair(q[p][i]));
                 }
             }
             let key_scales = v.load(&packed.key_scales[group]);
@@ -281,11 +289,13 @@ fn exponentials<V: Dot>(v: V, scores: &[f32], weights: &mut [i16]) -> f32 {
     let max = v.splat(max_in(v, scores));
     let (one, rounding) = (v.splat(ONE), v.splat(ROUNDING));
     let mut sum = v.splat(0.0);
-    for (scores, weights) in scores.as_chunks::<LANES>().0.iter().zip(weights.as_chunks_mut::<LANES>().0) {
-        let e = math::exp(v, v.sub(v.load(scores), max));
+    let scores = scores.as_chunks::<LANES>().0;
+    let weights = &mut weights.as_chunks_mut::<LANES>().0[..scores.len()];
+    for i in 0..scores.len() {
+        let e = math::exp(v, v.sub(v.load(&scores[i]), max));
         let rounded = v.add(v.mul(e, one), rounding);
         sum = v.add(sum, v.sub(rounded, rounding));
-        v.store_i16(v.bits(rounded), weights);
+        v.store_i16(v.bits(rounded), &mut weights[i]);
     }
     v.sum(sum)
 }
@@ -311,17 +321,18 @@ fn mix<V: Dot, const M: usize>(
         let groups = four.len() / pairs;
         if M == 1 && groups == FOUR {
             let mut all = [v.splat(0.0); FOUR];
-            let blocks = four.as_chunks::<FOUR>().0.chunks(BLOCK / 2).zip(rows[0].chunks(BLOCK / 2));
-            for ((values, weights), &scale) in blocks.zip(packed.value_scales) {
+            let values = &four.as_chunks::<FOUR>().0[..pairs];
+            for block in 0..pairs.div_ceil(BLOCK / 2) {
                 let mut sums = [v.splat_i32(0); FOUR];
-                for (values, &weight) in values.iter().zip(weights) {
-                    let weight = v.splat_pair(weight);
+                for p in block * (BLOCK / 2)..pairs.min((block + 1) * (BLOCK / 2)) {
+                    let weight = v.splat_pair(rows[0][p]);
                     for j in 0..FOUR {
-                        sums[j] = v.dot_pairs(sums[j], v.load_pairs(&values[j]), weight);
+                        sums[j] = v.dot_pairs(sums[j], v.load_pairs(&values[p][j]), weight);
                     }
                 }
+                let scale = v.splat(packed.value_scales[block]);
                 for j in 0..FOUR {
-                    all[j] = v.add(all[j], v.mul(v.to_f32(sums[j]), v.splat(scale)));
+                    all[j] = v.add(all[j], v.mul(v.to_f32(sums[j]), scale));
                 }
             }
             for sum in all {
@@ -332,16 +343,17 @@ fn mix<V: Dot, const M: usize>(
         }
         for group in 0..groups {
             let mut all = [v.splat(0.0); M];
-            for (block, &scale) in (0..pairs).step_by(BLOCK / 2).zip(packed.value_scales) {
+            for block in 0..pairs.div_ceil(BLOCK / 2) {
                 let mut sums = [v.splat_i32(0); M];
-                for p in block..pairs.min(block + BLOCK / 2) {
+                for p in block * (BLOCK / 2)..pairs.min((block + 1) * (BLOCK / 2)) {
                     let values = v.load_pairs(&four[p * groups + group]);
                     for i in 0..M {
                         sums[i] = v.dot_pairs(sums[i], values, v.splat_pair(rows[i][p]));
                     }
                 }
+                let scale = v.splat(packed.value_scales[block]);
                 for i in 0..M {
-                    all[i] = v.add(all[i], v.mul(v.to_f32(sums[i]), v.splat(scale)));
+                    all[i] = v.add(all[i], v.mul(v.to_f32(sums[i]), scale));
                 }
             }
             for i in 0..M {

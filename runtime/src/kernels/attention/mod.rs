@@ -126,10 +126,10 @@ pub(crate) fn completed<'a, V: Simd>(
 pub(crate) fn add_bias<V: Simd>(v: V, scores: &mut [f32], bias: &[f32]) {
     let (scores, scores_tail) = scores.as_chunks_mut::<LANES>();
     let (bias, bias_tail) = bias.as_chunks::<LANES>();
-    for (scores, bias) in scores.iter_mut().zip(bias) {
-        v.store(v.add(v.load(scores), v.load(bias)), scores);
+    for i in 0..scores.len() {
+        v.store(v.add(v.load(&scores[i]), v.load(&bias[i])), &mut scores[i]);
     }
-    for (score, bias) in scores_tail.iter_mut().zip(bias_tail) {
-        *score += bias;
+    for i in 0..scores_tail.len() {
+        scores_tail[i] += bias_tail[i];
     }
 }

@@ -79,7 +79,6 @@ impl Relaxed {
     /// Adds the products of blocks for the lanes of `N` vectors from vector `FIRST` on, a step after the other. Its
     /// form is that of the same in [`super::simd128`], for the same reasons.
     #[inline(always)]
-    #[allow(clippy::needless_range_loop)] // rows and lanes by number, as there
     fn dot_lanes<const M: usize, const N: usize, const FIRST: usize>(
         self,
         sums: &mut [V; M],

@@ -302,7 +302,6 @@ impl Simd128 {
     /// slower, several make it half as fast in some callers' frames (measured with Chromium 148 on Zen 4; `perf
     /// annotate` with V8's `--perf-prof` shows them as moves from and to `rbp`).
     #[inline(always)]
-    #[allow(clippy::needless_range_loop)] // rows and lanes by number, as above
     fn dot_lanes<const M: usize, const N: usize, const FIRST: usize>(
         self,
         sums: &mut [V; M],

@@ -68,7 +68,6 @@ impl NibbleBlock {
 
 impl Steps for NibbleBlock {
     #[inline(always)]
-    #[allow(clippy::needless_range_loop)] // an iterator leaves sums in memory
     fn dot<V: Dot, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[V::Block; M]) {
         for step in 0..NIBBLE_STEPS {
             let [low, high] = v.nibbles(&self.0[step]);

@@ -33,7 +33,6 @@ unsafe impl Zeroable for Plane {}
 
 impl Steps for Plane {
     #[inline(always)]
-    #[allow(clippy::needless_range_loop)] // an iterator leaves sums in memory
     fn dot<V: Dot, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[V::Block; M]) {
         for i in 0..M {
             // Two chains of sums: one alone waits for its own last addition.
@@ -56,7 +55,6 @@ impl Steps for Plane {
 /// The upper and the lower plane of a block of weights.
 impl Steps for (&Plane, &Plane) {
     #[inline(always)]
-    #[allow(clippy::needless_range_loop)] // an iterator leaves sums in memory
     fn dot<V: Dot, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[V::Block; M]) {
         for pair in 0..NIBBLE_STEPS {
             let [first, second] = self.pair(v, pair);

@@ -20,7 +20,6 @@ unsafe impl Zeroable for WeightBlock {}
 
 impl Steps for WeightBlock {
     #[inline(always)]
-    #[allow(clippy::needless_range_loop)] // an iterator leaves sums in memory
     fn dot<V: Dot, const M: usize>(&self, v: V, sums: &mut [V::I; M], values: &[V::Block; M]) {
         for step in 0..STEPS {
             let w = v.weights(&self.0[step]);
@@ -100,9 +99,14 @@ impl Q8 {
     pub(crate) fn set_block<V: Dot>(&mut self, v: V, at: usize, columns: &[[i8; LANES]; BLOCK]) {
         let layout = super::layout_of(v);
         let pairs = self.weights[at].0.as_chunks_mut::<2>().0;
-        for (pair, columns) in pairs.iter_mut().zip(columns.as_chunks::<8>().0) {
+        let columns = columns.as_chunks::<8>().0;
+        for pair in 0..columns.len() {
             for lane in 0..LANES {
-                layout.set(pair, lane, &columns.each_ref().map(|column| column[lane] as u8));
+                let mut values = [0; 8];
+                for i in 0..values.len() {
+                    values[i] = columns[pair][i][lane] as u8;
+                }
+                layout.set(&mut pairs[pair], lane, &values);
             }
         }
     }

@@ -55,9 +55,9 @@ fn plain_in<V: Simd, E: Element>(
         let end = m.min(row + at_once);
         for pair in pairs.clone() {
             let panel = &w[pair * k..(pair + 1) * k];
-            for ((first, second), pair) in first.iter_mut().zip(second.iter_mut()).zip(panel) {
-                v.store(E::load(v, &pair.0[0]), first);
-                v.store(E::load(v, &pair.0[1]), second);
+            for j in 0..k {
+                v.store(E::load(v, &panel[j].0[0]), &mut first[j]);
+                v.store(E::load(v, &panel[j].0[1]), &mut second[j]);
             }
             panel_rows(v, first, x, row..end, y, 2 * pair * LANES);
             if 2 * pair + 1 < groups.end {
@@ -73,19 +73,20 @@ fn plain_in<V: Simd, E: Element>(
 #[inline(always)]
 fn pair_tile<V: Simd, E: Element, const M: usize>(v: V, w: &[Pair<E>], x: &[f32], y: &mut Columns<'_>, pair: usize) {
     let mut out = [[v.splat(0.0); 2]; M];
-    for (w, x) in w.iter().zip(x.as_chunks::<M>().0) {
-        let w = [E::load(v, &w.0[0]), E::load(v, &w.0[1])];
+    let x = &x.as_chunks::<M>().0[..w.len()];
+    for j in 0..w.len() {
+        let w = [E::load(v, &w[j].0[0]), E::load(v, &w[j].0[1])];
         for i in 0..M {
-            let x = v.splat(x[i]);
+            let x = v.splat(x[j][i]);
             out[i][0] = v.add(out[i][0], v.mul(x, w[0]));
             out[i][1] = v.add(out[i][1], v.mul(x, w[1]));
         }
     }
     let both = 2 * pair + 1 < y.groups().end;
-    for (i, &[first, second]) in out.iter().enumerate() {
-        y.store(v, first, i, 2 * pair * LANES);
+    for i in 0..M {
+        y.store(v, out[i][0], i, 2 * pair * LANES);
         if both {
-            y.store(v, second, i, (2 * pair + 1) * LANES);
+            y.store(v, out[i][1], i, (2 * pair + 1) * LANES);
         }
     }
 }
@@ -102,14 +103,15 @@ fn half_tile<V: Simd, E: Element, const M: usize>(
     column: usize,
 ) {
     let mut out = [v.splat(0.0); M];
-    for (w, x) in w.iter().zip(x.as_chunks::<M>().0) {
-        let w = E::load(v, &w.0[half]);
+    let x = &x.as_chunks::<M>().0[..w.len()];
+    for j in 0..w.len() {
+        let w = E::load(v, &w[j].0[half]);
         for i in 0..M {
-            out[i] = v.add(out[i], v.mul(v.splat(x[i]), w));
+            out[i] = v.add(out[i], v.mul(v.splat(x[j][i]), w));
         }
     }
-    for (i, &out) in out.iter().enumerate() {
-        y.store(v, out, row + i, column);
+    for i in 0..M {
+        y.store(v, out[i], row + i, column);
     }
 }
 
@@ -146,14 +148,15 @@ fn plain_tile<V: Simd, const M: usize>(
     column: usize,
 ) {
     let mut out = [v.splat(0.0); M];
-    for (w, x) in w.iter().zip(x.as_chunks::<M>().0) {
-        let w = v.load(w);
+    let x = &x.as_chunks::<M>().0[..w.len()];
+    for j in 0..w.len() {
+        let w = v.load(&w[j]);
         for i in 0..M {
-            out[i] = v.add(out[i], v.mul(v.splat(x[i]), w));
+            out[i] = v.add(out[i], v.mul(v.splat(x[j][i]), w));
         }
     }
-    for (i, &out) in out.iter().enumerate() {
-        y.store(v, out, row + i, column);
+    for i in 0..M {
+        y.store(v, out[i], row + i, column);
     }
 }
 
@@ -164,9 +167,10 @@ fn tile_rows_in<V: Simd>(_: V, x: &[f32], k: usize, out: &mut Vec<f32>) {
     for (row, rows) in Tiles::new(0..x.len() / k, V::ROWS_F32) {
         let range = row * k..(row + rows) * k;
         let (x, out) = (&x[range.clone()], &mut out[range]);
-        for (i, x) in x.chunks_exact(k).enumerate() {
-            for (out, &x) in out[i..].iter_mut().step_by(rows).zip(x) {
-                *out = x;
+        for i in 0..rows {
+            let x = &x[i * k..(i + 1) * k];
+            for j in 0..k {
+                out[i + j * rows] = x[j];
             }
         }
     }

@@ -17,8 +17,11 @@
 //! 100 against 73 % of the peak). For the same reason x is laid out by tiles: rows a power of two apart would fall
 //! into the same cache sets.
 //!
-//! Hot loops here and in the other generic kernels call no closures: a closure that the compiler does not inline is
-//! compiled without the instruction set, and every operation in it becomes a function call.
+//! Hot loops here and in the other generic kernels call nothing that a program's settings decide about. With few things
+//! optimised at once (`codegen-units` above one, `lto = "off"`) functions of the standard library stay calls in one
+//! with other features than their own: `map` of an array, the steps of iterators zipped around a third. That was 5 to
+//! 20 times as slow, until loops counted instead. And a closure that is not inlined is compiled without the instruction
+//! set, so that every operation in it becomes a function call.
 
 pub(crate) mod floats;
 pub(crate) mod nibbles;
@@ -139,13 +142,25 @@ pub(crate) fn starts_at<V: Dot>() -> bool {
     V::LAYOUT.flip != 0
 }
 
+/// A group's blocks of weights, wherever their parts lie.
+pub(crate) trait Group<B> {
+    fn block(&self, index: usize) -> B;
+}
+
+impl<'a, B> Group<&'a B> for &'a [B] {
+    #[inline(always)]
+    fn block(&self, index: usize) -> &'a B {
+        &self[index]
+    }
+}
+
 /// A tile of weights of which each block has one scale a row: `weights` and their scales are a group's, `ahead` is
 /// fetched meanwhile, and sums start from the activations' starts if `started`. `place` is the group and the first row.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)] // what the three kinds of such weights differ in, and the tile
 pub(crate) fn scaled_tile<V: Dot, B: Steps, T, const AHEAD: usize, const M: usize>(
     v: V,
-    weights: impl Iterator<Item = B>,
+    weights: impl Group<B>,
     weight_scales: &[[F16; LANES]],
     ahead: [&[T]; AHEAD],
     started: bool,
@@ -154,38 +169,36 @@ pub(crate) fn scaled_tile<V: Dot, B: Steps, T, const AHEAD: usize, const M: usiz
     y: &mut Columns<'_>,
 ) {
     let (group, row) = place;
-    let (values, scales, starts) = tile_of::<V, M>(a, row, weight_scales.len());
+    let blocks = weight_scales.len();
+    let (values, scales, starts) = tile_of::<V, M>(a, row, blocks);
+    let (values, scales, starts) = (&values[..blocks], &scales[..blocks], &starts[..blocks]);
     let mut out = [v.splat(0.0); M];
-    let activations = values.iter().zip(scales).zip(starts);
-    for (b, ((weights, weight_scales), ((values, scales), starts))) in
-        weights.zip(weight_scales).zip(activations).enumerate()
-    {
-        for ahead in ahead {
-            if let Some(ahead) = ahead.get(b) {
+    for b in 0..blocks {
+        for i in 0..AHEAD {
+            if let Some(ahead) = ahead[i].get(b) {
                 v.prefetch(ahead);
             }
         }
         let mut sums = [v.splat_i32(0); M];
         if started {
             for i in 0..M {
-                sums[i] = v.splat_i32(starts[i]);
+                sums[i] = v.splat_i32(starts[b][i]);
             }
         }
-        v.dot_blocks(&mut sums, std::slice::from_ref(&weights), std::slice::from_ref(values));
-        let d = v.load_finite(weight_scales);
+        v.dot_blocks(&mut sums, std::slice::from_ref(&weights.block(b)), std::slice::from_ref(&values[b]));
+        let d = v.load_finite(&weight_scales[b]);
         for i in 0..M {
-            out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[i]))));
+            out[i] = v.add(out[i], v.mul(v.to_f32(sums[i]), v.mul(d, v.splat(scales[b][i]))));
         }
     }
-    for (i, &out) in out.iter().enumerate() {
-        y.store(v, out, row + i, group * LANES);
+    for i in 0..M {
+        y.store(v, out[i], row + i, group * LANES);
     }
 }
 
 /// A tile of int8 weights in runs of `run` blocks, each with one scale a row: `weights` and `scales` are those of `G`
 /// neighbouring groups, `ahead` is fetched meanwhile, and `place` is the first group and the first row.
 #[inline(always)]
-#[allow(clippy::needless_range_loop)] // an iterator leaves sums in memory
 pub(crate) fn run_tile<V: Dot, const G: usize, const M: usize>(
     v: V,
     groups: [(&[WeightBlock], &[[F16; LANES]]); G],
@@ -200,9 +213,12 @@ pub(crate) fn run_tile<V: Dot, const G: usize, const M: usize>(
     let range = row * (blocks / run)..(row + M) * (blocks / run);
     let values = V::blocks(a)[row * blocks..(row + M) * blocks].as_chunks::<M>().0;
     let (scales, starts) = (a.scales[range.clone()].as_chunks::<M>().0, a.starts[range].as_chunks::<M>().0);
+    let runs = blocks / run;
+    let (scales, starts) = (&scales[..runs], &starts[..runs]);
     let mut out = [[v.splat(0.0); M]; G];
-    for (index, ((values, scales), starts)) in values.chunks_exact(run).zip(scales).zip(starts).enumerate() {
+    for index in 0..runs {
         let first = index * run;
+        let (values, scales, starts) = (&values[first..first + run], &scales[index], &starts[index]);
         for ahead in ahead.get(G * first..G * (first + run)).unwrap_or_default() {
             v.prefetch(ahead);
         }
@@ -292,7 +308,10 @@ impl<const G: usize> Blocks for InRuns<'_, G> {
         row: usize,
         y: &mut Columns<'_>,
     ) {
-        let groups = std::array::from_fn(|g| self.0.group(group + g, blocks));
+        let mut groups = [self.0.group(group, blocks); G];
+        for g in 1..G {
+            groups[g] = self.0.group(group + g, blocks);
+        }
         // The next groups are fetched while the first tile meets these.
         let ahead = ahead_of::<M, _>(&self.0.weights, (group + G) * blocks, G * blocks, row);
         run_tile::<V, G, M>(v, groups, self.0.run, ahead, a, (group, row), y);

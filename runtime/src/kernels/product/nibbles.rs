@@ -32,7 +32,7 @@ impl Blocks for Q4 {
     ) {
         let range = group * blocks..(group + 1) * blocks;
         let (weights, weight_scales) = (&self.weights[range.clone()], &self.scales[range]);
-        scaled_tile::<V, _, NibbleBlock, 0, M>(v, weights.iter(), weight_scales, [], true, a, (group, row), y);
+        scaled_tile::<V, _, NibbleBlock, 0, M>(v, weights, weight_scales, [], true, a, (group, row), y);
     }
 }
 
@@ -54,10 +54,13 @@ impl Blocks for Q4K {
         let (values, scales, starts) = tile_of::<V, M>(a, row, blocks);
         let mut out = [v.splat(0.0); M];
         let values = values.as_chunks::<SUBS>().0;
-        let activations = values.iter().zip(scales.as_chunks::<SUBS>().0).zip(starts.as_chunks::<SUBS>().0);
+        let (scales, starts) = (scales.as_chunks::<SUBS>().0, starts.as_chunks::<SUBS>().0);
         let weights = weights.as_chunks::<SUBS>().0;
-        for ((weights, weight_scales), ((values, scales), starts)) in weights.iter().zip(weight_scales).zip(activations)
-        {
+        let (weights, values) = (&weights[..supers], &values[..supers]);
+        let (scales, starts, weight_scales) = (&scales[..supers], &starts[..supers], &weight_scales[..supers]);
+        for index in 0..supers {
+            let (weights, weight_scales, values) = (&weights[index], &weight_scales[index], &values[index]);
+            let (scales, starts) = (&scales[index], &starts[index]);
             let (d, dmin) = (v.load_f16(&weight_scales.d), v.load_f16(&weight_scales.dmin));
             for sub in 0..SUBS {
                 let mut sums = [v.splat_i32(0); M];
@@ -72,8 +75,8 @@ impl Blocks for Q4K {
                 }
             }
         }
-        for (i, &out) in out.iter().enumerate() {
-            y.store(v, out, row + i, group * LANES);
+        for i in 0..M {
+            y.store(v, out[i], row + i, group * LANES);
         }
     }
 }

@@ -1,11 +1,18 @@
 //! Products of int8 weights in two planes.
 
-use super::{AHEAD, Blocks, ahead_of, blocks_in, scaled_tile, starts_at};
+use super::{AHEAD, Blocks, Group, ahead_of, blocks_in, scaled_tile, starts_at};
 use crate::kernels::activations::Activations;
 use crate::kernels::columns::Columns;
 use crate::kernels::dot::Dot;
 use crate::kernels::isa::dispatch;
-use crate::kernels::pack::planes::Planes;
+use crate::kernels::pack::planes::{Plane, Planes};
+
+impl<'a> Group<(&'a Plane, &'a Plane)> for (&'a [Plane], &'a [Plane]) {
+    #[inline(always)]
+    fn block(&self, index: usize) -> (&'a Plane, &'a Plane) {
+        (&self.0[index], &self.1[index])
+    }
+}
 
 /// The full product, with the bits that [`crate::kernels::pack::q8::Q8`] gives. Activations start as its do.
 impl Blocks for Planes {
@@ -20,10 +27,11 @@ impl Blocks for Planes {
         y: &mut Columns<'_>,
     ) {
         let range = group * blocks..(group + 1) * blocks;
-        let weights = self.upper[range.clone()].iter().zip(&self.lower[range.clone()]);
+        let weights = (&self.upper[range.clone()], &self.lower[range.clone()]);
         let weight_scales = &self.scales[range];
+        let first = group * blocks + AHEAD;
         let ahead =
-            [&self.upper, &self.lower].map(|plane| ahead_of::<M, _>(plane, group * blocks + AHEAD, blocks, row));
+            [ahead_of::<M, _>(&self.upper, first, blocks, row), ahead_of::<M, _>(&self.lower, first, blocks, row)];
         scaled_tile::<V, _, _, 2, M>(v, weights, weight_scales, ahead, starts_at::<V>(), a, (group, row), y);
     }
 }
