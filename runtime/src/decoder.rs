@@ -101,7 +101,7 @@ pub(crate) struct Decoder<'a> {
     pub scratch: &'a mut Scratch,
 }
 
-impl Decoder<'_> {
+impl<'a> Decoder<'a> {
     /// Starts over with `documents` documents of `sequences` sequences each, which are expected to become
     /// `positions` tokens long. Sequence `i` belongs to document `i / sequences`.
     pub fn begin(&mut self, documents: usize, sequences: usize, positions: usize) -> Result<()> {
@@ -191,6 +191,11 @@ impl Decoder<'_> {
     pub fn logits(&mut self, rows: Range<usize>) -> &mut [f32] {
         let vocab = self.weights.head.n();
         &mut self.state.logits[rows.start * vocab..rows.end * vocab]
+    }
+
+    /// The first row of what [`Decoder::head`] computed last, `[vocab_size]`.
+    pub fn last_logits(self) -> &'a [f32] {
+        &self.state.logits[..self.weights.head.n()]
     }
 
     /// The token with the largest logit, among those not in `except`, after one query of the last pass.

@@ -90,8 +90,8 @@ pub use cores::physical_cores;
 pub use encode::{EncodeOptions, Encoded, Passage};
 pub use error::{Error, Result};
 pub use generate::{
-    EarlyStopping, Finish, GenerateOptions, Generation, GenerationDefaults, LengthPenalty, LengthPenaltyKind, Lookup,
-    Output, Overrides, SourceText, SplitSentences,
+    Choice, Choices, EarlyStopping, Finish, GenerateOptions, Generation, GenerationDefaults, LengthPenalty,
+    LengthPenaltyKind, LogitsProcessor, Lookup, Output, Overrides, SourceText, SplitSentences, Steps,
 };
 pub use incoming::Incoming;
 pub use kernels::Isa;

@@ -506,3 +506,40 @@ fn the_built_in_model_answers() {
     let about: Value = serde_json::from_str(&about).unwrap();
     assert!(about.to_string().contains("the built-in model"), "{about}");
 }
+
+#[test]
+fn choices_are_ranked() {
+    let model = model();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("labels.txt");
+    std::fs::write(&file, "house\nthe hill\nhouse on the hill\n").unwrap();
+    let file = file.display().to_string();
+    let ask = |more: &[&str]| {
+        let arguments = [&["generate", "--model", &model, "--input", "-"], more].concat();
+        succeed(&arguments, b"The house on the hill\na hill\n")
+    };
+    let ranked = json_lines(&ask(&["--choices", &file, "--json"]));
+    assert_eq!(ranked.len(), 2);
+    for (line, first) in ranked.iter().zip(ask(&["--choices", "house,the hill, house on the hill"]).lines()) {
+        let choices = line["choices"].as_array().unwrap();
+        assert_eq!((choices.len(), line["text"].as_str().unwrap()), (3, first));
+        for choice in choices {
+            let pair = format!("{}\t{}\n", line_text(&ranked, line), choice["text"].as_str().unwrap());
+            let score = json_lines(&succeed(&["score", "--model", &model, "-i", "-", "--json"], pair.as_bytes()));
+            assert_eq!(choice["logprob"], score[0]["sum"]);
+        }
+    }
+    assert_eq!(ask(&["--choices", &file, "--n-best", "3"]).lines().count(), 6);
+    let arguments = ["generate", "--model", &model, "--choices"];
+    let error = fail(2, &[&arguments[..], &["a,b", "--beams", "2", "x"]].concat(), b"");
+    assert!(error.contains("--choices") && error.contains("--beams"), "{error}");
+    let error = fail(2, &[&arguments[..], &["house,the", "--n-best", "3", "x"]].concat(), b"");
+    assert!(error.contains("--n-best: expected at most the number of choices (2)"), "{error}");
+    let error = fail(2, &[&arguments[..], &["house,", "x"]].concat(), b"");
+    assert!(error.contains("--choices: expected texts, found \"\""), "{error}");
+}
+
+/// The text that a line of the answers is for.
+fn line_text(all: &[Value], line: &Value) -> &'static str {
+    if line == &all[0] { "The house on the hill" } else { "a hill" }
+}

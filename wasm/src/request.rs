@@ -140,6 +140,7 @@ pub fn overrides(json: &str) -> Result<Overrides, Failure> {
             "renormalize" => overrides.renormalize = Some(choice(name, value)?),
             "removeInvalid" => overrides.remove_invalid = Some(choice(name, value)?),
             "stop" => overrides.stop = Some(lists(name, value, text)?),
+            "choices" => overrides.choices = Some(lists(name, value, text)?),
             "logprobs" => overrides.logprobs = Some(choice(name, value)?),
             "splitSentences" => overrides.split_sentences = Some(choice(name, value)?),
             "maxInputTokens" => overrides.max_input_tokens = Some(count(name, value)?),
@@ -225,8 +226,8 @@ mod tests {
             "noRepeatNgram":6,"encoderNoRepeatNgram":5,
             "exponentialDecay":[7,1.125],"prefix":"a","prefixIds":[7,8],"forcedBos":11,"forcedEos":[12],"suppress":[9],
             "beginSuppress":[13],"allowed":[10],"badWords":[[14,15],[16]],"sequenceBias":[[[17],-2.5]],
-            "renormalize":true,"removeInvalid":true,"stop":["b"],"earlyStopping":"never","lengthPenalty":0.5,
-            "lengthPenaltyKind":"t5","beams":1,"beamGroups":1,"diversityPenalty":0.75,"logprobs":false,"lookup":"on",
+            "renormalize":true,"removeInvalid":true,"stop":["b"],"choices":["c"],
+            "earlyStopping":"never","lengthPenalty":0.5,"lengthPenaltyKind":"t5","beams":1,"beamGroups":1,"diversityPenalty":0.75,"logprobs":false,"lookup":"on",
             "splitSentences":true,"maxInputTokens":512,"truncate":true}"#;
         let expected = Overrides {
             task: Some("t".to_owned()),
@@ -270,6 +271,7 @@ mod tests {
             renormalize: Some(true),
             remove_invalid: Some(true),
             stop: Some(vec!["b".to_owned()]),
+            choices: Some(vec!["c".to_owned()]),
             logprobs: Some(false),
             lookup: Some(Lookup::On),
         };

@@ -281,6 +281,16 @@ pub struct GenerateArgs {
     /// Cut such a text off instead
     #[arg(long)]
     pub truncate: bool,
+    /// Rank texts as answers and print the likeliest: A,B,C, or a file with one on each line; with --json all of them
+    #[arg(long, value_name = "FILE|A,B,C", conflicts_with_all = [
+        "beams", "beam_groups", "diversity_penalty", "length_penalty", "penalty", "early_stopping", "max_new_tokens",
+        "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff",
+        "top_h", "seed", "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram",
+        "encoder_no_repeat_ngram", "exponential_decay", "forced_bos", "forced_eos", "suppress", "begin_suppress",
+        "bad_words", "sequence_bias", "renormalize", "remove_invalid", "lookup", "split_sentences", "prefix", "stop",
+        "batch", "jobs", "stats",
+    ])]
+    pub choices: Option<String>,
     /// Text that each result must begin with
     #[arg(long, value_name = "TEXT")]
     pub prefix: Option<String>,

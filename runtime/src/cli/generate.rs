@@ -7,6 +7,7 @@ use serde_json::json;
 use t5_runtime::{GenerateOptions, Model, Output, Overrides, Session, SourceText};
 
 use super::args::{GenerateArgs, Ids, YesNo};
+use super::choose;
 use super::input::{Lines, open_model, sessions};
 use super::usage;
 
@@ -19,6 +20,9 @@ const BYTES_AT_ONCE: usize = 8 << 10;
 pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     if args.batch == Some(0) {
         return Err(usage("--batch: expected at least 1, found 0"));
+    }
+    if let Some(choices) = &args.choices {
+        return choose::run(args, choices);
     }
     let start = Instant::now();
     let mut lines = Lines::open(&args.input)?;
@@ -80,7 +84,7 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
 }
 
 /// What the arguments ask for.
-fn overrides(args: &GenerateArgs) -> Overrides {
+pub fn overrides(args: &GenerateArgs) -> Overrides {
     let ids = |ids: &Option<Ids>| ids.as_ref().map(|ids| ids.0.clone());
     let bad_words: Vec<Vec<u32>> = args.bad_words.iter().map(|ids| ids.0.clone()).collect();
     let sequence_bias: Vec<_> = args.sequence_bias.iter().map(|bias| (bias.0.clone(), bias.1)).collect();

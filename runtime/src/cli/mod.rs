@@ -3,6 +3,7 @@
 mod align;
 mod args;
 mod bench;
+mod choose;
 mod classify;
 mod embed;
 mod generate;

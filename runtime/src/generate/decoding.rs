@@ -255,7 +255,12 @@ impl Decoding {
 
     fn output(&self, session: &Session, document: &LiveDocument, hypothesis: &Hypothesis) -> Output {
         let ended = hypothesis.ids.last().is_some_and(|&last| self.plan.ends(last));
-        let finish = if ended { Finish::EndOfSequence } else { document.cut.unwrap_or(Finish::Length) };
+        let finish = match document.cut {
+            _ if ended => Finish::EndOfSequence,
+            Some(cut) => cut,
+            None if hypothesis.ids.len() < self.plan.max_new => Finish::Blocked,
+            None => Finish::Length,
+        };
         let mut text = String::new();
         if let Ok(tokenizer) = session.model.tokenizer() {
             let ids: Vec<u32> = self.plan.prefix.iter().chain(&hypothesis.ids).copied().collect();

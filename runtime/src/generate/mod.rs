@@ -2,10 +2,13 @@
 //!
 //! [`Settings`] are what a checkpoint asks for, [`Overrides`] what a caller asks for; both become [`GenerateOptions`].
 //! A [`SourceText`] is what the model reads of a text, all of it or each of its sentences. A `plan` is options that
-//! were checked against a model. `search` chooses tokens, with `processors`; `decoding` runs
-//! the searches of any number of documents in lock step, and `lookup` proposes tokens ahead; [`Generation`] hands out
-//! the text of one as it comes.
+//! were checked against a model. `search` chooses tokens, with `processors` and with rules of the caller's
+//! ([`LogitsProcessor`]), such as that the result is one of some [`Choices`]; `decoding` runs the searches of any number
+//! of documents in lock step, and `lookup` proposes tokens ahead; [`Generation`] hands out the text of one as it comes.
+//! [`Steps`] are for searches of the caller's own.
 
+mod choices;
+mod custom;
 mod decoding;
 mod lookup;
 mod options;
@@ -14,14 +17,18 @@ mod processors;
 mod search;
 mod settings;
 mod source_text;
+mod steps;
 mod stream;
 
+pub use choices::{Choice, Choices};
+pub use custom::LogitsProcessor;
 pub use options::{
     DEFAULT_MAX_NEW_TOKENS, EarlyStopping, GenerateOptions, LengthPenalty, LengthPenaltyKind, Lookup, Overrides,
 };
 pub use settings::{GenerationDefaults, Settings, Task};
 pub(crate) use settings::{Setting, SettingsSink, SettingsSource};
 pub use source_text::{SourceText, SplitSentences};
+pub use steps::Steps;
 pub use stream::Generation;
 
 use decoding::Decoding;
@@ -39,6 +46,8 @@ pub enum Finish {
     Length,
     /// A stop string was found.
     Stop,
+    /// A rule of the caller's ([`LogitsProcessor`]) left no token that could come next.
+    Blocked,
     /// The caller cancelled it.
     Cancelled,
     /// There was no memory for more; see [`Generation::failure`].
@@ -52,6 +61,7 @@ impl Finish {
             Finish::EndOfSequence => "eos",
             Finish::Length => "length",
             Finish::Stop => "stop",
+            Finish::Blocked => "blocked",
             Finish::Cancelled => "cancelled",
             Finish::Memory => "memory",
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::custom::LogitsProcessor;
 use super::settings::{GenerationDefaults, Settings};
 use super::source_text::{SourceText, SplitSentences};
 use crate::error::{Error, Result};
@@ -114,6 +115,8 @@ macro_rules! options {
             $($(#[$doc])* pub $name: $type,)*
             /// How beams of different length are compared.
             pub length_penalty: LengthPenalty,
+            /// Rules of the caller's, which change logits after those of the options.
+            pub processors: Vec<LogitsProcessor>,
             /// Set to true by another thread, ends the generation: before the next block of the encoder, the next piece
             /// of a forced prefix, or the next token.
             pub cancel: Option<Arc<AtomicBool>>,
@@ -124,6 +127,7 @@ macro_rules! options {
                 GenerateOptions {
                     $($name: $default,)*
                     length_penalty: LengthPenalty::usual(LengthPenaltyKind::T5),
+                    processors: Vec::new(),
                     cancel: None,
                 }
             }
@@ -239,6 +243,8 @@ options! {
     /// Sequences of tokens, and what is added to the logit of the last one where the others stand before it.
     sequence_bias: Vec<(Vec<u32>, f32)>, given as Vec<(Vec<u32>, f32)>, set by impl Into<Vec<(Vec<u32>, f32)>>
         = Vec::new();
+    /// If given, the result is one of these texts: see [`Choices`](crate::Choices). A text is then read whole.
+    choices: Vec<String>, given as Vec<String>, set by impl Into<Vec<String>> = Vec::new();
     /// Beam search normalises log-probabilities again after the options above have changed them.
     renormalize: bool, given as bool, set by bool = false;
     /// NaN counts as 0 and infinities as the largest numbers, as in the transformers library.
@@ -259,6 +265,13 @@ impl GenerateOptions {
     #[must_use]
     pub fn length_penalty(mut self, penalty: LengthPenalty) -> GenerateOptions {
         self.length_penalty = penalty;
+        self
+    }
+
+    /// Adds a rule to [`GenerateOptions::processors`].
+    #[must_use]
+    pub fn processor(mut self, rule: LogitsProcessor) -> GenerateOptions {
+        self.processors.push(rule);
         self
     }
 
@@ -438,6 +451,9 @@ impl GenerateOptions {
     fn validate_tokens(&self) -> Result<()> {
         if self.allowed.as_ref().is_some_and(Vec::is_empty) {
             return wrong("allowed", "expected at least one token".to_owned());
+        }
+        if !self.choices.is_empty() && self.has_prefix() {
+            return wrong("choices", "texts to choose from and a forced prefix exclude each other".to_owned());
         }
         if self.bad_words.iter().any(Vec::is_empty) {
             return wrong("bad_words", "expected sequences of at least one token".to_owned());

@@ -1,5 +1,7 @@
 //! Checked options with the model's special tokens filled in: what the searches work from.
 
+use super::choices::Choices;
+use super::custom::LogitsProcessor;
 use super::options::{GenerateOptions, Lookup};
 use super::processors::{Processor, Processors};
 use crate::error::{Error, Result};
@@ -65,9 +67,11 @@ impl Plan {
         }
         let start = settings.decoder_start_token_id.unwrap_or(config.decoder_start_token_id);
         model.check_ids("decoder_start_token_id", &[start])?;
+        let mut processors = Processors::new(options, &eos, prefix.is_empty(), config.vocab_size)?;
+        processors.add_custom(custom(model, options)?);
         Ok(Plan {
             max_new: options.max_new_tokens,
-            processors: Processors::new(options, &eos, prefix.is_empty(), config.vocab_size)?,
+            processors,
             prefix,
             start,
             eos,
@@ -109,4 +113,20 @@ impl Plan {
         // A stop string ends the ids at the token that completes it.
         wanted && self.sequences() == 1 && !self.options.samples() && self.options.stop.is_empty()
     }
+}
+
+/// The rules that are not the library's: those of texts to choose from, then the caller's.
+fn custom(model: &Model, options: &GenerateOptions) -> Result<Vec<LogitsProcessor>> {
+    let mut rules = Vec::new();
+    if !options.choices.is_empty() {
+        let choices = Choices::new(model, &options.choices)?;
+        let (longest, most) = (choices.longest(), options.max_new_tokens);
+        if longest > most {
+            let what = format!("expected at least {longest}, the tokens of the longest choice, found {most}");
+            return Err(Error::Option { option: "max_new_tokens", what });
+        }
+        rules.push(choices.processor());
+    }
+    rules.extend(options.processors.iter().cloned());
+    Ok(rules)
 }

@@ -1,6 +1,7 @@
 //! What changes a row of logits (greedy, sampling) or of log-probabilities (beams) before a token is chosen. The rules
 //! and their order are those of the transformers library.
 
+use super::custom::LogitsProcessor;
 use super::options::GenerateOptions;
 use crate::error::{Error, Result};
 use crate::kernels::Kernels;
@@ -30,6 +31,8 @@ pub(crate) enum Processor {
     Suppress(Vec<u32>),
     /// At this many new tokens these are left out.
     SuppressAt(usize, Vec<u32>),
+    /// Not one of the library's.
+    Custom(LogitsProcessor),
     Renormalize,
 }
 
@@ -122,6 +125,18 @@ impl Processors {
         Ok(Processors { rules, eos: eos.to_vec() })
     }
 
+    /// Adds rules that are not the library's, behind all of its own but the last normalisation, as there.
+    pub fn add_custom(&mut self, custom: Vec<LogitsProcessor>) {
+        let last = matches!(self.rules.last(), Some(Processor::Renormalize));
+        let at = self.rules.len() - usize::from(last);
+        self.rules.splice(at..at, custom.into_iter().map(Processor::Custom));
+    }
+
+    /// Whether there are such.
+    pub fn has_custom(&self) -> bool {
+        self.rules.iter().any(|rule| matches!(rule, Processor::Custom(_)))
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Processor> {
         self.rules.iter()
     }
@@ -177,6 +192,7 @@ impl Processors {
                 }
                 Processor::Suppress(ids) => leave_out(ids, row),
                 Processor::SuppressAt(at, ids) if new == *at => leave_out(ids, row),
+                Processor::Custom(rule) => rule.apply(history, row),
                 Processor::Renormalize => {
                     let log_sum = kernels.log_sum_exp(row);
                     row.iter_mut().for_each(|value| *value -= log_sum);

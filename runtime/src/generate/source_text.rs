@@ -128,7 +128,7 @@ impl SourceText {
             }
             match output.finish {
                 Finish::EndOfSequence => {}
-                Finish::Length => whole.finish = Finish::Length,
+                short @ (Finish::Length | Finish::Blocked) => whole.finish = short,
                 cut => return Output { finish: cut, ..whole },
             }
         }
@@ -146,6 +146,8 @@ fn prefix_and_split(defaults: &GenerationDefaults, text: &str, options: &Generat
     let task = defaults.task_of(text);
     let splits = match options.split_sentences {
         SplitSentences::No => false,
+        // The answer is to all of it.
+        _ if !options.choices.is_empty() => false,
         SplitSentences::Yes => true,
         SplitSentences::ByTask => {
             let asked = task.and_then(|task| task.settings.split_sentences).or(defaults.settings.split_sentences);

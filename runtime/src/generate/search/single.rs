@@ -85,8 +85,9 @@ impl SingleSearch {
             let sequence = &mut self.sequences[index];
             let row = if self.started { place } else { 0 };
             let logits = &mut logits[row * vocab..(row + 1) * vocab];
-            let (token, logprob) =
-                self.chooser.choose(kernels, plan, &sequence.hypothesis.ids, logits, &mut sequence.random);
+            let chosen = self.chooser.choose(kernels, plan, &sequence.hypothesis.ids, logits, &mut sequence.random);
+            // Where the rules leave no token, what is there is the result.
+            let Some((token, logprob)) = chosen else { continue };
             sequence.hypothesis.ids.push(token);
             sequence.hypothesis.logprobs.push(logprob);
             sequence.hypothesis.score += logprob;
@@ -151,7 +152,8 @@ impl SingleSearch {
 }
 
 impl Chooser {
-    /// Chooses or draws a token; its log-probability is the model's own, before any processor.
+    /// Chooses or draws a token; its log-probability is the model's own, before any processor. `None` where a rule of
+    /// the caller's leaves none; the library's own never do so on purpose, and then any token is as wrong as another.
     fn choose(
         &mut self,
         kernels: Kernels,
@@ -159,7 +161,7 @@ impl Chooser {
         ids: &[u32],
         logits: &mut [f32],
         random: &mut Random,
-    ) -> (u32, f32) {
+    ) -> Option<(u32, f32)> {
         let log_sum = kernels.log_sum_exp(logits);
         let processes = !plan.processors.is_empty();
         if processes {
@@ -173,6 +175,7 @@ impl Chooser {
             let context = Context { source: &self.source, history: &self.history, new: ids.len(), chosen: &[] };
             plan.processors.apply(kernels, &context, logits);
         }
+        let blocked = plan.processors.has_custom() && !logits.iter().any(|&logit| logit > f32::NEG_INFINITY);
         let token = if plan.options.samples() {
             self.sampler.draw(kernels, &plan.options, logits, random)
         } else {
@@ -182,6 +185,6 @@ impl Chooser {
         if processes {
             logits.copy_from_slice(&self.unprocessed);
         }
-        (token, logits[token as usize] - log_sum)
+        (!blocked).then(|| (token, logits[token as usize] - log_sum))
     }
 }

@@ -1,0 +1,146 @@
+//! A result that is one of some texts: labels, as T5 classifies with them.
+
+use std::sync::Arc;
+
+use super::custom::{LogitsProcessor, keep_only};
+use crate::error::{Error, Result};
+use crate::layers::Query;
+use crate::model::Model;
+use crate::session::{FORCED_ROWS, Session};
+
+/// Texts of which a result is to be one.
+#[derive(Clone, Debug)]
+pub struct Choices {
+    texts: Vec<String>,
+    /// Ids of each text, `</s>` included, ascending, and its place in `texts`: those with a common beginning stand
+    /// together, which is all that a trie is needed for.
+    sorted: Arc<[(Vec<u32>, usize)]>,
+}
+
+/// A text and how likely the model holds it to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// Its place among the choices, from 0.
+    pub index: usize,
+    /// The text.
+    pub text: String,
+    /// The log-probability of its ids, as [`Session::score`] gives it.
+    pub logprob: f32,
+    /// Its share among the choices: e^logprob over the sum of all of theirs.
+    pub probability: f32,
+}
+
+impl Choices {
+    /// Texts to choose from, in the model's vocabulary.
+    ///
+    /// # Errors
+    /// If there are none, two are the same to the model, or it has no tokenizer.
+    pub fn new<T: AsRef<str>>(model: &Model, texts: &[T]) -> Result<Choices> {
+        let wrong = |what: String| Err(Error::Option { option: "choices", what });
+        if texts.is_empty() {
+            return wrong("expected at least one text, found none".to_owned());
+        }
+        let tokenizer = model.tokenizer()?;
+        let encode = |(index, text): (usize, &T)| (tokenizer.encode(text.as_ref()), index);
+        let mut sorted: Vec<_> = texts.iter().enumerate().map(encode).collect();
+        sorted.sort_unstable();
+        let texts: Vec<String> = texts.iter().map(|text| text.as_ref().to_owned()).collect();
+        for (ids, index) in &sorted {
+            model.check_ids("choices", ids)?;
+            if ids.len() < 2 {
+                return wrong(format!("expected texts, found {:?}, which is none to the model", texts[*index]));
+            }
+        }
+        if let Some([(_, first), (_, second)]) = sorted.array_windows().find(|[(a, _), (b, _)]| a == b) {
+            let (first, second) = (&texts[*first], &texts[*second]);
+            return wrong(format!("expected different texts, found {first:?} and {second:?}, the same to the model"));
+        }
+        Ok(Choices { texts, sorted: sorted.into() })
+    }
+
+    /// The texts, as they were given.
+    pub fn texts(&self) -> &[String] {
+        &self.texts
+    }
+
+    /// Tokens of the longest text, `</s>` included.
+    pub(super) fn longest(&self) -> usize {
+        self.sorted.iter().map(|(ids, _)| ids.len()).max().unwrap_or(0)
+    }
+
+    /// The rule by which a generation gives one of the texts, whatever searches: see
+    /// [`GenerateOptions::choices`](super::GenerateOptions). Greedy search decides token by token; which text is the
+    /// likeliest as a whole, [`Session::choose`] tells.
+    pub fn processor(&self) -> LogitsProcessor {
+        let sorted = self.sorted.clone();
+        LogitsProcessor::new(move |so_far, row| {
+            let begun = so_far.get(1..).unwrap_or_default();
+            let from = sorted.partition_point(|(ids, _)| ids.as_slice() < begun);
+            let going_on = sorted[from..].iter().take_while(|(ids, _)| ids.starts_with(begun));
+            keep_only(going_on.filter_map(|(ids, _)| ids.get(begun.len()).copied()), row);
+        })
+    }
+}
+
+impl Session {
+    /// How likely each of the choices is as the answer to a text, the likeliest first. Their common beginnings are read
+    /// once.
+    ///
+    /// ```
+    /// let model = t5_runtime::Model::pocket()?;
+    /// let choices = t5_runtime::Choices::new(&model, &["Guten Abend.", "Guten Morgen."])?;
+    /// let ranked = model.session().choose("translate English to German: Good morning.", &choices)?;
+    /// assert_eq!(ranked[0].text, "Guten Morgen.");
+    /// assert!(ranked[0].probability > 0.9);
+    /// # Ok::<(), t5_runtime::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Session::score`].
+    pub fn choose(&mut self, text: &str, choices: &Choices) -> Result<Vec<Choice>> {
+        let ids = self.model.tokenizer()?.encode(text);
+        self.choose_ids(&ids, choices)
+    }
+
+    /// As [`Session::choose`], from a source's ids.
+    ///
+    /// # Errors
+    /// As [`Session::score_ids`].
+    pub fn choose_ids(&mut self, source: &[u32], choices: &Choices) -> Result<Vec<Choice>> {
+        choices.sorted.iter().try_for_each(|(ids, _)| self.model.check_ids("choices", ids))?;
+        let mut encoding = self.begin_sources(&[source], 1, choices.longest())?;
+        while self.encode_more(&mut encoding)? {}
+        let kernels = self.model.kernels();
+        let vocab = self.model.config().vocab_size;
+        let mut decoder = self.decoder()?;
+        let start = decoder.model.config.decoder_start_token_id;
+        // Log-probabilities of the tokens of the choice before.
+        let mut logprobs: Vec<f32> = Vec::new();
+        let mut before: &[u32] = &[];
+        let mut ranked = Vec::with_capacity(choices.texts.len());
+        for (ids, index) in choices.sorted.iter() {
+            let common = ids.iter().zip(before).take_while(|(a, b)| a == b).count();
+            logprobs.truncate(common);
+            // Keys and values of what they have in common are there; what follows goes over those of the one before.
+            while logprobs.len() < ids.len() {
+                let from = logprobs.len();
+                let targets = &ids[from..ids.len().min(from + FORCED_ROWS)];
+                let read = std::iter::once(start).chain(ids.iter().copied()).enumerate().skip(from);
+                let queries = read.map(|(position, token)| Query { token, sequence: 0, position });
+                let queries: Vec<Query> = queries.take(targets.len()).collect();
+                decoder.run(&queries)?;
+                decoder.head(&(0..targets.len()).collect::<Vec<_>>());
+                let rows = decoder.logits(0..targets.len()).chunks_exact(vocab);
+                logprobs.extend(targets.iter().zip(rows).map(|(&id, row)| row[id as usize] - kernels.log_sum_exp(row)));
+            }
+            let (text, logprob) = (choices.texts[*index].clone(), logprobs.iter().sum());
+            ranked.push(Choice { index: *index, text, logprob, probability: 0.0 });
+            before = ids;
+        }
+        ranked.sort_by(|a, b| b.logprob.total_cmp(&a.logprob).then(a.index.cmp(&b.index)));
+        let all: Vec<f32> = ranked.iter().map(|choice| choice.logprob).collect();
+        let sum = kernels.log_sum_exp(&all);
+        ranked.iter_mut().for_each(|choice| choice.probability = (choice.logprob - sum).exp());
+        Ok(ranked)
+    }
+}

@@ -1,0 +1,190 @@
+//! Rules of the caller's, texts to choose from, and decoding by hand: each gives what scoring and searching give, to
+//! the last bit.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use t5_runtime::{Choices, Error, Finish, GenerateOptions, LogitsProcessor, Lookup, Model, Overrides};
+
+fn model() -> Model {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families/unigram");
+    Model::open(folder).expect("the fixture opens")
+}
+
+const TEXT: &str = "The house on the hill";
+const TEXTS: [&str; 3] = [TEXT, "a hill", "The old house is on the hill and the hill is old"];
+const LABELS: [&str; 6] = ["house", "house on", "house on the hill", "hill", "the", "The house"];
+
+fn largest(row: &[f32]) -> u32 {
+    let mut best = 0;
+    for (id, value) in row.iter().enumerate() {
+        best = if *value > row[best] { id } else { best };
+    }
+    best as u32
+}
+
+#[test]
+fn steps_by_hand_are_those_of_greedy_search() {
+    let model = model();
+    let source = model.tokenizer().unwrap().encode(TEXT);
+    let options = GenerateOptions::default().max_new_tokens(100).min_new_tokens(100);
+    let expected = model.session().generate_ids(&source, &options).unwrap().finish().remove(0);
+    let mut session = model.session();
+    let mut steps = session.start(&source).unwrap();
+    for (&id, &logprob) in expected.ids.iter().zip(&expected.logprobs) {
+        let mut row = steps.logits().to_vec();
+        let found = row[id as usize] - model.kernels().log_sum_exp(&row);
+        assert_eq!(found.to_bits(), logprob.to_bits());
+        row[model.config().eos_token_id as usize] = f32::NEG_INFINITY;
+        assert_eq!(largest(&row), id);
+        steps.push(id).unwrap();
+    }
+    assert_eq!(steps.tokens(), expected.ids);
+    // Another way from the middle, and the first one again.
+    let mut expected = Vec::new();
+    for tokens in [&[5, 6, 7][..], &[]] {
+        steps.truncate(40).unwrap();
+        tokens.iter().for_each(|&token| steps.push(token).unwrap());
+        expected.push(steps.logits().to_vec());
+    }
+    steps.truncate(100).unwrap();
+    assert_eq!(steps.tokens().len(), 40);
+    let prefix = steps.tokens().to_vec();
+    for (logits, tokens) in expected.iter().zip([&[5, 6, 7][..], &[]]) {
+        let target = [&prefix, tokens, &[1]].concat();
+        let all = session.logits_ids(&source, &target).unwrap();
+        assert_eq!(&all[all.len() - logits.len()..], logits.as_slice());
+    }
+    assert!(session.start(&[]).is_err());
+    let mut steps = session.start(&source).unwrap();
+    let error = steps.push(model.config().vocab_size as u32).unwrap_err().to_string();
+    assert!(error.contains("expected ids below"), "{error}");
+    assert!(steps.tokens().is_empty());
+}
+
+/// A rule that does nothing, and one that does the opposite of what the model wants: with each search, alone and in a
+/// batch.
+#[test]
+fn rules_work_with_every_search() {
+    let model = model();
+    let mut session = model.session();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let idle = {
+        let calls = calls.clone();
+        LogitsProcessor::new(move |so_far, _| {
+            assert_eq!(so_far[0], 0, "the start token is the first");
+            calls.fetch_add(1, Ordering::Relaxed);
+        })
+    };
+    // Raises a token far above all others, one for each place: where only the likeliest token is asked for, bounds
+    // would rule it out.
+    let raise = LogitsProcessor::new(|so_far, row| row[10 + so_far.len()] += 1e6);
+    let base = || GenerateOptions::default().max_new_tokens(12).min_new_tokens(12);
+    for options in [
+        base(),
+        base().logprobs(false),
+        base().logprobs(false).lookup(Lookup::On),
+        base().temperature(0.7).n_best(3),
+        base().beams(4).n_best(4),
+    ] {
+        let plain = session.generate_batch(&TEXTS, &options).unwrap();
+        let with = session.generate_batch(&TEXTS, &options.clone().processor(idle.clone())).unwrap();
+        for (plain, with) in plain.iter().flatten().zip(with.iter().flatten()) {
+            assert_eq!((&plain.ids, plain.finish), (&with.ids, with.finish));
+            assert!(!options.logprobs || plain.logprobs == with.logprobs);
+        }
+        assert!(calls.swap(0, Ordering::Relaxed) >= 3 * 12, "each row of each step is shown to it");
+        let raised = options.clone().processor(raise.clone());
+        let together = session.generate_batch(&TEXTS, &raised).unwrap();
+        for (text, outputs) in TEXTS.iter().zip(&together) {
+            assert_eq!(&session.generate(text, &raised).unwrap().finish(), outputs);
+            let expected: Vec<u32> = (11..23).collect();
+            assert_eq!(outputs[0].ids, expected);
+        }
+    }
+}
+
+#[test]
+fn a_rule_that_leaves_nothing_ends_the_text() {
+    let model = model();
+    let only = LogitsProcessor::allowing(|so_far| if so_far.len() <= 3 { vec![7, 5] } else { Vec::new() });
+    for options in [
+        GenerateOptions::default(),
+        GenerateOptions::default().temperature(1.0),
+        GenerateOptions::default().beams(3),
+        GenerateOptions::default().logprobs(false).lookup(Lookup::On),
+    ] {
+        let output = model.session().generate(TEXT, &options.processor(only.clone())).unwrap().finish().remove(0);
+        assert_eq!((output.ids.len(), output.finish), (3, Finish::Blocked), "{output:?}");
+        assert!(output.ids.iter().all(|id| [5, 7].contains(id)));
+    }
+}
+
+#[test]
+fn choices_are_ranked_as_they_score() {
+    let model = model();
+    let mut session = model.session();
+    let choices = Choices::new(&model, &LABELS).unwrap();
+    for text in TEXTS {
+        let ranked = session.choose(text, &choices).unwrap();
+        assert!(ranked.is_sorted_by(|a, b| a.logprob >= b.logprob));
+        assert!((ranked.iter().map(|choice| choice.probability).sum::<f32>() - 1.0).abs() < 1e-5);
+        let mut indices: Vec<usize> = ranked.iter().map(|choice| choice.index).collect();
+        for choice in &ranked {
+            assert_eq!(choice.text, LABELS[choice.index]);
+            let score = session.score(text, &choice.text).unwrap();
+            assert_eq!(choice.logprob.to_bits(), score.sum.to_bits(), "{choice:?}");
+        }
+        indices.sort_unstable();
+        assert_eq!(indices, [0, 1, 2, 3, 4, 5]);
+    }
+}
+
+#[test]
+fn results_are_among_the_choices() {
+    let model = model();
+    let mut session = model.session();
+    let choices = Choices::new(&model, &LABELS).unwrap();
+    let request = Overrides { choices: Some(LABELS.map(str::to_owned).into()), ..Overrides::default() };
+    for overrides in [
+        request.clone(),
+        Overrides { logprobs: Some(false), ..request.clone() },
+        Overrides { temperature: Some(1.0), n_best: Some(5), ..request.clone() },
+        Overrides { beams: Some(6), length_penalty: Some(0.0), ..request.clone() },
+    ] {
+        let options = model.options(&overrides).unwrap();
+        for (text, outputs) in TEXTS.iter().zip(session.generate_batch(&TEXTS, &options).unwrap()) {
+            for output in &outputs {
+                assert!(LABELS.contains(&&*output.text), "{output:?}");
+                assert_eq!(output.finish, Finish::EndOfSequence);
+            }
+            if overrides.beams.is_some() {
+                // As many beams as choices look at all of them.
+                let ranked = session.choose(text, &choices).unwrap();
+                assert_eq!(outputs[0].text, ranked[0].text);
+                assert!((outputs[0].score - ranked[0].logprob).abs() < 1e-4, "{outputs:?} {ranked:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_choices_are_named() {
+    let model = model();
+    let refused = |texts: &[&str], expected: &str| {
+        let error = Choices::new(&model, texts).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    refused(&[], "choices: expected at least one text, found none");
+    refused(&["house", ""], "expected texts, found \"\"");
+    refused(&["house", "the", " house"], "the same to the model");
+    let mut session = model.session();
+    let mut wrong = |options: GenerateOptions, expected: &str| match session.generate(TEXT, &options) {
+        Err(Error::Option { option, what }) => assert!(format!("{option}: {what}").contains(expected), "{what}"),
+        other => panic!("expected an error, found {other:?}"),
+    };
+    let choices = || GenerateOptions::default().choices(LABELS.map(str::to_owned).to_vec());
+    wrong(choices().prefix("The"), "choices: texts to choose from and a forced prefix exclude each other");
+    wrong(choices().max_new_tokens(2), "max_new_tokens: expected at least");
+}
