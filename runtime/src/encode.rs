@@ -10,6 +10,7 @@ use crate::order::sorted_by;
 use crate::pooling::{self, Pooling};
 use crate::sentence_model::SentenceModel;
 use crate::session::Session;
+use crate::under_way::{Pieces, UnderWay};
 
 /// What is wanted of the encoder.
 ///
@@ -250,65 +251,120 @@ impl Session {
         options: &EncodeOptions,
         each: &mut dyn FnMut(usize, Encoded),
     ) -> Result<()> {
-        let model = self.model.clone();
+        let mut passages = Passages::new(&self.model, passages, options)?;
+        while passages.work(self, each)? {}
+        Ok(())
+    }
+
+    /// As [`Session::encode_passages`], a piece of work at a time.
+    ///
+    /// # Errors
+    /// As [`Session::encode_each`]; the session is lost then.
+    pub fn into_encoding(self, passages: &[Passage], options: &EncodeOptions) -> Result<UnderWay<Vec<Encoded>>> {
+        let passages = Passages::new(&self.model, passages, options)?;
+        let all = vec![None; passages.padded.len()];
+        Ok(UnderWay::new(self, Collecting { passages, all }))
+    }
+}
+
+/// Passages on their way through the encoder.
+struct Passages {
+    model: Model,
+    options: EncodeOptions,
+    /// How many blocks they pass.
+    blocks: usize,
+    padded: Vec<Padded>,
+    /// Their places, those of like length together.
+    order: Vec<usize>,
+    /// Of `order`: which are in the encoder; all before them are done.
+    group: Range<usize>,
+}
+
+impl Passages {
+    fn new(model: &Model, passages: &[Passage], options: &EncodeOptions) -> Result<Passages> {
         let blocks = options.blocks(model.config().num_layers)?;
         let padded = passages.iter().map(|passage| model.padded(passage, options)).collect::<Result<Vec<_>>>()?;
         // The longest first: whether there is memory for all of them is then seen at once.
         let longer = |a: &usize, b: &usize| padded[*b].ids.len().cmp(&padded[*a].ids.len());
         let order = sorted_by((0..padded.len()).collect(), longer);
-        let mut rest = &order[..];
-        while !rest.is_empty() {
-            let mut rows = 0;
-            let fits = |index: &&usize| {
-                rows += padded[**index].ids.len();
-                rows <= ROWS
-            };
-            let (group, more) = rest.split_at(rest.iter().take_while(fits).count().max(1));
-            rest = more;
-            self.encode_group(group.iter().map(|&index| &padded[index]), blocks, options.pad_mask)?;
-            let d = model.config().d_model;
-            let mut row = 0;
-            for &index in group {
-                let Padded { ids, tokens, wanted } = &padded[index];
-                let states = &self.states[row * d..(row + ids.len()) * d];
-                row += ids.len();
-                let pooling = options.pooling.unwrap_or(Pooling::Mean);
-                // Without pooling, padding has states, too.
-                let all = if pooling == Pooling::None { ids.len() } else { *tokens };
-                let range = wanted.clone().unwrap_or(0..all);
-                let rows = if pooling == Pooling::None { range.len() } else { 1 };
-                let mut values = match (options.pooling, model.sentence_model()) {
-                    (None, Some(sentence)) => sentence.apply(states, d, range),
-                    _ => pooling.pooled(states, d, range),
-                };
-                if options.normalize {
-                    let width = values.len() / rows;
-                    pooling::normalize(&mut values, width);
-                }
-                each(index, Encoded { input_ids: ids.clone(), tokens: *tokens, rows, values });
-            }
-        }
-        Ok(())
+        Ok(Passages { model: model.clone(), options: options.clone(), blocks, padded, order, group: 0..0 })
     }
 
-    /// Leaves the states of passages side by side in the session.
-    fn encode_group<'a>(
-        &mut self,
-        group: impl Iterator<Item = &'a Padded> + Clone,
-        blocks: usize,
-        pad_mask: bool,
-    ) -> Result<()> {
+    /// Does the next piece of work; false when there is none left. `each` gets what is done.
+    fn work(&mut self, session: &mut Session, each: &mut dyn FnMut(usize, Encoded)) -> Result<bool> {
+        if self.group.is_empty() && !self.begin(session)? {
+            return Ok(false);
+        }
+        if session.encoder().run()? {
+            return Ok(true);
+        }
+        session.encoder.finish_states(self.model.data(), &mut session.states);
+        let d = self.model.config().d_model;
+        let mut row = 0;
+        for &index in &self.order[self.group.clone()] {
+            let Padded { ids, tokens, wanted } = &self.padded[index];
+            let states = &session.states[row * d..(row + ids.len()) * d];
+            row += ids.len();
+            let pooling = self.options.pooling.unwrap_or(Pooling::Mean);
+            // Without pooling, padding has states, too.
+            let all = if pooling == Pooling::None { ids.len() } else { *tokens };
+            let range = wanted.clone().unwrap_or(0..all);
+            let rows = if pooling == Pooling::None { range.len() } else { 1 };
+            let mut values = match (self.options.pooling, self.model.sentence_model()) {
+                (None, Some(sentence)) => sentence.apply(states, d, range),
+                _ => pooling.pooled(states, d, range),
+            };
+            if self.options.normalize {
+                let width = values.len() / rows;
+                pooling::normalize(&mut values, width);
+            }
+            each(index, Encoded { input_ids: ids.clone(), tokens: *tokens, rows, values });
+        }
+        self.group = self.group.end..self.group.end;
+        Ok(self.group.end < self.order.len())
+    }
+
+    /// Brings the next ones into the encoder, if there are any.
+    fn begin(&mut self, session: &mut Session) -> Result<bool> {
+        let mut rows = 0;
+        let fits = |index: &&usize| {
+            rows += self.padded[**index].ids.len();
+            rows <= ROWS
+        };
+        let rest = &self.order[self.group.end..];
+        if rest.is_empty() {
+            return Ok(false);
+        }
+        let count = rest.iter().take_while(fits).count().max(1);
+        let group = rest[..count].iter().map(|&index| &self.padded[index]);
         let lengths: Vec<usize> = group.clone().map(|padded| padded.ids.len()).collect();
-        self.ask(&lengths, 0, 0)?;
+        session.ask(&lengths, 0, 0)?;
         let document = |padded: &Padded| Document {
             rows: padded.ids.len(),
-            visible: if pad_mask { padded.tokens } else { padded.ids.len() },
+            visible: if self.options.pad_mask { padded.tokens } else { padded.ids.len() },
         };
         let ids = group.clone().flat_map(|padded| padded.ids.iter().copied());
-        let mut encoder = self.encoder();
-        encoder.begin_to(blocks, ids, group.map(document));
-        while encoder.run()? {}
-        self.encoder.finish_states(self.model.data(), &mut self.states);
-        Ok(())
+        session.encoder().begin_to(self.blocks, ids, group.map(document));
+        self.group = self.group.end..self.group.end + count;
+        Ok(true)
+    }
+}
+
+/// Passages under way, and what has come out.
+struct Collecting {
+    passages: Passages,
+    all: Vec<Option<Encoded>>,
+}
+
+impl Pieces for Collecting {
+    type Results = Vec<Encoded>;
+
+    fn work(&mut self, session: &mut Session) -> Result<bool> {
+        let Collecting { passages, all } = self;
+        passages.work(session, &mut |index, encoded| all[index] = Some(encoded))
+    }
+
+    fn results(self: Box<Self>) -> Vec<Encoded> {
+        self.all.into_iter().flatten().collect()
     }
 }

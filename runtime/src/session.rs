@@ -6,12 +6,12 @@ use crate::alignment::{Alignment, AlignmentHeads, WordAlignment};
 use crate::decoder::{Decoder, DecoderState};
 use crate::encode::{EncodeOptions, Passage};
 use crate::encoder::{self, Encoder, EncoderState};
-use crate::error::{Error, Result};
-use crate::generate::{GenerateOptions, SourceText, SplitSentences};
-use crate::layers::{Document, FIRST_POSITIONS, Query, Scratch};
+use crate::error::Result;
+use crate::forced::{Aligning, Forced, Scoring, WordAligning};
+use crate::layers::{Document, FIRST_POSITIONS, Scratch};
 use crate::memory::{self, Request};
 use crate::model::Model;
-use crate::sentences::sentences;
+use crate::under_way::{Pieces, UnderWay};
 
 /// Given tokens that the decoder reads at once.
 pub(crate) const FORCED_ROWS: usize = 32;
@@ -151,16 +151,17 @@ impl Session {
     /// If the model has no decoder, the source or the target is empty or has ids outside the vocabulary, or there is no
     /// memory for them.
     pub fn score_ids(&mut self, source: &[u32], target: &[u32]) -> Result<Score> {
-        let mut logprobs = Vec::with_capacity(target.len());
-        let vocab = self.model.config().vocab_size;
-        let kernels = self.model.kernels();
-        self.force(source, target, None, |targets, decoder| {
-            let logits = decoder.logits(0..targets.len());
-            for (&id, row) in targets.iter().zip(logits.chunks_exact(vocab)) {
-                logprobs.push(row[id as usize] - kernels.log_sum_exp(row));
-            }
-        })?;
-        Ok(Score { ids: target.to_vec(), sum: logprobs.iter().sum(), logprobs })
+        let scoring = Scoring::begin(self, source, target)?;
+        self.complete(scoring)
+    }
+
+    /// As [`Session::score_ids`], a piece of work at a time.
+    ///
+    /// # Errors
+    /// As [`Session::score_ids`]; the session is lost then.
+    pub fn into_scoring(mut self, source: &[u32], target: &[u32]) -> Result<UnderWay<Score>> {
+        let scoring = Scoring::begin(&mut self, source, target)?;
+        Ok(UnderWay::new(self, scoring))
     }
 
     /// Logits of every step of a teacher-forced target, `[target, vocab_size]`.
@@ -169,7 +170,8 @@ impl Session {
     /// As [`Session::score_ids`].
     pub fn logits_ids(&mut self, source: &[u32], target: &[u32]) -> Result<Vec<f32>> {
         let mut all = memory::room("logits of all tokens", [target.len(), self.model.config().vocab_size])?;
-        self.force(source, target, None, |targets, decoder| all.extend_from_slice(decoder.logits(0..targets.len())))?;
+        let mut forced = Forced::begin(self, source, target.to_vec())?;
+        while forced.work(self, None, |targets, decoder| all.extend_from_slice(decoder.logits(0..targets.len())))? {}
         Ok(all)
     }
 
@@ -182,6 +184,15 @@ impl Session {
         self.alignment_by(&self.model.alignment_heads(), source, target)
     }
 
+    /// As [`Session::alignment_ids`], by the given heads.
+    ///
+    /// # Errors
+    /// As [`Session::score_ids`], and if the model has no such head.
+    pub fn alignment_by(&mut self, heads: &AlignmentHeads, source: &[u32], target: &[u32]) -> Result<Alignment> {
+        let aligning = Aligning::begin(self, heads, source, target)?;
+        self.complete(aligning)
+    }
+
     /// Which source word each word of a target comes from. Words of a task's prefix are left out. Where the task reads
     /// texts sentence by sentence, each sentence of the source is aligned with the one in the same place of the target,
     /// if there are as many.
@@ -189,73 +200,24 @@ impl Session {
     /// # Errors
     /// As [`Session::score`].
     pub fn align(&mut self, source: &str, target: &str) -> Result<WordAlignment> {
-        let model = self.model.clone();
-        let tokenizer = model.tokenizer()?;
-        let prefix = model.generation_defaults().task_of(source).map_or("", |task| &task.prefix);
-        let prefix = prefix.split_whitespace().count();
-        let split =
-            SourceText::new(&model, source, &GenerateOptions::default().split_sentences(SplitSentences::ByTask))?;
-        let targets: Vec<&str> = sentences(target).into_iter().map(|range| &target[range]).collect();
-        let whole = SourceText::from(tokenizer.encode(source).as_slice());
-        let (sources, targets) = match split.sentences().len() == targets.len() {
-            true => (split, targets),
-            false => (whole, vec![target]),
-        };
-        let mut words = WordAlignment::default();
-        for (source, target) in sources.sentences().iter().zip(targets) {
-            words.append(self.alignment_ids(source, &tokenizer.encode(target))?.by_words(tokenizer, prefix));
-        }
-        Ok(words)
+        let aligning = WordAligning::begin(&self.model, source, target)?;
+        self.complete(aligning)
     }
 
-    /// As [`Session::alignment_ids`], by the given heads.
+    /// As [`Session::align`], a piece of work at a time.
     ///
     /// # Errors
-    /// As [`Session::score_ids`], and if the model has no such head.
-    pub fn alignment_by(&mut self, heads: &AlignmentHeads, source: &[u32], target: &[u32]) -> Result<Alignment> {
-        let shares = heads.shares(self.model.config())?;
-        // The last token is read by one more step, whatever that predicts.
-        let read = target.iter().chain(target.last()).copied().take(target.len() + usize::from(heads.reading));
-        let mut weights = memory::room("an alignment of these lengths", [source.len(), target.len() + 1])?;
-        let given: Vec<u32> = read.collect();
-        self.force(source, &given, Some(&shares), |_, decoder| weights.extend_from_slice(decoder.alignment()))?;
-        if heads.reading {
-            weights.drain(..source.len());
-        }
-        Ok(Alignment { source_ids: source.to_vec(), target_ids: target.to_vec(), weights })
+    /// If the model has no tokenizer; the session is lost then. What else [`Session::align`] refuses,
+    /// [`UnderWay::work`] does.
+    pub fn into_aligning(self, source: &str, target: &str) -> Result<UnderWay<WordAlignment>> {
+        let aligning = WordAligning::begin(&self.model, source, target)?;
+        Ok(UnderWay::new(self, aligning))
     }
 
-    /// Runs the decoder over a given target in pieces; `each` gets the piece, and the decoder with its
-    /// logits and, if heads have `shares` in it, its alignment.
-    fn force(
-        &mut self,
-        source: &[u32],
-        target: &[u32],
-        shares: Option<&[f32]>,
-        mut each: impl FnMut(&[u32], &mut Decoder<'_>),
-    ) -> Result<()> {
-        self.model.check_ids("target", target)?;
-        if target.is_empty() {
-            return Err(Error::Option { option: "target", what: "expected at least one token".to_owned() });
-        }
-        let mut encoding = self.begin_sources(&[source], 1, target.len())?;
-        while self.encode_more(&mut encoding)? {}
-        let mut decoder = self.decoder()?;
-        // The decoder reads the target shifted right.
-        let start = decoder.model.config.decoder_start_token_id;
-        let read = std::iter::once(start).chain(target.iter().copied());
-        let mut queries = read.enumerate().map(|(position, token)| Query { token, sequence: 0, position });
-        for targets in target.chunks(FORCED_ROWS) {
-            let queries: Vec<Query> = queries.by_ref().take(targets.len()).collect();
-            let wanted: Vec<usize> = (0..targets.len()).collect();
-            match shares {
-                Some(shares) => decoder.run_aligned(&queries, shares)?,
-                None => decoder.run(&queries)?,
-            }
-            decoder.head(&wanted);
-            each(targets, &mut decoder);
-        }
-        Ok(())
+    /// Does all of a request at once.
+    pub(crate) fn complete<P: Pieces>(&mut self, mut pieces: P) -> Result<P::Results> {
+        while pieces.work(self)? {}
+        Ok(Box::new(pieces).results())
     }
 
     /// The encoder at work in this session.

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use t5_runtime::generate::{GenerationDefaults, Settings, Task};
 use t5_runtime::{
-    AlignmentHeads, EarlyStopping, Finish, GenerateOptions, LengthPenalty, LengthPenaltyKind, Model, Overrides,
-    SplitSentences,
+    AlignmentHeads, EarlyStopping, EncodeOptions, Finish, GenerateOptions, LengthPenalty, LengthPenaltyKind, Model,
+    Overrides, Pooling, Session, SplitSentences, UnderWay,
 };
 
 /// Counts the allocations of each thread.
@@ -222,6 +222,60 @@ fn cancelling_reaches_the_encoder_and_the_prefix() {
     assert_eq!(generation.passes(), 1);
     while generation.work() {}
     assert_eq!(generation.finish(), whole);
+}
+
+/// Runs what is under way to its end: how many pieces it took, its results, and the session.
+fn in_pieces<T>(mut request: UnderWay<T>) -> (usize, T, Session) {
+    let mut pieces = 1;
+    while request.work().unwrap() {
+        pieces += 1;
+    }
+    let (results, session) = request.finish().unwrap();
+    (pieces, results, session)
+}
+
+/// What is done a piece at a time has the bits of what is done at once, and whoever leaves it has a session that works.
+#[test]
+fn requests_are_done_in_pieces() {
+    let model = model();
+    let blocks = model.config().num_layers;
+    // More than what passes all blocks as one piece.
+    let (source, target) = (vec![7; 700], vec![9; 100]);
+    let long = "The house on the hill. ".repeat(100);
+
+    let expected = model.session().score_ids(&source, &target).unwrap();
+    let (pieces, score, session) = in_pieces(model.session().into_scoring(&source, &target).unwrap());
+    assert_eq!((pieces, &score), (blocks + 4, &expected));
+
+    let mut left = session.into_scoring(&source, &target).unwrap();
+    assert!((0..blocks + 2).all(|_| left.work().unwrap()));
+    let (pieces, score, session) = in_pieces(left.into_session().into_scoring(&source, &target).unwrap());
+    assert_eq!((pieces, score), (blocks + 4, expected));
+
+    let expected = model.session().align(&long, TEXT).unwrap();
+    let (pieces, words, session) = in_pieces(session.into_aligning(&long, TEXT).unwrap());
+    assert!(pieces > blocks, "{pieces} pieces");
+    assert_eq!(words, expected);
+
+    // Two long ones alone, and the short ones together.
+    let passages = [TEXT, &long, "A", &long].map(|text| model.passage(text, &EncodeOptions::default()).unwrap());
+    for pooling in [None, Some(Pooling::None)] {
+        let options = EncodeOptions { pooling, ..EncodeOptions::default() };
+        let expected = model.session().encode_passages(&passages, &options).unwrap();
+        let (pieces, encoded, _) = in_pieces(model.session().into_encoding(&passages, &options).unwrap());
+        assert_eq!((pieces, encoded), (2 * blocks + 1, expected));
+    }
+
+    let texts = [TEXT, "A", long.as_str()];
+    let options = forced(9).prefix_ids(vec![9; 40]).split_sentences(SplitSentences::Yes);
+    let sources: Vec<_> = texts.iter().map(|text| options.source(&model, text).unwrap()).collect();
+    let expected = model.session().generate_batch(&texts, &options).unwrap();
+    let (pieces, results, _) = in_pieces(session.into_batch(sources, &options).unwrap());
+    assert!(pieces > 18, "{pieces} pieces");
+    assert_eq!(results, expected);
+    for (text, results) in texts.iter().zip(&results) {
+        assert_eq!(&model.session().generate(text, &options).unwrap().finish(), results, "{text:?}");
+    }
 }
 
 /// From another thread: the encoder is quadratic, and a source that takes seconds is left after a block.

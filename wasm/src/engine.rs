@@ -1,14 +1,19 @@
-//! A model and its one working space, driven one token at a time.
+//! A model and its one working space, driven a piece of work at a time.
 
 use serde_json::json;
-use t5_runtime::{GenerateOptions, Generation, Model, Session, SourceText};
+use t5_runtime::{
+    EncodeOptions, Encoded, GenerateOptions, Generation, Model, Output, Passage, Pooling, Score, Session, SourceText,
+    UnderWay, WordAlignment,
+};
 use wasm_bindgen::prelude::*;
 
 use crate::download::Download;
 use crate::error::Failure;
 use crate::{given, request};
 
-/// An open model. One request runs at a time; the JavaScript side keeps the queue.
+/// An open model. One request runs at a time; the JavaScript side keeps the queue. Each begins with one of the calls
+/// whose name begins with `start`; `step` does a piece of it, until there is none left, and `finish` or `finishStates`
+/// gives the results.
 #[wasm_bindgen]
 pub struct Engine {
     model: Model,
@@ -21,6 +26,10 @@ pub struct Engine {
 enum Work {
     Idle(Box<Session>),
     Generating(Box<Generation<Session>>),
+    Batch(UnderWay<Vec<Vec<Output>>>),
+    Scoring(UnderWay<Score>),
+    Aligning(UnderWay<WordAlignment>),
+    Encoding(UnderWay<Vec<Encoded>>),
     /// A request was refused; the next one makes a session anew.
     Lost,
 }
@@ -58,7 +67,7 @@ impl Engine {
         .to_string()
     }
 
-    /// Begins a generation from a text; one that is under way ends.
+    /// Begins a generation from a text; what is under way ends, here and below.
     pub fn start(
         &mut self,
         #[wasm_bindgen(unchecked_param_type = "string")] text: JsValue,
@@ -86,25 +95,78 @@ impl Engine {
         Ok(self.model.tokenizer().map(|tokenizer| options.notes(tokenizer)).unwrap_or_default())
     }
 
-    /// Generates for several texts at once: a list of results for each, best first. JSON.
-    #[wasm_bindgen(js_name = generateBatch)]
-    pub fn generate_batch(
+    /// Begins to generate for several texts at once; `finish` gives a list of results for each.
+    #[wasm_bindgen(js_name = startBatch)]
+    pub fn start_batch(
         &mut self,
         #[wasm_bindgen(unchecked_param_type = "string[]")] texts: JsValue,
         #[wasm_bindgen(unchecked_param_type = "string")] options: JsValue,
-    ) -> JsResult<String> {
+    ) -> JsResult<()> {
         let (texts, options) = (given::texts("texts", &texts)?, given::text("options", &options)?);
         Ok(self.try_batch(&texts, &options)?)
     }
 
-    /// Does a piece of work of bounded size: some blocks of the encoder, some tokens of a forced prefix, or one token
-    /// more. False when there is nothing left to do. Whoever listens for an abort in between is heard in the encoder,
-    /// too.
-    pub fn step(&mut self) -> bool {
-        match &mut self.work {
-            Work::Generating(generation) => generation.work(),
-            _ => false,
-        }
+    /// Begins to find the log-probabilities of a target and `</s>` given a source.
+    #[wasm_bindgen(js_name = startScore)]
+    pub fn start_score(
+        &mut self,
+        #[wasm_bindgen(unchecked_param_type = "string")] source: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "string")] target: JsValue,
+    ) -> JsResult<()> {
+        let (source, target) = (given::text("source", &source)?, given::text("target", &target)?);
+        Ok(self.try_score(&source, &target)?)
+    }
+
+    /// Begins to find which source words each word of a target comes from.
+    #[wasm_bindgen(js_name = startAlignment)]
+    pub fn start_alignment(
+        &mut self,
+        #[wasm_bindgen(unchecked_param_type = "string")] source: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "string")] target: JsValue,
+    ) -> JsResult<()> {
+        let (source, target) = (given::text("source", &source)?, given::text("target", &target)?);
+        let aligning = self.take_session().into_aligning(&source, &target).map_err(Failure::from)?;
+        self.work = Work::Aligning(aligning);
+        Ok(())
+    }
+
+    /// Begins to find one vector: a sentence model's, with its prompt and cut where its texts are, else the mean of the
+    /// encoder's hidden states. With `most`, texts of more tokens are cut off (`truncate`) or refused, and no prompt
+    /// stands before them. `finishStates` gives it.
+    #[wasm_bindgen(js_name = startEmbed)]
+    pub fn start_embed(
+        &mut self,
+        #[wasm_bindgen(unchecked_param_type = "string")] text: JsValue,
+        most: Option<u32>,
+        truncate: Option<bool>,
+    ) -> JsResult<()> {
+        let options = EncodeOptions::default();
+        let passage = match most {
+            None => self.model.passage(&given::text("text", &text)?, &options).map_err(Failure::from)?,
+            Some(_) => self.source("text", &text, most, truncate)?.into(),
+        };
+        Ok(self.try_encode(passage, &options)?)
+    }
+
+    /// Begins to find the encoder's hidden states, `[len, d_model]`, of the ids that `tokenize` gives; long texts as in
+    /// `startEmbed`. `finishStates` gives them.
+    #[wasm_bindgen(js_name = startEncode)]
+    pub fn start_encode(
+        &mut self,
+        #[wasm_bindgen(unchecked_param_type = "string")] text: JsValue,
+        most: Option<u32>,
+        truncate: Option<bool>,
+    ) -> JsResult<()> {
+        let options = EncodeOptions { pooling: Some(Pooling::None), ..EncodeOptions::default() };
+        let passage = self.source("text", &text, most, truncate)?.into();
+        Ok(self.try_encode(passage, &options)?)
+    }
+
+    /// Does a piece of work of bounded size: some blocks of the encoder, some tokens of a given target or prefix, or
+    /// one token more of every text. False when there is nothing left to do. Whoever listens for an abort in between is
+    /// heard in the encoder, too.
+    pub fn step(&mut self) -> JsResult<bool> {
+        Ok(self.try_step()?)
     }
 
     /// The text that has become ready since the last call; undefined where there is none.
@@ -115,62 +177,21 @@ impl Engine {
         }
     }
 
-    /// Runs the generation to its end: the results, best first. JSON.
+    /// Does what is left: the results of a generation, best first, or of what else was begun. JSON.
     pub fn finish(&mut self) -> JsResult<String> {
         Ok(self.try_finish()?)
     }
 
-    /// Ends a generation where it is.
+    /// Does what is left of `startEmbed` or `startEncode`: the vector, or the states.
+    #[wasm_bindgen(js_name = finishStates)]
+    pub fn finish_states(&mut self) -> JsResult<Vec<f32>> {
+        Ok(self.try_finish_states()?)
+    }
+
+    /// Ends what is under way where it is.
     pub fn cancel(&mut self) {
-        self.session();
-    }
-
-    /// Log-probabilities of a target and `</s>` given a source. JSON.
-    pub fn score(
-        &mut self,
-        #[wasm_bindgen(unchecked_param_type = "string")] source: JsValue,
-        #[wasm_bindgen(unchecked_param_type = "string")] target: JsValue,
-    ) -> JsResult<String> {
-        let (source, target) = (given::text("source", &source)?, given::text("target", &target)?);
-        Ok(self.session().score(&source, &target).map(|score| request::score(&score)).map_err(Failure::from)?)
-    }
-
-    /// One vector: a sentence model's, with its prompt and cut where its texts are, else the mean of the encoder's
-    /// hidden states. With `most`, texts of more tokens are cut off (`truncate`) or refused, and no prompt stands
-    /// before them.
-    pub fn embed(
-        &mut self,
-        #[wasm_bindgen(unchecked_param_type = "string")] text: JsValue,
-        most: Option<u32>,
-        truncate: Option<bool>,
-    ) -> JsResult<Vec<f32>> {
-        if most.is_none() {
-            let text = given::text("text", &text)?;
-            return Ok(self.session().embed(&text).map_err(Failure::from)?);
-        }
-        let ids = self.source("text", &text, most, truncate)?;
-        Ok(self.session().embed_ids(&ids).map_err(Failure::from)?)
-    }
-
-    /// The encoder's hidden states, `[len, d_model]`, of the ids that `tokenize` gives; long texts as in `embed`.
-    pub fn encode(
-        &mut self,
-        #[wasm_bindgen(unchecked_param_type = "string")] text: JsValue,
-        most: Option<u32>,
-        truncate: Option<bool>,
-    ) -> JsResult<Vec<f32>> {
-        let ids = self.source("text", &text, most, truncate)?;
-        Ok(self.session().encode_ids(&ids).map_err(Failure::from)?.to_vec())
-    }
-
-    /// Which source tokens each token of a target attends to. JSON.
-    pub fn alignment(
-        &mut self,
-        #[wasm_bindgen(unchecked_param_type = "string")] source: JsValue,
-        #[wasm_bindgen(unchecked_param_type = "string")] target: JsValue,
-    ) -> JsResult<String> {
-        let (source, target) = (given::text("source", &source)?, given::text("target", &target)?);
-        Ok(self.try_alignment(&source, &target)?)
+        let session = self.take_session();
+        self.work = Work::Idle(Box::new(session));
     }
 
     /// Where the sentences of a text begin and end, in turns, in UTF-16 units: `[2 sentences]`.
@@ -221,17 +242,16 @@ impl Engine {
         Ok(source.sentences()[0].clone())
     }
 
-    /// The session; a generation under way ends.
-    fn session(&mut self) -> &mut Session {
-        let session = match std::mem::replace(&mut self.work, Work::Lost) {
-            Work::Idle(session) => session,
-            Work::Generating(generation) => Box::new(generation.into_session()),
-            Work::Lost => Box::new(session(&self.model, self.threads)),
-        };
-        self.work = Work::Idle(session);
-        match &mut self.work {
-            Work::Idle(session) => session,
-            _ => unreachable!("set in the line above"),
+    /// Takes the session out; what is under way ends.
+    fn take_session(&mut self) -> Session {
+        match std::mem::replace(&mut self.work, Work::Lost) {
+            Work::Idle(session) => *session,
+            Work::Generating(generation) => generation.into_session(),
+            Work::Batch(batch) => batch.into_session(),
+            Work::Scoring(scoring) => scoring.into_session(),
+            Work::Aligning(aligning) => aligning.into_session(),
+            Work::Encoding(encoding) => encoding.into_session(),
+            Work::Lost => session(&self.model, self.threads),
         }
     }
 
@@ -240,39 +260,91 @@ impl Engine {
         source: impl FnOnce(&Model, &GenerateOptions) -> Result<SourceText, Failure>,
         options: &str,
     ) -> Result<(), Failure> {
-        self.session();
+        self.cancel();
         let options = self.model.options(&request::overrides(options)?)?;
         let source = source(&self.model, &options)?;
-        if let Work::Idle(session) = std::mem::replace(&mut self.work, Work::Lost) {
-            self.work = Work::Generating(Box::new(session.into_generation(source, &options)?));
-        }
+        let generation = self.take_session().into_generation(source, &options)?;
+        self.work = Work::Generating(Box::new(generation));
         Ok(())
     }
 
-    fn try_batch(&mut self, texts: &[String], options: &str) -> Result<String, Failure> {
+    fn try_batch(&mut self, texts: &[String], options: &str) -> Result<(), Failure> {
+        self.cancel();
         let options = self.model.options(&request::overrides(options)?)?;
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let results = self.session().generate_batch(&texts, &options)?;
-        let lists: Vec<String> = results.iter().map(|outputs| request::outputs(outputs)).collect();
-        Ok(format!("[{}]", lists.join(",")))
+        let sources = texts.iter().map(|text| options.source(&self.model, text)).collect::<Result<_, _>>()?;
+        self.work = Work::Batch(self.take_session().into_batch(sources, &options)?);
+        Ok(())
+    }
+
+    fn try_score(&mut self, source: &str, target: &str) -> Result<(), Failure> {
+        self.cancel();
+        let tokenizer = self.model.tokenizer()?;
+        let (source, target) = (tokenizer.encode(source), tokenizer.encode(target));
+        self.work = Work::Scoring(self.take_session().into_scoring(&source, &target)?);
+        Ok(())
+    }
+
+    fn try_encode(&mut self, passage: Passage, options: &EncodeOptions) -> Result<(), Failure> {
+        self.work = Work::Encoding(self.take_session().into_encoding(&[passage], options)?);
+        Ok(())
+    }
+
+    fn try_step(&mut self) -> Result<bool, Failure> {
+        let more = match &mut self.work {
+            Work::Generating(generation) => Ok(generation.work()),
+            Work::Batch(batch) => batch.work(),
+            Work::Scoring(scoring) => scoring.work(),
+            Work::Aligning(aligning) => aligning.work(),
+            Work::Encoding(encoding) => encoding.work(),
+            Work::Idle(_) | Work::Lost => Ok(false),
+        };
+        if more.is_err() {
+            self.cancel();
+        }
+        Ok(more?)
     }
 
     fn try_finish(&mut self) -> Result<String, Failure> {
-        match std::mem::replace(&mut self.work, Work::Lost) {
+        let (json, session) = match std::mem::replace(&mut self.work, Work::Lost) {
             Work::Generating(generation) => {
                 let (outputs, session) = generation.finish_with_session();
-                self.work = Work::Idle(Box::new(session));
-                Ok(request::outputs(&outputs))
+                (request::outputs(&outputs), session)
+            }
+            Work::Batch(batch) => {
+                let (results, session) = batch.finish()?;
+                let lists: Vec<String> = results.iter().map(|outputs| request::outputs(outputs)).collect();
+                (format!("[{}]", lists.join(",")), session)
+            }
+            Work::Scoring(scoring) => {
+                let (score, session) = scoring.finish()?;
+                (request::score(&score), session)
+            }
+            Work::Aligning(aligning) => {
+                let (words, session) = aligning.finish()?;
+                (request::alignment(&words), session)
             }
             other => {
                 self.work = other;
-                Err(Failure::new("failed", "finish: no generation is under way"))
+                return Err(Failure::new("failed", "finish: nothing of which it gives the results is under way"));
             }
-        }
+        };
+        self.work = Work::Idle(Box::new(session));
+        Ok(json)
     }
 
-    fn try_alignment(&mut self, source: &str, target: &str) -> Result<String, Failure> {
-        Ok(request::alignment(&self.session().align(source, target)?))
+    fn try_finish_states(&mut self) -> Result<Vec<f32>, Failure> {
+        match std::mem::replace(&mut self.work, Work::Lost) {
+            Work::Encoding(encoding) => {
+                let (encoded, session) = encoding.finish()?;
+                self.work = Work::Idle(Box::new(session));
+                // One passage was begun.
+                Ok(encoded.into_iter().next().map(|one| one.values).unwrap_or_default())
+            }
+            other => {
+                self.work = other;
+                Err(Failure::new("failed", "finishStates: neither startEmbed nor startEncode is under way"))
+            }
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-// The worker's side: one model, requests one after the other, abort between two tokens.
+// The worker's side: one model, requests one after the other, abort between two pieces of work.
 
 import { checkIsa, choose, load, loadConverter } from "./builds.js";
 import type { Engine } from "../wasm/simd128/t5_wasm.js";
@@ -88,14 +88,22 @@ class Host {
       case "batch":
         return this.batch(id, engine, call, signal);
       case "score":
-        return JSON.parse(engine.score(call.source, call.target));
+        engine.startScore(call.source, call.target);
+        await toEnd(engine, signal);
+        return JSON.parse(engine.finish());
       case "alignment":
-        return JSON.parse(engine.alignment(call.source, call.target));
+        engine.startAlignment(call.source, call.target);
+        await toEnd(engine, signal);
+        return JSON.parse(engine.finish());
       case "embed":
-        return engine.embed(call.text, call.limits.maxInputTokens, call.limits.truncate);
+        engine.startEmbed(call.text, call.limits.maxInputTokens, call.limits.truncate);
+        await toEnd(engine, signal);
+        return engine.finishStates();
       case "encode": {
         const { maxInputTokens: most, truncate } = call.limits;
-        const states = engine.encode(call.text, most, truncate);
+        engine.startEncode(call.text, most, truncate);
+        await toEnd(engine, signal);
+        const states = engine.finishStates();
         const all = Array.from(engine.tokenize(call.text));
         const width = (JSON.parse(engine.info()) as { config: { d_model: number } }).config.d_model;
         const count = states.length / width;
@@ -189,17 +197,11 @@ class Host {
     if (typeof call.source === "string") engine.start(call.source, options);
     else engine.startIds(Uint32Array.from(call.source), options);
     this.remark(id, engine, call.options, options);
-    for (;;) {
-      await turn();
-      if (signal.aborted) {
-        engine.cancel();
-        throw aborted();
-      }
-      const more = engine.step();
+    await toEnd(engine, signal, () => {
       const piece = engine.take();
       if (piece !== undefined) this.port.post({ id, kind: "piece", piece });
-      if (!more) return JSON.parse(engine.finish());
-    }
+    });
+    return JSON.parse(engine.finish());
   }
 
   /** Says what of a prefix will not come out as it was given. */
@@ -208,7 +210,7 @@ class Host {
     for (const note of engine.notes(options)) this.port.post({ id, kind: "note", note });
   }
 
-  /** Several texts at once, in groups: between them an abort is heard. */
+  /** Several texts at once, in groups of as many as go side by side. */
   private async batch(
     id: number,
     engine: Engine,
@@ -219,11 +221,27 @@ class Host {
     this.remark(id, engine, call.options, options);
     const results: unknown[] = [];
     for (let at = 0; at < call.texts.length; at += call.group) {
-      await turn();
-      throwIfAborted(signal);
-      results.push(...(JSON.parse(engine.generateBatch(call.texts.slice(at, at + call.group), options)) as unknown[]));
+      engine.startBatch(call.texts.slice(at, at + call.group), options);
+      await toEnd(engine, signal);
+      results.push(...(JSON.parse(engine.finish()) as unknown[]));
     }
     return results;
+  }
+}
+
+/**
+ * Does what was started, piece by piece. Between two pieces messages are read: an abort is heard, and short requests are
+ * answered.
+ */
+async function toEnd(engine: Engine, signal: AbortSignal, each?: () => void): Promise<void> {
+  for (let more = true; more; ) {
+    await turn();
+    if (signal.aborted) {
+      engine.cancel();
+      throw aborted();
+    }
+    more = engine.step();
+    each?.();
   }
 }
 

@@ -155,7 +155,7 @@ for (const [name, build] of Object.entries(PAGES)) {
       page.on("pageerror", (error) => faults.push(String(error)));
       page.on("console", (message) => message.type() === "error" && faults.push(message.text()));
       await page.goto(`${server.url}/`);
-      await page.waitForFunction(() => globalThis.result, undefined, { timeout: 30_000 }).catch(() => {});
+      await page.waitForFunction(() => globalThis.result, undefined, { timeout: 120_000 }).catch(() => {});
       const result = await page.evaluate(() => globalThis.result);
       assert.deepEqual(faults, []);
       assert.equal(result?.text, SENTENCE);
@@ -222,7 +222,7 @@ test(
         },
       });
       await page.goto(`${own.url}/`);
-      await page.waitForFunction(() => globalThis.result, undefined, { timeout: 30_000 });
+      await page.waitForFunction(() => globalThis.result, undefined, { timeout: 120_000 });
       const result = await page.evaluate(() => globalThis.result);
       await page.close();
       own.close();

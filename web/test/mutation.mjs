@@ -112,16 +112,18 @@ function canary() {
 const CALLS = {
   start: (text, options) => engine.start(text, options),
   startIds: (ids, options) => engine.startIds(Uint32Array.from(ids), options),
+  startBatch: (texts, options) => engine.startBatch(texts, options),
+  startScore: (source, target) => engine.startScore(source, target),
+  startAlignment: (source, target) => engine.startAlignment(source, target),
+  startEmbed: (text, most, cut) => engine.startEmbed(text, most, cut),
+  startEncode: (text, most, cut) => engine.startEncode(text, most, cut),
   steps: (count) => {
     for (let i = 0; i < count; i++) if (!engine.step()) break;
     return engine.take();
   },
   finish: () => engine.finish(),
+  finishStates: () => engine.finishStates(),
   cancel: () => engine.cancel(),
-  score: (source, target) => engine.score(source, target),
-  alignment: (source, target) => engine.alignment(source, target),
-  embed: (text, most, cut) => engine.embed(text, most, cut),
-  encode: (text, most, cut) => engine.encode(text, most, cut),
   tokenize: (text) => engine.tokenize(text),
   sentences: (text) => engine.sentences(text),
   detokenize: (ids) => engine.detokenize(Uint32Array.from(ids)),
@@ -150,14 +152,16 @@ const CALLS = {
 
 function call() {
   const kind = below(1_000);
-  if (kind < 450) return ["start", one(WORDS), options()];
+  if (kind < 400) return ["start", one(WORDS), options()];
+  if (kind < 450) return ["startBatch", some(5, () => one(WORDS)), options()];
   if (kind < 550) return ["startIds", ids(), options()];
-  if (kind < 750) return ["steps", below(6)];
-  if (kind < 800) return ["finish"];
+  if (kind < 730) return ["steps", below(6)];
+  if (kind < 780) return ["finish"];
+  if (kind < 800) return ["finishStates"];
   if (kind < 830) return ["cancel"];
-  if (kind < 860) return ["score", one(WORDS), one(WORDS)];
-  if (kind < 880) return ["alignment", one(WORDS), one(WORDS)];
-  if (kind < 900) return [one(["embed", "encode"]), one(WORDS), ...some(2, value)];
+  if (kind < 860) return ["startScore", one(WORDS), one(WORDS)];
+  if (kind < 880) return ["startAlignment", one(WORDS), one(WORDS)];
+  if (kind < 900) return [one(["startEmbed", "startEncode"]), one(WORDS), ...some(2, value)];
   if (kind < 920) return ["sentences", one(WORDS)];
   if (kind < 940) return ["tokenize", one(WORDS)];
   if (kind < 960) return ["detokenize", ids()];

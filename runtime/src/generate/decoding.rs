@@ -84,19 +84,8 @@ impl Decoding {
         })
     }
 
-    /// Generates one token for every live sequence, or several for a single one. False when all documents are done.
-    pub fn step(&mut self, session: &mut Session) -> Result<bool> {
-        loop {
-            match self.work(session)? {
-                Outcome::Working => {}
-                Outcome::Tokens => return Ok(true),
-                Outcome::Done => return Ok(false),
-            }
-        }
-    }
-
-    /// Does a piece of work of bounded size: some blocks of the encoder, some tokens of the prefix, or one step as
-    /// [`Decoding::step`] does it. The caller can cancel between any two.
+    /// Does a piece of work of bounded size: some blocks of the encoder, some tokens of the prefix, or one token for
+    /// every live sequence (several for a single one). The caller can cancel between any two.
     pub fn work(&mut self, session: &mut Session) -> Result<Outcome> {
         if let Some(cancel) = &self.plan.options.cancel
             && cancel.load(Ordering::Relaxed)

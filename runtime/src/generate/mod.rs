@@ -4,9 +4,10 @@
 //! A [`SourceText`] is what the model reads of a text, all of it or each of its sentences. A `plan` is options that
 //! were checked against a model. `search` chooses tokens, with `processors` and with rules of the caller's
 //! ([`LogitsProcessor`]), such as that the result is one of some [`Choices`]; `decoding` runs the searches of any number
-//! of documents in lock step, and `lookup` proposes tokens ahead; [`Generation`] hands out the text of one as it comes.
-//! [`Steps`] are for searches of the caller's own.
+//! of documents in lock step, and `lookup` proposes tokens ahead; [`Generation`] hands out the text of one as it comes, a
+//! `batch` is many texts. [`Steps`] are for searches of the caller's own.
 
+mod batch;
 mod choices;
 mod custom;
 mod decoding;
@@ -31,11 +32,11 @@ pub use source_text::{SourceText, SplitSentences};
 pub use steps::Steps;
 pub use stream::Generation;
 
-use decoding::Decoding;
-use plan::Plan;
+use batch::Batch;
 
 use crate::error::Result;
 use crate::session::Session;
+use crate::under_way::UnderWay;
 
 /// Why a result ends where it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,10 +84,6 @@ pub struct Output {
     pub finish: Finish,
 }
 
-/// Sequences that a batch decodes side by side: more do not make a product faster, but each takes memory, not least for
-/// its logits.
-const SEQUENCES: usize = 256;
-
 impl Output {
     /// Ends the text before the first of the stop strings, if there is one in it.
     fn stop(&mut self, stop: &[String]) -> bool {
@@ -130,20 +127,6 @@ impl Session {
         self.generate_batch_sources(&sources, options)
     }
 
-    /// All sources side by side, as far as that is good.
-    fn side_by_side(&mut self, sources: &[&[u32]], options: &GenerateOptions) -> Result<Vec<Vec<Output>>> {
-        let together = (SEQUENCES / Plan::new(&self.model, options)?.sequences()).max(1);
-        self.decoder()?;
-        sources.iter().try_for_each(|source| self.model.check_source(source))?;
-        let mut results = Vec::with_capacity(sources.len());
-        for sources in sources.chunks(together) {
-            let mut decoding = Decoding::begin(self, sources, options)?;
-            while decoding.step(self)? {}
-            results.append(&mut decoding.results(self));
-        }
-        Ok(results)
-    }
-
     /// As [`Session::generate_batch_ids`], from texts. The sentences of all of them are decoded side by side.
     pub fn generate_batch(&mut self, texts: &[&str], options: &GenerateOptions) -> Result<Vec<Vec<Output>>> {
         let sources = texts.iter().map(|text| options.source(&self.model, text)).collect::<Result<Vec<_>>>()?;
@@ -156,20 +139,20 @@ impl Session {
         sources: &[SourceText],
         options: &GenerateOptions,
     ) -> Result<Vec<Vec<Output>>> {
-        // A forced prefix is the beginning of the first sentence of each text.
-        let begins = if options.has_prefix() { 1 } else { usize::MAX };
-        let some = |skip: usize, take: usize| -> Vec<&[u32]> {
-            let some = sources.iter().flat_map(|source| source.sentences().iter().skip(skip).take(take));
-            some.map(Vec::as_slice).collect()
-        };
-        let mut first = self.side_by_side(&some(0, begins), options)?.into_iter();
-        let mut rest = self.side_by_side(&some(begins, usize::MAX), &options.without_prefix())?.into_iter();
-        let join = |source: &SourceText| {
-            let count = source.sentences().len();
-            let begin = first.by_ref().take(count.min(begins));
-            let results = begin.chain(rest.by_ref().take(count.saturating_sub(begins))).collect();
-            source.join(results, &options.stop)
-        };
-        Ok(sources.iter().map(join).collect())
+        let batch = Batch::begin(self, sources.to_vec(), options)?;
+        self.complete(batch)
+    }
+
+    /// As [`Session::generate_batch_sources`], a piece of work at a time.
+    ///
+    /// # Errors
+    /// As [`Session::generate_batch_sources`]; the session is lost then.
+    pub fn into_batch(
+        mut self,
+        sources: Vec<SourceText>,
+        options: &GenerateOptions,
+    ) -> Result<UnderWay<Vec<Vec<Output>>>> {
+        let batch = Batch::begin(&mut self, sources, options)?;
+        Ok(UnderWay::new(self, batch))
     }
 }

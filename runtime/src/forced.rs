@@ -1,0 +1,196 @@
+//! A given target on its way through the decoder: its log-probabilities, or what its tokens look at.
+
+use std::collections::VecDeque;
+
+use crate::alignment::{Alignment, AlignmentHeads, WordAlignment};
+use crate::decoder::Decoder;
+use crate::error::{Error, Result};
+use crate::generate::{GenerateOptions, SourceText, SplitSentences};
+use crate::layers::Query;
+use crate::memory;
+use crate::model::Model;
+use crate::sentences::sentences;
+use crate::session::{Encoding, FORCED_ROWS, Score, Session};
+use crate::under_way::Pieces;
+
+/// A target that is given, not chosen.
+pub(crate) struct Forced {
+    encoding: Encoding,
+    encoded: bool,
+    target: Vec<u32>,
+    /// Tokens that the decoder has predicted.
+    done: usize,
+}
+
+impl Forced {
+    /// # Errors
+    /// If the model has no decoder, the source or the target is empty or has ids outside the vocabulary, or there is no
+    /// memory for them.
+    pub fn begin(session: &mut Session, source: &[u32], target: Vec<u32>) -> Result<Forced> {
+        session.model.check_ids("target", &target)?;
+        if target.is_empty() {
+            return Err(Error::Option { option: "target", what: "expected at least one token".to_owned() });
+        }
+        let encoding = session.begin_sources(&[source], 1, target.len())?;
+        Ok(Forced { encoding, encoded: false, target, done: 0 })
+    }
+
+    /// Does the next piece; false when there is none left. `each` gets tokens of the target, and the decoder with their
+    /// logits and, if heads have `shares` in it, their alignment.
+    pub fn work(
+        &mut self,
+        session: &mut Session,
+        shares: Option<&[f32]>,
+        each: impl FnOnce(&[u32], &mut Decoder<'_>),
+    ) -> Result<bool> {
+        if !self.encoded {
+            self.encoded = !session.encode_more(&mut self.encoding)?;
+            return Ok(true);
+        }
+        let piece = self.done..self.target.len().min(self.done + FORCED_ROWS);
+        let mut decoder = session.decoder()?;
+        // The decoder reads the target shifted right.
+        let start = decoder.model.config.decoder_start_token_id;
+        let read = |position: usize| position.checked_sub(1).map_or(start, |before| self.target[before]);
+        let query = |position| Query { token: read(position), sequence: 0, position };
+        let queries: Vec<Query> = piece.clone().map(query).collect();
+        match shares {
+            Some(shares) => decoder.run_aligned(&queries, shares)?,
+            None => decoder.run(&queries)?,
+        }
+        let wanted: Vec<usize> = (0..piece.len()).collect();
+        decoder.head(&wanted);
+        self.done = piece.end;
+        each(&self.target[piece], &mut decoder);
+        Ok(self.done < self.target.len())
+    }
+}
+
+/// The log-probabilities of a target.
+pub(crate) struct Scoring {
+    forced: Forced,
+    logprobs: Vec<f32>,
+}
+
+impl Scoring {
+    /// # Errors
+    /// As [`Forced::begin`].
+    pub fn begin(session: &mut Session, source: &[u32], target: &[u32]) -> Result<Scoring> {
+        let logprobs = Vec::with_capacity(target.len());
+        Ok(Scoring { forced: Forced::begin(session, source, target.to_vec())?, logprobs })
+    }
+}
+
+impl Pieces for Scoring {
+    type Results = Score;
+
+    fn work(&mut self, session: &mut Session) -> Result<bool> {
+        let vocab = session.model.config().vocab_size;
+        let kernels = session.model.kernels();
+        let Scoring { forced, logprobs } = self;
+        forced.work(session, None, |targets, decoder| {
+            let logits = decoder.logits(0..targets.len());
+            for (&id, row) in targets.iter().zip(logits.chunks_exact(vocab)) {
+                logprobs.push(row[id as usize] - kernels.log_sum_exp(row));
+            }
+        })
+    }
+
+    fn results(self: Box<Self>) -> Score {
+        Score { ids: self.forced.target, sum: self.logprobs.iter().sum(), logprobs: self.logprobs }
+    }
+}
+
+/// What the tokens of a target look at.
+pub(crate) struct Aligning {
+    forced: Forced,
+    shares: Vec<f32>,
+    reading: bool,
+    alignment: Alignment,
+}
+
+impl Aligning {
+    /// # Errors
+    /// As [`Forced::begin`], and if the model has no such head.
+    pub fn begin(session: &mut Session, heads: &AlignmentHeads, source: &[u32], target: &[u32]) -> Result<Aligning> {
+        let shares = heads.shares(session.model.config())?;
+        let weights = memory::room("an alignment of these lengths", [source.len(), target.len() + 1])?;
+        // The last token is read by one more step, whatever that predicts.
+        let given = target.iter().chain(target.last()).copied().take(target.len() + usize::from(heads.reading));
+        let forced = Forced::begin(session, source, given.collect())?;
+        let alignment = Alignment { source_ids: source.to_vec(), target_ids: target.to_vec(), weights };
+        Ok(Aligning { forced, shares, reading: heads.reading, alignment })
+    }
+}
+
+impl Pieces for Aligning {
+    type Results = Alignment;
+
+    fn work(&mut self, session: &mut Session) -> Result<bool> {
+        let weights = &mut self.alignment.weights;
+        self.forced.work(session, Some(&self.shares), |_, decoder| weights.extend_from_slice(decoder.alignment()))
+    }
+
+    fn results(mut self: Box<Self>) -> Alignment {
+        if self.reading {
+            self.alignment.weights.drain(..self.alignment.source_ids.len());
+        }
+        self.alignment
+    }
+}
+
+/// What the words of a target look at, sentence by sentence where the source's task reads texts so.
+pub(crate) struct WordAligning {
+    model: Model,
+    /// Sources and targets that have not begun.
+    waiting: VecDeque<(Vec<u32>, Vec<u32>)>,
+    current: Option<Box<Aligning>>,
+    /// Words of the task's prefix, which are left out.
+    prefix: usize,
+    words: WordAlignment,
+}
+
+impl WordAligning {
+    /// # Errors
+    /// If the model has no tokenizer.
+    pub fn begin(model: &Model, source: &str, target: &str) -> Result<WordAligning> {
+        let tokenizer = model.tokenizer()?;
+        let prefix = model.generation_defaults().task_of(source).map_or("", |task| &task.prefix);
+        let prefix = prefix.split_whitespace().count();
+        let split =
+            SourceText::new(model, source, &GenerateOptions::default().split_sentences(SplitSentences::ByTask))?;
+        let targets: Vec<&str> = sentences(target).into_iter().map(|range| &target[range]).collect();
+        let whole = SourceText::from(tokenizer.encode(source).as_slice());
+        let (sources, targets) = match split.sentences().len() == targets.len() {
+            true => (split, targets),
+            false => (whole, vec![target]),
+        };
+        let targets = targets.into_iter().map(|target| tokenizer.encode(target));
+        let waiting = sources.sentences().iter().cloned().zip(targets).collect();
+        Ok(WordAligning { model: model.clone(), waiting, current: None, prefix, words: WordAlignment::default() })
+    }
+}
+
+impl Pieces for WordAligning {
+    type Results = WordAlignment;
+
+    fn work(&mut self, session: &mut Session) -> Result<bool> {
+        let Some(current) = &mut self.current else {
+            let Some((source, target)) = self.waiting.pop_front() else { return Ok(false) };
+            let heads = self.model.alignment_heads();
+            self.current = Some(Box::new(Aligning::begin(session, &heads, &source, &target)?));
+            return Ok(true);
+        };
+        if current.work(session)? {
+            return Ok(true);
+        }
+        if let Some(current) = self.current.take() {
+            self.words.append(current.results().by_words(self.model.tokenizer()?, self.prefix));
+        }
+        Ok(!self.waiting.is_empty())
+    }
+
+    fn results(self: Box<Self>) -> WordAlignment {
+        self.words
+    }
+}
