@@ -5,7 +5,7 @@ import { inNode, nodeModule } from "./platform.js";
 import { startThreads } from "./threads.js";
 import type { Build, Isa } from "./types.js";
 
-/** What all builds have. */
+/** The interface that all builds share. */
 export type Module = typeof import("../wasm/simd128/t5_wasm.js");
 
 /** What makes one file of a checkpoint. */
@@ -24,21 +24,21 @@ function knows(module: number[]): boolean {
   return WebAssembly.validate(new Uint8Array(module));
 }
 
-/** More do not help at steps as short as a token's. */
+/** A token's work is too short for more threads to help. */
 const MOST_THREADS = 64;
 
-/** What runs, on how many threads (as far as workers can be started), and why. */
+/** Which build to run, on how many threads (fewer if workers cannot be started), and why. */
 export interface Choice {
   build: Build;
   threads: number;
   reason: string;
   /** Whether the caller chose the build: then no other one is tried. */
   asked: boolean;
-  /** Its code, where that was given. */
+  /** The module's code, if the caller gave it. */
   code?: WebAssembly.Module;
 }
 
-/** The build to run: the one that is wanted, the one whose code is given, or the best one. */
+/** Chooses the build: the one asked for, the one whose code was given, or else the fastest one that can run here. */
 export function choose(wanted?: Build, threads?: number, code?: WebAssembly.Module): Choice {
   if (wanted !== undefined && wanted !== "threads" && wanted !== "relaxed" && wanted !== "simd128") {
     throw new T5Error(
@@ -53,7 +53,7 @@ export function choose(wanted?: Build, threads?: number, code?: WebAssembly.Modu
     throw new T5Error("bad-option", 'threads: expected 1 or more with the build "threads", found 0');
   }
   if (code) {
-    // Where code must not be made from bytes, it cannot be asked either what the engine knows.
+    // A place that forbids compiling bytes also fails the feature tests below, so they are skipped.
     if (wanted === "threads") throw new T5Error("bad-option", 'build: expected "relaxed" or "simd128" with wasm');
     return { build: wanted ?? "simd128", threads: 1, reason: "its code was given", asked: true, code };
   }
@@ -88,14 +88,14 @@ export function choose(wanted?: Build, threads?: number, code?: WebAssembly.Modu
   return { build: "threads", threads: many, reason, asked: false };
 }
 
-/** Refuses vectors that a build does not have. */
+/** Throws if `isa` names vector instructions that the build does not contain. */
 export function checkIsa(build: Build, isa?: Isa): void {
   if (isa === undefined || isa === "simd128" || (isa === "relaxed" && build !== "simd128")) return;
   const has = build === "simd128" ? '"simd128"' : '"simd128" or "relaxed"';
   throw new T5Error("bad-option", `isa: expected ${has} with the build ${build}, found ${JSON.stringify(isa)}`);
 }
 
-/** Threads for this many processors, of which often two share a core and some are slow ones. */
+/** How many threads to use: often two processors share a core, and phones have slow cores among them. */
 function worthwhile(processors: number): number {
   return processors < 4 ? processors : Math.min(8, processors >> 1);
 }
@@ -103,11 +103,11 @@ function worthwhile(processors: number): number {
 /** A module that is ready to run, and what was chosen in the end. */
 export interface Loaded extends Choice {
   module: Module;
-  /** Where its code came from, if not from the caller. */
+  /** Where its code was loaded from; undefined if the caller gave it. */
   address: URL | undefined;
-  /** How many workers lend themselves as further threads, once all that can be had are there. */
+  /** How many workers run as additional threads; resolves once each has started or failed to. */
   workers: Promise<number>;
-  /** Whether its memory ends below what another build's may reach. */
+  /** Whether the browser limited its memory to less than another build could use. */
   small: boolean;
 }
 
@@ -115,8 +115,8 @@ export interface Loaded extends Choice {
 const NEXT: Record<Build, Build | undefined> = { threads: "relaxed", relaxed: "simd128", simd128: undefined };
 
 /**
- * Loads a module, or where that fails and the caller did not choose it, the next simpler one. Each has its own memory,
- * so it is loaded once per worker. `assets` is a folder with copies of the modules, if they are not beside this script.
+ * Loads a build's module. If that fails and the caller did not ask for this build, the next simpler one is tried. Each
+ * worker loads its own copy. `assets` is a folder with copies of the modules, if they are not beside this script.
  */
 export async function load(choice: Choice, assets?: string): Promise<Loaded> {
   const { build } = choice;
@@ -132,11 +132,11 @@ export async function load(choice: Choice, assets?: string): Promise<Loaded> {
 }
 
 /**
- * Loads the module that makes one file of a checkpoint. Models that are one file need none of it, so it is a module of
- * its own.
+ * Loads the module that turns a checkpoint's files into one GGUF file. It is separate because most visitors load a
+ * model that is one file already and never need it.
  */
 export async function loadConverter(): Promise<Converter> {
-  // Says so where there are no vectors, which it uses as well.
+  // Throws a clear error if the browser has no WebAssembly SIMD, which this module needs too.
   choose(undefined, 1);
   try {
     const address = new URL("../wasm/convert/t5_wasm_bg.wasm", import.meta.url);
@@ -149,7 +149,7 @@ export async function loadConverter(): Promise<Converter> {
   }
 }
 
-/** Why a module did not start, and what a content security policy lacks for it. */
+/** Why a module did not start; names the setting if a content security policy forbids it. */
 function reasonOf(error: unknown): string {
   const { message } = error as Error;
   const policy = /content security policy|unsafe-eval/i.test(message);
@@ -177,10 +177,10 @@ async function start(choice: Choice, assets: string | undefined): Promise<Loaded
   let memory: WebAssembly.Memory;
   let most = 0;
   try {
-    // Its own memory: all that 32 bits address.
+    // By default the module asks for 4 GB, all that 32 bits can address.
     ({ memory } = module.initSync({ module: compiled }));
   } catch {
-    // Some systems (iOS) refuse to set 4 GB of addresses aside to share, but not less.
+    // Some systems (iOS) refuse to reserve 4 GB of shared memory but allow less.
     const { maximum, ...less } = lessMemory();
     ({ memory } = module.initSync({ module: compiled, ...less } as Parameters<Module["initSync"]>[0]));
     most = maximum;
@@ -191,10 +191,11 @@ async function start(choice: Choice, assets: string | undefined): Promise<Loaded
 }
 
 /**
- * What to ask for instead of 4 GB, in pages of 64 KiB. Below half a gibibyte a build with a memory of its own has more.
+ * Maximum sizes to try instead of 4 GB, in pages of 64 KiB. With less than half a gibibyte a build without shared
+ * memory is the better choice.
  */
 const MAXIMA = [32768, 16384, 8192];
-/** A little more than the module asks for to begin with; it grows from there. */
+/** Initial size, slightly more than the module requires; it grows as needed. */
 const FIRST_PAGES = 32;
 
 function lessMemory(): { memory: WebAssembly.Memory; maximum: number } {
@@ -217,13 +218,13 @@ async function compile(address: URL): Promise<WebAssembly.Module> {
   }
   const response = await fetch(address);
   if (!response.ok) throw new Error(`${address}: expected a module, found HTTP status ${response.status}`);
-  // Some hosts do not know the type that compiling on arrival asks for.
+  // Compiling while the bytes arrive requires this content type, which some hosts do not send.
   return response.headers.get("content-type")?.startsWith("application/wasm")
     ? WebAssembly.compileStreaming(response)
     : WebAssembly.compile(await response.arrayBuffer());
 }
 
-/** Addresses with constant names: bundlers follow these only. */
+/** The address of a build's module. Bundlers only find addresses that are written out as constants. */
 function addressOf(build: Build): URL {
   switch (build) {
     case "threads":
@@ -235,7 +236,7 @@ function addressOf(build: Build): URL {
   }
 }
 
-/** Imports, likewise. The builds differ in what `threads` has besides. */
+/** Imports a build's JavaScript, written out for bundlers as above. `threads` has some functions more. */
 async function importBuild(build: Build): Promise<Module> {
   switch (build) {
     case "threads":

@@ -1,4 +1,4 @@
-// What callers pass, checked where they pass it: in their own words, and before anything is sent to a worker.
+// Checks arguments before anything is sent to a worker, so that errors use the caller's names.
 
 import { T5Error } from "./errors.js";
 import type { EncodeOptions } from "./types.js";
@@ -16,7 +16,7 @@ function shown(value: unknown): string {
   return typeof value === "function" ? "a function" : String(value);
 }
 
-/** Runs `f`; what it throws rejects the promise. */
+/** Runs `f`; anything it throws synchronously rejects the promise. */
 export async function attempt<T>(f: () => Promise<T>): Promise<T> {
   return f();
 }

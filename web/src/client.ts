@@ -1,4 +1,4 @@
-// The page's side of the line: starts the worker, numbers requests, hands out answers.
+// The page's side: starts the worker, numbers requests, and matches answers to them.
 
 import { aborted, T5Error } from "./errors.js";
 import { hasWorkers, inNode, nodeModule, scriptWorker } from "./platform.js";
@@ -14,42 +14,42 @@ interface Pending {
   persist?: (() => void) | undefined;
 }
 
-/** What a request wants to hear of before its result. */
+/** What a request listens for besides its result. */
 export interface Listeners {
   signal?: AbortSignal | undefined;
   piece?: (piece: string) => void;
   progress?: ((progress: Progress) => void) | undefined;
   /** A large file is about to be kept. */
   persist?: (() => void) | undefined;
-  /** Whether an abort waits for the worker, which has something to put in order first. */
+  /** Whether an abort waits until the worker has cleaned up. */
   orderly?: boolean;
-  /** What of the request is handed over, not copied. */
+  /** Objects that are transferred to the worker rather than copied. */
   transfer?: Transferable[];
 }
 
 /** How a client starts. */
 export interface Start {
-  /** Where the package's folders lie if not where this script is. */
+  /** Where the package's folders are, if not beside this script. */
   assets?: string | URL | undefined;
-  /** Without a worker: in the same thread. */
+  /** Run in the calling thread, without a worker. */
   inline?: boolean;
 }
 
-/** The other end. */
+/** The connection to a worker, or to the worker's code in this thread. */
 interface Line {
   post(message: ToWorker, transfer?: Transferable[]): void;
   terminate(): void;
-  /** Whether a program waits for what runs there. */
+  /** In Node: keeps the program running while requests are pending. */
   busy(busy: boolean): void;
 }
 
-/** What the other end says, by itself or by its end. */
+/** Receives the worker's messages, and learns of its end. */
 interface Ear {
   receive(message: FromWorker): void;
   broken(code: "failed" | "lost" | "unsupported", what: string): void;
 }
 
-/** A worker that has not heard of an abort by then is in the midst of something long. */
+/** A worker that has not reacted to an abort by then is in the middle of a long step. */
 const PATIENCE_MS = 2000;
 
 const ENDED = "the worker was ended: the model must be loaded again";
@@ -57,12 +57,12 @@ const LOST = "the model ended in an earlier request and must be loaded again";
 
 export class Client {
   private readonly pending = new Map<number, Pending>();
-  /** What the worker has not answered yet, in its order; true where it was aborted. */
+  /** Requests that the worker has not answered yet, in order; true for aborted ones. */
   private readonly unanswered = new Map<number, boolean>();
   private next = 1;
   private line: Line | undefined;
   private closed: T5Error | undefined;
-  /** What a new worker must do first to take the place of this one. */
+  /** What a replacement worker must do first: load the same model. */
   private again: Call | undefined;
   private watch: ReturnType<typeof setTimeout> | undefined;
 
@@ -76,7 +76,7 @@ export class Client {
 
   private connect(): Promise<Line> {
     let there = true;
-    // One that was ended, since another takes its place, says nothing any more.
+    // Ignores messages of a worker that was ended and replaced.
     const ear: Ear = {
       receive: (message) => there && this.receive(message),
       broken: (code, what) => there && this.close(new T5Error(code, what)),
@@ -87,8 +87,8 @@ export class Client {
   }
 
   /**
-   * From now on a worker that does not hear of an abort is ended, and another one takes its place that begins with
-   * this: nothing else stops it in the midst of a text of 20,000 words.
+   * From now on a worker that does not react to an abort is ended and replaced by a new one that starts with this call.
+   * Nothing else can stop a long step: one block of the encoder takes most of a minute for a text of 20,000 words.
    */
   replaceable(call: Call): void {
     if (!(this.options.inline ?? !hasWorkers)) this.again = call;
@@ -102,7 +102,7 @@ export class Client {
     return new Promise<T>((resolve, reject) => {
       const abort = (): void => {
         this.line?.post({ id, op: "abort" });
-        // The worker may hear of it only when a long step is over.
+        // The worker may react only after a long step, so the caller's promise is rejected now.
         if (orderly) return;
         this.settle(id)?.reject(aborted(signal));
         if (this.unanswered.has(id)) this.unanswered.set(id, true);
@@ -130,28 +130,28 @@ export class Client {
   }
 
   private send(id: number, call: Call, transfer?: Transferable[]): void {
-    // While there is none, the next worker is sent all that is pending.
+    // While a worker is being replaced there is none: the new one will be sent everything that is pending.
     if (!this.line) return;
     this.line.busy(true);
     this.unanswered.set(id, false);
     this.line.post({ id, ...call }, transfer);
   }
 
-  /** Looks after a while whether the worker has heard of an abort. */
+  /** Checks later whether the worker has reacted to an abort. */
   private listenFor(): void {
     if (!this.again || this.watch !== undefined) return;
     this.watch = setTimeout(() => {
       this.watch = undefined;
       const [first] = this.unanswered;
-      // What it is at, not what waits behind that.
+      // Only the request that runs can be stuck, not those waiting behind it.
       if (first?.[1]) void this.replace();
       else if ([...this.unanswered.values()].includes(true)) this.listenFor();
     }, PATIENCE_MS);
-    // A program that has all its answers need not wait.
+    // This timer alone should not keep a program running.
     if (inNode) (this.watch as unknown as { unref(): void }).unref();
   }
 
-  /** Ends the worker; another one does what is still wanted. */
+  /** Ends the worker and sends pending requests to a new one. */
   private async replace(): Promise<void> {
     const { again, line } = this;
     if (!again || !line || this.closed) return;
@@ -170,7 +170,7 @@ export class Client {
     for (const [id, { call }] of waiting) if (this.pending.has(id)) this.send(id, call);
   }
 
-  /** Takes a request out, which is answered now. */
+  /** Removes a request that is about to be answered. */
   private settle(id: number): Pending | undefined {
     const request = this.pending.get(id);
     this.pending.delete(id);
@@ -206,12 +206,12 @@ export class Client {
       case "error":
         this.unanswered.delete(message.id);
         this.settle(message.id)?.reject(new T5Error(message.code, message.message));
-        // Nothing runs there any more; its memory is given back.
+        // The worker is of no further use: end it to free its memory.
         if (message.fatal) this.close(new T5Error("lost", `${LOST}: ${message.message}`));
     }
   }
 
-  /** Browsers do not say that a worker was ended; the lock that it held becomes free. */
+  /** Browsers do not report that a worker was ended, but the lock that it held becomes free. */
   private hold(lock: string): void {
     const { line } = this;
     const free = (): void => {
@@ -239,7 +239,7 @@ async function workerLine({ receive, broken }: Ear, assets: string | URL | undef
   worker.on("message", receive);
   worker.on("error", (error) => broken("failed", `the worker failed: ${error.message}`));
   worker.on("exit", () => broken("lost", ENDED));
-  // A program ends although a model is loaded; while a request runs, it does not.
+  // A loaded model does not keep a program running; a pending request does (see `busy`).
   worker.unref();
   type NodesTransferable = import("node:worker_threads").Transferable;
   return {
@@ -249,7 +249,7 @@ async function workerLine({ receive, broken }: Ear, assets: string | URL | undef
   };
 }
 
-/** Why a worker's script may not have loaded: browsers do not say. */
+/** An explanation of why a worker's script may not have loaded, since browsers give none. */
 function notAllowed(copied: URL | undefined): string {
   const { origin } = copied ?? new URL(here);
   const own = origin === location.origin;
@@ -265,7 +265,7 @@ export function useHost(serve: Serve): void {
   inlined = serve;
 }
 
-/** The worker's side in this thread. What the two say to each other is not copied. */
+/** Runs the worker's code in this thread. Messages are passed on without copying. */
 async function inlineLine({ receive }: Ear, assets: string | URL | undefined): Promise<Line> {
   const serve = inlined ?? (await importHost(assets));
   let handler: (message: ToWorker) => void = () => {};
@@ -276,7 +276,7 @@ async function inlineLine({ receive }: Ear, assets: string | URL | undefined): P
   return { post: (message) => queueMicrotask(() => handler(message)), terminate, busy: () => {} };
 }
 
-/** The worker's side, by an address that bundlers do not follow: it would be in every page twice. */
+/** Imports the worker's code by an address that bundlers do not follow; otherwise pages would contain it twice. */
 async function importHost(assets: string | URL | undefined): Promise<Serve> {
   const address = assets === undefined ? new URL("./host.js", here) : new URL("dist/host.js", folder(assets));
   try {
@@ -288,10 +288,10 @@ async function importHost(assets: string | URL | undefined): Promise<Serve> {
   }
 }
 
-/** Bundlers do not follow addresses that are relative to a variable, and need not follow Node's. */
+/** In a variable, so that bundlers do not follow addresses that are only used in Node. */
 const here = import.meta.url;
 
-/** A folder's address, with the slash at the end that relative addresses need. */
+/** A folder's address, ending with a slash so that relative addresses resolve inside it. */
 export function folder(address: string | URL): URL {
   const base = inNode ? here : (globalThis.document?.baseURI ?? globalThis.location?.href);
   try {

@@ -1,4 +1,4 @@
-/** What went wrong, for programs. The message says it for people. */
+/** What went wrong, for programs to check. The message is for people. */
 export type ErrorCode =
   /** An option is unknown, out of range or contradicts another one. */
   | "bad-option"
@@ -20,7 +20,7 @@ export type ErrorCode =
   | "unsupported"
   /** The model ended in an earlier request, or its worker did: it must be loaded again. */
   | "lost"
-  /** A fault of this package. */
+  /** A bug in this package. */
   | "failed";
 
 /** The only kind of error that this package throws. */
@@ -30,7 +30,7 @@ export class T5Error extends Error {
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
-    // What programs look for after they aborted something.
+    // Programs check for this name after aborting.
     this.name = code === "aborted" ? "AbortError" : "T5Error";
   }
 }
@@ -40,7 +40,7 @@ const CODES: ReadonlySet<string> = new Set<ErrorCode>([
   "lost", "failed",
 ]);
 
-/** Anything thrown, as a `T5Error`: the module's errors carry their code, a trap is a fault. */
+/** Turns anything thrown into a `T5Error`: the module's errors carry a code; others, such as traps, get `failed`. */
 export function asT5Error(error: unknown): T5Error {
   if (error instanceof T5Error) return error;
   const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
@@ -58,7 +58,7 @@ export function aborted(signal?: AbortSignal): T5Error {
   return new T5Error("aborted", "the request was aborted", signal?.aborted ? { cause: signal.reason } : undefined);
 }
 
-/** A trap: the module's memory may be in any state, and what it held must not be used again. */
+/** Whether an error is a WebAssembly trap: the module's memory may be corrupt and must not be used again. */
 export function isTrap(error: unknown): boolean {
   return error instanceof WebAssembly.RuntimeError;
 }

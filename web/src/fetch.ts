@@ -1,11 +1,11 @@
-// The page's `fetch` for a worker: functions do not cross, so what is asked for and what is answered do.
+// Lets a worker use the caller's `fetch`: functions cannot be sent to a worker, so requests and answers are.
 
 import { T5Error } from "./errors.js";
 import type { Fetching } from "./protocol.js";
 
 export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
 
-/** To the page: a request, that the next piece of its body is wanted, or that nothing of it is any more. */
+/** To the page: a request, a demand for the next piece of its body, or its cancellation. */
 type Asked =
   | { id: number; url: string; headers: [string, string][]; cache: RequestCache }
   | { id: number; pull: true }
@@ -20,13 +20,13 @@ type Answered =
   | { id: number; chunk: Uint8Array | undefined }
   | { id: number; error: string };
 
-/** Node's keep a program from ending, until they are told not to. */
+/** A port in Node, which keeps the program running unless told otherwise. */
 function quiet(port: MessagePort): MessagePort {
   (port as { unref?: () => void }).unref?.();
   return port;
 }
 
-/** Answers what a worker asks for through the port that is given back, until `close`. */
+/** Returns a port through which a worker can use `fetch`, until `close` is called. */
 export function offer(fetch: Fetch): { port: MessagePort; close(): void } {
   const { port1, port2 } = new MessageChannel();
   const under = new Map<number, { abort: AbortController; reader?: ReadableStreamDefaultReader<Uint8Array> }>();
@@ -108,13 +108,13 @@ export function through(port: MessagePort): Fetch {
       },
       { highWaterMark: 0 },
     );
-    // Statuses that have no body are refused with one.
+    // The constructor throws if one of these statuses comes with a body.
     const response = new Response(head.body ? body : null, { status: head.status, headers: head.headers });
     return Object.defineProperties(response, { type: { value: head.type }, url: { value: head.url } });
   };
 }
 
-/** What asks for files: the page's `fetch` or this place's own, with the caller's headers. */
+/** The `fetch` to use, the caller's or the worker's own, with the caller's headers added. */
 export function fetching({ headers, token, endpoint, fetch: port }: Fetching, hub: string): Fetch {
   const ask: Fetch = port ? through(port) : (url, init) => fetch(url, init);
   const origin = new URL(endpoint ?? hub).origin;
@@ -127,7 +127,7 @@ export function fetching({ headers, token, endpoint, fetch: port }: Fetching, hu
   };
 }
 
-/** Refuses a token that would be sent to nobody. */
+/** Throws if a token was given but no request would carry it. */
 export function checkToken(source: unknown, { token, endpoint }: Fetching, hub: string): void {
   if (token === undefined || (typeof source === "string" && source.startsWith("hf:"))) return;
   const { origin } = new URL(endpoint ?? hub);

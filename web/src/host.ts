@@ -10,10 +10,10 @@ import { HUB, openAddress, openBlob, type OpenFile } from "./source.js";
 import { Transfer, Unquantized as Files } from "./transfer.js";
 import type { GenerateOptions, Info, Progress, Sentence } from "./types.js";
 
-/** What takes no time, and does not wait behind what does. */
+/** Short requests, which do not wait behind long ones. */
 const QUICK: ReadonlySet<Call["op"]> = new Set(["sentences", "tokenize", "detokenize", "info"] as const);
 
-/** Answers requests that come through a port, in their order. What is given back ends it, and frees the model. */
+/** Answers requests from a port in order. The function returned stops that and frees the model. */
 export function serve(port: Port<FromWorker, ToWorker>): () => void {
   const host = new Host(port);
   const aborts = new Map<number, AbortController>();
@@ -33,25 +33,25 @@ export function serve(port: Port<FromWorker, ToWorker>): () => void {
       const { code, message } = asT5Error(error);
       answered({ id, kind: "error", code, message, fatal: isTrap(error) });
     };
-    // One that waits in the queue is dropped at once.
+    // A request that still waits in the queue is answered at once.
     abort.signal.addEventListener("abort", () => failed(aborted()));
     const answer = async (): Promise<void> => {
       if (abort.signal.aborted) return;
       try {
         answered({ id, kind: "result", result: await host.run(id, message, abort.signal) });
       } catch (error) {
-        // What a trap leaves behind is not used again, nor freed: that would be another trap.
+        // After a trap the engine is abandoned; freeing it could trap again.
         if (isTrap(error)) host.lose();
         failed(error);
       }
     };
-    // Between two steps of what runs, nothing of the module is in use.
+    // Safe while another request runs: between two of its steps the module is not in use.
     if (QUICK.has(message.op) && host.ready) void answer();
     else last = last.then(answer);
   });
   return () => {
     aborts.forEach((abort) => abort.abort());
-    // Behind what runs, which ends at its next step.
+    // After the running request, which ends at its next step.
     last = last.then(() => host.free());
   };
 }
@@ -107,7 +107,7 @@ class Host {
         const all = Array.from(engine.tokenize(call.text));
         const width = (JSON.parse(engine.info()) as { config: { d_model: number } }).config.d_model;
         const count = states.length / width;
-        // Cut off, it ends as all do.
+        // A text that was cut off still ends with `</s>`.
         const ids = count < all.length ? [...all.slice(0, count - 1), ...all.slice(-1)] : all;
         return { ids, width, states };
       }
@@ -152,7 +152,7 @@ class Host {
     return undefined;
   }
 
-  /** A folder's files, read whole, become one file; its parts are collected where the browser keeps blobs. */
+  /** Converts a folder's files to one GGUF file, collected in blobs, which the browser may keep on disk. */
   private async quantize(id: number, request: QuantizeRequest, signal: AbortSignal): Promise<Blob> {
     const { files, name, type, stallMs } = request;
     const module = await loadConverter();
@@ -204,13 +204,13 @@ class Host {
     return JSON.parse(engine.finish());
   }
 
-  /** Says what of a prefix will not come out as it was given. */
+  /** Warns if part of a prefix cannot be written with the model's vocabulary. */
   private remark(id: number, engine: Engine, { prefix, prefixIds }: GenerateOptions, options: string): void {
     if (!prefix && !prefixIds) return;
     for (const note of engine.notes(options)) this.port.post({ id, kind: "note", note });
   }
 
-  /** Several texts at once, in groups of as many as go side by side. */
+  /** Generates for several texts, in groups of as many as are decoded side by side. */
   private async batch(
     id: number,
     engine: Engine,
@@ -230,8 +230,8 @@ class Host {
 }
 
 /**
- * Does what was started, piece by piece. Between two pieces messages are read: an abort is heard, and short requests are
- * answered.
+ * Runs what was started, piece by piece. Messages are read between the pieces, so that aborts take effect and short
+ * requests are answered.
  */
 async function toEnd(engine: Engine, signal: AbortSignal, each?: () => void): Promise<void> {
   for (let more = true; more; ) {
@@ -245,12 +245,12 @@ async function toEnd(engine: Engine, signal: AbortSignal, each?: () => void): Pr
   }
 }
 
-/** Beginnings and ends in turns as pairs. */
+/** Turns alternating beginnings and ends into pairs. */
 function sentences(units: Uint32Array): Sentence[] {
   return Array.from({ length: units.length / 2 }, (_, i) => ({ begin: units[2 * i]!, end: units[2 * i + 1]! }));
 }
 
-/** Options as JSON. It has no whole numbers beyond 2^53: they cross as digits. */
+/** Options as JSON. Whole numbers beyond 2^53 (`bigint`) become strings of digits, as JSON has none. */
 function written(options: object): string {
   return JSON.stringify(options, (_, value: unknown) => (typeof value === "bigint" ? value.toString() : value));
 }

@@ -54,7 +54,7 @@ export type {
   TokenStates,
 } from "./types.js";
 
-/** A text on its way: iterate over it for the pieces, or await the results. */
+/** A running generation: iterate over it for pieces of text, or await the results. */
 export class Generation implements AsyncIterable<string> {
   /** The results, best first. */
   readonly outputs: Promise<Output[]>;
@@ -84,7 +84,7 @@ export class Generation implements AsyncIterable<string> {
       this.ended = true;
       this.wake?.();
     };
-    // Who only iterates meets the error there; it is not unhandled here.
+    // Also handles errors, so that a caller who only iterates (and gets the error there) has no unhandled rejection.
     this.outputs.then(end, end);
   }
 
@@ -125,7 +125,7 @@ export class Generation implements AsyncIterable<string> {
   }
 }
 
-/** Texts on their way, for a list of texts. */
+/** A running generation for a list of texts. */
 export class Batch {
   /** The results of each text, best first. */
   readonly outputs: Promise<Output[][]>;
@@ -137,7 +137,7 @@ export class Batch {
       const call = { op: "batch", texts: texts("source", sources), group: batch, options: plain(options) } as const;
       return client.request<Output[][]>(call, { signal: checkSignal(signal) });
     });
-    // As for one text: who only asks for the texts meets the error there.
+    // As for one text: a caller who only awaits `texts()` gets the error there.
     this.outputs.catch(() => {});
   }
 
@@ -166,7 +166,7 @@ async function quantized(
   { type = "q8_0", name = "model.gguf", onProgress, signal, assets }: QuantizeOptions,
   { fetch, ...fetching }: Omit<Fetching, "fetch"> & { fetch?: Fetch | undefined } = {},
 ): Promise<File> {
-  // Never in the caller's thread if that can be: it takes seconds.
+  // In a worker if there are any, whatever `threads` says: it takes seconds.
   const client = await Client.start({ assets, inline: !hasWorkers });
   const offered = fetch && offer(fetch);
   const request = { files, name, type, ...fetching, ...(offered && { fetch: offered.port }) };
@@ -217,7 +217,7 @@ export class T5 {
     try {
       const files = from.files ?? (await ask<Unquantized | undefined>({}))?.files;
       const made = files && (await quantizeAndLoad(String(from.source), files, options, ask));
-      // One that must be transferred again is rather waited for; and a copy of bytes is not held for it.
+      // Not for a model that would have to be transferred again, and no copy of its bytes is held just for this.
       const again = made ?? { source: from.source };
       if (again.source instanceof Blob || (typeof again.source === "string" && (await isNear(client, again.source)))) {
         client.replaceable({ op: "load", request: { ...again, ...settings } });
@@ -231,9 +231,9 @@ export class T5 {
     return new T5(client);
   }
 
-  /** Generates text for a text, or for ids that end with `</s>`. The request is in the queue at once. */
+  /** Generates from a text, or from ids that end with `</s>`. The request is queued at once. */
   generate(source: string | readonly number[] | Uint32Array, options?: GenerateOptions): Generation;
-  /** Generates text for each text of a list, several at once: faster than one by one, with the same results. */
+  /** Generates from each text of a list, several at once: faster than one by one, with the same results. */
   generate(sources: readonly string[], options?: GenerateOptions): Batch;
   generate(
     source: string | readonly number[] | Uint32Array | readonly string[],
@@ -251,7 +251,10 @@ export class T5 {
     });
   }
 
-  /** Which words of the source each word of the target looked at (cross-attention, averaged over heads and layers). */
+  /**
+   * Which words of the source each word of the target comes from: the cross-attention of the heads that the model's
+   * file names for this, else of all.
+   */
   alignment(source: string, target: string, { signal }: RequestOptions = {}): Promise<Alignment> {
     return attempt(() => {
       const call = { op: "alignment", source: text("source", source), target: text("target", target) } as const;
@@ -259,14 +262,14 @@ export class T5 {
     });
   }
 
-  /** The mean of the encoder's hidden states, `d_model` numbers; of each text of a list. */
+  /** A sentence model's vector, else the mean of the encoder's hidden states (`d_model` numbers). */
   embed(source: string, options?: EncodeOptions): Promise<Float32Array>;
   embed(source: readonly string[], options?: EncodeOptions): Promise<Float32Array[]>;
   embed(source: string | readonly string[], options: EncodeOptions = {}): Promise<Float32Array | Float32Array[]> {
     return this.encoded<Float32Array>("embed", source, options);
   }
 
-  /** The encoder's hidden state of each token, `</s>` included; of each text of a list. */
+  /** The encoder's hidden state of each token, `</s>` included; for a list, those of each text. */
   encode(source: string, options?: EncodeOptions): Promise<TokenStates>;
   encode(source: readonly string[], options?: EncodeOptions): Promise<TokenStates[]>;
   encode(source: string | readonly string[], options: EncodeOptions = {}): Promise<TokenStates | TokenStates[]> {
@@ -287,8 +290,8 @@ export class T5 {
   }
 
   /**
-   * The sentences of a text, in their order, as `generate` cuts it for tasks that are done sentence by sentence. What
-   * stands between them (white space, line breaks, bullets) is in none.
+   * The sentences of a text in order, as `generate` splits it for tasks that work sentence by sentence. What stands
+   * between them (white space, line breaks, bullets) belongs to none.
    */
   sentences(source: string): Promise<Sentence[]> {
     return attempt(() => this.client.request({ op: "sentences", text: text("text", source) }));
@@ -326,10 +329,10 @@ if (Symbol.asyncDispose) {
   });
 }
 
-/** What became one file, and what it is kept as. */
+/** A converted file, and the key under which it is kept. */
 type Made = Pick<LoadRequest, "source" | "keepAs">;
 
-/** A checkpoint without a GGUF file: it becomes one, which is kept under `key`, unless it is kept already. */
+/** Converts a checkpoint to one file, keeps that under `key` and loads it; loads the kept file if there is one. */
 async function quantizeAndLoad(
   key: string,
   files: QuantizeRequest["files"],
@@ -354,7 +357,7 @@ async function quantizeAndLoad(
   news.listen(onProgress);
   const report = (progress: Progress): void => (news.tell(progress), onProgress?.(progress));
   try {
-    // Another tab may do the same just now: then it is there afterwards.
+    // Another tab may be doing the same; once it is done, the file is kept.
     await exclusively(work, signal, async () => {
       news.listen(undefined);
       if (await kept()) return;
@@ -371,23 +374,23 @@ async function quantizeAndLoad(
   return made;
 }
 
-/** Whether a model is on the device, and can soon be loaded again. */
+/** Whether a model is on the device and can be loaded again quickly. */
 async function isNear(client: Client, source: string): Promise<boolean> {
   return !/^(https?|hf|folder|blob|data):/.test(source) || (await client.request<Info>({ op: "info" })).kept;
 }
 
-/** The model that is installed beside this package; in a copy of it, what lies beside its folders. */
+/** The address of the built-in model: beside this package, or with `assets` in that folder. */
 function builtIn(assets: string | URL | undefined): URL {
   if (assets !== undefined) return new URL("pocket-t5.gguf", folder(assets));
   try {
-    // Bundlers follow this address, written so; hosts of packages, too.
+    // Written so that bundlers find the file; CDNs of packages resolve it as well.
     return new URL("../../pocket-t5-model/pocket-t5.gguf", import.meta.url);
   } catch (error) {
     throw new T5Error("bad-option", "source: expected one, since this script has no address", { cause: error });
   }
 }
 
-/** Asks that what this origin keeps is not taken away when storage is short. */
+/** Asks the browser not to delete this origin's data when storage is short. */
 function keepForGood(): void {
   void globalThis.navigator?.storage?.persist?.().catch(() => false);
 }
@@ -397,10 +400,10 @@ interface Readable {
   files?: QuantizeRequest["files"];
 }
 
-/** The source as a worker can read it: names made absolute. Of a folder, its files and the name of what they become. */
+/** A source in a form that a worker can read, with absolute addresses. For a folder, its files and a key for them. */
 async function readable(source: Source): Promise<Readable> {
   if (typeof source === "string" || source instanceof URL) return { source: absolute(String(source)) };
-  // Also those of another realm, as jsdom's are.
+  // Not instanceof: buffers may come from another realm, as in jsdom.
   if (source instanceof Blob) return { source };
   if (ArrayBuffer.isView(source))
     return { source: new Uint8Array(source.buffer, source.byteOffset, source.byteLength) };
@@ -418,17 +421,17 @@ async function readable(source: Source): Promise<Readable> {
   if (!files?.length || !files.every((file) => file instanceof Blob)) {
     throw wrong("source", "an address, a file, its bytes, or the files of a folder", files ?? source);
   }
-  // One file is a model whatever its name.
+  // A single file is taken as a model, whatever its name.
   if (files.length === 1 && !files[0]?.name?.endsWith(".safetensors")) return { source: files[0] as File };
   const chosen = files.filter((file) => CHECKPOINT.test(inside(file)));
   return { source: await nameOf(chosen), files: chosen.map((file) => ({ name: inside(file), blob: file.slice() })) };
 }
 
-/** A name for what a folder becomes, the same for the same files. */
+/** A key for a converted folder, the same for the same files. */
 async function nameOf(files: File[]): Promise<string> {
   const list = files.map(({ name, size, lastModified }) => [name, size, lastModified]).sort();
   const folder = files[0]?.webkitRelativePath?.split("/").at(-2) ?? "";
-  // Pages without a secure context have no sums, and no storage either.
+  // Without a secure context there is no `subtle`, and no storage to need the key for.
   const sum = await globalThis.crypto?.subtle?.digest("SHA-256", new TextEncoder().encode(JSON.stringify(list)));
   const digits = Array.from(new Uint8Array(sum ?? new ArrayBuffer(0), 0, sum ? 8 : 0), (byte) =>
     byte.toString(16).padStart(2, "0"),
@@ -436,7 +439,7 @@ async function nameOf(files: File[]): Promise<string> {
   return `folder:${folder || "model"}/${digits.join("")}`;
 }
 
-/** What the worker hears of the options. */
+/** Checks the options and returns those that the worker needs. */
 function loadOptions(options: LoadOptions): Omit<LoadRequest, "source" | "fetch"> {
   const mine = ["onProgress", "signal", "assets", "fetch", "persist"];
   const sent = ["cache", "sha256", "threads", "build", "isa", "endpoint", "stallMs", "headers", "token", "wasm"];

@@ -1,6 +1,6 @@
 /**
- * The package with the worker's side in it, for places that have no workers (Cloudflare Workers), and for bundles that
- * use `threads: 0`. The module's code is given as `wasm` where it must not be fetched.
+ * The package including the worker's code, for places without workers (Cloudflare Workers) and for bundles that use
+ * `threads: 0`. Where code must not be compiled from bytes, pass the compiled module as `wasm`.
  */
 
 import { useHost } from "./client.js";

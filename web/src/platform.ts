@@ -1,29 +1,29 @@
 import { T5Error } from "./errors.js";
 
 /**
- * Whether this is Node, Deno or Bun, not a browser. A `window` says nothing: jsdom makes one in Node. Electron's pages
- * have Node's versions, but a browser's workers.
+ * Whether this is Node, Deno or Bun, not a browser. The presence of `window` says nothing, since jsdom defines it in
+ * Node. Electron's pages have Node's `process.versions` but a browser's workers.
  */
 export const inNode: boolean =
   typeof process === "object" &&
   typeof process.versions?.node === "string" &&
   (process as { type?: string }).type !== "renderer" &&
-  // They have some of Node's modules, but neither its files nor its workers.
+  // Has some of Node's modules, but neither its files nor its workers.
   globalThis.navigator?.userAgent !== "Cloudflare-Workers";
 
-/** Whether this place can start workers. */
+/** Whether workers can be started here. */
 export const hasWorkers: boolean = inNode || typeof Worker === "function";
 
 let ports: MessageChannel | undefined;
 const waiting: (() => void)[] = [];
 
-/** Lets the messages that wait be read: a whole turn of the event loop, not only of promises. */
+/** Waits for one turn of the event loop, so that pending messages are received (promises alone do not allow that). */
 export function turn(): Promise<void> {
   return new Promise<void>((resolve) => {
     if (inNode) return void setImmediate(resolve);
-    // Some places outside browsers have no channels.
+    // Some runtimes have no MessageChannel.
     if (typeof MessageChannel !== "function") return void setTimeout(resolve, 0);
-    // A timer would wait 4 ms in a browser, as long as a token takes.
+    // In a browser a timer would wait 4 ms, as long as a token takes.
     if (!ports) {
       ports = new MessageChannel();
       ports.port1.onmessage = () => waiting.shift()?.();
@@ -33,12 +33,12 @@ export function turn(): Promise<void> {
   });
 }
 
-/** One of Node's own modules, by a name that bundlers do not follow: pages never ask for it. */
+/** Imports one of Node's modules by a name that bundlers do not see, so that pages never request it. */
 export function nodeModule<T>(name: string): Promise<T> {
   return import(/* @vite-ignore */ /* webpackIgnore: true */ `node:${name}`) as Promise<T>;
 }
 
-/** An address as the page means it: its workers lie elsewhere. Names that are none stay as they are. */
+/** Resolves an address against the page's, since a worker's own base differs. `hf:` and `folder:` names stay. */
 export function absolute(source: string): string {
   if (inNode || /^(hf|folder):/.test(source)) return source;
   try {
@@ -48,13 +48,13 @@ export function absolute(source: string): string {
   }
 }
 
-/** Starts a worker; where its script lies on another origin (a CDN), through a small script of this one. */
+/** Starts a worker. A script on another origin (a CDN) is imported by a small script of this origin. */
 export function scriptWorker(start: () => Worker, address: () => URL): Worker {
   try {
     return start();
   } catch {
-    // No worker may be started from another origin, but one of our own may import the script.
-    // A package that a bundler took apart is never from another origin, so it need not see this address.
+    // Browsers refuse to start a worker from another origin, but a worker of this origin may import such a script.
+    // Bundled packages never come from another origin, so bundlers need not follow this address.
     const script = new Blob([`import ${JSON.stringify(address().href)};`], { type: "text/javascript" });
     return new Worker(URL.createObjectURL(script), { type: "module" });
   }

@@ -1,9 +1,9 @@
-// What page and worker say to each other. Every request has an id; its answers carry the same.
+// Messages between page and worker. Every request has an id, which its answers repeat.
 
 import type { ErrorCode } from "./errors.js";
 import type { Build, GenerateOptions, Isa, Progress } from "./types.js";
 
-/** What the worker needs of `LoadOptions`. */
+/** The part of `LoadOptions` that the worker needs. */
 export interface LoadRequest {
   source: string | Blob | ArrayBuffer | Uint8Array;
   sha256?: string;
@@ -15,17 +15,17 @@ export interface LoadRequest {
   stallMs?: number;
   headers?: Record<string, string>;
   token?: string;
-  /** Where the page fetches what it is asked for. */
+  /** Port to the caller's `fetch`. */
   fetch?: MessagePort;
   /** The module's code. */
   wasm?: WebAssembly.Module;
-  /** Where copies of the package's folders lie, for what runs in a bundle and not in a worker from there. */
+  /** Where copies of the package's folders are, for worker code that runs inside a bundle. */
   assets?: string;
-  /** What a file that has no address is kept under, and its name. */
+  /** The key and name under which a file without an address is kept. */
   keepAs?: { source: string; name: string };
 }
 
-/** What a load that is not done yet needs: the checkpoint's files, to be made one. */
+/** Answer to a load whose source has no GGUF file: the checkpoint's files, which must be converted first. */
 export interface Unquantized {
   files: { name: string; url: string }[];
 }
@@ -34,13 +34,13 @@ export interface Unquantized {
 export type Fetching = Pick<LoadRequest, "stallMs" | "headers" | "token" | "endpoint" | "fetch">;
 
 export interface QuantizeRequest extends Fetching {
-  /** Bytes, not `File` (Node's do not cross), or addresses. */
+  /** Addresses, or blobs (not `File`: Node cannot send those to a worker). */
   files: { name: string; blob?: Blob; url?: string }[];
   name: string;
   type: string;
 }
 
-/** Limits of a source that is only encoded. */
+/** Limits for `embed` and `encode`. */
 export interface Limits {
   maxInputTokens?: number;
   truncate?: boolean;
@@ -63,9 +63,9 @@ export type Call =
 export type ToWorker = ({ id: number } & Call) | { id: number; op: "abort" };
 
 export type FromWorker =
-  /** A lock that the worker holds as long as it lives. */
+  /** The name of a lock that the worker holds while it lives. */
   | { id: 0; kind: "alive"; lock: string }
-  /** A large file will be kept: the page may ask that it is not taken away again. */
+  /** A large file is about to be kept: the page may ask the browser for persistent storage. */
   | { id: number; kind: "persist" }
   | { id: number; kind: "progress"; progress: Progress }
   | { id: number; kind: "piece"; piece: string }
@@ -73,7 +73,7 @@ export type FromWorker =
   | { id: number; kind: "result"; result: unknown }
   | { id: number; kind: "error"; code: ErrorCode; message: string; fatal: boolean };
 
-/** One end of the line between page and worker. */
+/** One end of the connection between page and worker. */
 export interface Port<Send, Receive> {
   post(message: Send, transfer?: ArrayBuffer[]): void;
   receive(handler: (message: Receive) => void): void;

@@ -2,20 +2,20 @@
 
 /** What the service worker is asked to do. */
 export interface ServiceWorkerOptions {
-  /** Make the page cross-origin isolated, as threads need, from its next load on. */
+  /** Make the page cross-origin isolated (which threads need) from its next load on. */
   isolate?: boolean;
-  /** Load the page anew, once, if it is to be isolated and is not yet. */
+  /** Reload the page once if it should be isolated and is not yet. */
   reload?: boolean;
-  /** The address of a JSON list of the page's files, to be kept for the time without a network. */
+  /** The address of a JSON list of the page's files, which are kept for offline use. */
   files?: string;
   /**
-   * What stands for this state of the files, such as a hash of them: with another one they are kept anew, and those of
-   * before are dropped. A build may write it into the service worker instead.
+   * Identifies this version of the files, for example a hash of them. When it changes, the files are fetched again and
+   * the old ones deleted. A build may write it into the service worker instead.
    */
   version?: string;
-  /** A folder whose files never change, since their names have a hash: kept ones are used without asking its host. */
+  /** A folder whose files never change (their names contain a hash): kept copies are used without asking the host. */
   immutable?: string;
-  /** Addresses that are kept besides, once the page has used them: the module that runs, `info().moduleUrl`. */
+  /** Further addresses to keep once the page has used them, such as the module that runs: `info().moduleUrl`. */
   keep?: string[];
 }
 
@@ -23,8 +23,8 @@ const RELOADED = "pocket-t5: loaded again for isolation";
 
 /**
  * Registers the package's service worker, which the page's host serves at `address` (copy `pocket-t5/service-worker`
- * beside the page: it can only govern what lies at its own address and below). Resolves with false where there are no
- * service workers: the page then works as before, with one thread and online.
+ * beside the page: it only controls its own folder and those below). Resolves with false if there are no service
+ * workers; the page then works as before, online and with one thread.
  */
 export async function registerServiceWorker(
   address: string | URL,
@@ -45,18 +45,18 @@ export async function registerServiceWorker(
     return false;
   }
   if (isolate && reload && !crossOriginIsolated && !sessionStorage.getItem(RELOADED)) {
-    // Once: where the worker's headers do not help, the page stays as it is.
+    // Only once: if the service worker's headers do not isolate the page, it stays as it is.
     sessionStorage.setItem(RELOADED, "1");
     location.reload();
   }
   return true;
 }
 
-/** Sends a message to the service worker, and to one that takes its place while the page is there. */
+/** Sends a message to the service worker, and to any that replaces it while the page is open. */
 function tell(registration: ServiceWorkerRegistration, message: object): void {
   const send = (worker: ServiceWorker | null): void => {
     if (!worker) return;
-    // What it keeps before it is active, it may drop again.
+    // Activation may delete what was kept before it.
     if (worker.state === "activated") worker.postMessage(message);
     else worker.addEventListener("statechange", () => worker.state === "activated" && worker.postMessage(message));
   };

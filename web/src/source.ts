@@ -1,28 +1,28 @@
-// From a source to a stream of bytes of known size.
+// Opens a model's source as a stream of bytes of known size.
 
 import { aborted, T5Error, throwIfAborted } from "./errors.js";
 import type { Fetch } from "./fetch.js";
 import { inNode, nodeModule } from "./platform.js";
 import type { LoadRequest } from "./protocol.js";
 
-/** Where `hf:` names are looked up if nothing else is said. */
+/** Where `hf:` names are looked up by default. */
 export const HUB = "https://huggingface.co";
 
-/** A file about to be read, front to back, once. */
+/** A file that is about to be read once, front to back. */
 export interface OpenFile {
   name: string;
   size: number;
   /** The server's version of the file, where it names one. */
   version: string | null;
-  /** Bytes at the front that were here already. */
+  /** How many bytes at its beginning were already on the device. */
   resumed: number;
   /** The whole file. */
   chunks(): AsyncIterable<Uint8Array>;
-  /** Whether a file that seems wrong may be right and its size wrong: see `StartAgain`. */
+  /** Whether, if the file seems damaged, the announced size may have been wrong instead: see `StartAgain`. */
   doubtful?(): boolean;
 }
 
-/** The beginning of a file, from a transfer that broke off. */
+/** The beginning of a file, kept from an interrupted transfer. */
 export interface Beginning {
   file: Blob;
   size: number;
@@ -30,42 +30,42 @@ export interface Beginning {
 }
 
 export interface SourceOptions {
-  /** What asks for files; this place's own `fetch` if not given. */
+  /** The `fetch` to use; the worker's own by default. */
   ask?: Fetch | undefined;
   endpoint?: string | undefined;
   signal?: AbortSignal | undefined;
   have?: Beginning | undefined;
   /** How long a server may send nothing, in milliseconds. */
   stallMs?: number | undefined;
-  /** False to trust no announced size: the file arrives before it is used. */
+  /** False: do not trust the announced size, but collect the whole file before using it. */
   sized?: boolean | undefined;
-  /** Hears of bytes that arrive before the file's size is known. */
+  /** Called with the bytes received so far while the file's size is unknown. */
   collected?: ((bytes: number) => void) | undefined;
 }
 
-/** A transfer that cannot go on from where it is; from its first byte the file can still be had. */
+/** A transfer that cannot be resumed; it may still succeed from the first byte. */
 export class StartAgain extends T5Error {
   constructor(
     message: string,
-    /** False where the size that the server announced is not the file's: it sent it compressed and hides that. */
+    /** False if the announced size is not the file's, because the server compressed it without saying so. */
     readonly sized = true,
   ) {
     super("network", message);
   }
 }
 
-/** How often a transfer is taken up again without a byte more having come. */
+/** How many attempts in a row may fail without receiving anything new. */
 export const ATTEMPTS = 4;
-/** Wait before the second attempt; twice as long before each further one. */
+/** Wait before the second attempt, doubled for each further one. */
 const FIRST_WAIT_MS = 250;
-/** A server that asks for more patience than this is not waited for. */
+/** If a server asks to wait longer than this, the transfer fails. */
 const LONGEST_WAIT_MS = 30_000;
 /** See `LoadOptions.stallMs`. */
 const STALL_MS = 30_000;
-/** What servers answer that may answer otherwise soon. */
+/** Statuses that are worth a retry. */
 const BUSY = new Set([408, 425, 429, 500, 502, 503, 504]);
 
-/** A file about to be read; or the addresses of a checkpoint's files, where a hub's repository has no GGUF file. */
+/** Opens a source. For a hub's repository without a GGUF file, returns the addresses of the checkpoint's files. */
 export async function open(
   source: LoadRequest["source"],
   options: SourceOptions,
@@ -93,7 +93,7 @@ export async function open(
   return openAddress(source, options);
 }
 
-/** A file at an address, or in Node a path. */
+/** Opens an address, or in Node a path. */
 export async function openAddress(source: string, options: SourceOptions): Promise<OpenFile> {
   if (inNode && !/^(https?|blob|data):/.test(source)) return openPath(source);
   return openUrl(source, options);
@@ -131,14 +131,14 @@ async function openPath(path: string): Promise<OpenFile> {
 
 async function openUrl(url: string, options: SourceOptions): Promise<OpenFile> {
   const { have } = options;
-  // The name only, not what a long address asks for; not that of a store behind a redirect either.
+  // Without the query, and from the address that was asked for rather than one it redirects to.
   const name = new URL(url, "http://localhost").pathname.split("/").pop() || url;
   let answer: Answer | undefined;
   if (have && have.file.size > 0 && have.file.size < have.size && isStrong(have.version)) {
     const start = have.file.size;
     answer = await rest(url, start, have.size, have.version, options).catch((error: unknown) => {
       throwIfAborted(options.signal);
-      // A server that refuses ranges (416) may still send the file.
+      // A server that refuses the range (416) may still send the whole file.
       if (error instanceof Refused && error.code !== "not-found") return undefined;
       throw error;
     });
@@ -167,12 +167,12 @@ async function openUrl(url: string, options: SourceOptions): Promise<OpenFile> {
       yield chunk;
     }
   };
-  // Other origins show the length of what they send, but not that it is compressed.
+  // Across origins the length is visible but not whether the body is compressed.
   const doubtful = (): boolean => response.type === "cors" && magic === "GGUF";
   return { name, size, version, resumed: 0, chunks, doubtful };
 }
 
-/** A file whose size is not known before it is whole. */
+/** Downloads a whole file whose size is unknown. */
 async function collect(url: string, first: Answer, options: SourceOptions): Promise<Blob> {
   const parts: BlobPart[] = [];
   let size = 0;
@@ -199,10 +199,11 @@ function isStrong(version: string | null): version is string {
 }
 
 /**
- * What is missing behind the first `start` bytes of a file, or the whole file (an answer that starts at 0) where a
- * server sends that; undefined where what comes does not go with what is here.
+ * Requests the part of a file after its first `start` bytes. The answer starts at 0 if the server sends the whole file
+ * instead; it is undefined if it does not fit the part already received.
  *
- * Without `If-Range`: other origins would have to allow it, and many do not. The answer's version is compared instead.
+ * No `If-Range` is sent, since many hosts do not allow that header across origins. The answer's version is compared
+ * instead.
  */
 async function rest(
   url: string,
@@ -212,13 +213,13 @@ async function rest(
   options: SourceOptions,
 ): Promise<Answer | undefined> {
   const answer = await request(url, options, start).catch((error: unknown) => {
-    // Nothing came, perhaps since the preflight of a range is refused, as older browsers make one.
+    // Older browsers send a preflight for ranges, which the host may have refused.
     if (options.signal?.aborted || start === 0 || error instanceof Refused) throw error;
     return request(url, options);
   });
   const { status, headers } = answer.response;
   if (status !== 206) return answer;
-  // Other origins may hide it. Then nothing says which part this is.
+  // Hidden by some hosts across origins; then the part is unknown.
   const range = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(headers.get("content-range") ?? "");
   const [from, to, all] = (range?.slice(1) ?? []).map(Number);
   if (
@@ -234,7 +235,7 @@ async function rest(
   return undefined;
 }
 
-/** The chunks of an answer from byte `start` on; where it breaks off, of another one that goes on from there. */
+/** The chunks from byte `start` on. When the connection breaks, a further request continues from there. */
 async function* transfer(
   url: string,
   first: Answer,
@@ -255,7 +256,7 @@ async function* transfer(
         await pause(Math.max(FIRST_WAIT_MS * 2 ** (failures - 1), wait), signal);
         answer = await rest(url, received, size, version, options);
         if (!answer) throw new StartAgain(`${url}: the server cannot go on, or its file changed`);
-        // The whole file again: what is here already is passed over, if it is the same file.
+        // If the server sends the whole file again, the bytes already received are skipped, if it is the same file.
         const { response } = answer;
         const same = received === 0 || (isStrong(version) && version === versionOf(response));
         if (response.status !== 206 && !(same && Number(response.headers.get("content-length")) === size)) {
@@ -279,7 +280,7 @@ async function* transfer(
       if (signal?.aborted) throw aborted();
       if (error instanceof StartAgain) throw error;
       if (error instanceof Refused && !error.busy) {
-        // A range that is refused says nothing of the file.
+        // The range was refused, not the file.
         throw received === 0 || error.code === "not-found" ? error : new StartAgain(error.message);
       }
       failures += 1;
@@ -322,7 +323,7 @@ async function* read(
   }
 }
 
-/** The promise, if it keeps itself before a server has been silent for too long. */
+/** Waits for the promise, but no longer than `stallMs`. */
 async function within<T>(promise: Promise<T>, { stallMs = STALL_MS }: SourceOptions): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
@@ -335,21 +336,21 @@ async function within<T>(promise: Promise<T>, { stallMs = STALL_MS }: SourceOpti
   }
 }
 
-/** An answer that is no file. */
+/** An HTTP status that is not a file. */
 class Refused extends T5Error {
   constructor(
     code: "network" | "not-found",
     message: string,
-    /** The server may answer otherwise soon. */
+    /** Whether a retry may succeed. */
     readonly busy: boolean,
-    /** How long it asks to wait. */
+    /** How long the server asks to wait, in milliseconds. */
     readonly waitMs: number,
   ) {
     super(code, message);
   }
 }
 
-/** Asks for a file, or for its part from byte `start` on. One attempt. */
+/** Requests a file, or its part from byte `start` on, once. */
 async function request(url: string, options: SourceOptions, start = 0): Promise<Answer> {
   const { signal } = options;
   throwIfAborted(signal);
@@ -362,7 +363,7 @@ async function request(url: string, options: SourceOptions, start = 0): Promise<
   const headers = new Headers(start > 0 ? { range: `bytes=${start}-` } : {});
   let response: Response;
   try {
-    // A browser that keeps parts asks for others of its own accord, where the whole file is wanted.
+    // A cached part could make the browser turn a later request for the whole file into one for the rest.
     const cache = start > 0 ? "no-store" : "default";
     const ask: Fetch = options.ask ?? ((url, init) => fetch(url, init));
     response = await within(ask(url, { headers, signal: own.signal, cache }), options);
@@ -379,7 +380,7 @@ async function request(url: string, options: SourceOptions, start = 0): Promise<
   throw new Refused(code, what, BUSY.has(response.status) && wait <= LONGEST_WAIT_MS, wait);
 }
 
-/** Node's own message is only that it failed; the cause says why. */
+/** The reason of a failed fetch. In Node the message only says that it failed; the cause says why. */
 function reasonOf(error: unknown): string {
   const { message, cause } = error as Error;
   return cause instanceof Error && cause.message ? `${message}: ${cause.message}` : message;
@@ -393,7 +394,7 @@ function waitOf(response: Response): number {
   return Math.max(0, seconds || 0);
 }
 
-/** A request that a busy server refuses is repeated. */
+/** Repeats a request while the server says that it is busy. */
 async function patiently<T>(signal: AbortSignal | undefined, ask: () => Promise<T>): Promise<T> {
   for (let failures = 1; ; failures++) {
     try {
@@ -419,20 +420,19 @@ function pause(ms: number, signal?: AbortSignal): Promise<void> {
   });
 }
 
-/** What a Hugging Face folder's checkpoint consists of, the modules of sentence-transformers too; other files in it are
- * not read. */
+/** The files of a Hugging Face folder that are read, those of sentence-transformers included. */
 export const CHECKPOINT =
   /^((added_tokens|config|generation_config|special_tokens_map|tokenizer|tokenizer_config)\.json|(spiece|tokenizer|sentencepiece)\.model|model[^/]*\.safetensors|model\.safetensors\.index\.json|(modules|config_sentence_transformers|sentence_bert_config)\.json|\d+_[^/]+\/(config\.json|model\.safetensors))$/;
 
-/** A file's path in the folder that was chosen; its name where only files were. */
+/** A file's path inside the chosen folder, or its name if files were chosen. */
 export function inside(file: File): string {
   const path: string = file.webkitRelativePath ?? "";
   return path.slice(path.indexOf("/") + 1) || file.name;
 }
 
 /**
- * The address of `hf:owner/name[/file.gguf][@revision]`; without a file, of the repository's Q8_0 or only file. Where
- * it has none but safetensors, the addresses of the checkpoint's files.
+ * The address that `hf:owner/name[/file.gguf][@revision]` stands for; if no file is named, that of the repository's
+ * Q8_0 file or only GGUF file. If it has safetensors only, the addresses of the checkpoint's files.
  */
 export async function resolveHub(name: string, options: SourceOptions): Promise<string | CheckpointFile[]> {
   const parts = /^hf:([\w.-]+\/[\w.-]+?)(?:\/([^@]+))?(?:@([^@]+))?$/.exec(name);
@@ -466,7 +466,7 @@ export async function resolveHub(name: string, options: SourceOptions): Promise<
     );
   }
   const checkpoint = all.filter((path) => CHECKPOINT.test(path));
-  // Where a repository has the same weights whole and in shards, or in several precisions, one of them is enough.
+  // Repositories may hold the same weights whole and in shards, or in several precisions: one of them is enough.
   const whole = checkpoint.includes("model.safetensors");
   const isWanted = (path: string): boolean =>
     !/^model.*safetensors/.test(path) ||

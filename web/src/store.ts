@@ -1,4 +1,4 @@
-// Models kept on the device: in the origin's private file system, in the Cache API where that is absent.
+// Models kept on the device: in the origin's private file system, or in the Cache API if there is none.
 
 import { absolute, inNode } from "./platform.js";
 import type { Progress } from "./types.js";
@@ -8,20 +8,20 @@ export interface StoredModel {
   /** What it was loaded from: an address, or an `hf:` name. */
   source: string;
   name: string;
-  /** Bytes that are here. */
+  /** Bytes on the device. */
   bytes: number;
-  /** False where a transfer broke off; loading goes on from there. */
+  /** False after an interrupted transfer, which the next load continues. */
   complete: boolean;
 }
 
-/** What is known of a stored file. */
+/** Description of a stored file. */
 interface Meta {
   source: string;
   name: string;
   size: number;
-  /** The server's version of the file: a transfer goes on only with the same one. */
+  /** The server's version of the file: a transfer is only continued with the same one. */
   version: string | null;
-  /** The SHA-256 that it was checked against. */
+  /** The SHA-256 that it was verified against. */
   sha256: string | null;
   complete: boolean;
 }
@@ -36,15 +36,15 @@ export interface Writer {
   write(chunk: Uint8Array): void | Promise<void>;
   /** The file is whole. */
   finish(sha256: string | null): Promise<void>;
-  /** The transfer broke off: what is there is kept where it can be used. */
+  /** The transfer was interrupted; what has arrived is kept if the store can continue from it. */
   stop(): Promise<void>;
 }
 
 interface Store {
   find(source: string): Promise<Found | undefined>;
-  /** Goes on behind the first `at` bytes of what is stored. */
+  /** Writes after the first `at` bytes that are stored. */
   writer(meta: Omit<Meta, "complete" | "sha256">, at: number): Promise<Writer>;
-  /** Notes that a stored file is whole, and its checksum. */
+  /** Records that a stored file is complete, and its checksum. */
   finished(found: Found, sha256: string | null): Promise<void>;
   list(): Promise<StoredModel[]>;
   delete(source: string): Promise<boolean>;
@@ -52,7 +52,7 @@ interface Store {
 
 const NAME = "pocket-t5";
 
-/** What workers can open a file with; TypeScript knows it only in programs that are all worker. */
+/** A worker's synchronous file access. TypeScript declares it only for programs that run in workers alone. */
 interface SyncAccess {
   truncate(size: number): void;
   write(bytes: Uint8Array, options?: { at: number }): number;
@@ -70,7 +70,7 @@ export async function exclusively<T>(source: string, signal: AbortSignal | undef
   return navigator.locks.request(`${NAME}: ${source}`, signal ? { signal } : {}, f) as Promise<T>;
 }
 
-/** What one tab tells those that wait for the same model. */
+/** Progress that a tab shares with others waiting for the same model. */
 export class NewsOf {
   private readonly channel: BroadcastChannel | undefined;
 
@@ -82,7 +82,7 @@ export class NewsOf {
     this.channel?.postMessage(progress);
   }
 
-  /** Hears of the others, until it is called with nothing. */
+  /** Receives the progress of other tabs, until called with undefined. */
   listen(hear: ((progress: Progress) => void) | undefined): void {
     if (this.channel) this.channel.onmessage = hear ? ({ data }: MessageEvent<Progress>) => hear(data) : null;
   }
@@ -92,7 +92,7 @@ export class NewsOf {
   }
 }
 
-/** Whether so many bytes more can be kept; undefined where the browser does not say. */
+/** Whether this many more bytes can be kept; undefined if the browser does not tell. */
 export async function roomFor(bytes: number): Promise<boolean | undefined> {
   try {
     const { quota, usage } = await navigator.storage.estimate();
@@ -119,28 +119,28 @@ async function cacheStore(): Promise<CacheStore | undefined> {
   }
 }
 
-/** The store that a worker uses; none in Node, on pages without a secure context, and where the user forbids it. */
+/** The store to use in a worker; undefined in Node, without a secure context, or if the user forbids storage. */
 export async function store(): Promise<Store | undefined> {
-  // Servers without an origin have no storage of their own (Cloudflare's cache is everybody's).
+  // Runtimes without an origin have no private storage (Cloudflare's cache is shared).
   if (inNode || globalThis.location === undefined) return undefined;
   const writable =
     typeof FileSystemFileHandle === "function" && "createSyncAccessHandle" in FileSystemFileHandle.prototype;
   return (writable ? await fileStore() : undefined) ?? (await cacheStore());
 }
 
-/** All stores that are there: a page cannot see which one its workers use. */
+/** All stores that exist: a page cannot tell which one its workers use. */
 async function stores(): Promise<Store[]> {
   if (inNode || globalThis.location === undefined) return [];
   return [await fileStore(), await cacheStore()].filter((store) => store !== undefined);
 }
 
-/** File names hold no addresses: their SHA-256 does. */
+/** File names cannot contain addresses, so a hash of the address is used. */
 async function key(source: string): Promise<string> {
   const sum = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(source));
   return Array.from(new Uint8Array(sum, 0, 16), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Two files for each model: its bytes, and what is known of them. */
+/** Keeps two files for each model: its bytes and its description. */
 class FileStore implements Store {
   constructor(private readonly folder: FileSystemDirectoryHandle) {}
 
@@ -153,7 +153,7 @@ class FileStore implements Store {
       const meta = await (await this.folder.getFileHandle(`${name}.json`)).getFile();
       const file = await (await this.folder.getFileHandle(`${name}.gguf`)).getFile();
       const found: Found = { ...(JSON.parse(await meta.text()) as Meta), file };
-      // What was written of a file may have been lost with the tab.
+      // Bytes may have been lost when the tab was closed.
       return found.complete && file.size !== found.size ? { ...found, complete: false } : found;
     } catch {
       return undefined;
@@ -164,7 +164,7 @@ class FileStore implements Store {
     const name = await key(meta.source);
     await this.describe(name, { ...meta, sha256: null, complete: false });
     const handle = await this.folder.getFileHandle(`${name}.gguf`, { create: true });
-    // Only workers have it; it writes in place, so that a broken transfer leaves what it had.
+    // Writes in place, so that an interrupted transfer leaves what has arrived.
     const access = await openSync(handle);
     access.truncate(at);
     let position = at;
@@ -217,13 +217,13 @@ class FileStore implements Store {
         () => true,
         () => false,
       );
-    // The description first: bytes without one count as nothing.
+    // The description first: bytes without one are ignored.
     const known = await remove(`${name}.json`);
     return (await remove(`${name}.gguf`)) || known;
   }
 }
 
-/** One response for each model. Only whole files. */
+/** Keeps one response for each model; complete files only. */
 class CacheStore implements Store {
   constructor(private readonly cache: Cache) {}
 

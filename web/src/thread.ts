@@ -1,10 +1,10 @@
-// A thread's entry, in browsers and in Node: it lends itself to the module and does not return.
+// The entry of a thread's worker, in browsers and in Node: it serves the module and does not return.
 
 import * as t5 from "../wasm/threads/t5_wasm.js";
 import { inNode, nodeModule } from "./platform.js";
 import type { Beginning } from "./threads.js";
 
-/** Bytes of its stack; kernels have shallow ones. A multiple of a page's 64 KiB. */
+/** Size of its stack in bytes, a multiple of 64 KiB; kernels need little. */
 const STACK = 4 << 16;
 
 function lend({ module, memory }: Beginning, ready: () => void): void {
@@ -14,7 +14,7 @@ function lend({ module, memory }: Beginning, ready: () => void): void {
   try {
     t5.serveWorker();
   } catch (error) {
-    // A trap. Whoever waits for this thread must hear of it.
+    // A trap: those who wait for this thread must be told.
     t5.loseWorker();
     throw error;
   }

@@ -1,20 +1,20 @@
-// Workers that run the module over the memory of the worker that starts them, as its further threads.
+// Workers that share the memory of the worker that starts them, as its additional threads.
 
 import { inNode, nodeModule, scriptWorker } from "./platform.js";
 
-/** What a thread needs to begin. It answers once with true, when it can be counted on. */
+/** What a thread needs to start. It answers once, with true, when it is ready. */
 export interface Beginning {
   module: WebAssembly.Module;
   memory: WebAssembly.Memory;
 }
 
-/** Bundlers do not follow addresses that are relative to a variable, and need not follow Node's. */
+/** In a variable, so that bundlers do not follow addresses that are only used in Node. */
 const here = import.meta.url;
 
-/** A thread that has not answered by then is not waited for. */
+/** How long to wait for a thread to start. */
 const PATIENCE_MS = 5000;
 
-/** Starts so many threads; resolves with how many of them are there. They end with the worker that calls this. */
+/** Starts `count` threads and resolves with how many are running. They end with the worker that calls this. */
 export async function startThreads(
   count: number,
   module: WebAssembly.Module,
@@ -38,7 +38,7 @@ async function startThread(beginning: Beginning): Promise<boolean> {
     });
     worker.postMessage(beginning);
     const there = await Promise.race([answer, late]);
-    // It never returns; a program ends nevertheless.
+    // It never returns, but must not keep the program running.
     worker.unref();
     return there;
   }

@@ -1,4 +1,4 @@
-// A model on its way into the module: from the store, or from the network and into the store.
+// Brings a model into the module, from the store or from the network (and then into the store).
 
 import { load, simpler, type Loaded } from "./builds.js";
 import type { Engine } from "../wasm/simd128/t5_wasm.js";
@@ -13,7 +13,7 @@ import type { Progress } from "./types.js";
 const REPORT_EVERY_MS = 100;
 
 /**
- * Files from this size on are worth a question to the user, which some browsers ask before they promise to keep them.
+ * Persistent storage is requested for files of this size and more only, since some browsers ask the user for it.
  */
 const LARGE = 50_000_000;
 
@@ -23,7 +23,7 @@ export interface Keeping {
   keptReason: string;
 }
 
-/** A hub's repository without a GGUF file: its files must become one first. */
+/** Thrown for a hub's repository without a GGUF file, whose files must be converted first. */
 export class Unquantized {
   constructor(readonly files: CheckpointFile[]) {}
 }
@@ -37,18 +37,18 @@ export class Transfer {
     private readonly port: Port<FromWorker, ToWorker>,
     private readonly id: number,
     private readonly request: LoadRequest,
-    /** The module; another one where the model does not fit into the first one's memory. */
+    /** The module; replaced by another build if the model does not fit into its memory. */
     public loading: Promise<Loaded>,
     private readonly signal: AbortSignal,
   ) {
-    // Whoever waits for it hears of it, if anybody still does.
+    // Its failure is reported where it is awaited; it must not count as unhandled before.
     loading.catch(() => {});
   }
 
-  /** Whether the model is kept: known when it is there. */
+  /** Whether the model is kept; final once `run` has resolved. */
   keeping: Keeping = { kept: false, keptReason: "it has no address" };
   private ask: Fetch | undefined;
-  /** Other tabs hear of a transfer that they wait for. */
+  /** Reports progress to other tabs that wait for the same model. */
   private news: NewsOf | undefined;
 
   async run(): Promise<Engine> {
@@ -65,7 +65,7 @@ export class Transfer {
       return this.fetch(source);
     }
     const news = new NewsOf(source);
-    // While another tab has the model in hand.
+    // While another tab transfers the model, its progress is shown.
     news.listen((progress) => this.port.post({ id: this.id, kind: "progress", progress }));
     try {
       return await exclusively(source, this.signal, () => {
@@ -78,14 +78,14 @@ export class Transfer {
     }
   }
 
-  /** From the store; from the network where what is there is not whole, or not what is wanted. */
+  /** Loads from the store, or from the network if the stored file is incomplete or not the one wanted. */
   private async stored(source: string): Promise<Engine> {
     const models = await store();
     const found = await models?.find(source);
-    // Whole also where a transfer ended before it could say so.
+    // The size decides, not `complete`: a transfer may have been interrupted just before it was recorded.
     if (!models || !found || found.file.size !== found.size) return this.fetch(source, found);
     const sha256 = this.request.sha256?.toLowerCase() ?? null;
-    // What was checked against this sum once is not checked again.
+    // A file that was verified against this checksum before is not verified again.
     const checked = found.complete && (sha256 === null || found.sha256 === sha256);
     try {
       const engine = await this.read(openBlob(found.file, found.name), "read", undefined, !checked);
@@ -93,14 +93,14 @@ export class Transfer {
       this.keeping = { kept: true, keptReason: "it was kept before" };
       return engine;
     } catch (error) {
-      // A damaged file, or one that a new checksum takes the place of.
+      // The file is damaged, or its checksum is not the one wanted now.
       if (this.signal.aborted || !isWrong(error)) throw error;
       await models.delete(source);
       return this.fetch(source);
     }
   }
 
-  /** From the network, behind the beginning that is there, if that can be. */
+  /** Loads from the network, continuing after the stored beginning if possible. */
   private async fetch(source: string, beginning?: Found): Promise<Engine> {
     let have = beginning;
     let sized = true;
@@ -133,11 +133,11 @@ export class Transfer {
     }
   }
 
-  /** Into the module, and into the store. */
+  /** Reads a file into the module and, if possible, into the store. */
   private async keep(source: string, file: OpenFile, phase: "download" | "read"): Promise<Engine> {
     const models = this.request.cache === false ? undefined : await store();
     const { name, size, version } = file;
-    // Without a store, or space in it, a model still runs.
+    // Without a store, or without space, the model still runs.
     const room = models ? await roomFor(size - file.resumed) : undefined;
     if (models && size >= LARGE && room !== false) this.port.post({ id: this.id, kind: "persist" });
     let writer =
@@ -171,13 +171,13 @@ export class Transfer {
       return engine;
     } catch (error) {
       await writer?.stop();
-      // A broken transfer goes on next time; a file that is wrong does not.
+      // An interrupted transfer is continued next time; a wrong file is deleted.
       if (isWrong(error)) await models?.delete(source);
       throw error;
     }
   }
 
-  /** From a stream of bytes to an open model. */
+  /** Reads a stream of bytes and opens it as a model. */
   private async read(
     file: OpenFile,
     phase: "download" | "read",
@@ -206,11 +206,11 @@ export class Transfer {
     }
     const threads = await workers;
     this.report("prepare", file.size, file.size, 0, true);
-    // Takes the download over, also where it fails.
+    // Consumes the download, even on failure.
     return module.Engine.open(download, 1 + threads);
   }
 
-  /** The whole model's memory, before anything is transferred. */
+  /** Reserves the memory for the whole model before anything is transferred. */
   private async download(file: OpenFile, checked: boolean): Promise<InstanceType<Loaded["module"]["Download"]>> {
     const loaded = await this.loading;
     throwIfAborted(this.signal);
@@ -224,12 +224,12 @@ export class Transfer {
     }
   }
 
-  /** `downloaded`: bytes of `loaded` that came from the network just now. */
+  /** `downloaded`: how many bytes of `loaded` came from the network during this load. */
   private report(phase: Progress["phase"], loaded: number, total: number, downloaded: number, now = false): void {
     const time = performance.now();
     clearTimeout(this.late);
     if (!now && loaded !== total && time - this.reported < REPORT_EVERY_MS) {
-      // The last report before a server falls silent is not lost.
+      // Sent later, so that the last report before a stall is not lost.
       this.late = setTimeout(() => this.report(phase, loaded, total, downloaded, true), REPORT_EVERY_MS);
       return;
     }
@@ -241,7 +241,7 @@ export class Transfer {
   }
 }
 
-/** Whether an error says that the bytes are not the wanted model's. */
+/** Whether an error means that the bytes are not the wanted model. */
 function isWrong(error: unknown): boolean {
   const { code } = asT5Error(error);
   return code === "bad-model" || code === "checksum";

@@ -1,5 +1,5 @@
 /**
- * The interface of the web's Translator API over a model that has tasks of translation, for browsers that have none:
+ * The interface of the web's Translator API on top of a model with translation tasks, for browsers that lack it:
  *
  * ```js
  * const { Translator } = "Translator" in self ? self : await import("pocket-t5/translator");
@@ -27,7 +27,7 @@ export interface TranslatorLanguages {
 
 export interface TranslatorCreateOptions extends TranslatorLanguages {
   signal?: AbortSignal;
-  /** Is given what `downloadprogress` events come from: their `loaded` goes from 0 to 1. */
+  /** Called with the target of `downloadprogress` events, whose `loaded` goes from 0 to 1. */
   monitor?: (monitor: EventTarget) => void;
 }
 
@@ -35,10 +35,10 @@ export interface TranslateOptions {
   signal?: AbortSignal;
 }
 
-/** Tokens of an input: more take a small model's time, and sense. */
+/** Limit of an input's tokens: longer ones take a small model long and are translated badly. */
 const INPUT_QUOTA = 4096;
 
-/** A language's own part of its tag. */
+/** The language in a tag, without region and script. */
 function primary(tag: unknown): string {
   try {
     return new Intl.Locale(String(tag)).language;
@@ -49,7 +49,7 @@ function primary(tag: unknown): string {
 
 const taskOf = (from: string, to: string): string => `translation_${from}_to_${to}`;
 
-/** What a caller of the Translator API expects to be thrown. */
+/** Turns an error into the exception that the Translator API specifies. */
 function domException(error: unknown, signal?: AbortSignal): unknown {
   if (signal?.aborted) return signal.reason;
   if (!(error instanceof T5Error)) return error;
@@ -65,7 +65,7 @@ function domException(error: unknown, signal?: AbortSignal): unknown {
   return Object.defineProperty(exception, "cause", { value: error });
 }
 
-/** A `downloadprogress` event; not every place has the browser's `ProgressEvent`. */
+/** A `downloadprogress` event, also where there is no `ProgressEvent` (outside browsers). */
 class DownloadProgress extends Event {
   readonly lengthComputable = true;
   readonly total = 1;
@@ -75,19 +75,19 @@ class DownloadProgress extends Event {
   }
 }
 
-/** A model that is loaded, for all translators that use it. */
+/** A loaded model, shared by all translators that use it. */
 interface Shared {
   t5: Promise<T5>;
   users: number;
 }
 
-/** Where a class of translators has its model from. */
+/** Which model a class of translators uses. */
 export interface TranslatorModel extends Omit<LoadOptions, "signal" | "onProgress"> {
   /** What `T5.load` takes; the built-in model if not given. */
   source?: Source;
   /**
-   * Pairs that it translates, such as `["en", "de"]`, where a page wants to know before the model is there: those of
-   * the built-in model if no source is given, else the model is loaded to see.
+   * The pairs that it translates, such as `["en", "de"]`, so that `availability` can answer before the model is loaded.
+   * Known for the built-in model; for another source without `pairs` the model is loaded to find out.
    */
   pairs?: readonly (readonly [string, string])[];
 }
@@ -97,7 +97,7 @@ const BUILT_IN: readonly (readonly [string, string])[] = [
   ["en", "fr"],
 ];
 
-/** The class of translators over a model. Its tasks are named as in T5's configurations: `translation_en_to_de`. */
+/** Makes a `Translator` class over a model whose tasks are named as in T5's configurations: `translation_en_to_de`. */
 export function translatorFor(model: TranslatorModel = {}): typeof Translator {
   return class extends Translator {
     protected static override readonly model = model;
@@ -239,7 +239,7 @@ export class Translator {
     );
   }
 
-  /** Tokens of a text: what `inputQuota` limits. */
+  /** How many tokens a text has; `inputQuota` limits it. */
   async measureInputUsage(input: string, { signal }: TranslateOptions = {}): Promise<number> {
     const both = this.signals(signal);
     try {
@@ -249,7 +249,7 @@ export class Translator {
     }
   }
 
-  /** Ends what this translator does, and the model with the last translator that uses it. */
+  /** Ends this translator's work, and frees the model with the last translator that uses it. */
   destroy(reason?: unknown): void {
     this.end.abort(reason ?? new DOMException("the translator was destroyed", "AbortError"));
     this.release();
@@ -262,7 +262,7 @@ export class Translator {
     throw Object.assign(new DOMException(what, "QuotaExceededError"), { quota: this.inputQuota, requested: usage });
   }
 
-  /** The caller's signal and the end of this translator. */
+  /** A signal that combines the caller's with the end of this translator. */
   private signals(signal: AbortSignal | undefined): AbortSignal {
     if (this.end.signal.aborted) throw new DOMException("the translator was destroyed", "InvalidStateError");
     if (!signal) return this.end.signal;
@@ -280,13 +280,13 @@ function unknown(from: string, to: string): DOMException {
   return new DOMException(`the model does not translate from ${from} to ${to}`, "NotSupportedError");
 }
 
-/** What the model's task puts before a text; undefined where it has no such task. */
+/** The prefix of the model's task for these languages; undefined if it has none. */
 async function prefixOf(t5: T5, from: string, to: string): Promise<string | undefined> {
   const tasks = (await t5.info()).generation["task_specific_params"] as Record<string, { prefix?: string }> | undefined;
   return tasks?.[taskOf(from, to)]?.prefix;
 }
 
-/** Whether a model need not be transferred. */
+/** Whether a model is on the device already. */
 async function isHere(source: Source | undefined): Promise<boolean> {
   if (source !== undefined && typeof source !== "string" && !(source instanceof URL)) return true;
   if (inNode && !/^(https?|hf):/.test(String(source))) return true;
@@ -296,7 +296,7 @@ async function isHere(source: Source | undefined): Promise<boolean> {
   return kept.includes(absolute(String(source)));
 }
 
-/** The promise, until the signal ends the wait for it. */
+/** Waits for the promise until the signal is aborted. */
 function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (!signal) return promise;
   return new Promise<T>((resolve, reject) => {

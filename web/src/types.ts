@@ -26,7 +26,7 @@ export interface Progress {
  */
 export type Build = "simd128" | "relaxed" | "threads";
 
-/** Ways of multiplying: builds other than `simd128` have both. */
+/** Vector instructions for products; builds other than `simd128` contain both kinds. */
 export type Isa = "simd128" | "relaxed";
 
 export interface LoadOptions {
@@ -38,13 +38,13 @@ export interface LoadOptions {
   sha256?: string;
   /**
    * How many threads share the work; 1 to use no worker but the model's own, 0 to use none: the calling thread then
-   * does the work, and is free between two tokens only. If not given, as many as help, where the page is cross-origin
-   * isolated. Where it is not, one thread runs whatever is asked for: see `info()`.
+   * does the work, and is free only between two pieces of it, such as tokens. If not given, as many as help, if the
+   * page is cross-origin isolated. If it is not, one thread runs, whatever is asked for: see `info()`.
    */
   threads?: number;
   /** Forces a build, for tests; the best one otherwise. */
   build?: Build;
-  /** Forces the vectors of products, for tests; the faster ones of those that the build has otherwise. */
+  /** Forces the vector instructions of products, for tests; otherwise the faster ones that the build contains. */
   isa?: Isa;
   /** Where `hf:` names are looked up; `https://huggingface.co` if not given. */
   endpoint?: string;
@@ -52,13 +52,13 @@ export interface LoadOptions {
   headers?: Record<string, string>;
   /** A hub's access token, for private models. It is sent to the `endpoint` only. */
   token?: string;
-  /** What fetches the model, instead of the worker's own `fetch`: it runs where `load` was called. */
+  /** Fetches the model instead of the worker's own `fetch`; it runs where `load` was called. */
   fetch?: (url: string, init: RequestInit) => Promise<Response>;
-  /** The code of the build `simd128`, or of the `build` that is named, for places that make none from bytes. */
+  /** The compiled module of `build` (`simd128` if not given), where code must not be compiled from bytes. */
   wasm?: WebAssembly.Module;
   /**
-   * Whether the browser is asked not to take a model of 50 MB and more away when storage is short; yes if not given.
-   * Firefox asks the user.
+   * Whether the browser is asked to keep models of 50 MB and more when storage is short; yes if not given. Firefox asks
+   * the user.
    */
   persist?: boolean;
   /** How long a server may send nothing before the transfer is taken up again, in milliseconds; 30,000 if not given. */
@@ -125,7 +125,7 @@ export interface GenerateOptions {
   beams?: number;
   /** Divides the beams into groups, each unlike those before it. */
   beamGroups?: number;
-  /** What a token loses for each beam of the groups before that chose it in the same step. */
+  /** Subtracted from a token's score for each beam of earlier groups that chose it in the same step. */
   diversityPenalty?: number;
   /** How many results: the best of beam search, or independent draws. */
   nBest?: number;
@@ -135,19 +135,19 @@ export interface GenerateOptions {
   earlyStopping?: boolean | "never";
   /** 0: no sampling. A filter of candidates alone (`topK` to `topH`) samples at 1. */
   temperature?: number;
-  /** Among so many likeliest tokens; 0: among all. */
+  /** Samples among this many most likely tokens; 0: among all. */
   topK?: number;
-  /** Among the likeliest tokens that reach this probability together. */
+  /** Samples among the most likely tokens that reach this probability together. */
   topP?: number;
-  /** Among tokens at least this fraction as likely as the likeliest. */
+  /** Samples among tokens at least this fraction as likely as the most likely one. */
   minP?: number;
-  /** Among the most typical tokens that reach this probability together. */
+  /** Samples among the most typical tokens that reach this probability together. */
   typicalP?: number;
-  /** Among tokens of at least this probability. */
+  /** Samples among tokens of at least this probability. */
   epsilonCutoff?: number;
   /** The same with a bound that falls as the distribution widens. */
   etaCutoff?: number;
-  /** Among the likeliest tokens that hold this share of the entropy. */
+  /** Samples among the most likely tokens that hold this share of the entropy. */
   topH?: number;
   /**
    * The same seed gives the same text, in every browser and natively. A number up to 2^53 - 1, or a `bigint` of 64
@@ -158,9 +158,9 @@ export interface GenerateOptions {
   repetitionPenalty?: number;
   /** Above 1: tokens of the source become more likely. */
   encoderRepetitionPenalty?: number;
-  /** No so many ids in a row occur twice. */
+  /** No sequence of this many ids occurs twice. */
   noRepeatNgram?: number;
-  /** No so many ids in a row of the source occur. */
+  /** No sequence of this many ids of the source occurs. */
   encoderNoRepeatNgram?: number;
   /** From so many new tokens on, the end becomes likelier by a factor with each: `[start, factor]`. */
   exponentialDecay?: [number, number];
@@ -188,7 +188,7 @@ export interface GenerateOptions {
   beginSuppress?: number[];
   /** Sequences of ids never generated. */
   badWords?: number[][];
-  /** What is added to the logit of the last id of a sequence where the others stand before it. */
+  /** Added to the logit of a sequence's last id when its other ids have just been generated. */
   sequenceBias?: [number[], number][];
   /** Beams: normalise log-probabilities again after the options above. */
   renormalize?: boolean;
@@ -209,7 +209,7 @@ export interface GenerateOptions {
    * nothing, which is never in a browser today; `off` never does.
    */
   lookup?: "auto" | "on" | "off";
-  /** Ends the request between two tokens. */
+  /** Ends the request between two pieces of its work, such as tokens. */
   signal?: AbortSignal;
 }
 
@@ -221,7 +221,7 @@ export interface Output {
   logprobs: number[];
   /** Their sum; of beams, over the length penalty. Null where they were not wanted. */
   score: number | null;
-  /** Why it ends where it ends; `memory`: there was none for more tokens. */
+  /** Why it ended; `memory`: there was not enough for more tokens. */
   finish: "eos" | "length" | "stop" | "memory";
 }
 
@@ -243,25 +243,25 @@ export interface Alignment {
   /** The source's words, without those of a task's prefix. */
   source: string[];
   target: string[];
-  /** A row for each target word: how much it looked at each source word, 0 to 1. */
+  /** A row for each target word: its weight on each source word, 0 to 1. */
   weights: number[][];
 }
 
 export interface Info {
   file: string;
   fileBytes: number;
-  /** Memory of the module, which never shrinks. */
+  /** Memory of the module in bytes; it never shrinks. */
   memoryBytes: number;
   build: Build;
   /** Why this build runs. */
   buildReason: string;
-  /** Where its module came from, for pages that keep it; empty where its code was given. */
+  /** The address of its module, for pages that keep it; empty if its code was given. */
   moduleUrl: string;
   /** Whether the model is kept on the device. */
   kept: boolean;
-  /** Why, or why not. */
+  /** Why it is kept, or why not. */
   keptReason: string;
-  /** Which vectors products use: on processors without a dot product of their own, `simd128` is the faster one. */
+  /** Vector instructions of products: `simd128` is faster on processors without an instruction for dot products. */
   isa: Isa;
   /** How many threads share the work. */
   threads: number;

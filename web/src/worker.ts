@@ -4,7 +4,7 @@ import { serve } from "./host.js";
 import { inNode, nodeModule } from "./platform.js";
 import type { FromWorker, ToWorker } from "./protocol.js";
 
-// Without an await at the top, which scripts that are no modules cannot have: some bundlers make such workers.
+// No top-level await: some bundlers turn this into a classic script, which cannot have one.
 if (inNode) {
   void nodeModule<typeof import("node:worker_threads")>("worker_threads").then(({ parentPort }) => {
     if (!parentPort) throw new Error("expected to run in a worker, found the main thread");
@@ -22,7 +22,7 @@ if (inNode) {
     post: (message, transfer) => scope.postMessage(message, transfer ?? []),
     receive: (handler) => scope.addEventListener("message", (event) => handler(event.data)),
   });
-  // Held as long as this worker lives: whoever waits for it hears of its end.
+  // Held while this worker lives, so that whoever waits for the lock learns of its end.
   const lock = `pocket-t5: a worker ${Math.random()}`;
   const forever = (): Promise<never> => {
     scope.postMessage({ id: 0, kind: "alive", lock }, []);
