@@ -19,6 +19,7 @@ fn candle_type(dtype: DType) -> GgmlDType {
         DType::Q4_K => GgmlDType::Q4K,
         DType::Q5_K => GgmlDType::Q5K,
         DType::Q6_K => GgmlDType::Q6K,
+        DType::F8_E4M3 | DType::F8_E5M2 => unreachable!("no GGUF file has {dtype}"),
     }
 }
 
@@ -63,7 +64,7 @@ proptest! {
     #[test]
     fn what_candle_writes_we_read_as_it_does(seed: u64) {
         let values = row(seed);
-        for dtype in DType::ALL {
+        for dtype in DType::GGUF {
             let bytes = candle_encode(dtype, &values);
             prop_assert_eq!(Some(bytes.len()), dtype.row_bytes(values.len()), "{}", dtype);
             assert_same(dtype, &decode(dtype, &bytes, values.len()), &candle_decode(dtype, &bytes, values.len()));

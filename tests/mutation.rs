@@ -16,7 +16,7 @@ use t5_runtime::storage::Bytes;
 use t5_runtime::tensor::DType;
 use t5_runtime::tokenizer::{Tokenizer, Vocabulary};
 use t5_runtime::{Incoming, Model, ModelOptions, Overrides};
-use t5_tests::{beside, convert, families};
+use t5_tests::{beside, convert, families, paths};
 
 /// Without the variable: some seconds.
 const USUAL: u64 = 3000;
@@ -115,6 +115,14 @@ struct Sources {
     /// The folders of the families.
     folders: Vec<BTreeMap<String, Vec<u8>>>,
     tokenizer_json: Vec<u8>,
+    /// Single files in the forms that image and video models have, and PyTorch's.
+    forms: Vec<(String, Vec<u8>)>,
+    /// SentencePiece models of other kinds than Unigram.
+    pieces: Vec<Vec<u8>>,
+    /// The folder of an encoder without a tokenizer.
+    encoder: BTreeMap<String, Vec<u8>>,
+    /// Folders with tokenizers in parts, without weights.
+    parts: Vec<BTreeMap<String, Vec<u8>>>,
     sentencepiece: Vec<u8>,
     /// A small vocabulary, and a real character map for it.
     vocabulary: Vocabulary,
@@ -130,7 +138,32 @@ impl Sources {
             sentencepiece: std::fs::read(families::folder("unigram").join("spiece.model")).unwrap(),
             vocabulary: Checkpoint::open(&families::folder("unigram")).unwrap().vocabulary.unwrap(),
             charsmap: Vec::new(),
+            forms: Vec::new(),
+            pieces: Vec::new(),
+            parts: Vec::new(),
+            encoder: BTreeMap::new(),
         };
+        let files = |folder: std::path::PathBuf| {
+            let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+            let read = |path: std::path::PathBuf| {
+                (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(path).unwrap())
+            };
+            entries.filter(|path| path.is_file()).map(read).collect::<BTreeMap<String, Vec<u8>>>()
+        };
+        let is_form = |name: &str| [".safetensors", ".pth", ".pt", ".bin"].iter().any(|end| name.ends_with(end));
+        sources.forms = files(paths::golden("files")).into_iter().filter(|(name, _)| is_form(name)).collect();
+        let tokenizers = files(paths::golden("tokenizers"));
+        sources.pieces =
+            tokenizers.into_iter().filter(|(name, _)| name.ends_with(".model")).map(|(_, bytes)| bytes).collect();
+        sources.encoder = files(families::folder("encoder-only"));
+        sources.parts = ["roberta", "gpt2", "bert"]
+            .map(|name| {
+                let mut parts = files(paths::golden("tokenizers").join(name));
+                parts.remove("ids.bin");
+                parts.remove("versions.json");
+                parts
+            })
+            .to_vec();
         for name in families::names() {
             for dtype in [DType::F32, DType::Q8_0] {
                 sources.gguf.push(convert::gguf(&families::folder(&name), dtype));
@@ -158,7 +191,8 @@ impl Sources {
     /// One execution.
     fn run(&self, seed: u64) {
         let numbers = &mut Numbers(seed);
-        match numbers.below(10) {
+        match numbers.below(13) {
+            10.. => self.run_form(numbers),
             0..3 => {
                 let mut bytes = numbers.choose(&self.gguf).clone();
                 let head = bytes.len() - bytes.len() / 4;
@@ -206,6 +240,44 @@ impl Sources {
                 damage(&mut bytes, head, numbers);
                 unigram.charsmap = Some(bytes);
                 use_vocabulary(&Vocabulary::Unigram(unigram));
+            }
+        }
+    }
+
+    /// One execution with a file in another form: single files, SentencePiece models of all kinds, tokenizers in parts.
+    fn run_form(&self, numbers: &mut Numbers) {
+        match numbers.below(3) {
+            0 => {
+                let (name, mut bytes) = numbers.choose(&self.forms).clone();
+                // Of an archive what counts lies at the end, too.
+                let head = if name.ends_with(".safetensors") { 2048 } else { bytes.len() };
+                damage(&mut bytes, head, numbers);
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join(name);
+                std::fs::write(&path, bytes).unwrap();
+                if let Ok(checkpoint) = t5_quantize::pytorch::open(&path) {
+                    use_model(checkpoint);
+                }
+            }
+            1 => {
+                let mut bytes = numbers.choose(&self.pieces).clone();
+                let head = bytes.len();
+                damage(&mut bytes, head, numbers);
+                if let Ok(vocabulary) = Vocabulary::from_sentencepiece("x", &bytes, 100) {
+                    use_vocabulary(&vocabulary);
+                }
+            }
+            _ => {
+                let mut files = numbers.choose(&self.parts).clone();
+                let names: Vec<String> = files.keys().cloned().collect();
+                let bytes = files.get_mut(numbers.choose(&names)).expect("a name of a file");
+                let head = bytes.len();
+                damage(bytes, head, numbers);
+                files.extend(self.encoder.clone());
+                let files: HashMap<String, Bytes> =
+                    files.into_iter().map(|(name, bytes)| (name, Bytes::from_vec(bytes))).collect();
+                // It has more pieces than that model has rows: what is made of the files is looked at, and no more.
+                let _ = Checkpoint::from_files("x", &files);
             }
         }
     }

@@ -20,7 +20,6 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use t5_runtime::Result;
-use t5_runtime::block;
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::schema::{Role, Stack, TensorSpec};
 use t5_runtime::tensor::{DType, Tensor};
@@ -120,7 +119,7 @@ fn for_each_row(tensor: &Tensor, mut each: impl FnMut(usize, &[f32])) -> Result<
     tensor.check_size()?;
     let mut row = vec![0.0; tensor.columns()];
     for index in 0..tensor.rows() {
-        block::decode(tensor.dtype, tensor.row_data(index), &mut row);
+        tensor.decode(tensor.row_data(index), &mut row);
         each(index, &row);
     }
     tensor.data.release();

@@ -22,6 +22,8 @@
 pub mod align;
 mod balance;
 pub mod policy;
+#[cfg(feature = "pytorch")]
+pub mod pytorch;
 pub mod report;
 mod store;
 

@@ -8,7 +8,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use t5_quantize::align;
 use t5_quantize::policy::FILE_TYPES;
-use t5_quantize::{Keep, Policy, Progress, Report, quantize};
+use t5_quantize::{Keep, Policy, Progress, Report, pytorch, quantize};
 use t5_runtime::checkpoint::{Checkpoint, defaults};
 use t5_runtime::output::OutputFile;
 use t5_runtime::storage::is_same_file;
@@ -21,7 +21,8 @@ use t5_runtime::{AlignmentHeads, Error, Model, ModelOptions, Result, command, hu
 #[derive(Parser)]
 #[command(name = "t5-quantize", version)]
 struct Arguments {
-    /// A Hugging Face folder, a .safetensors or .gguf file, or hf:OWNER/NAME[/FILE.gguf][@REVISION]
+    /// A folder of Hugging Face's or of a Diffusers pipeline, a .safetensors, .gguf or .bin file, or
+    /// hf:OWNER/NAME[/FOLDER|/FILE][:TYPE][@REVISION]
     #[arg(value_name = "IN")]
     input: String,
     /// The GGUF file to write
@@ -46,6 +47,9 @@ struct Arguments {
     /// in the file. Some thousand lines do; the last 500 are measured
     #[arg(long, value_name = "FILE")]
     align: Option<PathBuf>,
+    /// Leave the decoder out: for embeddings, and before image and video models
+    #[arg(long, conflicts_with = "align")]
+    encoder_only: bool,
     /// Store norms and the matrices behind them as they are, instead of balancing them before they are rounded
     #[arg(long)]
     no_balance: bool,
@@ -103,11 +107,15 @@ fn run(arguments: &Arguments) -> Result<()> {
         scale_run: arguments.scale_run,
     };
     let path = if hub::is_hub_name(&arguments.input) {
-        hub::fetch(&arguments.input, &mut hub::TerminalProgress::default())?
+        let hub = hub::Hub { pickles: true, ..hub::Hub::from_env()? };
+        hub.fetch(&arguments.input, &mut hub::TerminalProgress::default())?
     } else {
         PathBuf::from(&arguments.input)
     };
-    let mut checkpoint = Checkpoint::open(&path)?;
+    let mut checkpoint = pytorch::open(&path)?;
+    if arguments.encoder_only {
+        checkpoint.keep_encoder_only();
+    }
     let notes = if arguments.verbose { &checkpoint.notes } else { &checkpoint.not_obeyed };
     notes.iter().for_each(|note| eprintln!("note: {note}"));
     if checkpoint.vocabulary.is_none() {
@@ -204,7 +212,7 @@ fn align(model: &Path, pairs: &Path, checkpoint: &mut Checkpoint) -> Result<()> 
         };
         lines.push((source.to_owned(), target.to_owned()));
     }
-    let mut model = Checkpoint::open(model)?;
+    let mut model = pytorch::open(model)?;
     // Words of a task's prefix are not aligned.
     model.generation.tasks.clone_from(&checkpoint.generation.tasks);
     let choice = align::choose(&Model::from_checkpoint(model, &ModelOptions::default())?, &lines)?;
@@ -232,6 +240,7 @@ fn describe(arguments: &Arguments, report: &Report) -> serde_json::Value {
     json["output"] = arguments.output.display().to_string().into();
     json["type"] = arguments.dtype.name().into();
     json["scale_run"] = arguments.scale_run.into();
+    json["encoder_only"] = arguments.encoder_only.into();
     json["balance"] = (!arguments.no_balance).into();
     let keep = arguments.keep.iter().map(|keep| format!("{}={}", keep.pattern, keep.dtype));
     json["keep"] = keep.collect::<Vec<_>>().into();

@@ -82,7 +82,7 @@ impl Store {
         while data.peek().is_some() {
             let first = row;
             let results = side_by_side(&mut self.pieces, &mut data, |piece, data| {
-                piece.convert(tensor.dtype, data, columns, dtype, scale_run, factors)
+                piece.convert(tensor, data, dtype, scale_run, factors)
             });
             for (piece, result) in self.pieces.iter().zip(results) {
                 result.map_err(|fault| tensor.error(sentence(fault, row, columns)))?;
@@ -125,22 +125,22 @@ fn side_by_side<'a>(
 }
 
 impl Piece {
-    /// Converts whole rows of `columns` values and compares the result with them.
+    /// Converts whole rows of a tensor, of which `data` are the bytes, and compares the result with them.
     fn convert(
         &mut self,
-        from: DType,
+        tensor: &Tensor,
         data: &[u8],
-        columns: usize,
         to: DType,
         scale_run: usize,
         factors: Option<&[f32]>,
     ) -> Result<(), EncodeError> {
+        let (from, columns) = (tensor.dtype, tensor.columns());
         let rows = data.len() / from.row_bytes(columns).expect("the tensor's size was checked");
         self.values.resize(rows * columns, 0.0);
-        block::decode(from, data, &mut self.values);
+        tensor.decode(data, &mut self.values);
         self.errors = Errors::default();
         self.bytes.resize(rows * to.row_bytes(columns).expect("the type suits the width"), 0);
-        if from == to && factors.is_none() {
+        if from == to && tensor.scale == 1.0 && factors.is_none() {
             if let Some(index) = self.values.iter().position(|value| !value.is_finite()) {
                 return Err(EncodeError::NotFinite { index, value: self.values[index] });
             }

@@ -240,6 +240,7 @@ fn tensor(dtype: DType, n: usize, k: usize, run: usize) -> Tensor {
         dtype,
         shape: vec![n, k],
         data: Bytes::from_vec(data),
+        scale: 1.0,
     }
 }
 

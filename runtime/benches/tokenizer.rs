@@ -9,7 +9,9 @@ use std::hint::black_box;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use t5_runtime::tokenizer::{AddedToken, Piece, PieceKind, Tokenizer, UnigramVocabulary, Vocabulary, Whitespace};
+use t5_runtime::tokenizer::{
+    AddedToken, Piece, PieceKind, PieceModel, Tokenizer, UnigramVocabulary, Vocabulary, Whitespace,
+};
 use tokenizers::Model;
 use tokenizers::models::unigram::Unigram;
 
@@ -152,6 +154,7 @@ fn synthetic(count: usize) -> Vocabulary {
         }
     }
     let mut vocabulary = UnigramVocabulary {
+        model: PieceModel::Unigram,
         pieces,
         unk_id: 2,
         eos_id: 1,

@@ -8,9 +8,21 @@ impl Activation {
     fn name(self) -> &'static str {
         match self {
             Activation::Relu => "relu",
+            Activation::Gelu => "gelu",
             Activation::GeluNew => "gelu_new",
             Activation::Silu => "silu",
         }
+    }
+
+    /// Reads Hugging Face's `dense_act_fn`; `None` for a function that no T5 checkpoint uses.
+    pub fn from_name(name: &str) -> Option<Activation> {
+        Some(match name {
+            "relu" => Activation::Relu,
+            "gelu" | "gelu_python" => Activation::Gelu,
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" | "gelu_accurate" => Activation::GeluNew,
+            "silu" | "swish" => Activation::Silu,
+            _ => return None,
+        })
     }
 }
 
@@ -32,12 +44,9 @@ impl FeedForwardKind {
             None => (false, name),
         };
         let activation = match activation {
-            "relu" => Activation::Relu,
-            "gelu_new" => Activation::GeluNew,
-            // Plain "gelu" would be the erf form; only the gated spelling is re-interpreted.
+            // Only the gated spelling means the tanh form.
             "gelu" if gated => Activation::GeluNew,
-            "silu" | "swish" => Activation::Silu,
-            _ => return None,
+            name => Activation::from_name(name)?,
         };
         Some(FeedForwardKind { activation, gated })
     }
@@ -46,6 +55,8 @@ impl FeedForwardKind {
     pub fn name(self) -> String {
         match (self.gated, self.activation) {
             (true, Activation::GeluNew) => "gated-gelu".to_owned(),
+            // Another name for what "gelu" is without a gate.
+            (true, Activation::Gelu) => "gated-gelu_python".to_owned(),
             (true, activation) => format!("gated-{}", activation.name()),
             (false, activation) => activation.name().to_owned(),
         }

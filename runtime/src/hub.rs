@@ -1,4 +1,6 @@
-//! Models by name: `hf:OWNER/NAME[/FILE.gguf][@REVISION]` in place of a path.
+//! Models by name: `hf:OWNER/NAME[/FOLDER|/FILE][:VARIANT][@REVISION]` in place of a path. `FILE` is one of GGUF or
+//! safetensors, `FOLDER` holds a model (`text_encoder_2`), and `VARIANT` chooses among GGUF files by the end of their
+//! names (`Q8_0`).
 //!
 //! Files go into the cache that all Hugging Face tools share (`models--OWNER--NAME/{blobs,refs,snapshots}`), through
 //! the `hf-hub` crate, and the result is a path there: the snapshot folder of a safetensors model, or a GGUF file.
@@ -25,6 +27,7 @@ use std::time::Duration;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
+use crate::checkpoint::folder::{encoder_in, is_index};
 use crate::error::{Error, Result};
 use name::HubName;
 use select::Cached;
@@ -75,6 +78,8 @@ pub struct Hub {
     pub token: Option<String>,
     /// Use the cache only.
     pub offline: bool,
+    /// Take PyTorch's pickles, too, where there is nothing better.
+    pub pickles: bool,
     /// How many times in a row a transfer may break without a byte of progress before the download is given up.
     pub attempts: u32,
     /// How long to wait after the first break; each further one doubles it.
@@ -89,6 +94,7 @@ impl Hub {
             cache: cache.into(),
             token: None,
             offline: false,
+            pickles: false,
             attempts: 5,
             pause: Duration::from_millis(500),
         }
@@ -137,7 +143,7 @@ impl Hub {
     /// The local path of the model `name`: a folder with `config.json`, the weights and the tokenizer, or a GGUF file.
     ///
     /// Of a repository with `model.safetensors` (or its index and shards) those are taken, with the configuration and
-    /// tokenizer files; of one with a single GGUF file, that. A transfer that breaks is continued where it stopped,
+    /// tokenizer files; of one with a single GGUF file, that; of a Diffusers pipeline, the one T5 and its tokenizer. A transfer that breaks is continued where it stopped,
     /// in this call or in the next one.
     ///
     /// # Errors
@@ -146,7 +152,7 @@ impl Hub {
     pub fn fetch(&self, name: &str, progress: &mut dyn Progress) -> Result<PathBuf> {
         let name = HubName::parse(name)?;
         let cached = match self.cached_snapshot(&name) {
-            Some(snapshot) => select::cached(&snapshot, &name),
+            Some(snapshot) => select::cached(&snapshot, &name, self.pickles),
             None => Cached::Nothing,
         };
         match cached {
@@ -178,8 +184,9 @@ impl Hub {
         if name.file.is_some() {
             return Err(name.error("expected a repository with a tokenizer, found the name of a file"));
         }
-        if let Some(snapshot) = self.cached_snapshot(&name).filter(|snapshot| select::has_tokenizer(snapshot)) {
-            return Ok(snapshot);
+        let inside = |snapshot: PathBuf| name.folder.as_ref().map_or(snapshot.clone(), |folder| snapshot.join(folder));
+        if let Some(folder) = self.cached_snapshot(&name).map(inside).filter(|folder| select::has_tokenizer(folder)) {
+            return Ok(folder);
         }
         if self.offline {
             return Err(name.error(format!(
@@ -196,8 +203,10 @@ impl Hub {
         let (commit, files) = self.list(&api, name)?;
         let transfer = transfer::Transfer { hub: self, api: &api, name, commit: &commit };
         let mut folder = None;
-        for file in select::COMPANIONS.iter().filter(|file| files.iter().any(|found| found == *file)) {
-            folder = transfer.file(file, progress)?.parent().map(Path::to_owned);
+        let inside = name.folder.as_ref().map_or_else(String::new, |folder| format!("{folder}/"));
+        let companions = select::COMPANIONS.iter().map(|file| format!("{inside}{file}"));
+        for file in companions.filter(|file| files.contains(file)) {
+            folder = transfer.file(&file, progress)?.parent().map(Path::to_owned);
         }
         if name.revision != commit {
             let reference = self.store().repo(repo(name, &name.revision)).create_ref(&commit);
@@ -226,17 +235,21 @@ impl Hub {
         let api = self.api().map_err(|error| Failure::Final(error.to_string()))?;
         let (commit, files) = self.list(&api, name)?;
         let transfer = transfer::Transfer { hub: self, api: &api, name, commit: &commit };
-        let weights = select::weights(&files, name).map_err(Failure::Final)?;
-        for file in files.iter().filter(|file| select::belongs(file)) {
-            transfer.file(file, progress)?;
+        let pipeline = self.encoder(&transfer, &files, progress)?;
+        let select::Selection { companions, weights, whole_folder } =
+            select::select(&files, pipeline.as_ref().unwrap_or(name), self.pickles).map_err(Failure::Final)?;
+        for file in companions {
+            transfer.file(&file, progress)?;
         }
         let mut path = transfer.file(&weights, progress)?;
-        if weights == select::INDEX {
+        if is_index(&weights) {
+            let (folder, _) = weights.rsplit_once('/').unwrap_or_default();
             for shard in select::shards(&path).map_err(Failure::Final)? {
+                let shard = if folder.is_empty() { shard } else { format!("{folder}/{shard}") };
                 transfer.file(&shard, progress)?;
             }
         }
-        if !weights.ends_with(".gguf") {
+        if whole_folder {
             path.pop();
         }
         if name.revision != commit {
@@ -244,6 +257,24 @@ impl Hub {
             reference.map_err(|error| Failure::Final(format!("{}: {error}", self.cache.display())))?;
         }
         Ok(path)
+    }
+
+    /// The name of the one T5 in the folder of a pipeline, as what its encoders are says.
+    fn encoder(
+        &self,
+        transfer: &transfer::Transfer,
+        files: &[String],
+        progress: &mut dyn Progress,
+    ) -> Result<Option<HubName>, Failure> {
+        let mut pipeline = None;
+        for folder in select::encoders(files, transfer.name) {
+            let config = transfer.file(&format!("{folder}/config.json"), progress)?;
+            pipeline = config.parent().and_then(Path::parent).map(Path::to_owned);
+        }
+        let Some(pipeline) = pipeline else { return Ok(None) };
+        let encoder = encoder_in(&pipeline).map_err(|error| Failure::Final(error.to_string()))?;
+        let folder = encoder.and_then(|folder| Some(folder.file_name()?.to_str()?.to_owned()));
+        Ok(folder.map(|folder| HubName { folder: Some(folder), ..transfer.name.clone() }))
     }
 
     /// The commit that the revision names now, and its files.

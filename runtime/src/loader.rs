@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::block;
 use crate::checkpoint::Checkpoint;
 use crate::config::T5Config;
 use crate::error::{Error, Result};
@@ -104,7 +103,7 @@ impl<'a> Loader<'a> {
     fn norm_of(&self, id: TensorId) -> Result<Norm> {
         let tensor = self.small(id)?;
         let mut weight = vec![0.0; tensor.len()];
-        block::decode(tensor.dtype, &tensor.data, &mut weight);
+        tensor.decode(&tensor.data, &mut weight);
         Ok(Norm { weight, eps: self.config().layer_norm_epsilon })
     }
 

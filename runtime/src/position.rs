@@ -114,7 +114,7 @@ impl PositionBias {
         let num_heads = tensor.columns();
         let mut table = vec![0.0; tensor.len()];
         for (row, out) in table.chunks_exact_mut(num_heads).enumerate() {
-            crate::block::decode(tensor.dtype, tensor.row_data(row), out);
+            tensor.decode(tensor.row_data(row), out);
         }
         if let Some(bad) = table.iter().find(|value| !value.is_finite()) {
             return Err(tensor.error(format!("expected finite values, found {bad}")));

@@ -1,5 +1,6 @@
 //! Element types and named tensors as they lie in a file.
 
+use crate::block;
 use crate::error::{Error, Result};
 use crate::storage::Bytes;
 
@@ -29,11 +30,32 @@ pub enum DType {
     Q5_K,
     /// Super-blocks of 256 values of 6 bits, whose sixteen parts have 8-bit scales.
     Q6_K,
+    /// Eight bits: four of exponent, three of mantissa, no infinity (the "fn" of `float8_e4m3fn`).
+    F8_E4M3,
+    /// Eight bits: the first half of an F16.
+    F8_E5M2,
 }
 
 impl DType {
     /// Every type that can be read.
-    pub const ALL: [DType; 11] = [
+    pub const ALL: [DType; 13] = [
+        DType::F32,
+        DType::F16,
+        DType::BF16,
+        DType::Q8_0,
+        DType::Q4_0,
+        DType::Q4_1,
+        DType::Q5_0,
+        DType::Q5_1,
+        DType::Q4_K,
+        DType::Q5_K,
+        DType::Q6_K,
+        DType::F8_E4M3,
+        DType::F8_E5M2,
+    ];
+
+    /// Those that a GGUF file can hold.
+    pub const GGUF: [DType; 11] = [
         DType::F32,
         DType::F16,
         DType::BF16,
@@ -50,7 +72,7 @@ impl DType {
     /// Values in one block (1 for plain number types).
     pub const fn block_len(self) -> usize {
         match self {
-            DType::F32 | DType::F16 | DType::BF16 => 1,
+            DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 | DType::F8_E5M2 => 1,
             DType::Q8_0 | DType::Q4_0 | DType::Q4_1 | DType::Q5_0 | DType::Q5_1 => 32,
             DType::Q4_K | DType::Q5_K | DType::Q6_K => 256,
         }
@@ -69,6 +91,7 @@ impl DType {
             DType::Q4_K => 144,
             DType::Q5_K => 176,
             DType::Q6_K => 210,
+            DType::F8_E4M3 | DType::F8_E5M2 => 1,
         }
     }
 
@@ -94,6 +117,8 @@ impl DType {
             DType::Q4_K => "q4_k",
             DType::Q5_K => "q5_k",
             DType::Q6_K => "q6_k",
+            DType::F8_E4M3 => "f8_e4m3",
+            DType::F8_E5M2 => "f8_e5m2",
         }
     }
 
@@ -123,6 +148,8 @@ pub struct Tensor {
     pub shape: Vec<usize>,
     /// The values as they are stored.
     pub data: Bytes,
+    /// What every stored value is multiplied with: 1 but for weights of eight bits that came with a scale.
+    pub scale: f32,
 }
 
 impl Tensor {
@@ -154,6 +181,17 @@ impl Tensor {
         assert!(row < self.rows(), "row {row} of {}", self.rows());
         let bytes = self.data.len() / self.rows();
         &self.data[row * bytes..(row + 1) * bytes]
+    }
+
+    /// Decodes whole rows of this tensor, of which `data` are the bytes: `out` `[rows, columns]`.
+    ///
+    /// # Panics
+    /// If `data` is not exactly as long as `out` needs.
+    pub fn decode(&self, data: &[u8], out: &mut [f32]) {
+        block::decode(self.dtype, data, out);
+        if self.scale != 1.0 {
+            out.iter_mut().for_each(|value| *value *= self.scale);
+        }
     }
 
     /// An error about this tensor.
@@ -201,6 +239,7 @@ mod tests {
             dtype: DType::F32,
             shape: shape.to_vec(),
             data: Bytes::from_vec(Vec::new()),
+            scale: 1.0,
         };
         let huge = tensor(&[usize::MAX / 4, usize::MAX / 4, 2]);
         assert_eq!((huge.rows(), huge.len()), (usize::MAX, usize::MAX));

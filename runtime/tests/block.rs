@@ -30,7 +30,8 @@ fn decode(dtype: DType, data: &[u8]) -> Vec<f32> {
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| value.to_bits()).collect()
+    // One NaN is as good as another.
+    values.iter().map(|value| if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() }).collect()
 }
 
 #[test]
@@ -181,6 +182,7 @@ fn tensor(dtype: DType, shape: &[usize], data: Vec<u8>) -> Tensor {
         dtype,
         shape: shape.to_vec(),
         data: Bytes::from_vec(data),
+        scale: 1.0,
     }
 }
 

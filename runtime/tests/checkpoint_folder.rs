@@ -54,10 +54,17 @@ fn a_single_file_with_its_configuration_beside_it_is_opened() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.safetensors");
     std::fs::write(&path, safetensors(&parts(&config()))).unwrap();
-    let error = Checkpoint::open(&path).map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("weights.safetensors: not a model: expected config.json beside it"), "{error}");
-    std::fs::write(folder.path().join("config.json"), config().to_string()).unwrap();
-    assert!(Checkpoint::open(&path).is_ok());
+    // Without one, shapes say all but a few numbers.
+    let alone = Checkpoint::open(&path).unwrap();
+    assert!(alone.notes[0].contains("no config.json, so the tensors say what it is: t5, "), "{:?}", alone.notes);
+    let beside = folder.path().join("config.json");
+    std::fs::write(&beside, config().to_string()).unwrap();
+    let with = Checkpoint::open(&path).unwrap();
+    assert_eq!(with.notes, [NO_TOKENIZER]);
+    assert_eq!(T5Config { relative_attention_max_distance: 16, ..alone.config.clone() }, with.config);
+    // An image model's configuration is none.
+    std::fs::write(&beside, json!({"_class_name": "FluxTransformer2DModel", "num_layers": 19}).to_string()).unwrap();
+    assert_eq!(Checkpoint::open(&path).unwrap().config, alone.config);
 }
 
 #[test]
@@ -80,7 +87,7 @@ fn what_is_no_model_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let error = |path: &str| Checkpoint::open(&folder.path().join(path)).map(|_| ()).unwrap_err().to_string();
     assert!(error("absent").contains("absent: No such file"));
-    assert!(error("").contains("not a model: expected config.json in this folder"));
+    assert!(error("").contains("not a model: expected config.json and model.safetensors in this folder"));
     std::fs::write(folder.path().join("config.json"), config().to_string()).unwrap();
     assert!(error("").contains("expected model.safetensors or model.safetensors.index.json in this folder"));
     assert!(error("config.json").contains("config.json: not a model: expected a Hugging Face folder"));
@@ -96,7 +103,19 @@ fn faults_of_the_configuration_are_refused() {
     refused(
         &config_with(json!({"d_model": null})),
         &parts,
-        &["config.json: d_model: expected a whole number, found nothing"],
+        &[
+            "tensor shared.weight: expected shape [128, 512], found [128, 8]; ",
+            "config.json does not say d_model, so the transformers library's default counts",
+        ],
+    );
+    // The default may be right.
+    let wide = config_with(json!({"d_model": 512, "num_heads": 8, "num_layers": 1}));
+    let left_out = config_with(json!({"d_model": null, "num_heads": null, "num_layers": 1}));
+    assert_eq!(open(&left_out, &common::tiny::parts(&wide)).unwrap().config.inner_dim(), 24);
+    refused(
+        &config_with(json!({"model_type": "longt5"})),
+        &parts,
+        &["found longt5: LongT5 attends within windows; the transformers library runs it"],
     );
     refused(&config_with(json!({"model_type": "bart"})), &parts, &["config.json: model_type", "found bart"]);
     refused(&config_with(json!({"num_layers": 5000})), &parts, &["num_layers: expected 1 to 1024, found 5000"]);
@@ -119,6 +138,8 @@ fn keys_that_change_values_are_obeyed_or_named() {
         (json!({"feed_forward_proj": "gated-gelu", "is_gated_act": false}), "gelu_new"),
         (json!({"feed_forward_proj": "relu", "is_gated_act": true}), "gated-relu"),
         (json!({"dense_act_fn": "gelu_pytorch_tanh"}), "gelu_new"),
+        (json!({"feed_forward_proj": "gelu"}), "gelu"),
+        (json!({"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu"}), "gated-gelu_python"),
         // What the class of the family assumes.
         (json!({"model_type": "mt5"}), "gated-gelu"),
         (json!({"model_type": "umt5"}), "gated-gelu"),
@@ -146,11 +167,10 @@ fn keys_that_change_values_are_obeyed_or_named() {
     refused(
         &config_with(json!({"dense_act_fn": "tanh"})),
         &parts(&config()),
-        &["config.json: dense_act_fn: expected relu, gelu_new or silu, found tanh"],
+        &["config.json: dense_act_fn: expected relu, gelu, gelu_new or silu, found tanh"],
     );
 
     for (changes, expected) in [
-        (json!({"dense_act_fn": "gelu"}), "config.json: dense_act_fn: gelu is computed as gelu_new"),
         (json!({"tie_encoder_decoder": true}), "config.json: tie_encoder_decoder is not obeyed"),
         (json!({"pruned_heads": {"0": [1]}}), "config.json: pruned_heads is not obeyed"),
         (json!({"quantization_config": {"load_in_8bit": true}}), "config.json: quantization_config is not obeyed"),
@@ -641,7 +661,11 @@ fn missing_and_misshapen_tensors_are_refused() {
         let error = format!("tensor {name}: expected shape {:?}, found", part.shape);
         refused(&config(), &parts, &[&error]);
         parts.insert(name.clone(), Part { dtype: "I32", ..part });
-        refused(&config(), &parts, &[&format!("tensor {name}: expected numbers of type F32, F16 or BF16, found I32")]);
+        refused(
+            &config(),
+            &parts,
+            &[&format!("tensor {name}: expected numbers of type F32, F16, BF16 or F8, found I32")],
+        );
     }
 }
 

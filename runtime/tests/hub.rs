@@ -431,7 +431,8 @@ fn gguf_files_are_taken_alone_or_by_name() {
 
     assert_eq!(
         fails(&hub, "hf:ann/two"),
-        "hf:ann/two: has 2 GGUF files, name one as hf:ann/two/FILE.gguf: f16.gguf, sub/q8.gguf"
+        "hf:ann/two: has 2 GGUF files, name one as hf:ann/two/FILE.gguf or by its type as hf:ann/two:Q8_0: \
+         f16.gguf, sub/q8.gguf"
     );
     // candle's dialect needs what lies beside it.
     let path = hub.fetch("hf:ann/two/f16.gguf", &mut ()).unwrap();
@@ -443,6 +444,75 @@ fn gguf_files_are_taken_alone_or_by_name() {
         fails(&hub, "hf:ann/two/q4.gguf"),
         "hf:ann/two/q4.gguf: has no file q4.gguf; its GGUF files are f16.gguf, sub/q8.gguf"
     );
+}
+
+#[test]
+fn a_type_chooses_among_gguf_files() {
+    let server = FakeHub::start();
+    let own = b"GGUF\x03\0\0\0 ... general.architecture ... t5";
+    server.add(
+        "ann/many",
+        "main",
+        COMMIT,
+        &[("t5-bf16.gguf", b"GGUF"), ("t5-f16.gguf", b"GGUF16"), ("t5-Q8_0.gguf", own)],
+    );
+    let cache = tempfile::tempdir().unwrap();
+    let path = server.hub(cache.path()).fetch("hf:ann/many:q8_0", &mut ()).unwrap();
+    assert!(path.ends_with("t5-Q8_0.gguf"), "{}", path.display());
+    assert_eq!(std::fs::read(&path).unwrap(), own);
+    assert_eq!(switched_off(cache.path()).fetch("hf:ann/many:Q8_0", &mut ()).unwrap(), path);
+    assert_eq!(
+        fails(&server.hub(cache.path()), "hf:ann/many:Q4_0"),
+        "hf:ann/many:Q4_0: has no GGUF file of the type Q4_0; its GGUF files are t5-Q8_0.gguf, t5-bf16.gguf, t5-f16.gguf"
+    );
+}
+
+#[test]
+fn a_pipeline_s_encoder_is_found_or_named() {
+    let server = FakeHub::start();
+    let index = br#"{"weight_map": {"a": "model-00001-of-00001.safetensors"}}"#;
+    let t5 = br#"{"model_type": "t5"}"#;
+    let files: [(&str, &[u8]); 9] = [
+        ("model_index.json", b"{}"),
+        ("text_encoder/config.json", br#"{"model_type": "clip_text_model"}"#),
+        ("text_encoder/model.safetensors", b"not wanted"),
+        ("text_encoder_2/config.json", t5),
+        ("text_encoder_2/model-00001-of-00001.safetensors", b"shard"),
+        ("text_encoder_2/model.safetensors.index.json", index),
+        ("tokenizer/vocab.json", b"not wanted"),
+        ("tokenizer_2/spiece.model", b"pieces"),
+        ("transformer/config.json", b"not wanted"),
+    ];
+    server.add("ann/flux", "main", COMMIT, &files);
+    for name in ["hf:ann/flux/text_encoder_2", "hf:ann/flux"] {
+        let cache = tempfile::tempdir().unwrap();
+        let path = server.hub(cache.path()).fetch(name, &mut ()).unwrap();
+        let snapshot = cache.path().join("models--ann--flux/snapshots").join(COMMIT);
+        assert_eq!(path, snapshot.join("text_encoder_2"), "{name}");
+        assert_eq!(
+            names(&path),
+            ["config.json", "model-00001-of-00001.safetensors", "model.safetensors.index.json"],
+            "{name}"
+        );
+        assert_eq!(names(&snapshot.join("tokenizer_2")), ["spiece.model"], "{name}");
+        assert!(!snapshot.join("text_encoder/model.safetensors").exists(), "{name}");
+        assert_eq!(switched_off(cache.path()).fetch(name, &mut ()).unwrap(), path, "{name}");
+    }
+    let cache = tempfile::tempdir().unwrap();
+    let error = fails(&server.hub(cache.path()), "hf:ann/flux/text_encoder_9");
+    assert_eq!(error, "hf:ann/flux/text_encoder_9: has no such folder");
+}
+
+#[test]
+fn pickles_come_only_to_who_reads_them() {
+    let server = FakeHub::start();
+    server.add("ann/old", "main", COMMIT, &[("config.json", b"{}"), ("pytorch_model.bin", b"weights")]);
+    let cache = tempfile::tempdir().unwrap();
+    let mut hub = server.hub(cache.path());
+    assert!(fails(&hub, "hf:ann/old").contains("found only pytorch_model.bin: t5-quantize takes it"));
+    hub.pickles = true;
+    let path = hub.fetch("hf:ann/old", &mut ()).unwrap();
+    assert_eq!(names(&path), ["config.json", "pytorch_model.bin"]);
 }
 
 #[test]

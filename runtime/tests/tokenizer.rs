@@ -7,7 +7,9 @@ use common::shared;
 use proptest::prelude::*;
 use serde_json::Value;
 use std::process::Command;
-use t5_runtime::tokenizer::{AddedToken, Piece, PieceKind, Tokenizer, UnigramVocabulary, Vocabulary, Whitespace};
+use t5_runtime::tokenizer::{
+    AddedToken, Piece, PieceKind, PieceModel, Tokenizer, UnigramVocabulary, Vocabulary, Whitespace,
+};
 
 const SMALL_JSON: &[u8] = include_bytes!("tokenizer/small.json");
 const SMALL_MODEL: &[u8] = include_bytes!("tokenizer/small.model");
@@ -483,9 +485,7 @@ fn models_that_cannot_be_represented_are_refused_by_name() {
     let with = |tail: &[u8]| [&good[..], tail].concat();
     assert!(Vocabulary::from_sentencepiece("m.model", &good, 100).is_ok());
     refused(b"", "it has no pieces");
-    refused(&with(&[18, 2, 24, 2]), "the model is BPE");
-    refused(&with(&[18, 2, 24, 3]), "the model is Word");
-    refused(&with(&[18, 2, 24, 4]), "the model is Char");
+    refused(&with(&[18, 2, 24, 5]), "the model has the unknown type 5, expected 1 to 4");
     refused(&with(&[18, 2, 24, 9]), "unknown type 9");
     refused(&with(&[18, 3, 0xC0, 1, 1]), "treat_whitespace_as_suffix");
     refused(&with(&[26, 2, 40, 0]), "escape_whitespaces");
@@ -508,6 +508,7 @@ fn models_that_cannot_be_represented_are_refused_by_name() {
 fn tiny() -> UnigramVocabulary {
     let piece = |text: &str, score: f32, kind| Piece { text: text.into(), score, kind };
     UnigramVocabulary {
+        model: PieceModel::Unigram,
         pieces: vec![
             piece("<pad>", 0.0, PieceKind::Control),
             piece("</s>", 0.0, PieceKind::Control),

@@ -286,6 +286,7 @@ impl<'a> ComposedPass<'a> {
             Activation::Relu => wi.relu()?,
             // The tanh form.
             Activation::GeluNew => wi.gelu()?,
+            Activation::Gelu => wi.gelu_erf()?,
             Activation::Silu => wi.silu()?,
         };
         if kind.gated {

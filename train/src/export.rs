@@ -146,6 +146,9 @@ fn sentencepiece(path: &Path) -> Result<Option<Vec<u8>>> {
             let added = unigram.added.iter().any(|token| token.outside && !token.special);
             Ok((!added).then(|| vocabulary::to_sentencepiece(&unigram, sentinels)))
         }
+        tokenizer::Vocabulary::Json(json) => {
+            Err(Error::file(path, format!("expected a vocabulary of Unigram pieces, found {}", json.kind)))
+        }
         tokenizer::Vocabulary::Bytes(_) => Err(Error::file(path, "expected a vocabulary of pieces, found bytes")),
     }
 }

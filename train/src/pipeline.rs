@@ -105,7 +105,7 @@ pub fn model(config: &Config, vocabulary: &Vocabulary) -> Result<Model> {
         let t5_config = config.model.t5_config("configuration", pieces)?;
         return Model::new(&t5_config, config.model.initial_values, derive(config.run.seed, &[stream::VALUES]));
     }
-    let checkpoint = Checkpoint::open(Path::new(&config.model.from))?;
+    let checkpoint = t5_quantize::pytorch::open(Path::new(&config.model.from))?;
     let rows = checkpoint.config.vocab_size;
     if pieces > rows {
         let what = format!("its {pieces} ids do not fit the {rows} rows of {}", config.model.from);

@@ -125,6 +125,10 @@ impl Vocabulary {
                 let arrays = tokenizer::Vocabulary::Unigram(without_special_tokens(unigram, sentinels));
                 (Tokenizer::new(&file, &arrays)?, VocabularyKind::Pieces { drops_first_space })
             }
+            tokenizer::Vocabulary::Json(json) => {
+                let what = format!("expected a vocabulary of Unigram pieces or bytes, found {}", json.kind);
+                return Err(Error::file(path, what));
+            }
             tokenizer::Vocabulary::Bytes(bytes) => (tokenizer, VocabularyKind::Bytes { offset: bytes.offset }),
         };
         Ok(Vocabulary { tokenizer, sentinels, kind, path: path.to_path_buf() })
@@ -149,6 +153,7 @@ impl Vocabulary {
             tokenizer::Vocabulary::Bytes(_) => {
                 Err(Error::file(&self.path, "expected a vocabulary of pieces, found bytes"))
             }
+            tokenizer::Vocabulary::Json(json) => Ok(json.json.into_bytes()),
         }
     }
 

@@ -78,9 +78,13 @@ fn losses_and_gradients_are_those_of_the_fused_operations() {
         Plan { rate: 0.1, seed: 7, shared_over_length: false },
         Plan { rate: 0.1, seed: 8, shared_over_length: true },
     ];
-    for (feed_forward, tied, model_type) in
-        [("relu", true, "t5"), ("gated-gelu", false, "t5"), ("gated-silu", false, "umt5")]
-    {
+    for (feed_forward, tied, model_type) in [
+        ("relu", true, "t5"),
+        ("gated-gelu", false, "t5"),
+        ("gated-silu", false, "umt5"),
+        ("gelu", true, "t5"),
+        ("gated-gelu_python", false, "t5"),
+    ] {
         for plan in plans {
             let config = config(feed_forward, tied, model_type);
             let make = || Model::new(&config, Scheme::Mesh, 3).unwrap();

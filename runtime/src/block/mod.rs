@@ -3,6 +3,7 @@
 //! Decoding accepts any bits: a damaged scale gives NaN or infinity, never a panic. [`check`] says whether stored
 //! data are fit for kernels.
 
+mod eight_bits;
 mod k_quants;
 mod q4_k;
 mod small;
@@ -61,6 +62,8 @@ pub fn decode(dtype: DType, data: &[u8], out: &mut [f32]) {
         DType::Q4_K => blocks(data, out, k_quants::decode_q4_k),
         DType::Q5_K => blocks(data, out, k_quants::decode_q5_k),
         DType::Q6_K => blocks(data, out, k_quants::decode_q6_k),
+        DType::F8_E4M3 => each(data, out, |[byte]| eight_bits::e4m3(byte)),
+        DType::F8_E5M2 => each(data, out, |[byte]| eight_bits::e5m2(byte)),
     }
 }
 
@@ -109,7 +112,7 @@ pub fn encode_in_runs(dtype: DType, run: usize, values: &[f32], out: &mut [u8]) 
         DType::Q8_0 => return encode_q8_0(run, values, out),
         DType::Q4_0 => encode_blocks(values, out, small::encode_q4_0),
         DType::Q4_K => encode_blocks(values, out, q4_k::encode),
-        DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q5_K | DType::Q6_K => {
+        DType::Q4_1 | DType::Q5_0 | DType::Q5_1 | DType::Q5_K | DType::Q6_K | DType::F8_E4M3 | DType::F8_E5M2 => {
             return Err(EncodeError::NotWritable(dtype));
         }
     };
@@ -172,14 +175,14 @@ fn encode_blocks<const BYTES: usize, const VALUES: usize>(
 pub fn decode_tensor(tensor: &Tensor) -> Result<Vec<f32>> {
     tensor.check_size()?;
     let mut values = vec![0.0; tensor.len()];
-    decode(tensor.dtype, &tensor.data, &mut values);
+    tensor.decode(&tensor.data, &mut values);
     Ok(values)
 }
 
 /// Refuses stored data that kernels must not meet: block scales that are NaN or infinite, and the Q8_0 quant -128,
 /// which no encoder writes (kernels rely on [-127, 127], so that pair sums fit 16 bits).
 ///
-/// Numbers of plain types (F32, F16, BF16) may be anything. Reads all data of block types, which is why opening a
+/// Numbers of plain types (F32, F16, BF16, F8) may be anything. Reads all data of block types, which is why opening a
 /// checkpoint does not do it.
 ///
 /// # Errors
@@ -189,7 +192,7 @@ pub fn check(tensor: &Tensor) -> Result<()> {
     let data: &[u8] = &tensor.data;
     // Where each type keeps its half-precision scales.
     let fault = match tensor.dtype {
-        DType::F32 | DType::F16 | DType::BF16 => None,
+        DType::F32 | DType::F16 | DType::BF16 | DType::F8_E4M3 | DType::F8_E5M2 => None,
         DType::Q8_0 => first_fault(data, |block: &[u8; 34]| infinite(block, 0) | has_minus_128(block)),
         DType::Q4_0 => first_fault(data, |block: &[u8; 18]| infinite(block, 0)),
         DType::Q4_1 => first_fault(data, |block: &[u8; 20]| infinite(block, 0) | infinite(block, 2)),

@@ -7,6 +7,7 @@ use crate::config::T5Config;
 use crate::error::{Error, Result};
 use crate::order::sorted_by;
 use crate::schema::{self, EMBEDDING_ALIASES, Role, Stack, TensorId, TensorSpec};
+use crate::storage::Bytes;
 use crate::tensor::Tensor;
 
 /// The tensors of one or more files, by the names the files use.
@@ -15,6 +16,15 @@ pub(super) struct Stored {
     pub tensors: HashMap<String, Tensor>,
     /// Tensors of types that no model tensor may have (I64 …): name to type. An error only where one is needed.
     pub unsupported: HashMap<String, String>,
+    /// A SentencePiece model among the tensors, with the name it has there.
+    pub sentencepiece: Option<(String, Bytes)>,
+}
+
+impl Stored {
+    /// Whether there is a tensor of this name, of whatever type.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name) || self.unsupported.contains_key(name)
+    }
 }
 
 /// How a file spells tensor names.
@@ -53,10 +63,7 @@ pub(super) fn assemble(
     if dialect == Dialect::HuggingFace {
         choose_embedding(config.is_encoder_only(), &mut stored)?;
     }
-    let has = |stored: &Stored, id| {
-        let name = dialect.id_name(id);
-        stored.tensors.contains_key(&name) || stored.unsupported.contains_key(&name)
-    };
+    let has = |stored: &Stored, id| stored.has(&dialect.id_name(id));
     // docs/t5.md 1.6: what is stored decides about the tie; the scale is another question.
     let head = TensorId { role: Role::OutputHead, stack: None, block: None };
     config.tie_word_embeddings = config.is_encoder_only() || !has(&stored, head);
@@ -73,7 +80,7 @@ pub(super) fn assemble(
         let name = dialect.name(&spec);
         let Some(mut tensor) = stored.tensors.remove(name) else {
             let what = match stored.unsupported.get(name) {
-                Some(dtype) => format!("expected numbers of type F32, F16 or BF16, found {dtype}"),
+                Some(dtype) => format!("expected numbers of type F32, F16, BF16 or F8, found {dtype}"),
                 None => format!("expected a tensor of shape {:?}, found none", spec.shape),
             };
             return Err(Error::tensor(file, name, what));
@@ -98,7 +105,8 @@ fn choose_embedding(encoder_only: bool, stored: &mut Stored) -> Result<()> {
         match &chosen {
             None => chosen = Some(tensor),
             Some(first) => {
-                let same = first.dtype == tensor.dtype && first.shape == tensor.shape && *first.data == *tensor.data;
+                let same = (first.dtype, &first.shape, first.scale) == (tensor.dtype, &tensor.shape, tensor.scale)
+                    && *first.data == *tensor.data;
                 if !same {
                     let what = format!("expected the same values as {}, found others: ", first.name);
                     return Err(tensor.error(what + "different embeddings in one model are not supported"));

@@ -5,7 +5,7 @@ pub mod defaults;
 pub(crate) mod folder;
 pub mod llama_cpp;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -59,17 +59,21 @@ impl fmt::Debug for Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face folder, a GGUF file, or a safetensors or candle GGUF file with config.json beside it.
+    /// Opens a Hugging Face folder, a Diffusers pipeline's folder with one T5 in it, a GGUF file, or a safetensors file,
+    /// which may hold other models beside the T5. Where there is no config.json, the tensors' shapes say what it would.
     ///
     /// Weights are mapped: nothing is read until it is used. Names, types, shapes and sizes are checked here;
     /// stored values are not (see [`crate::block::check`]).
     pub fn open(path: &Path) -> Result<Checkpoint> {
         if path.is_dir() {
-            return folder::open_with_modules(folder::Files::Disk(path));
+            return folder::open_disk(path);
         }
         check_file(path)?;
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")) {
             return folder::open_safetensors(path);
+        }
+        if is_pickle(path) {
+            return Err(folder::pickle(&path.display().to_string(), &path.display().to_string()));
         }
         let mut start = Vec::new();
         let file = std::fs::File::open(path).map_err(Error::io(path))?;
@@ -77,7 +81,7 @@ impl Checkpoint {
         if start == crate::gguf::MAGIC || path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf")) {
             return llama_cpp::open(path);
         }
-        let expected = "a Hugging Face folder, a .gguf file, or a .safetensors file with config.json beside it";
+        let expected = "a Hugging Face folder, a .gguf file, or a .safetensors file";
         Err(Error::NotAModel { path: path.to_owned(), expected: expected.to_owned() })
     }
 
@@ -116,11 +120,37 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Opens the tensors of a file (or of several beside it) that this crate does not read itself, under the names that
+    /// they have there, with what lies in the folder of `path`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn from_tensors(path: &Path, tensors: Vec<Tensor>) -> Result<Checkpoint> {
+        let mut stored = assemble::Stored::default();
+        for tensor in tensors {
+            stored.tensors.insert(tensor.name.clone(), tensor);
+        }
+        folder::beside(path, stored)
+    }
+
+    /// Leaves the decoder out. The embedding stays, whatever its rows were shared with.
+    pub fn keep_encoder_only(&mut self) {
+        self.config.num_decoder_layers = 0;
+        self.config.tie_word_embeddings = true;
+        let kept: HashSet<String> = schema::tensors(&self.config).into_iter().map(|spec| spec.hf_name).collect();
+        self.tensors.retain(|name, _| kept.contains(name));
+        self.generation = GenerationDefaults::default();
+    }
+
     /// Whether this checkpoint was read from `path`, among other files. By what paths are, not how they are spelled.
     pub fn reads(&self, path: &Path) -> bool {
         let opened = Path::new(&self.file);
         let folder = if opened.is_dir() { opened } else { opened.parent().unwrap_or(Path::new("")) };
-        let companions = folder::COMPANIONS.iter().chain([&folder::INDEX]).map(|name| folder.join(name));
+        let names = folder::COMPANIONS.iter().chain(&folder::WEIGHTS).chain(&folder::PICKLES);
+        let tokenizer = folder::tokenizer(folder);
+        let in_tokenizer =
+            tokenizer.iter().flat_map(|folder| folder::COMPANIONS.iter().map(move |name| folder.join(name)));
+        let companions = names.map(|name| folder.join(name)).chain(in_tokenizer);
         let weights = self.tensors.values().map(|tensor| PathBuf::from(&tensor.file));
         let mut files = [opened.to_owned()].into_iter().chain(companions).chain(weights);
         files.any(|file| is_same_file(&file, path))
@@ -149,4 +179,18 @@ impl Checkpoint {
             (spec, tensor)
         })
     }
+}
+
+/// The folder of the model that `path` names: itself, or that of the one T5 in a Diffusers pipeline's folder.
+///
+/// # Errors
+/// Where a pipeline has no T5 or several.
+pub fn model_folder(path: &Path) -> Result<PathBuf> {
+    Ok(folder::encoder_in(path)?.unwrap_or_else(|| path.to_owned()))
+}
+
+/// Whether the name of a file is one that PyTorch's pickles have.
+pub fn is_pickle(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    ["bin", "pt", "pth", "ckpt"].iter().any(|pickle| extension.eq_ignore_ascii_case(pickle))
 }

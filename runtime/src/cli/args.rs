@@ -44,7 +44,8 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct ModelArgs {
-    /// A GGUF file, a Hugging Face folder, or hf:OWNER/NAME[@REVISION]; by default the built-in model
+    /// A GGUF or safetensors file, a folder, or hf:OWNER/NAME[/FOLDER|/FILE][:TYPE][@REVISION]; by default the built-in
+    /// model
     #[arg(long, short, value_name = "MODEL")]
     pub model: Option<String>,
     /// Force an instruction set (scalar, avx2, avx512, ...); by default the best one is used
@@ -480,7 +481,8 @@ pub struct TokenizeArgs {
 
 #[derive(Args)]
 pub struct InspectArgs {
-    /// A GGUF file, a Hugging Face folder, or hf:OWNER/NAME[@REVISION]; by default the built-in model
+    /// A GGUF or safetensors file, a folder, or hf:OWNER/NAME[/FOLDER|/FILE][:TYPE][@REVISION]; by default the built-in
+    /// model
     #[arg(value_name = "MODEL")]
     pub model: Option<String>,
     /// One JSON object

@@ -30,8 +30,11 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
         }));
     }
     let tokenizer = match &checkpoint.vocabulary {
-        Some(Vocabulary::Unigram(vocabulary)) => format!("unigram, {} pieces", vocabulary.pieces.len()),
+        Some(Vocabulary::Unigram(vocabulary)) => {
+            format!("{}, {} pieces", vocabulary.model.name(), vocabulary.pieces.len())
+        }
         Some(Vocabulary::Bytes(_)) => "bytes".to_owned(),
+        Some(Vocabulary::Json(json)) => format!("{}, {} pieces", json.kind, json.count),
         None => "none".to_owned(),
     };
     let mut out = std::io::stdout().lock();

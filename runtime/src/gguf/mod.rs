@@ -25,9 +25,9 @@ pub const DEFAULT_ALIGNMENT: usize = 32;
 /// GGML's limit for tensor names, in bytes, which llama.cpp's loader keeps.
 const MAX_NAME: usize = 63;
 
-/// The number of a type in tensor infos.
-pub fn type_code(dtype: DType) -> u32 {
-    match dtype {
+/// The number of a type in tensor infos; `None` where the format has none.
+pub fn type_code(dtype: DType) -> Option<u32> {
+    Some(match dtype {
         DType::F32 => 0,
         DType::F16 => 1,
         DType::Q4_0 => 2,
@@ -39,12 +39,13 @@ pub fn type_code(dtype: DType) -> u32 {
         DType::Q5_K => 13,
         DType::Q6_K => 14,
         DType::BF16 => 30,
-    }
+        DType::F8_E4M3 | DType::F8_E5M2 => return None,
+    })
 }
 
 /// The type with a number, if it can be read.
 pub fn type_from_code(code: u32) -> Option<DType> {
-    DType::ALL.into_iter().find(|&dtype| type_code(dtype) == code)
+    DType::GGUF.into_iter().find(|&dtype| type_code(dtype) == Some(code))
 }
 
 /// GGML's name for a type number, read or not: for messages.

@@ -139,6 +139,7 @@ impl File {
                 dtype: info.dtype,
                 shape: info.shape,
                 data: data.slice(range).expect("the range was checked"),
+                scale: 1.0,
             });
         }
         let ranges = sorted_by(ranges, |(a, _), (b, _)| a.start.cmp(&b.start));
@@ -367,7 +368,7 @@ fn tensor_info<'a>(cursor: &mut Cursor<'a>, file: &str, longest: usize) -> Resul
         return Ok(wrong(format!("expected extents above 0, found {shape:?}")));
     }
     let Some(dtype) = type_from_code(code) else {
-        let supported = DType::ALL.map(|dtype| dtype.name().to_uppercase()).join(", ");
+        let supported = DType::GGUF.map(|dtype| dtype.name().to_uppercase()).join(", ");
         let found = type_name(code).map_or(format!("the unknown type {code}"), str::to_owned);
         return Ok(wrong(format!("expected one of the types {supported}, found {found}")));
     };

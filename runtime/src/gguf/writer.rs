@@ -97,12 +97,14 @@ impl<W: Write> Writer<W> {
             let size = tensor.size().filter(|&size| size > 0 && tensor.shape.len() <= 4).ok_or_else(|| {
                 wrong(format!("expected 1 to 4 extents that suit {}, found {:?}", tensor.dtype, tensor.shape))
             })?;
+            let code = type_code(tensor.dtype)
+                .ok_or_else(|| wrong(format!("expected a type that GGUF has, found {}", tensor.dtype)))?;
             append_string(&tensor.name, &mut header);
             header.extend((tensor.shape.len() as u32).to_le_bytes());
             for &extent in tensor.shape.iter().rev() {
                 header.extend((extent as u64).to_le_bytes());
             }
-            header.extend(type_code(tensor.dtype).to_le_bytes());
+            header.extend(code.to_le_bytes());
             header.extend(offset.to_le_bytes());
             offset += size.next_multiple_of(DEFAULT_ALIGNMENT) as u64;
             sized.push((tensor.clone(), size));

@@ -33,6 +33,38 @@ pub(crate) fn silu<V: Simd>(v: V, x: V::F) -> V::F {
     v.div(x, v.add(v.splat(1.0), e))
 }
 
+/// How far the normal distribution's tail is spread: its polynomial is in 1 / (1 + 0.27 t).
+pub const GELU_SPREAD: f32 = 0.27;
+
+/// The polynomial of [`gelu`], highest power first: minimax, relative error of the tail 4.5e-8 for t up to 14.
+pub const GELU_TAIL: [f32; 9] = [
+    0.028_915_28,
+    -0.126_255_27,
+    0.169_291_39,
+    -0.068_620_97,
+    0.107_399_43,
+    0.072_240_29,
+    0.101_759_166,
+    0.107_550_51,
+    0.107_720_19,
+];
+
+/// x Φ(x) with the normal distribution Φ. Its tail beyond t = |x| is e^(-t²/2) s P(s), s = 1 / (1 + 0.27 t), so that
+/// negative x suffer no cancellation, as 1 + erf does.
+#[inline(always)]
+pub(crate) fn gelu<V: Simd>(v: V, x: V::F) -> V::F {
+    let zero = v.splat(0.0);
+    let t = v.max(v.sub(zero, x), x);
+    let s = v.div(v.splat(1.0), v.add(v.splat(1.0), v.mul(v.splat(GELU_SPREAD), t)));
+    let mut p = v.splat(GELU_TAIL[0]);
+    for c in &GELU_TAIL[1..] {
+        p = v.add(v.mul(p, s), v.splat(*c));
+    }
+    let e = exp(v, v.mul(v.mul(v.splat(-0.5), t), t));
+    let tail = v.mul(v.mul(t, e), v.mul(s, p));
+    v.select_less(x, zero, v.sub(zero, tail), v.sub(t, tail))
+}
+
 /// The tanh form of GELU, `x/2 (1 + tanh(sqrt(2/π) (x + 0.044715 x³)))`, as x / (1 + e^-2u): the same function
 /// without the cancellation that 1 + tanh suffers for negative x.
 #[inline(always)]
@@ -127,7 +159,23 @@ mod tests {
             );
             x += if cfg!(miri) { 1.9 } else { 0.001_3 };
         }
-        for f in [silu, gelu_new] {
+        // x and x Φ(x), by mpmath with 40 digits.
+        for (x, truth) in [
+            (-12.0f32, -2.131_778_534_493_215e-32),
+            (-5.0, -1.433_257_859_395_969_6e-6),
+            (-2.0, -0.045_500_263_896_358_42),
+            (-1.0, -0.158_655_253_931_457_05),
+            (-0.25, -0.100_323_418_579_269_07),
+            (0.5, 0.345_731_230_637_007_04),
+            (1.0, 0.841_344_746_068_542_9),
+            (3.0, 2.995_950_305_905_11),
+            (8.0, 7.999_999_999_999_995),
+        ] {
+            let found = f64::from(one(gelu, x));
+            let bound = 4e-7 * f64::abs(truth) * (1.0 + f64::from(x * x) / 2.0);
+            assert!((found - truth).abs() < bound, "gelu({x}) = {found} not {truth}");
+        }
+        for f in [silu, gelu_new, gelu] {
             assert_eq!(one(f, 0.0), 0.0);
             assert_eq!(one(f, -200.0), 0.0);
             assert_eq!(one(f, 200.0), 200.0);

@@ -174,7 +174,7 @@ impl Matrix {
         let (n, k) = Matrix::shape(parts)?;
         let dtype = parts[0].dtype;
         let storage = match dtype {
-            _ if parts.iter().any(|part| part.dtype != dtype) => return Ok(None),
+            _ if parts.iter().any(|part| part.dtype != dtype || part.scale != 1.0) => return Ok(None),
             DType::Q8_0 if purpose == Purpose::Argmax && is_large(n, k) => Storage::Planes(Planes::zeroed(n, k)?),
             // What argmax bounds, block by block, has no runs, whatever its layout.
             DType::Q8_0 if purpose == Purpose::Argmax => Storage::Q8(Q8::zeroed(n, k)?),
@@ -342,12 +342,10 @@ impl Matrix {
                 row.resize(k, 0.0);
                 wide.resize(wide.len().max(k), [0.0; LANES]);
                 let x = tiled(kernels, x, m, tiles);
-                let mut rows = parts.iter().flat_map(|part| {
-                    (0..part.rows()).map(move |row| part.row_data(row)).zip(std::iter::repeat(part.dtype))
-                });
+                let mut rows = parts.iter().flat_map(|part| (0..part.rows()).map(move |row| (part, row)));
                 for column in (0..n).step_by(LANES) {
-                    for (lane, (data, dtype)) in rows.by_ref().take(LANES).enumerate() {
-                        block::decode(dtype, data, row);
+                    for (lane, (part, index)) in rows.by_ref().take(LANES).enumerate() {
+                        part.decode(part.row_data(index), row);
                         for (wide, &value) in wide.iter_mut().zip(row.iter()) {
                             wide[lane] = value;
                         }

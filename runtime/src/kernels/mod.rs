@@ -19,7 +19,8 @@ mod dot;
 mod isa;
 mod layout;
 pub mod limits;
-mod math;
+#[doc(hidden)] // for training
+pub mod math;
 mod matrix;
 mod memory;
 mod pack;

@@ -11,6 +11,8 @@ use super::simd::{LANES, Simd};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     Relu,
+    /// GELU itself, x Φ(x) with the normal distribution Φ (the erf form).
+    Gelu,
     /// The tanh form of GELU (`gelu_new`), which is what "gated-gelu" means in T5 1.1; not the erf form.
     GeluNew,
     Silu,
@@ -129,6 +131,7 @@ fn act<V: Simd>(v: V, activation: Activation, x: V::F) -> V::F {
         // The second operand is the result where x is NaN, which must not become 0.
         Activation::Relu => v.max(v.splat(0.0), x),
         Activation::Silu => math::silu(v, x),
+        Activation::Gelu => math::gelu(v, x),
         Activation::GeluNew => math::gelu_new(v, x),
     }
 }
@@ -138,6 +141,7 @@ fn activate_in<V: Simd>(v: V, activation: Activation, x: &[f32], out: &mut [f32]
     match activation {
         Activation::Relu => combine!(v, out, x, |_, x| act(v, Activation::Relu, x)),
         Activation::Silu => combine!(v, out, x, |_, x| act(v, Activation::Silu, x)),
+        Activation::Gelu => combine!(v, out, x, |_, x| act(v, Activation::Gelu, x)),
         Activation::GeluNew => combine!(v, out, x, |_, x| act(v, Activation::GeluNew, x)),
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::block;
 use crate::kernels::{Kernels, Matrix};
 use crate::tensor::Tensor;
 
@@ -19,7 +18,7 @@ impl Embedding {
     pub fn look_up(&self, kernels: Kernels, ids: impl Iterator<Item = u32>, d_model: usize, out: &mut [f32]) {
         for (id, row) in ids.zip(out.chunks_exact_mut(d_model)) {
             match self {
-                Embedding::Stored(tensor) => block::decode(tensor.dtype, tensor.row_data(id as usize), row),
+                Embedding::Stored(tensor) => tensor.decode(tensor.row_data(id as usize), row),
                 Embedding::Head(matrix) => matrix.row(kernels, id as usize, row),
             }
         }

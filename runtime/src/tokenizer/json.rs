@@ -4,7 +4,9 @@
 //! object with a "type". Those that T5-family files have in circulation are translated; anything else is refused by
 //! its name, since ids that are almost right are worse than none.
 
-use super::{AddedToken, Piece, PieceKind, UnigramVocabulary, Whitespace, failure, sentinel_number};
+use super::{
+    AddedToken, JsonVocabulary, Piece, PieceKind, PieceModel, UnigramVocabulary, Whitespace, failure, sentinel_number,
+};
 use crate::error::{Error, Result};
 use crate::order::sorted_by;
 use base64::Engine;
@@ -100,6 +102,7 @@ pub(super) fn read(file: &str, bytes: &[u8]) -> Result<UnigramVocabulary> {
             kind;
     }
     Ok(UnigramVocabulary {
+        model: PieceModel::Unigram,
         pieces,
         unk_id,
         eos_id,
@@ -112,6 +115,45 @@ pub(super) fn read(file: &str, bytes: &[u8]) -> Result<UnigramVocabulary> {
         byte_fallback: model.byte_fallback,
         added,
     })
+}
+
+/// The type of the file's model, if it is to be seen.
+pub(super) fn kind_of_model(bytes: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct OnlyKind {
+        model: Kind,
+    }
+    #[derive(Deserialize)]
+    struct Kind {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    serde_json::from_slice(bytes).ok().map(|OnlyKind { model: Kind { kind } }| kind)
+}
+
+/// A file of another kind than Unigram, as it is.
+pub(super) fn other(file: &str, bytes: &[u8], eos_id: u32, pad_id: u32) -> Result<JsonVocabulary> {
+    #[derive(Deserialize)]
+    struct Ids {
+        #[serde(default)]
+        added_tokens: Vec<Added>,
+        model: OtherModel,
+    }
+    #[derive(Deserialize)]
+    struct OtherModel {
+        #[serde(rename = "type")]
+        kind: String,
+        vocab: std::collections::HashMap<String, u32>,
+    }
+    let Ids { added_tokens, model } = serde_json::from_slice(bytes)
+        .map_err(|error| Error::format(file, format!("expected a tokenizer with pieces and their ids: {error}")))?;
+    let ids = model.vocab.values().copied().chain(added_tokens.iter().map(|token| token.id));
+    let count = ids.max().map_or(0, |id| id as usize + 1);
+    if count == 0 || count > 1 << 24 {
+        return Err(failure(file, format!("expected 1 to {} pieces, found {count}", 1 << 24)));
+    }
+    let json = std::str::from_utf8(bytes).map_err(|error| Error::format(file, format!("expected UTF-8: {error}")))?;
+    Ok(JsonVocabulary { json: json.to_owned(), kind: model.kind, count, eos_id, pad_id })
 }
 
 /// Names the settings that [`read`] leaves out.
@@ -136,19 +178,8 @@ pub(super) fn ignored(file: &str, bytes: &[u8]) -> Result<Vec<String>> {
 
 /// Why the file could not be read: the type of its model says more than the place where the JSON differs.
 fn not_unigram(file: &str, bytes: &[u8], error: &serde_json::Error) -> Error {
-    #[derive(Deserialize)]
-    struct Kind {
-        #[serde(rename = "type")]
-        kind: String,
-    }
-    #[derive(Deserialize)]
-    struct OnlyKind {
-        model: Kind,
-    }
-    match serde_json::from_slice::<OnlyKind>(bytes) {
-        Ok(OnlyKind { model: Kind { kind } }) if kind != "Unigram" => {
-            failure(file, format!("the model is {kind}, expected Unigram"))
-        }
+    match kind_of_model(bytes) {
+        Some(kind) if kind != "Unigram" => failure(file, format!("the model is {kind}, expected Unigram")),
         _ => Error::format(file, format!("not a Unigram tokenizer: {error}")),
     }
 }

@@ -3,7 +3,8 @@
 //! [`Vocabulary`] holds a tokenizer as arrays, whichever file it came from (`json`, `sentencepiece`, or GGUF keys);
 //! [`Tokenizer`] is built from it and gives the same ids as the `tokenizers` crate does for the same file. A text goes
 //! through `added` (tokens cut out), `normalizer` (SentencePiece's character map, by the reader that the crate uses,
-//! then white space), `segmenter` (the most probable pieces, found in a `trie`); ByT5's goes through `bytes`. Ids come
+//! then white space), `segmenter` (the most probable pieces, found in a `trie`) or, where the model is none of Unigram's,
+//! through `spm`; ByT5's goes through `bytes`, and what else there is through the crate itself (`foreign`). Ids come
 //! back through `stream`.
 //!
 //! Where this departs from the crate: a text that ends with `</s>` gets no second one; decoding stops at `</s>`, gives
@@ -15,10 +16,13 @@
 
 mod added;
 mod bytes;
+#[cfg(feature = "tokenizers")]
+mod foreign;
 mod json;
 mod normalizer;
 mod segmenter;
 mod sentencepiece;
+mod spm;
 mod stream;
 mod trie;
 mod unigram;
@@ -26,13 +30,17 @@ mod vocabulary;
 
 pub(crate) use normalizer::check as check_charsmap;
 pub use stream::TextStream;
-pub use vocabulary::{AddedToken, ByteVocabulary, Piece, PieceKind, UnigramVocabulary, Vocabulary, Whitespace};
+pub use vocabulary::{
+    AddedToken, ByteVocabulary, JsonVocabulary, Piece, PieceKind, PieceModel, UnigramVocabulary, Vocabulary, Whitespace,
+};
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use bytes::ByteTokenizer;
+#[cfg(feature = "tokenizers")]
+use foreign::ForeignTokenizer;
 use unigram::{Reading, UnigramTokenizer};
 
 /// Text to ids and back, exactly as the reference tokenizer does it. One may be used by many threads at once.
@@ -50,6 +58,8 @@ impl fmt::Debug for Tokenizer {
 enum Inner {
     Unigram(Box<UnigramTokenizer>),
     Bytes(ByteTokenizer),
+    #[cfg(feature = "tokenizers")]
+    Foreign(Box<ForeignTokenizer>),
 }
 
 impl Tokenizer {
@@ -62,13 +72,30 @@ impl Tokenizer {
         let inner = match vocabulary {
             Vocabulary::Unigram(unigram) => Inner::Unigram(Box::new(UnigramTokenizer::new(file, unigram)?)),
             Vocabulary::Bytes(bytes) => Inner::Bytes(ByteTokenizer::new(file, bytes)?),
+            #[cfg(feature = "tokenizers")]
+            Vocabulary::Json(json) => Inner::Foreign(Box::new(ForeignTokenizer::new(file, json)?)),
+            #[cfg(not(feature = "tokenizers"))]
+            Vocabulary::Json(json) => {
+                let what = format!(
+                    "the model is {}, expected Unigram or bytes: others need a build with the feature \"tokenizers\", \
+                     as the t5 command's",
+                    json.kind
+                );
+                return Err(failure(file, what));
+            }
         };
         Ok(Tokenizer { inner: Arc::new(inner) })
     }
 
-    /// The ids of `text`, ending with `</s>`. Tokens written out in the text, such as `<extra_id_0>`, get their ids; a
+    /// The ids of `text`, ending with `</s>` (of a [`Vocabulary::Json`]: as its file says). Tokens written out in the text, such as `<extra_id_0>`, get their ids; a
     /// text that ends with `</s>` does not get a second one.
     pub fn encode(&self, text: &str) -> Vec<u32> {
+        #[cfg(feature = "tokenizers")]
+        if let Inner::Foreign(foreign) = &*self.inner {
+            let mut ids = Vec::new();
+            foreign.encode(text, true, &mut ids);
+            return ids;
+        }
         let mut ids = self.encode_prefix(text);
         if ids.last() != Some(&self.eos_id()) {
             ids.push(self.eos_id());
@@ -82,6 +109,8 @@ impl Tokenizer {
         match &*self.inner {
             Inner::Unigram(unigram) => unigram.encode(text, &mut ids),
             Inner::Bytes(bytes) => bytes.encode(text, &mut ids),
+            #[cfg(feature = "tokenizers")]
+            Inner::Foreign(foreign) => foreign.encode(text, false, &mut ids),
         }
         ids
     }
@@ -96,7 +125,7 @@ impl Tokenizer {
         let mut text = String::with_capacity(ids.len() * 4);
         let mut state = stream::State::default();
         ids.iter().for_each(|&id| state.push(&self.inner, skip_special, id, &mut text));
-        state.finish(&self.inner, &mut text);
+        state.finish(&self.inner, skip_special, &mut text);
         text
     }
 
@@ -110,6 +139,8 @@ impl Tokenizer {
         match &*self.inner {
             Inner::Unigram(unigram) => unigram.vocab_size(),
             Inner::Bytes(bytes) => bytes.vocab_size(),
+            #[cfg(feature = "tokenizers")]
+            Inner::Foreign(foreign) => foreign.vocab_size(),
         }
     }
 
@@ -118,6 +149,8 @@ impl Tokenizer {
         match &*self.inner {
             Inner::Unigram(unigram) => unigram.piece(id),
             Inner::Bytes(bytes) => bytes.piece(id),
+            #[cfg(feature = "tokenizers")]
+            Inner::Foreign(foreign) => foreign.piece(id),
         }
     }
 
@@ -126,6 +159,8 @@ impl Tokenizer {
         match &*self.inner {
             Inner::Unigram(unigram) => unigram.id_of(piece),
             Inner::Bytes(bytes) => bytes.id_of(piece),
+            #[cfg(feature = "tokenizers")]
+            Inner::Foreign(foreign) => foreign.id_of(piece),
         }
     }
 
@@ -135,6 +170,8 @@ impl Tokenizer {
         match &*self.inner {
             Inner::Unigram(unigram) => unigram.sentinels.get(n as usize).copied().flatten(),
             Inner::Bytes(bytes) => bytes.sentinel_id(n),
+            #[cfg(feature = "tokenizers")]
+            Inner::Foreign(foreign) => foreign.sentinels.get(n as usize).copied().flatten(),
         }
     }
 
@@ -143,6 +180,8 @@ impl Tokenizer {
         match &*self.inner {
             Inner::Unigram(unigram) => unigram.reading(id) == Some(Reading::Special),
             Inner::Bytes(bytes) => bytes.special(id).is_some(),
+            #[cfg(feature = "tokenizers")]
+            Inner::Foreign(foreign) => foreign.is_special(id),
         }
     }
 
@@ -151,6 +190,8 @@ impl Tokenizer {
         match &*self.inner {
             Inner::Unigram(unigram) => unigram.pad_id,
             Inner::Bytes(_) => bytes::PAD,
+            #[cfg(feature = "tokenizers")]
+            Inner::Foreign(foreign) => foreign.pad_id,
         }
     }
 
@@ -159,6 +200,8 @@ impl Tokenizer {
         match &*self.inner {
             Inner::Unigram(unigram) => unigram.eos_id,
             Inner::Bytes(_) => bytes::EOS,
+            #[cfg(feature = "tokenizers")]
+            Inner::Foreign(foreign) => foreign.eos_id,
         }
     }
 
@@ -167,6 +210,8 @@ impl Tokenizer {
         match &*self.inner {
             Inner::Unigram(unigram) => unigram.unk_id,
             Inner::Bytes(_) => bytes::UNK,
+            #[cfg(feature = "tokenizers")]
+            Inner::Foreign(foreign) => foreign.unk_id,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `spiece.model`, a protocol buffer (sentencepiece_model.proto), to a vocabulary.
 
-use super::{AddedToken, Piece, PieceKind, UnigramVocabulary, Whitespace, failure, sentinel_number};
+use super::{AddedToken, Piece, PieceKind, PieceModel, UnigramVocabulary, Whitespace, failure, sentinel_number};
 use crate::error::{Error, Result};
 
 /// Reads the model and appends `extra_ids` sentinels if it has none.
@@ -8,13 +8,9 @@ pub(super) fn read(file: &str, bytes: &[u8], extra_ids: u32) -> Result<UnigramVo
     let model =
         ModelProto::parse(bytes).map_err(|what| Error::format(file, format!("not a SentencePiece model: {what}")))?;
     let refuse = |what: String| failure(file, what);
-    match model.model_type {
-        1 => {}
-        2 => return Err(refuse("the model is BPE, expected Unigram".into())),
-        3 => return Err(refuse("the model is Word, expected Unigram".into())),
-        4 => return Err(refuse("the model is Char, expected Unigram".into())),
-        other => return Err(refuse(format!("the model has the unknown type {other}, expected Unigram (1)"))),
-    }
+    let piece_model = PieceModel::ALL.into_iter().find(|known| *known as i32 == model.model_type);
+    let piece_model = piece_model
+        .ok_or_else(|| refuse(format!("the model has the unknown type {}, expected 1 to 4", model.model_type)))?;
     if model.whitespace_as_suffix {
         return Err(refuse("treat_whitespace_as_suffix is not supported".into()));
     }
@@ -60,6 +56,7 @@ pub(super) fn read(file: &str, bytes: &[u8], extra_ids: u32) -> Result<UnigramVo
         .ok_or_else(|| refuse("there is no piece <pad>".into()))?;
 
     let mut vocabulary = UnigramVocabulary {
+        model: piece_model,
         unk_id,
         eos_id,
         pad_id,

@@ -37,7 +37,7 @@ impl TextStream {
     /// What is left after the last id: bytes of an incomplete character. The stream then starts over.
     pub fn finish(&mut self) -> &str {
         self.text.clear();
-        self.state.finish(&self.inner, &mut self.text);
+        self.state.finish(&self.inner, self.skip_special, &mut self.text);
         self.state = State::default();
         &self.text
     }
@@ -51,6 +51,8 @@ pub(super) struct State {
     /// The bytes of a character that is not complete.
     pending: [u8; 4],
     pending_len: usize,
+    #[cfg(feature = "tokenizers")]
+    window: super::foreign::Window,
 }
 
 impl State {
@@ -80,14 +82,19 @@ impl State {
                     self.push_byte(byte, Invalid::Drop, out);
                 }
             }
+            #[cfg(feature = "tokenizers")]
+            Inner::Foreign(foreign) => self.window.push(foreign, skip_special, id, out),
         }
     }
 
     /// Appends what is left of an incomplete character to `out`.
-    pub(super) fn finish(&mut self, inner: &Inner, out: &mut String) {
+    #[cfg_attr(not(feature = "tokenizers"), allow(unused_variables))]
+    pub(super) fn finish(&mut self, inner: &Inner, skip_special: bool, out: &mut String) {
         let invalid = match inner {
             Inner::Unigram(_) => Invalid::Replace,
             Inner::Bytes(_) => Invalid::Drop,
+            #[cfg(feature = "tokenizers")]
+            Inner::Foreign(foreign) => return self.window.finish(foreign, skip_special, out),
         };
         self.flush(invalid, out);
     }

@@ -1,8 +1,9 @@
-//! Text to ids with a SentencePiece Unigram vocabulary, step by step as [`UnigramVocabulary`] lists them.
+//! Text to ids with a SentencePiece vocabulary, step by step as [`UnigramVocabulary`] lists them.
 
 use super::added::{Matcher, Part, Pattern};
 use super::normalizer::Normalizer;
 use super::segmenter::{NOT_A_CANDIDATE, PathBuffer, Segmenter};
+use super::spm::Spm;
 use super::trie::Trie;
 use super::{PieceKind, UnigramVocabulary, Whitespace, failure, sentinel_number};
 use crate::error::Result;
@@ -17,6 +18,8 @@ pub(super) struct UnigramTokenizer {
     normalized_tokens: Option<Matcher>,
     normalizer: Normalizer,
     segmenter: Segmenter,
+    /// What is used in their place where the model is not Unigram.
+    spm: Option<Spm>,
     whitespace: Whitespace,
     add_dummy_prefix: bool,
     legacy: bool,
@@ -108,7 +111,9 @@ impl UnigramTokenizer {
                 sentinels[n] = Some(id as u32);
             }
         }
+        let byte_ids = if vocabulary.byte_fallback { Some(byte_ids(file, &readings)?) } else { None };
         Ok(UnigramTokenizer {
+            spm: Spm::new(vocabulary, byte_ids.as_deref()),
             raw_tokens: Matcher::new(raw),
             normalized_tokens: (!normalized.is_empty()).then(|| Matcher::new(normalized)),
             normalizer,
@@ -117,7 +122,7 @@ impl UnigramTokenizer {
                 scores: pieces.iter().map(|piece| piece.score).collect(),
                 min_score,
                 unk_id: vocabulary.unk_id,
-                byte_ids: if vocabulary.byte_fallback { Some(byte_ids(file, &readings)?) } else { None },
+                byte_ids,
             },
             whitespace: vocabulary.whitespace,
             add_dummy_prefix: vocabulary.add_dummy_prefix,
@@ -177,6 +182,10 @@ impl UnigramTokenizer {
     }
 
     fn encode_stretch(&self, stretch: &str, at_start: bool, work: &mut EncodeBuffers, ids: &mut Vec<u32>) {
+        if let Some(spm) = &self.spm {
+            let prefix = self.add_dummy_prefix && (self.legacy || at_start);
+            return spm.encode(&self.segmenter.trie, stretch, prefix, ids);
+        }
         let EncodeBuffers { normalized, marked, scratch } = work;
         normalized.clear();
         self.normalizer.normalize(stretch, normalized);

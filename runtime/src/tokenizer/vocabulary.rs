@@ -8,13 +8,59 @@ use crate::error::Result;
 /// A vocabulary, independent of the file it came from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Vocabulary {
-    /// A SentencePiece Unigram model: T5, T5 1.1, FLAN, LM-adapted, mT5, umT5, MADLAD.
+    /// A SentencePiece model, with few exceptions Unigram: T5, T5 1.1, FLAN, LM-adapted, mT5, umT5, MADLAD.
     Unigram(UnigramVocabulary),
     /// UTF-8 bytes: ByT5.
     Bytes(ByteVocabulary),
+    /// A `tokenizer.json` of another kind, as it is: byte-level BPE, WordPiece.
+    Json(JsonVocabulary),
 }
 
-/// A SentencePiece Unigram model with the tokens that were added to it.
+/// A `tokenizer.json` that only the `tokenizers` crate can run (the feature of that name).
+#[derive(Clone, Debug, PartialEq)]
+pub struct JsonVocabulary {
+    /// The file's text.
+    pub json: String,
+    /// The type of its model: `BPE`, `WordPiece`, `WordLevel`.
+    pub kind: String,
+    /// The number of ids: one more than the highest that has a piece.
+    pub count: usize,
+    /// The id of `</s>`, which the model's configuration names.
+    pub eos_id: u32,
+    /// The id of `<pad>`, from there, too.
+    pub pad_id: u32,
+}
+
+/// How a SentencePiece model cuts a text into pieces; the numbers are SentencePiece's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PieceModel {
+    /// By the most probable path.
+    #[default]
+    Unigram = 1,
+    /// By joining neighbours, the best pair first.
+    Bpe = 2,
+    /// Into words.
+    Word = 3,
+    /// Into characters.
+    Char = 4,
+}
+
+impl PieceModel {
+    /// Every model.
+    pub const ALL: [PieceModel; 4] = [PieceModel::Unigram, PieceModel::Bpe, PieceModel::Word, PieceModel::Char];
+
+    /// The name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            PieceModel::Unigram => "unigram",
+            PieceModel::Bpe => "bpe",
+            PieceModel::Word => "word",
+            PieceModel::Char => "char",
+        }
+    }
+}
+
+/// A SentencePiece model, most often Unigram, with the tokens that were added to it.
 ///
 /// Two kinds of files describe it, `tokenizer.json` and `spiece.model`; the fields are what both have in common, in
 /// terms of what is done to a text, in this order:
@@ -23,12 +69,17 @@ pub enum Vocabulary {
 /// 2. Each stretch is rewritten by `charsmap`.
 /// 3. White space is treated as [`Whitespace`] says; each remaining U+0020 becomes `▁` (U+2581).
 /// 4. A `▁` is put in front (`add_dummy_prefix`, `legacy`).
-/// 5. The stretch is cut before each `▁` (`split_words`) and each part is segmented by the most probable path.
+/// 5. The stretch is cut before each `▁` (`split_words`) and each part is segmented as the model does it: by
+///    the most probable path.
+///
+/// Of other models than Unigram steps 2 to 5 are SentencePiece's own ([`Whitespace::removes_extra`] says all of 3).
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnigramVocabulary {
     /// The pieces in id order. Only real ones: the filler rows by which a model's embedding is larger than its
     /// vocabulary (32128 against 32100) are not here, they decode as unknown.
     pub pieces: Vec<Piece>,
+    /// How a text is cut into pieces.
+    pub model: PieceModel,
     /// The id of `<unk>`.
     pub unk_id: u32,
     /// The id of `</s>`.
@@ -248,6 +299,11 @@ impl Vocabulary {
         super::json::read(file, bytes).map(Vocabulary::Unigram)
     }
 
+    /// The type of the model in a `tokenizer.json`: `Unigram`, `BPE`, `WordPiece`; `None` where none is to be seen.
+    pub fn kind_in_tokenizer_json(bytes: &[u8]) -> Option<String> {
+        super::json::kind_of_model(bytes)
+    }
+
     /// One sentence for each setting of a `tokenizer.json` that [`Vocabulary::from_tokenizer_json`] leaves out.
     pub fn ignored_in_tokenizer_json(file: &str, bytes: &[u8]) -> Result<Vec<String>> {
         super::json::ignored(file, bytes)
@@ -262,6 +318,14 @@ impl Vocabulary {
         super::sentencepiece::read(file, bytes, extra_ids).map(Vocabulary::Unigram)
     }
 
+    /// Keeps a `tokenizer.json` of another kind as it is. Whether the crate can use it is seen when a tokenizer is made.
+    ///
+    /// # Errors
+    /// Where it is no such file, or has no pieces.
+    pub fn from_other_tokenizer_json(file: &str, bytes: &[u8], eos_id: u32, pad_id: u32) -> Result<Vocabulary> {
+        super::json::other(file, bytes, eos_id, pad_id).map(Vocabulary::Json)
+    }
+
     /// ByT5's vocabulary for an embedding of `vocab_size` rows (384), with the sentinels of pre-training.
     pub fn bytes(vocab_size: u32) -> Vocabulary {
         Vocabulary::Bytes(ByteVocabulary { offset: 3, extra_ids: 125, extra_ids_above: false, vocab_size })
@@ -272,6 +336,7 @@ impl Vocabulary {
         match self {
             Vocabulary::Unigram(unigram) => unigram.pieces.len(),
             Vocabulary::Bytes(bytes) => bytes.id_count(),
+            Vocabulary::Json(json) => json.count,
         }
     }
 

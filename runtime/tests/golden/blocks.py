@@ -4,13 +4,14 @@
 
 "decode" holds random blocks with plausible scales (`data`) and what `gguf.quants.dequantize` makes of them.
 "encode" holds values and the blocks that `gguf.quants.quantize` makes of them. All bytes are hexadecimal, values are
-little-endian f32.
+little-endian f32. Numbers of eight bits, which that package does not know, are torch's.
 """
 
 import json
 from importlib.metadata import version
 
 import numpy as np
+import torch
 from gguf import GGMLQuantizationType as Type
 from gguf import quants
 
@@ -46,6 +47,10 @@ def main():
         data = random_blocks(rng, size, halves, 64 if size == 2 else 2 if size > 100 else 4)
         values = quants.dequantize(data, kind).astype("<f4")
         decode[kind.name.lower()] = {"data": data.tobytes().hex(), "values": values.tobytes().hex()}
+    for name, kind in {"f8_e4m3": torch.float8_e4m3fn, "f8_e5m2": torch.float8_e5m2}.items():
+        data = np.arange(256, dtype=np.uint8)
+        values = torch.from_numpy(data).view(kind).to(torch.float32).numpy()
+        decode[name] = {"data": data.tobytes().hex(), "values": values.tobytes().hex()}
     values = np.concatenate(
         [
             rng.standard_normal(64) * 0.05,

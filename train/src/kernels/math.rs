@@ -1,5 +1,7 @@
 //! Elementary functions that vectorise: polynomials instead of calls into the C library.
 
+use t5_runtime::kernels::math::{GELU_SPREAD, GELU_TAIL};
+
 /// `e^x` with a relative error below 3e-7; 0 below -87.3, capped at e^88.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
@@ -48,6 +50,22 @@ pub fn gelu_new(x: f32) -> (f32, f32) {
     (x * half, half + slope)
 }
 
+/// GELU itself, x Φ(x), and its derivative: the runtime's polynomial for Φ.
+#[inline(always)]
+pub fn gelu(x: f32) -> (f32, f32) {
+    const PER_SQRT_TAU: f32 = 0.398_942_3; // 1 / sqrt(2 pi)
+    let t = x.abs();
+    let s = 1.0 / (1.0 + GELU_SPREAD * t);
+    let mut p = GELU_TAIL[0];
+    for &c in &GELU_TAIL[1..] {
+        p = p * s + c;
+    }
+    let e = exp(-0.5 * t * t);
+    let tail = e * s * p;
+    let below = if x < 0.0 { tail } else { 1.0 - tail };
+    (x * below, below + x * e * PER_SQRT_TAU)
+}
+
 /// `x * sigmoid(x)` and its derivative.
 #[inline(always)]
 pub fn silu(x: f32) -> (f32, f32) {
@@ -86,7 +104,10 @@ mod tests {
         for (x, expected) in [(-1.0, -0.158_808), (1.0, 0.841_192), (3.0, 2.996_362_6)] {
             assert!((gelu_new(x).0 - expected).abs() < 1e-6);
         }
-        for function in [gelu_new, silu, relu] {
+        for (x, expected) in [(-1.0, -0.158_655_25), (1.0, 0.841_344_75), (3.0, 2.995_950_3)] {
+            assert!((gelu(x).0 - expected).abs() < 1e-6);
+        }
+        for function in [gelu, gelu_new, silu, relu] {
             for i in -60..60 {
                 let x = i as f32 * 0.1 + 0.05;
                 let step = 1e-2;

@@ -58,6 +58,7 @@ impl FeedForwardLayer {
         match self.kind.activation {
             Activation::Relu => self.activate_by(math::relu, a, gate, inner),
             Activation::GeluNew => self.activate_by(math::gelu_new, a, gate, inner),
+            Activation::Gelu => self.activate_by(math::gelu, a, gate, inner),
             Activation::Silu => self.activate_by(math::silu, a, gate, inner),
         }
     }
@@ -98,6 +99,7 @@ impl FeedForwardLayer {
             }
             Activation::Relu => self.activate_backward_by(math::relu, saved, d_inner, d_gate),
             Activation::GeluNew => self.activate_backward_by(math::gelu_new, saved, d_inner, d_gate),
+            Activation::Gelu => self.activate_backward_by(math::gelu, saved, d_inner, d_gate),
             Activation::Silu => self.activate_backward_by(math::silu, saved, d_inner, d_gate),
         }
     }

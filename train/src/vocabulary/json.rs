@@ -82,6 +82,7 @@ pub fn to_tokenizer_json(file: &str, vocabulary: &UnigramVocabulary) -> Result<V
             }
         }
         Vocabulary::Bytes(_) => refuse("is one of bytes"),
+        Vocabulary::Json(_) => refuse("is not one of Unigram pieces"),
     }
 }
 

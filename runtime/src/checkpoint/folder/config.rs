@@ -70,15 +70,35 @@ const ALIASES: [(&str, &str); 4] = [
     ("num_heads", "num_attention_heads"),
 ];
 
+/// The sizes of the transformers library's configurations, which count where a file leaves them out: in the order of
+/// [`SIZES`], for `t5` and for `mt5` and `umt5`.
+const DEFAULTS: [[usize; 6]; 2] = [[32128, 512, 64, 2048, 6, 8], [250112, 512, 64, 1024, 8, 6]];
+const SIZES: [&str; 6] = ["vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads"];
+
+/// Architectures that are near enough to T5 to be tried, and what runs them.
+const OTHERS: [(&str, &str); 8] = [
+    ("longt5", "LongT5 attends within windows; the transformers library runs it"),
+    ("switch_transformers", "Switch Transformers route tokens to experts; the transformers library runs them"),
+    ("t5gemma", "T5Gemma is Gemma with an encoder; the transformers library runs it"),
+    ("t5gemma2", "T5Gemma 2 is Gemma with an encoder; the transformers library runs it"),
+    ("pix2struct", "Pix2Struct reads images; the transformers library runs it"),
+    ("pop2piano", "Pop2Piano reads sound; the transformers library runs it"),
+    ("udop", "UDOP reads pages with their layout; the transformers library runs it"),
+    ("nllb-moe", "NLLB-MoE is no T5; CTranslate2 and the transformers library run it"),
+];
+
 /// Reads the configuration. `gated` says of a file without `feed_forward_proj` whether its feed-forward layers have a
 /// gate, as those of mT5 and umT5 have. `notes` get one sentence for each key that changes values elsewhere and does
 /// not here.
 pub(super) fn read(json: Keys, gated: bool, notes: &mut Vec<String>) -> Result<T5Config> {
     let model_type = json.string("model_type")?.unwrap_or("t5").to_owned();
     if !matches!(model_type.as_str(), "t5" | "mt5" | "umt5" | "byt5") {
-        return Err(Error::config(json.file, "model_type", format!("expected t5, mt5 or umt5, found {model_type}")));
+        let other = OTHERS.iter().find(|(name, _)| *name == model_type);
+        let hint = other.map_or_else(String::new, |(_, hint)| format!(": {hint}"));
+        let what = format!("expected t5, mt5 or umt5, found {model_type}{hint}");
+        return Err(Error::config(json.file, "model_type", what));
     }
-    let num_layers = required(json, "num_layers")?;
+    let num_layers = size(json, &model_type, "num_layers")?;
     let num_decoder_layers =
         if is_encoder_only(json)? { 0 } else { json.integer("num_decoder_layers")?.unwrap_or(num_layers) };
     let tie_word_embeddings = json.boolean("tie_word_embeddings")?.unwrap_or(model_type != "mt5");
@@ -86,18 +106,18 @@ pub(super) fn read(json: Keys, gated: bool, notes: &mut Vec<String>) -> Result<T
     // Without the key the transformers library starts with the beginning of a text, if the model has one.
     let start = token(json, "decoder_start_token_id")?.or(token(json, "bos_token_id")?);
     let config = T5Config {
-        vocab_size: required(json, "vocab_size")?,
-        d_model: required(json, "d_model")?,
-        d_kv: required(json, "d_kv")?,
-        d_ff: required(json, "d_ff")?,
+        vocab_size: size(json, &model_type, "vocab_size")?,
+        d_model: size(json, &model_type, "d_model")?,
+        d_kv: size(json, &model_type, "d_kv")?,
+        d_ff: size(json, &model_type, "d_ff")?,
         num_layers,
         num_decoder_layers,
-        num_heads: required(json, "num_heads")?,
+        num_heads: size(json, &model_type, "num_heads")?,
         relative_attention_num_buckets: json.integer("relative_attention_num_buckets")?.unwrap_or(32),
         relative_attention_max_distance: json.integer("relative_attention_max_distance")?.unwrap_or(128),
         relative_bias_per_block: model_type == "umt5",
         layer_norm_epsilon: json.number("layer_norm_epsilon")?.unwrap_or(1e-6),
-        feed_forward: feed_forward(json, gated, notes)?,
+        feed_forward: feed_forward(json, gated)?,
         tie_word_embeddings,
         scale_decoder_outputs: scales(json, &model_type, tie_word_embeddings)?,
         pad_token_id,
@@ -133,33 +153,21 @@ fn scales(json: Keys, model_type: &str, tied: bool) -> Result<bool> {
 
 /// The feed-forward layer. transformers derives `dense_act_fn` and `is_gated_act` from `feed_forward_proj`, but takes
 /// them from the file where they are there.
-fn feed_forward(json: Keys, gated: bool, notes: &mut Vec<String>) -> Result<FeedForwardKind> {
+fn feed_forward(json: Keys, gated: bool) -> Result<FeedForwardKind> {
     let usual = if gated { "gated-gelu" } else { "relu" };
     let name = json.string("feed_forward_proj")?.unwrap_or(usual);
     let mut feed_forward = FeedForwardKind::from_name(name).ok_or_else(|| {
-        let what = format!("expected relu, gated-gelu, gated-silu or the like, found {name}");
+        let what = format!("expected relu, gelu, gelu_new or silu, perhaps with gated- before it, found {name}");
         Error::config(json.file, "feed_forward_proj", what)
     })?;
     if let Some(gated) = json.boolean("is_gated_act")? {
         feed_forward.gated = gated;
     }
     if let Some(name) = json.string("dense_act_fn")? {
-        feed_forward.activation = match name {
-            "relu" => Activation::Relu,
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" | "gelu_accurate" => Activation::GeluNew,
-            "gelu" | "gelu_python" => {
-                notes.push(format!(
-                    "{}: dense_act_fn: {name} is computed as gelu_new, its tanh form: values differ by up to 0.0005",
-                    json.file
-                ));
-                Activation::GeluNew
-            }
-            "silu" | "swish" => Activation::Silu,
-            other => {
-                let what = format!("expected relu, gelu_new or silu, found {other}");
-                return Err(Error::config(json.file, "dense_act_fn", what));
-            }
-        };
+        feed_forward.activation = Activation::from_name(name).ok_or_else(|| {
+            let what = format!("expected relu, gelu, gelu_new or silu, found {name}");
+            Error::config(json.file, "dense_act_fn", what)
+        })?;
     }
     Ok(feed_forward)
 }
@@ -187,23 +195,44 @@ fn note_unused(json: Keys, notes: &mut Vec<String>) {
     }
 }
 
-/// A size that must be there, under its own name or that of [`ALIASES`].
-fn required(json: Keys, key: &str) -> Result<usize> {
-    let own = json.integer(key)?;
-    let Some((_, alias)) = ALIASES.iter().find(|(name, _)| *name == key) else {
-        return own.ok_or_else(|| missing(json, key));
-    };
-    match (own, json.integer(alias)?) {
-        (Some(own), Some(other)) if own != other => {
+/// A size, under its own name or that of [`ALIASES`], else the library's default. That one is as good as any other: the
+/// tensors' shapes confirm it, or [`explain`] says where it came from.
+fn size(json: Keys, model_type: &str, key: &str) -> Result<usize> {
+    match (json.integer(key)?, alias(json, key)?) {
+        (Some(own), Some((alias, other))) if own != other => {
             let what = format!("expected {own}, as {key} says the same in other words, found {other}");
-            Err(Error::config(json.file, *alias, what))
+            Err(Error::config(json.file, alias, what))
         }
-        (own, other) => own.or(other).ok_or_else(|| missing(json, key)),
+        (own, other) => Ok(own.or(other.map(|(_, size)| size)).unwrap_or_else(|| default(model_type, key))),
     }
 }
 
-fn missing(json: Keys, key: &str) -> Error {
-    Error::config(json.file, key, "expected a whole number, found nothing")
+/// A size under its other name.
+fn alias(json: Keys, key: &str) -> Result<Option<(&'static str, usize)>> {
+    let Some((_, alias)) = ALIASES.into_iter().find(|(name, _)| *name == key) else { return Ok(None) };
+    Ok(json.integer(alias)?.map(|size| (alias, size)))
+}
+
+fn default(model_type: &str, key: &str) -> usize {
+    let family = usize::from(matches!(model_type, "mt5" | "umt5"));
+    SIZES.into_iter().zip(DEFAULTS[family]).find(|(name, _)| *name == key).map_or(0, |(_, size)| size)
+}
+
+/// Adds to the error that a tensor is not as expected which expectations are not the file's.
+pub(super) fn explain(error: Error, json: Keys) -> Error {
+    let absent = |key: &&str| json.get(key).is_none() && !matches!(alias(json, key), Ok(Some(_)));
+    let absent: Vec<&str> = SIZES.into_iter().filter(absent).collect();
+    match error {
+        Error::Tensor { file, tensor, what } if !absent.is_empty() => {
+            let what = format!(
+                "{what}; {} does not say {}, so the transformers library's default counts",
+                json.file,
+                absent.join(", ")
+            );
+            Error::Tensor { file, tensor, what }
+        }
+        error => error,
+    }
 }
 
 /// A token id; of a list (transformers allows several end tokens) the first.

@@ -1,20 +1,34 @@
 //! The files of a checkpoint: a folder on disk, or files that are in memory already (dropped on a page).
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::storage::Bytes;
 
-/// The weights of a model, whole.
-pub(crate) const WEIGHTS: &str = "model.safetensors";
-/// Which of several files each tensor is in.
-pub(crate) const INDEX: &str = "model.safetensors.index.json";
+/// A file of weights.
+pub(super) const SAFETENSORS: &str = "model.safetensors";
+/// The names that the weights of a model go by, best first: one file, or an index that says which of several files each
+/// tensor is in. The later ones are what Diffusers calls variants.
+pub(crate) const WEIGHTS: [&str; 6] = [
+    SAFETENSORS,
+    "model.safetensors.index.json",
+    "model.fp16.safetensors",
+    "model.safetensors.index.fp16.json",
+    "model.bf16.safetensors",
+    "model.safetensors.index.bf16.json",
+];
+
+/// Whether a file of [`WEIGHTS`] is an index.
+pub(crate) fn is_index(weights: &str) -> bool {
+    weights.ends_with(".json")
+}
+
 /// The names that a SentencePiece model goes by.
 pub(super) const SENTENCEPIECE: [&str; 3] = ["spiece.model", "tokenizer.model", "sentencepiece.model"];
 
 /// What may lie beside the weights and belongs to them.
-pub(crate) const COMPANIONS: [&str; 9] = [
+pub(crate) static COMPANIONS: [&str; 12] = [
     "config.json",
     "generation_config.json",
     "tokenizer_config.json",
@@ -24,20 +38,38 @@ pub(crate) const COMPANIONS: [&str; 9] = [
     SENTENCEPIECE[0],
     SENTENCEPIECE[1],
     SENTENCEPIECE[2],
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
 ];
+
+/// How many of [`COMPANIONS`] come before those of the tokenizer.
+const NOT_THE_TOKENIZERS: usize = 2;
+
+/// The companions that make a tokenizer.
+pub(crate) fn tokenizer_files() -> &'static [&'static str] {
+    &COMPANIONS[NOT_THE_TOKENIZERS..]
+}
 
 /// A folder, by the names of its files.
 #[derive(Clone, Copy)]
 pub(in crate::checkpoint) enum Files<'a> {
-    Disk(&'a Path),
-    Memory { name: &'a str, files: &'a HashMap<String, Bytes> },
+    /// `tokenizer` is a folder that has the tokenizer's files where the model's has none.
+    Disk {
+        folder: &'a Path,
+        tokenizer: Option<&'a Path>,
+    },
+    Memory {
+        name: &'a str,
+        files: &'a HashMap<String, Bytes>,
+    },
 }
 
 impl Files<'_> {
     /// The folder's name in messages.
     pub fn name(self) -> String {
         match self {
-            Files::Disk(folder) => folder.display().to_string(),
+            Files::Disk { folder, .. } => folder.display().to_string(),
             Files::Memory { name, .. } => name.to_owned(),
         }
     }
@@ -45,18 +77,24 @@ impl Files<'_> {
     /// A file's name in messages.
     pub fn place(self, file: &str) -> String {
         match self {
-            Files::Disk(folder) => folder.join(file).display().to_string(),
+            Files::Disk { .. } => self.path(file).unwrap_or_default().display().to_string(),
             Files::Memory { .. } => file.to_owned(),
         }
+    }
+
+    /// The path of a file on the disk, whether it is there or not.
+    fn path(self, file: &str) -> Option<PathBuf> {
+        let Files::Disk { folder, tokenizer } = self else { return None };
+        let folder = tokenizer.filter(|_| tokenizer_files().contains(&file)).unwrap_or(folder);
+        Some(folder.join(file))
     }
 
     /// The bytes of a file; `None` if there is none of this name.
     pub fn bytes(self, file: &str) -> Result<Option<Bytes>> {
         match self {
-            Files::Disk(folder) => {
-                // What is there and no file is an error, not nothing.
-                let path = folder.join(file);
-                if path.exists() { Bytes::map(&path).map(Some) } else { Ok(None) }
+            // What is there and no file is an error, not nothing.
+            Files::Disk { .. } => {
+                self.path(file).filter(|path| path.exists()).map(|path| Bytes::map(&path)).transpose()
             }
             Files::Memory { files, .. } => Ok(files.get(file).cloned()),
         }
@@ -64,8 +102,8 @@ impl Files<'_> {
 
     /// The bytes of a file that must be there.
     pub fn required(self, file: &str) -> Result<Bytes> {
-        if let Files::Disk(folder) = self {
-            return Bytes::map(&folder.join(file));
+        if let Some(path) = self.path(file) {
+            return Bytes::map(&path);
         }
         let missing = || std::io::Error::new(std::io::ErrorKind::NotFound, "No such file among those given");
         self.bytes(file)?.ok_or_else(|| Error::io(file)(missing()))

@@ -97,7 +97,7 @@ fn labels(json: Keys, count: usize) -> Result<Vec<String>> {
 fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     tensor.check_size()?;
     let mut values = vec![0.0; tensor.len()];
-    crate::block::decode(tensor.dtype, &tensor.data, &mut values);
+    tensor.decode(&tensor.data, &mut values);
     match values.iter().find(|value| !value.is_finite()) {
         Some(bad) => Err(tensor.error(format!("expected finite numbers, found {bad}"))),
         None => Ok(values),

@@ -2,15 +2,25 @@
 
 mod bytes;
 mod config;
+mod deduced;
 mod files;
 mod head;
+mod names;
+mod pieces;
+mod pipeline;
 mod safetensors;
 mod sentence;
 
 use std::path::Path;
 
 pub(super) use files::Files;
-pub(crate) use files::{COMPANIONS, INDEX, WEIGHTS};
+#[cfg(feature = "hub")]
+pub(crate) use files::tokenizer_files;
+pub(crate) use files::{COMPANIONS, WEIGHTS, is_index};
+pub(crate) use pipeline::encoder_in;
+pub(super) use pipeline::tokenizer;
+#[cfg(feature = "hub")]
+pub(crate) use pipeline::{has_tokenizer_beside, tokenizer_beside};
 #[cfg(feature = "hub")]
 pub(crate) use sentence::is_file_of_module;
 
@@ -23,10 +33,24 @@ use crate::schema::{self, Role, Stack, TensorId};
 use crate::storage::Bytes;
 use crate::tokenizer::Vocabulary;
 
+/// Opens a folder on the disk: a model's, or a pipeline's with a model in it.
+pub(super) fn open_disk(folder: &Path) -> Result<Checkpoint> {
+    let inner = encoder_in(folder)?;
+    with_tokenizer(inner.as_deref().unwrap_or(folder), open_with_modules)
+}
+
+/// Calls `open` with the files of a folder, among them those of a tokenizer in a folder beside it.
+fn with_tokenizer<T>(folder: &Path, open: impl FnOnce(Files) -> T) -> T {
+    let tokenizer = tokenizer(folder);
+    open(Files::Disk { folder, tokenizer: tokenizer.as_deref() })
+}
+
 /// Opens a folder, which may be one of sentence-transformers: then what is behind the encoder belongs to it.
 pub(super) fn open_with_modules(files: Files) -> Result<Checkpoint> {
     let mut checkpoint = match (sentence::transformer_folder(files)?, files) {
-        (Some(folder), Files::Disk(path)) if !folder.is_empty() => open(Files::Disk(&path.join(folder)))?,
+        (Some(inner), Files::Disk { folder, .. }) if !inner.is_empty() => {
+            open(Files::Disk { folder: &folder.join(inner), tokenizer: None })?
+        }
         (Some(folder), Files::Memory { .. }) if !folder.is_empty() => {
             let what = format!("expected the encoder beside it, found it in {folder}");
             return Err(Error::format(files.place(sentence::MODULES), what));
@@ -40,48 +64,91 @@ pub(super) fn open_with_modules(files: Files) -> Result<Checkpoint> {
 /// Opens files with config.json and model.safetensors, or several under model.safetensors.index.json.
 pub(super) fn open(files: Files) -> Result<Checkpoint> {
     let not_a_model = |expected: &str| Error::NotAModel { path: files.name().into(), expected: expected.to_owned() };
-    if files.bytes("config.json")?.is_none() {
-        return Err(not_a_model("config.json in this folder"));
-    }
-    for (weights, is_index) in [(WEIGHTS, false), (INDEX, true)] {
+    for weights in WEIGHTS {
         let Some(bytes) = files.bytes(weights)? else { continue };
         let place = files.place(weights);
-        let stored =
-            if is_index { safetensors::parse_sharded(files, weights)? } else { safetensors::parse(&place, &bytes)? };
+        let stored = match is_index(weights) {
+            true => safetensors::parse_sharded(files, weights)?,
+            false => safetensors::parse(&place, &bytes)?,
+        };
         return with_companions(files, &files.name(), &place, stored);
     }
-    Err(not_a_model("model.safetensors or model.safetensors.index.json in this folder"))
+    for weights in PICKLES {
+        if files.bytes(weights)?.is_some() {
+            return Err(pickle(&files.place(weights), &files.name()));
+        }
+    }
+    Err(not_a_model(match files.bytes("config.json")? {
+        Some(_) => "model.safetensors or model.safetensors.index.json in this folder",
+        None => "config.json and model.safetensors in this folder",
+    }))
 }
 
-/// Opens one safetensors file with config.json beside it.
+/// What PyTorch saves weights as: pickles, which are programs. The reader of t5-quantize runs none of them.
+pub(crate) const PICKLES: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+
+/// The error that weights are in a pickle; `input` is what the converter has to be given.
+pub(super) fn pickle(file: &str, input: &str) -> Error {
+    Error::NotAModel {
+        path: file.into(),
+        expected: format!("safetensors or GGUF; `t5-quantize {input} OUT.gguf` makes a GGUF file of a PyTorch pickle"),
+    }
+}
+
+/// Opens one safetensors file.
 pub(super) fn open_safetensors(path: &Path) -> Result<Checkpoint> {
     let file = path.display().to_string();
-    let stored = safetensors::parse(&file, &Bytes::map(path)?)?;
-    with_companions(Files::Disk(path.parent().unwrap_or(Path::new(""))), &file, &file, stored)
+    beside(path, safetensors::parse(&file, &Bytes::map(path)?)?)
 }
 
-/// Adds to weights with Hugging Face names what lies in the same folder. `weights` names the file of weights.
+/// Opens tensors that are in the file `path`, or in files beside it, with what else lies in its folder.
+pub(super) fn beside(path: &Path, stored: Stored) -> Result<Checkpoint> {
+    let file = path.display().to_string();
+    with_tokenizer(path.parent().unwrap_or(Path::new("")), |files| with_companions(files, &file, &file, stored))
+}
+
+/// Adds to weights with names of any spelling what lies in the same folder. `weights` names the file of weights.
 pub(super) fn with_companions(files: Files, file: &str, weights: &str, mut stored: Stored) -> Result<Checkpoint> {
-    let Some(text) = files.text("config.json")? else {
-        return Err(Error::NotAModel { path: file.into(), expected: "config.json beside it".to_owned() });
-    };
     let (mut notes, mut not_obeyed) = (Vec::new(), Vec::new());
-    let place = files.place("config.json");
-    let json = json::object(&place, text.as_bytes())?;
-    let json = Keys { file: &place, json: &json };
     head::settle(&mut stored);
+    names::settle(weights, &mut stored, &mut notes)?;
+    let text = files.text("config.json")?;
+    let own = match &text {
+        // An image model's, beside which somebody has put an encoder.
+        Some(text) => Some(json::object(&files.place("config.json"), text.as_bytes())?)
+            .filter(|json| json.get("_class_name").is_none()),
+        None => None,
+    };
+    let text = text.filter(|_| own.is_some()).unwrap_or_else(|| "{}".to_owned());
+    let (place, json) = match own {
+        Some(json) => (files.place("config.json"), json),
+        None => {
+            let (json, note) = deduced::config(weights, &stored)?;
+            notes.push(note);
+            (weights.to_owned(), json)
+        }
+    };
+    let json = Keys { file: &place, json: &json };
     let gate = schema::hf_name(TensorId { role: Role::Wi0, stack: Some(Stack::Encoder), block: Some(0) });
     let mut config = config::read(json, stored.tensors.contains_key(&gate), &mut not_obeyed)?;
     head::note_class(json, &mut not_obeyed);
     let head = head::take(weights, json, &mut stored.tensors, config.d_model)?;
     let tied = config.tie_word_embeddings;
-    let tensors = assemble(weights, Dialect::HuggingFace, &mut config, stored, &mut notes)?;
+    let inner_tokenizer = stored.sentencepiece.take();
+    let tensors = assemble(weights, Dialect::HuggingFace, &mut config, stored, &mut notes)
+        .map_err(|error| config::explain(error, json))?;
     note_head(json, tied, &config, &mut not_obeyed);
     notes.splice(0..0, not_obeyed.iter().cloned());
     let generation = defaults::read(files, &config, &text)?;
     not_obeyed.extend(generation.note());
     notes.extend(generation.note());
-    let vocabulary = vocabulary(files, &config, json, &mut notes)?;
+    let vocabulary = match inner_tokenizer {
+        Some((name, model)) => {
+            let nothing = Keys { file: &place, json: &serde_json::Value::Null };
+            Some(sentencepiece(&format!("{weights}: {name}"), &model, &config, nothing)?)
+        }
+        None => vocabulary(files, &config, json, &mut notes)?,
+    };
     check_rows(&files.name(), vocabulary.as_ref(), &config)?;
     Ok(Checkpoint {
         file: file.to_owned(),
@@ -133,13 +200,12 @@ pub(super) fn vocabulary_at(path: &Path, config: &T5Config, notes: &mut Vec<Stri
     let nothing = serde_json::json!({});
     let keys = |file| Keys { file, json: &nothing };
     if path.is_dir() {
-        return vocabulary(Files::Disk(path), config, keys("config.json"), notes);
+        return with_tokenizer(path, |files| vocabulary(files, config, keys("config.json"), notes));
     }
     let file = path.display().to_string();
     let bytes = Bytes::map(path)?;
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
-        notes.extend(Vocabulary::ignored_in_tokenizer_json(&file, &bytes)?);
-        return Vocabulary::from_tokenizer_json(&file, &bytes).map(Some);
+        return tokenizer_json(&file, &bytes, config, notes).map(Some);
     }
     sentencepiece(&file, &bytes, config, keys(&file)).map(Some)
 }
@@ -156,6 +222,16 @@ fn sentencepiece(file: &str, bytes: &[u8], config: &T5Config, tokenizer_config: 
     } else {
         Ok(vocabulary)
     }
+}
+
+/// A `tokenizer.json`: translated where it is Unigram, else as it is.
+fn tokenizer_json(file: &str, bytes: &[u8], config: &T5Config, notes: &mut Vec<String>) -> Result<Vocabulary> {
+    if Vocabulary::kind_in_tokenizer_json(bytes).is_some_and(|kind| kind != "Unigram") {
+        return Vocabulary::from_other_tokenizer_json(file, bytes, config.eos_token_id, config.pad_token_id);
+    }
+    let vocabulary = Vocabulary::from_tokenizer_json(file, bytes)?;
+    notes.extend(Vocabulary::ignored_in_tokenizer_json(file, bytes)?);
+    Ok(vocabulary)
 }
 
 /// The vocabulary of a folder: bytes where a tokenizer class says so, else tokenizer.json, else a SentencePiece model.
@@ -176,13 +252,15 @@ fn vocabulary(
 
     if let Some(bytes) = files.bytes("tokenizer.json")? {
         let file = files.place("tokenizer.json");
-        let vocabulary = Vocabulary::from_tokenizer_json(&file, &bytes)?;
-        notes.extend(Vocabulary::ignored_in_tokenizer_json(&file, &bytes)?);
-        return Ok(Some(vocabulary));
+        return tokenizer_json(&file, &bytes, config, notes).map(Some);
     }
     for name in files::SENTENCEPIECE {
         let Some(bytes) = files.bytes(name)? else { continue };
         return sentencepiece(&files.place(name), &bytes, config, tokenizer_config).map(Some);
+    }
+    if let Some((file, json)) = pieces::read(files, tokenizer_config)? {
+        let (eos_id, pad_id) = (config.eos_token_id, config.pad_token_id);
+        return Vocabulary::from_other_tokenizer_json(&file, json.as_bytes(), eos_id, pad_id).map(Some);
     }
     notes.push("no tokenizer.json or spiece.model: only token ids can be used".to_owned());
     Ok(None)

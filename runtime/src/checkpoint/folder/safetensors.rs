@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 use crate::storage::Bytes;
 use crate::tensor::{DType, Tensor};
 
+/// A tensor of bytes with this name, perhaps behind a prefix, is a SentencePiece model.
+const SENTENCEPIECE: &str = "spiece_model";
+
 /// Reads one file; tensor data stay slices of `bytes`.
 pub(super) fn parse(file: &str, bytes: &Bytes) -> Result<Stored> {
     let wrong = |what: String| Error::format(file, what);
@@ -36,6 +39,17 @@ pub(super) fn parse(file: &str, bytes: &Bytes) -> Result<Stored> {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
+            Dtype::F8_E4M3 => DType::F8_E4M3,
+            Dtype::F8_E5M2 => DType::F8_E5M2,
+            Dtype::U8 if name.rsplit('.').next() == Some(SENTENCEPIECE) => {
+                let (start, end) = info.data_offsets;
+                let model = data.slice(start..end).map(|model| (name.clone(), model));
+                if stored.sentencepiece.is_some() || model.is_none() {
+                    return Err(Error::tensor(file, &name, "expected one tokenizer inside the file, found another"));
+                }
+                stored.sentencepiece = model;
+                continue;
+            }
             other => {
                 stored.unsupported.insert(name, other.to_string());
                 continue;
@@ -44,7 +58,8 @@ pub(super) fn parse(file: &str, bytes: &Bytes) -> Result<Stored> {
         let data = data.slice(info.data_offsets.0..info.data_offsets.1).ok_or_else(|| {
             Error::tensor(file, &name, format!("expected offsets inside the file, found {:?}", info.data_offsets))
         })?;
-        let tensor = Tensor { name: name.clone(), file: file.to_owned(), dtype, shape: info.shape.clone(), data };
+        let tensor =
+            Tensor { name: name.clone(), file: file.to_owned(), dtype, shape: info.shape.clone(), data, scale: 1.0 };
         stored.tensors.insert(name, tensor);
     }
     Ok(stored)
@@ -72,6 +87,8 @@ pub(super) fn parse_sharded(files: Files, index: &str) -> Result<Stored> {
         let shard = shards.get_mut(&shard_name).expect("just inserted");
         if let Some(tensor) = shard.tensors.remove(&name) {
             stored.tensors.insert(name, tensor);
+        } else if let Some(model) = shard.sentencepiece.take_if(|(found, _)| *found == name) {
+            stored.sentencepiece = Some(model);
         } else if let Some(dtype) = shard.unsupported.remove(&name) {
             stored.unsupported.insert(name, dtype);
         } else {

@@ -7,6 +7,7 @@ use safetensors::tensor::Dtype;
 use serde_json::Value;
 
 use super::Files;
+use super::files::SAFETENSORS;
 use crate::block;
 use crate::error::{Error, Result};
 use crate::json::{self, Keys};
@@ -76,7 +77,7 @@ pub(crate) fn is_file_of_module(path: &str) -> bool {
         Some((folder, file)) => {
             folder.starts_with(|first: char| first.is_ascii_digit())
                 && folder.contains('_')
-                && matches!(file, "config.json" | super::WEIGHTS)
+                && matches!(file, "config.json" | SAFETENSORS)
         }
     }
 }
@@ -203,7 +204,7 @@ fn dense(files: Files, folder: &str) -> Result<Dense> {
         Error::config(&place, "activation_function", what)
     })?;
 
-    let name = path(folder, super::WEIGHTS);
+    let name = path(folder, SAFETENSORS);
     let place = files.place(&name);
     let Some(bytes) = files.bytes(&name)? else {
         let pickled = files.bytes(&path(folder, "pytorch_model.bin"))?.is_some();

@@ -71,10 +71,10 @@ pub fn metadata(
     Ok(values)
 }
 
-/// llama.cpp's number for "mostly this type".
+/// llama.cpp's number for "mostly this type"; that of F32 for types that no file has.
 fn file_type_code(dtype: DType) -> u32 {
     match dtype {
-        DType::F32 => 0,
+        DType::F32 | DType::F8_E4M3 | DType::F8_E5M2 => 0,
         DType::F16 => 1,
         DType::Q4_0 => 2,
         DType::Q4_1 => 3,
@@ -173,7 +173,7 @@ fn feed_forward(file: &File) -> Result<FeedForwardKind> {
         None => "relu",
     };
     FeedForwardKind::from_name(name).ok_or_else(|| {
-        let what = format!("expected relu, gated-gelu, gated-silu or the like, found {name}");
+        let what = format!("expected relu, gelu, gelu_new or silu, perhaps with gated- before it, found {name}");
         file.error(keys::FEED_FORWARD_PROJ, what)
     })
 }

@@ -56,6 +56,13 @@ pub const LOGIT_SCALE: &str = "logit_scale";
 pub const TOKENIZER_MODEL: &str = "tokenizer.ggml.model";
 /// [`TOKENIZER_MODEL`] of ByT5, which llama.cpp cannot run and shall refuse.
 pub const BYTES: &str = "pocket_t5.bytes";
+/// [`TOKENIZER_MODEL`] of a `tokenizer.json` that is kept as it is, under [`TOKENIZER_JSON`].
+pub const JSON: &str = "pocket_t5.json";
+/// The text of a `tokenizer.json`.
+pub const TOKENIZER_JSON: &str = "pocket_t5.tokenizer.json";
+/// Before [`crate::tokenizer::PieceModel::name`] in [`TOKENIZER_MODEL`] of SentencePiece models other than Unigram,
+/// which llama.cpp's `t5` would cut as Unigram.
+pub const PIECES: &str = "pocket_t5.";
 /// Always `default`.
 pub const TOKENIZER_PRE: &str = "tokenizer.ggml.pre";
 /// The pieces by id, one for every row of the embedding.

@@ -13,7 +13,7 @@ pub use config::metadata;
 
 use super::Checkpoint;
 use super::assemble::{Dialect, Stored, assemble};
-use super::folder::{self, Files};
+use super::folder;
 use crate::error::{Error, Result};
 use crate::gguf::{Array, File, Value};
 use crate::storage::Bytes;
@@ -24,8 +24,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint> {
     if file.value(keys::ARCHITECTURE).is_some() {
         return read(file);
     }
-    let name = file.name().to_owned();
-    folder::with_companions(Files::Disk(path.parent().unwrap_or(Path::new(""))), &name, &name, stored(file))
+    folder::beside(path, stored(file))
 }
 
 /// Reads a file in memory, of llama.cpp's dialect.

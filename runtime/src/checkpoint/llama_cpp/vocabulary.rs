@@ -5,8 +5,8 @@ use crate::config::T5Config;
 use crate::error::{Error, Result};
 use crate::gguf::{Array, File, Value};
 use crate::tokenizer::{
-    AddedToken, ByteVocabulary, Piece, PieceKind, UnigramVocabulary, Vocabulary, Whitespace, check_charsmap,
-    sentinel_number,
+    AddedToken, ByteVocabulary, Piece, PieceKind, PieceModel, UnigramVocabulary, Vocabulary, Whitespace,
+    check_charsmap, sentinel_number,
 };
 
 /// The score of the tokens that fill the array up to the rows of the embedding.
@@ -31,6 +31,11 @@ pub(super) fn append(vocabulary: &Vocabulary, config: &T5Config, put: &mut impl 
             }
             Ok(())
         }
+        Vocabulary::Json(json) => {
+            put(keys::TOKENIZER_MODEL, Value::String(keys::JSON.to_owned()));
+            put(keys::TOKENIZER_JSON, Value::String(json.json.clone()));
+            Ok(())
+        }
     }
 }
 
@@ -45,7 +50,7 @@ fn append_unigram(vocabulary: &UnigramVocabulary, rows: usize, put: &mut impl Fn
     let scores = pieces.iter().map(|piece| piece.score).chain(fillers.clone().map(|_| FILLER_SCORE));
     let kinds = pieces.iter().map(|piece| piece.kind).chain(fillers.map(|_| PieceKind::Unused));
 
-    put(keys::TOKENIZER_MODEL, Value::String("t5".to_owned()));
+    put(keys::TOKENIZER_MODEL, Value::String(model_name(vocabulary.model)));
     put(keys::TOKENIZER_PRE, Value::String("default".to_owned()));
     put(keys::TOKENS, Value::Array(Array::of_strings(texts)));
     put(keys::SCORES, Value::Array(Array::of_floats(scores)));
@@ -69,6 +74,14 @@ fn append_unigram(vocabulary: &UnigramVocabulary, rows: usize, put: &mut impl Fn
     Ok(())
 }
 
+/// The file's name for a kind of SentencePiece model.
+fn model_name(model: PieceModel) -> String {
+    match model {
+        PieceModel::Unigram => "t5".to_owned(),
+        other => format!("{}{}", keys::PIECES, other.name()),
+    }
+}
+
 fn is_sentinel(text: &str) -> bool {
     sentinel_number(text).is_some()
 }
@@ -85,9 +98,21 @@ pub(super) fn read(
 ) -> Result<Option<Vocabulary>> {
     let Some(model) = file.string(keys::TOKENIZER_MODEL)? else { return Ok(None) };
     match model {
-        "t5" => read_unigram(file, config, bias_per_block, notes).map(|unigram| Some(Vocabulary::Unigram(unigram))),
+        keys::JSON => {
+            let json = file.string(keys::TOKENIZER_JSON)?;
+            let json = json.ok_or_else(|| file.error(keys::TOKENIZER_JSON, "expected a tokenizer, found nothing"))?;
+            let name = format!("{}: {}", file.name(), keys::TOKENIZER_JSON);
+            let (eos_id, pad_id) = (config.eos_token_id, config.pad_token_id);
+            Vocabulary::from_other_tokenizer_json(&name, json.as_bytes(), eos_id, pad_id).map(Some)
+        }
         keys::BYTES => read_bytes(file, config.vocab_size).map(|bytes| Some(Vocabulary::Bytes(bytes))),
-        other => Err(file.error(keys::TOKENIZER_MODEL, format!("expected t5 or {}, found {other}", keys::BYTES))),
+        other => match PieceModel::ALL.into_iter().find(|known| model_name(*known) == other) {
+            Some(model) => {
+                let pieces = read_unigram(file, config, bias_per_block, notes)?;
+                Ok(Some(Vocabulary::Unigram(UnigramVocabulary { model, ..pieces })))
+            }
+            None => Err(file.error(keys::TOKENIZER_MODEL, format!("expected t5 or {}, found {other}", keys::BYTES))),
+        },
     }
 }
 
@@ -149,6 +174,7 @@ fn read_unigram(
         None => tokens_by_kind(&mut pieces),
     };
     Ok(UnigramVocabulary {
+        model: PieceModel::Unigram,
         unk_id,
         eos_id: config.eos_token_id,
         pad_id: config.pad_token_id,

@@ -21,6 +21,7 @@ fn planes() {
             dtype: DType::Q8_0,
             shape: vec![n, k],
             data: Bytes::from_vec(weights.clone()),
+            scale: 1.0,
         };
         for round in 0..if cfg!(miri) { 1 } else { 20 } {
             let mut x = random.values(k);
@@ -99,7 +100,8 @@ fn copies_in_int8() {
             _ => half::bf16::from_f32(x).to_le_bytes().to_vec(),
         });
         let data = Bytes::from_vec(bytes.collect());
-        let tensor = Tensor { name: "head".to_owned(), file: "test".to_owned(), dtype, shape: vec![n, k], data };
+        let tensor =
+            Tensor { name: "head".to_owned(), file: "test".to_owned(), dtype, shape: vec![n, k], data, scale: 1.0 };
         for round in 0..if cfg!(miri) { 1 } else { 12 } {
             let mut x: Vec<f32> = random.values(k).iter().enumerate().map(|(i, x)| x / column(i)).collect();
             match round {
@@ -141,7 +143,7 @@ fn copies_of_next_to_nothing() {
     };
     let data = (0..n).flat_map(|row| value(row).to_le_bytes().repeat(k)).collect();
     let (name, file, data) = ("head".to_owned(), "test".to_owned(), Bytes::from_vec(data));
-    let tensor = Tensor { name, file, dtype: DType::F32, shape: vec![n, k], data };
+    let tensor = Tensor { name, file, dtype: DType::F32, shape: vec![n, k], data, scale: 1.0 };
     for kernels in Kernels::available() {
         let mut copied = Matrix::new(kernels, &[&tensor]).unwrap();
         copied.copy(kernels);

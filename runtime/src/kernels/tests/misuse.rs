@@ -134,6 +134,7 @@ fn matrices_that_do_not_fit() {
         dtype: DType::F32,
         shape,
         data: Bytes::from_vec(Vec::new()),
+        scale: 1.0,
     };
     for shape in [vec![usize::MAX, 0], vec![0, 32], vec![1 << 32, 1 << 32, 0], vec![0]] {
         let error = Matrix::new(scalar(), &[&empty(shape)]).err().unwrap().to_string();

@@ -135,6 +135,7 @@ fn tensor(random: &mut Random, dtype: DType, n: usize, k: usize) -> Tensor {
         dtype,
         shape: vec![n, k],
         data: Bytes::from_vec(data),
+        scale: 1.0,
     }
 }
 

@@ -87,7 +87,7 @@ fn activations() {
     let mut special = vec![0.0, -0.0, 1e-40, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 88.9, -88.9, 1e30, -1e30];
     for &n in lengths() {
         special.extend(random.values(n).iter().map(|x| x * 20.0));
-        for activation in [Activation::Relu, Activation::Silu, Activation::GeluNew] {
+        for activation in [Activation::Relu, Activation::Silu, Activation::Gelu, Activation::GeluNew] {
             same_everywhere(&format!("{activation:?} of {}", special.len()), |kernels| {
                 let mut out = vec![0.0; special.len()];
                 kernels.activate(activation, &special, &mut out);
