@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::config::T5Config;
 
 use crate::batches::{Batch, TaskBatches};
