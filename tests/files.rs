@@ -42,7 +42,11 @@ fn model(checkpoint: Checkpoint) -> Model {
 }
 
 fn open(file: &str) -> Checkpoint {
-    pytorch::open(&place(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+    open_path(&place(file))
+}
+
+fn open_path(path: &Path) -> Checkpoint {
+    pytorch::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// The checkpoint as one GGUF file.
@@ -162,6 +166,25 @@ fn an_encoder_can_be_kept_alone() {
         let states = |model: &Model| model.session().encode_ids(&ids).unwrap().to_vec();
         assert_eq!(states(&alone), states(&whole_model), "{family}");
     }
+}
+
+#[test]
+fn what_is_behind_a_pickled_encoder_is_read_too() {
+    let folder = t5_tests::beside::sentence_model("st5");
+    let whole = open_path(folder.path()).sentence.unwrap();
+    let dense = folder.path().join("2_Dense");
+    std::fs::remove_file(dense.join("model.safetensors")).unwrap();
+    std::fs::copy(place("dense/pytorch_model.bin"), dense.join("pytorch_model.bin")).unwrap();
+    assert_eq!(open_path(folder.path()).sentence.unwrap(), whole);
+
+    for file in ["config.json", "pytorch_model.bin"] {
+        std::fs::copy(place("pickle").join(file), folder.path().join(file)).unwrap();
+    }
+    std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    std::fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    let modules = r#"[{"type": "x.Transformer", "path": ""}, {"type": "x.Pooling", "path": "1_Pooling"}]"#;
+    std::fs::write(folder.path().join("modules.json"), modules).unwrap();
+    assert_eq!(open_path(folder.path()).sentence.unwrap().modules.len(), 1);
 }
 
 /// A file cut off or changed anywhere is refused, or read; it is never a panic.

@@ -16,7 +16,7 @@ use t5_runtime::storage::Bytes;
 use t5_runtime::tensor::DType;
 use t5_runtime::tokenizer::{Tokenizer, Vocabulary};
 use t5_runtime::{Incoming, Model, ModelOptions, Overrides};
-use t5_tests::{beside, convert, families, paths};
+use t5_tests::{beside, convert, families, paths, wide};
 
 /// Without the variable: some seconds.
 const USUAL: u64 = 3000;
@@ -119,7 +119,7 @@ struct Sources {
     forms: Vec<(String, Vec<u8>)>,
     /// SentencePiece models of other kinds than Unigram.
     pieces: Vec<Vec<u8>>,
-    /// The folder of an encoder without a tokenizer.
+    /// The folder of an encoder without a tokenizer, with rows for many pieces.
     encoder: BTreeMap<String, Vec<u8>>,
     /// Folders with tokenizers in parts, without weights.
     parts: Vec<BTreeMap<String, Vec<u8>>>,
@@ -155,7 +155,8 @@ impl Sources {
         let tokenizers = files(paths::golden("tokenizers"));
         sources.pieces =
             tokenizers.into_iter().filter(|(name, _)| name.ends_with(".model")).map(|(_, bytes)| bytes).collect();
-        sources.encoder = files(families::folder("encoder-only"));
+        // As many rows as the largest of these tokenizers has pieces, and some more.
+        sources.encoder = files(wide::encoder(1024, |_| ()).path().to_owned());
         sources.parts = ["roberta", "gpt2", "bert"]
             .map(|name| {
                 let mut parts = files(paths::golden("tokenizers").join(name));
@@ -276,8 +277,9 @@ impl Sources {
                 files.extend(self.encoder.clone());
                 let files: HashMap<String, Bytes> =
                     files.into_iter().map(|(name, bytes)| (name, Bytes::from_vec(bytes))).collect();
-                // It has more pieces than that model has rows: what is made of the files is looked at, and no more.
-                let _ = Checkpoint::from_files("x", &files);
+                if let Ok(Checkpoint { vocabulary: Some(vocabulary), .. }) = Checkpoint::from_files("x", &files) {
+                    use_vocabulary(&vocabulary);
+                }
             }
         }
     }

@@ -277,7 +277,7 @@ const DAMAGES: [Damage; 14] = [
             std::fs::rename(folder.join("2_Dense/model.safetensors"), folder.join("2_Dense/pytorch_model.bin"))
                 .unwrap();
         },
-        "expected the weights of a dense layer, found only pytorch_model.bin",
+        "2_Dense/pytorch_model.bin: not a model: expected safetensors or GGUF; `t5-quantize ",
     ),
     (
         |folder| std::fs::remove_dir_all(folder.join("2_Dense")).unwrap(),
@@ -290,7 +290,7 @@ const DAMAGES: [Damage; 14] = [
             let bytes = std::fs::read(&path).unwrap();
             std::fs::write(path, &bytes[..bytes.len() - 4]).unwrap();
         },
-        "2_Dense/model.safetensors: not a safetensors file",
+        "2_Dense/model.safetensors: expected 3072 bytes of tensor data, found 3068",
     ),
     (
         |folder| edit(&folder.join("2_Dense/config.json"), |json| json["out_features"] = json!(25)),

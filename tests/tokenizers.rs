@@ -8,7 +8,8 @@ use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::storage::Bytes;
 use t5_runtime::tensor::DType;
 use t5_runtime::tokenizer::{PieceModel, Tokenizer, Vocabulary};
-use t5_tests::{families, paths};
+use t5_tests::paths;
+use t5_tests::wide::encoder;
 
 fn place(file: &str) -> PathBuf {
     paths::golden("tokenizers").join(file)
@@ -30,28 +31,6 @@ fn ids(file: &str) -> Vec<Vec<u32>> {
         lists.push(numbers.by_ref().take(count as usize).collect());
     }
     lists
-}
-
-/// A family's encoder in a folder, with an embedding of `rows` rows and other changes to its configuration.
-fn encoder(rows: usize, change: impl FnOnce(&mut serde_json::Value)) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let source = families::folder("encoder-only");
-    let config = std::fs::read_to_string(source.join("config.json")).unwrap();
-    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
-    let d_model = config["d_model"].as_u64().unwrap() as usize;
-    config["vocab_size"] = rows.into();
-    change(&mut config);
-    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-    let bytes = std::fs::read(source.join("model.safetensors")).unwrap();
-    let whole = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let embedding = vec![0u8; rows * d_model * 4];
-    let other = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![rows, d_model], &embedding).unwrap();
-    let tensors = whole.tensors().into_iter().map(|(name, view)| {
-        let is_embedding = name.contains("shared") || name.contains("embed_tokens");
-        (name, if is_embedding { other.clone() } else { view })
-    });
-    safetensors::serialize_to_file(tensors, None, &folder.path().join("model.safetensors")).unwrap();
-    folder
 }
 
 /// The vocabulary after a stay in a GGUF file whose embedding has a row for each piece.

@@ -1,24 +1,20 @@
 //! Weights that PyTorch saved: `pytorch_model.bin`, its shards under an index, and files like `model.pth`.
 //!
 //! Such a file is a zip archive of a pickle and of the tensors' bytes. A pickle is a program; candle's reader makes
-//! objects of it and calls nothing, and whatever names something else than tensors is refused here, so that nobody takes
-//! a file for safe that is not. Bytes are mapped: nothing is read until it is used.
+//! objects of it and calls nothing, and whatever names something else than tensors is refused here, so that nobody
+//! takes a file for safe that is not. Bytes are mapped: nothing is read until it is used.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::pickle::{Object, Stack};
-use t5_runtime::checkpoint::{Checkpoint, is_pickle, model_folder};
+use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::storage::Bytes;
 use t5_runtime::tensor::{DType, Tensor};
 use t5_runtime::{Error, Result};
 use zip::{CompressionMethod, ZipArchive};
-
-/// The names of a folder's pickles: one file, or the index of several.
-const WEIGHTS: &str = "pytorch_model.bin";
-const INDEX: &str = "pytorch_model.bin.index.json";
 
 /// What an archive's pickle is called; a folder, named as the file was, stands before it.
 const PICKLE: &str = "data.pkl";
@@ -47,49 +43,7 @@ const HARMLESS: [(&str, &str); 6] = [
 /// # Errors
 /// As [`Checkpoint::open`], and one sentence for whatever is wrong with a pickle.
 pub fn open(path: &Path) -> Result<Checkpoint> {
-    match weights(path)? {
-        Some(file) if file.extension().is_some_and(|extension| extension == "json") => sharded(&file),
-        Some(file) => Checkpoint::from_tensors(&file, read(&file)?),
-        None => Checkpoint::open(path),
-    }
-}
-
-/// The pickle (or index of pickles) to read for `path`; `None` where there are better weights.
-fn weights(path: &Path) -> Result<Option<PathBuf>> {
-    if !path.is_dir() {
-        return Ok((path.is_file() && is_pickle(path)).then(|| path.to_owned()));
-    }
-    let folder = model_folder(path)?;
-    let entries = std::fs::read_dir(&folder).map_err(Error::io(&folder))?.flatten();
-    let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    if names.any(|name| name.ends_with(".safetensors")) {
-        return Ok(None);
-    }
-    Ok([WEIGHTS, INDEX].iter().map(|name| folder.join(name)).find(|path| path.exists()))
-}
-
-/// Reads the files that an index names.
-fn sharded(index: &Path) -> Result<Checkpoint> {
-    let wrong = |what: String| Error::format(index.display().to_string(), what);
-    let text = std::fs::read(index).map_err(Error::io(index))?;
-    let json: serde_json::Value =
-        serde_json::from_slice(&text).map_err(|error| wrong(format!("expected JSON: {error}")))?;
-    let map: BTreeMap<String, String> = serde_json::from_value(json["weight_map"].clone())
-        .map_err(|error| wrong(format!("expected a weight_map from tensor to file name: {error}")))?;
-    let mut shards: HashMap<&str, HashMap<String, Tensor>> = HashMap::new();
-    let mut tensors = Vec::new();
-    for (name, shard) in &map {
-        if Path::new(shard).file_name() != Some(shard.as_ref()) {
-            return Err(wrong(format!("tensor {name}: expected a file in the same folder, found {shard:?}")));
-        }
-        if !shards.contains_key(shard.as_str()) {
-            let read = read(&index.with_file_name(shard))?;
-            shards.insert(shard, read.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect());
-        }
-        let tensor = shards.get_mut(shard.as_str()).and_then(|shard| shard.remove(name));
-        tensors.push(tensor.ok_or_else(|| wrong(format!("tensor {name}: expected it in {shard}, found nothing")))?);
-    }
-    Checkpoint::from_tensors(index, tensors)
+    Checkpoint::open_with_pickles(path, &read)
 }
 
 /// The tensors of one file.
@@ -232,8 +186,8 @@ fn objects(program: &[u8]) -> Result<Object, String> {
                 || (module_name == "torch" && class_name.ends_with("Storage"));
             if !known {
                 return Err(format!(
-                    "expected tensors alone, found {module_name}.{class_name}: to load such a file is to run a program; \
-                     nothing was run"
+                    "expected tensors alone, found {module_name}.{class_name}: to load such a file is to run a \
+                     program; nothing was run"
                 ));
             }
         }

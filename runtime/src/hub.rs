@@ -143,8 +143,8 @@ impl Hub {
     /// The local path of the model `name`: a folder with `config.json`, the weights and the tokenizer, or a GGUF file.
     ///
     /// Of a repository with `model.safetensors` (or its index and shards) those are taken, with the configuration and
-    /// tokenizer files; of one with a single GGUF file, that; of a Diffusers pipeline, the one T5 and its tokenizer. A transfer that breaks is continued where it stopped,
-    /// in this call or in the next one.
+    /// tokenizer files; of one with a single GGUF file, that; of a Diffusers pipeline, the one T5 and its tokenizer. A
+    /// transfer that breaks is continued where it stopped, in this call or in the next one.
     ///
     /// # Errors
     /// One sentence each for a malformed name, an unreachable hub, a missing repository, revision or file, a refused

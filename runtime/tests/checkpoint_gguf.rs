@@ -319,9 +319,8 @@ fn required_keys_are_asked_for() {
         |file| {
             file.set_string("pocket_t5.feed_forward_proj", "gated-erf");
         },
-        &[
-            "pocket_t5.feed_forward_proj: expected relu, gelu, gelu_new or silu, perhaps with gated- before it, found gated-erf",
-        ],
+        &["pocket_t5.feed_forward_proj: expected relu, gelu, gelu_new or silu, perhaps with gated- before it, \
+             found gated-erf"],
     );
     refused(
         |file| {
@@ -469,7 +468,8 @@ fn other_tokenizers_are_refused_and_none_is_accepted() {
         |file| {
             file.set_string("tokenizer.ggml.model", "llama");
         },
-        &["tokenizer.ggml.model: expected t5 or pocket_t5.bytes, found llama"],
+        &["tokenizer.ggml.model: expected t5, pocket_t5.bpe, pocket_t5.word, pocket_t5.char, pocket_t5.bytes or \
+             pocket_t5.json, found llama"],
     );
     assert_eq!(
         changed(|file| {

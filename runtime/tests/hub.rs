@@ -463,7 +463,8 @@ fn a_type_chooses_among_gguf_files() {
     assert_eq!(switched_off(cache.path()).fetch("hf:ann/many:Q8_0", &mut ()).unwrap(), path);
     assert_eq!(
         fails(&server.hub(cache.path()), "hf:ann/many:Q4_0"),
-        "hf:ann/many:Q4_0: has no GGUF file of the type Q4_0; its GGUF files are t5-Q8_0.gguf, t5-bf16.gguf, t5-f16.gguf"
+        "hf:ann/many:Q4_0: has no GGUF file of the type Q4_0; its GGUF files are t5-Q8_0.gguf, t5-bf16.gguf, \
+         t5-f16.gguf"
     );
 }
 
@@ -736,4 +737,18 @@ fn modules_of_sentence_transformers_come_with_a_model() {
         ["1_Pooling", "2_Dense", "config.json", "model.safetensors", "modules.json", "sentence_bert_config.json"];
     assert_eq!(names(&path), expected);
     assert_eq!(names(&path.join("2_Dense")), ["config.json", "model.safetensors"]);
+
+    // Where there is no better form, and who asks can read it.
+    let old: [(&str, &[u8]); 5] = [
+        ("2_Dense/config.json", b"{}"),
+        ("2_Dense/pytorch_model.bin", b"dense"),
+        ("config.json", b"{}"),
+        ("modules.json", b"[]"),
+        ("pytorch_model.bin", b"weights"),
+    ];
+    server.add("ann/old-sentences", "main", COMMIT, &old);
+    let mut hub = server.hub(cache.path());
+    hub.pickles = true;
+    let path = hub.fetch("hf:ann/old-sentences", &mut ()).unwrap();
+    assert_eq!(names(&path.join("2_Dense")), ["config.json", "pytorch_model.bin"]);
 }

@@ -3,9 +3,9 @@
     pip install torch==2.15 transformers==5.23 safetensors sentencepiece numpy
     python make_files.py
 
-Each model is a file, or a folder where its form is one. golden.jsonl says of each what it holds and what the transformers
-library's encoder answers in float32 with the same (dequantised) weights: `input_ids`, and `states` of all tokens, row by
-row. `refused` lists files that must not be read, with what their message has to say.
+Each model is a file, or a folder where its form is one. golden.jsonl says of each what it holds and what the
+transformers library's encoder answers in float32 with the same (dequantised) weights: `input_ids`, and `states` of all
+tokens, row by row. `refused` lists files that must not be read, with what their message has to say.
 """
 
 import json
@@ -14,7 +14,7 @@ import shutil
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
 HERE = pathlib.Path(__file__).parent
@@ -225,6 +225,11 @@ def main():
     parameters = {key: torch.nn.Parameter(value) for key, value in tensors.items()}
     torch.save({"epoch": 3, "state_dict": parameters, "loss": 0.5}, FOLDER / "nested.pt")
     add("nested.pt", built, model_type="t5", encoder_only=True)
+
+    # Behind an encoder: the dense layer of the sentence model st5.
+    (FOLDER / "dense").mkdir()
+    dense = load_file(HERE / "sentence/st5/2_Dense/model.safetensors")
+    torch.save(dense, FOLDER / "dense/pytorch_model.bin")
 
     refused = []
 

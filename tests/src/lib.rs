@@ -8,5 +8,6 @@ pub mod golden;
 pub mod paths;
 mod shared;
 pub mod tiny;
+pub mod wide;
 
 pub use golden::{Case, Golden, Report};

@@ -16,11 +16,19 @@ pub(super) struct Stored {
     pub tensors: HashMap<String, Tensor>,
     /// Tensors of types that no model tensor may have (I64 …): name to type. An error only where one is needed.
     pub unsupported: HashMap<String, String>,
+    /// What has not the T5's prefix: other models, and a head of the T5.
+    pub others: HashMap<String, Tensor>,
     /// A SentencePiece model among the tensors, with the name it has there.
     pub sentencepiece: Option<(String, Bytes)>,
 }
 
 impl Stored {
+    /// Tensors by the names that they have.
+    pub fn of(tensors: Vec<Tensor>) -> Stored {
+        let tensors = tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+        Stored { tensors, ..Stored::default() }
+    }
+
     /// Whether there is a tensor of this name, of whatever type.
     pub fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name) || self.unsupported.contains_key(name)

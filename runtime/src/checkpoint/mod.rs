@@ -59,21 +59,29 @@ impl fmt::Debug for Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face folder, a Diffusers pipeline's folder with one T5 in it, a GGUF file, or a safetensors file,
-    /// which may hold other models beside the T5. Where there is no config.json, the tensors' shapes say what it would.
+    /// Opens a Hugging Face folder, a Diffusers pipeline's folder with one T5 in it, a GGUF file, or a safetensors
+    /// file, which may hold other models beside the T5. Where there is no config.json, the tensors' shapes say what it
+    /// would.
     ///
     /// Weights are mapped: nothing is read until it is used. Names, types, shapes and sizes are checked here;
     /// stored values are not (see [`crate::block::check`]).
     pub fn open(path: &Path) -> Result<Checkpoint> {
+        Checkpoint::open_any(path, None)
+    }
+
+    /// As [`Checkpoint::open`], with PyTorch's pickles where there is nothing better: this crate has no reader of them.
+    pub fn open_with_pickles(path: &Path, read: &PickleReader) -> Result<Checkpoint> {
+        Checkpoint::open_any(path, Some(read))
+    }
+
+    fn open_any(path: &Path, pickles: Option<&PickleReader>) -> Result<Checkpoint> {
         if path.is_dir() {
-            return folder::open_disk(path);
+            return folder::open_disk(path, pickles);
         }
         check_file(path)?;
-        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")) {
-            return folder::open_safetensors(path);
-        }
-        if is_pickle(path) {
-            return Err(folder::pickle(&path.display().to_string(), &path.display().to_string()));
+        let is_safetensors = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors"));
+        if is_safetensors || is_pickle(path) {
+            return folder::open_file(path, pickles);
         }
         let mut start = Vec::new();
         let file = std::fs::File::open(path).map_err(Error::io(path))?;
@@ -118,19 +126,6 @@ impl Checkpoint {
         folder::check_rows(&path.display().to_string(), Some(&vocabulary), &self.config)?;
         self.vocabulary = Some(vocabulary);
         Ok(())
-    }
-
-    /// Opens the tensors of a file (or of several beside it) that this crate does not read itself, under the names that
-    /// they have there, with what lies in the folder of `path`.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::open`].
-    pub fn from_tensors(path: &Path, tensors: Vec<Tensor>) -> Result<Checkpoint> {
-        let mut stored = assemble::Stored::default();
-        for tensor in tensors {
-            stored.tensors.insert(tensor.name.clone(), tensor);
-        }
-        folder::beside(path, stored)
     }
 
     /// Leaves the decoder out. The embedding stays, whatever its rows were shared with.
@@ -181,13 +176,8 @@ impl Checkpoint {
     }
 }
 
-/// The folder of the model that `path` names: itself, or that of the one T5 in a Diffusers pipeline's folder.
-///
-/// # Errors
-/// Where a pipeline has no T5 or several.
-pub fn model_folder(path: &Path) -> Result<PathBuf> {
-    Ok(folder::encoder_in(path)?.unwrap_or_else(|| path.to_owned()))
-}
+/// What reads a PyTorch pickle: the tensors of the file, under the names that they have there.
+pub type PickleReader = dyn Fn(&Path) -> Result<Vec<Tensor>>;
 
 /// Whether the name of a file is one that PyTorch's pickles have.
 pub fn is_pickle(path: &Path) -> bool {

@@ -29,7 +29,7 @@ pub(super) fn select(files: &[String], name: &HubName, pickles: bool) -> Result<
     let gguf: Vec<String> = files.iter().filter(|file| file.starts_with(&inside) && is_first(file)).cloned().collect();
     if let Some(file) = &name.file {
         return if has(file) {
-            Ok(selection(files, file, false))
+            Ok(selection(files, file, false, pickles))
         } else if gguf.is_empty() {
             Err(format!("has no file {file} and no other GGUF file"))
         } else {
@@ -39,22 +39,22 @@ pub(super) fn select(files: &[String], name: &HubName, pickles: bool) -> Result<
     if let Some(variant) = &name.variant {
         let matching: Vec<String> = gguf.iter().filter(|file| is_variant(file, variant)).cloned().collect();
         return match &matching[..] {
-            [file] => usable(file).map(|()| selection(files, file, false)),
+            [file] => usable(file).map(|()| selection(files, file, false, pickles)),
             [] if gguf.is_empty() => Err("has no GGUF file".to_owned()),
             [] => Err(format!("has no GGUF file of the type {variant}; its GGUF files are {}", gguf.join(", "))),
             _ => Err(ambiguous(&matching, name)),
         };
     }
     let readable = WEIGHTS.iter().chain(PICKLES.iter().filter(|_| pickles));
-    for file in readable.map(|file| format!("{inside}{file}")).filter(|file| has(file)) {
+    if let Some(file) = readable.map(|file| format!("{inside}{file}")).find(|file| has(file)) {
         return if has(&format!("{inside}config.json")) {
-            Ok(selection(files, &file, true))
+            Ok(selection(files, &file, true, pickles))
         } else {
             Err(format!("has {file} but no config.json"))
         };
     }
     match &gguf[..] {
-        [file] => usable(file).map(|()| selection(files, file, false)),
+        [file] => usable(file).map(|()| selection(files, file, false, pickles)),
         [] => Err(nothing(files, &inside)),
         _ => Err(ambiguous(&gguf, name)),
     }
@@ -88,7 +88,7 @@ fn nothing(files: &[String], inside: &str) -> String {
 }
 
 /// A file of weights with what belongs to it: what lies beside it, and the tokenizer of a Diffusers pipeline.
-fn selection(files: &[String], weights: &str, whole_folder: bool) -> Selection {
+fn selection(files: &[String], weights: &str, whole_folder: bool, pickles: bool) -> Selection {
     let (folder, _) = weights.rsplit_once('/').unwrap_or_default();
     let inside = if folder.is_empty() { String::new() } else { format!("{folder}/") };
     let has = |file: &String| files.contains(file);
@@ -98,7 +98,11 @@ fn selection(files: &[String], weights: &str, whole_folder: bool) -> Selection {
         .flat_map(|folder| folder::tokenizer_files().iter().map(move |file| format!("{folder}/{file}")).filter(has));
     // A model split over several files is named by its first.
     let parts = (2..).map_while(|number| Some(part(weights, number)?).filter(has));
-    let is_module = |file: &&String| is_file_of_module(file) && file.split('/').all(is_file_name);
+    let is_module = |file: &&String| {
+        let pickled = file.strip_suffix(PICKLES[0]);
+        let wanted = pickled.is_none_or(|inside| pickles && !has(&format!("{inside}{}", WEIGHTS[0])));
+        is_file_of_module(file) && wanted && file.split('/').all(is_file_name)
+    };
     let modules = files.iter().filter(|_| folder.is_empty()).filter(is_module).cloned();
     let companions = beside.chain(modules).chain(tokenizer).chain(parts).collect();
     Selection { companions, weights: weights.to_owned(), whole_folder }

@@ -36,7 +36,7 @@ pub(crate) fn silu<V: Simd>(v: V, x: V::F) -> V::F {
 /// How far the normal distribution's tail is spread: its polynomial is in 1 / (1 + 0.27 t).
 pub const GELU_SPREAD: f32 = 0.27;
 
-/// The polynomial of [`gelu`], highest power first: minimax, relative error of the tail 4.5e-8 for t up to 14.
+/// The polynomial of GELU, highest power first: minimax, relative error of the tail 4.5e-8 for t up to 14.
 pub const GELU_TAIL: [f32; 9] = [
     0.028_915_28,
     -0.126_255_27,

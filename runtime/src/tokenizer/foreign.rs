@@ -1,5 +1,5 @@
-//! Tokenizers that the `tokenizers` crate runs: byte-level BPE (CodeT5, FRED-T5, pko-T5), WordPiece, and whatever else a
-//! `tokenizer.json` describes that [`super::json`] does not translate.
+//! Tokenizers that the `tokenizers` crate runs: byte-level BPE (CodeT5, FRED-T5, pko-T5), WordPiece, and whatever else
+//! a `tokenizer.json` describes that [`super::json`] does not translate.
 
 use tokenizers::Tokenizer;
 
@@ -25,6 +25,9 @@ impl ForeignTokenizer {
         let mut tokenizer = Tokenizer::from_bytes(vocabulary.json.as_bytes()).map_err(|error| refuse(&error))?;
         tokenizer.with_truncation(None).map_err(|error| refuse(&error))?;
         tokenizer.with_padding(None);
+        // Texts are not refused later: a piece for what is unknown must be there, and what goes around a text.
+        let unlikely = "a \u{10fffe}\u{e000}";
+        tokenizer.encode_fast(unlikely, true).map_err(|error| refuse(&error))?;
         let mut pieces = vec![None; vocabulary.count];
         for (text, id) in tokenizer.get_vocab(true) {
             let piece = pieces.get_mut(id as usize);
@@ -70,7 +73,7 @@ impl ForeignTokenizer {
 
     /// Appends the ids of `text`; `whole` is whether the file's own tokens go around them.
     pub(super) fn encode(&self, text: &str, whole: bool, ids: &mut Vec<u32>) {
-        // What the crate can refuse is a broken post-processor; no text then has an id.
+        // What the crate can refuse was seen when this was made.
         if let Ok(encoding) = self.tokenizer.encode_fast(text, whole) {
             ids.extend(encoding.get_ids());
         }

@@ -3,7 +3,7 @@
 //! [`Vocabulary`] holds a tokenizer as arrays, whichever file it came from (`json`, `sentencepiece`, or GGUF keys);
 //! [`Tokenizer`] is built from it and gives the same ids as the `tokenizers` crate does for the same file. A text goes
 //! through `added` (tokens cut out), `normalizer` (SentencePiece's character map, by the reader that the crate uses,
-//! then white space), `segmenter` (the most probable pieces, found in a `trie`) or, where the model is none of Unigram's,
+//! then white space), `segmenter` (the most probable pieces, found in a `trie`) or, where the model is not Unigram,
 //! through `spm`; ByT5's goes through `bytes`, and what else there is through the crate itself (`foreign`). Ids come
 //! back through `stream`.
 //!
@@ -87,8 +87,8 @@ impl Tokenizer {
         Ok(Tokenizer { inner: Arc::new(inner) })
     }
 
-    /// The ids of `text`, ending with `</s>` (of a [`Vocabulary::Json`]: as its file says). Tokens written out in the text, such as `<extra_id_0>`, get their ids; a
-    /// text that ends with `</s>` does not get a second one.
+    /// The ids of `text`, ending with `</s>` (of a [`Vocabulary::Json`]: as its file says). Tokens written out in the
+    /// text, such as `<extra_id_0>`, get their ids; a text that ends with `</s>` does not get a second one.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         #[cfg(feature = "tokenizers")]
         if let Inner::Foreign(foreign) = &*self.inner {

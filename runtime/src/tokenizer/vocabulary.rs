@@ -318,7 +318,8 @@ impl Vocabulary {
         super::sentencepiece::read(file, bytes, extra_ids).map(Vocabulary::Unigram)
     }
 
-    /// Keeps a `tokenizer.json` of another kind as it is. Whether the crate can use it is seen when a tokenizer is made.
+    /// Keeps a `tokenizer.json` of another kind as it is. Whether the crate can use it is seen when a tokenizer is
+    /// made.
     ///
     /// # Errors
     /// Where it is no such file, or has no pieces.

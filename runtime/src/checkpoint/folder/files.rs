@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::PickleReader;
 use crate::error::{Error, Result};
 use crate::storage::Bytes;
 
@@ -58,6 +59,7 @@ pub(in crate::checkpoint) enum Files<'a> {
     Disk {
         folder: &'a Path,
         tokenizer: Option<&'a Path>,
+        pickles: Option<&'a PickleReader>,
     },
     Memory {
         name: &'a str,
@@ -84,7 +86,7 @@ impl Files<'_> {
 
     /// The path of a file on the disk, whether it is there or not.
     fn path(self, file: &str) -> Option<PathBuf> {
-        let Files::Disk { folder, tokenizer } = self else { return None };
+        let Files::Disk { folder, tokenizer, .. } = self else { return None };
         let folder = tokenizer.filter(|_| tokenizer_files().contains(&file)).unwrap_or(folder);
         Some(folder.join(file))
     }

@@ -1,7 +1,5 @@
 //! What the class in config.json says of a checkpoint: an encoder, a model that generates, or one with another head.
 
-use std::collections::HashMap;
-
 use serde_json::Value;
 
 use crate::checkpoint::assemble::Stored;
@@ -28,31 +26,15 @@ pub(super) fn note_class(json: Keys, notes: &mut Vec<String>) {
     }
 }
 
-/// The library keeps the model of a classifier under a name of its own: takes it off.
-pub(super) fn settle(stored: &mut Stored) {
-    const OWN: &str = "transformer.";
-    let of_library = |name: &String| name.starts_with(OWN) && name.contains(".block.0.");
-    if stored.tensors.keys().any(of_library) {
-        let plain = |name: String| name.strip_prefix(OWN).map(str::to_owned).unwrap_or(name);
-        let tensors = std::mem::take(&mut stored.tensors).into_iter();
-        stored.tensors = tensors.map(|(name, tensor)| (plain(name), tensor)).collect();
-        let unsupported = std::mem::take(&mut stored.unsupported).into_iter();
-        stored.unsupported = unsupported.map(|(name, dtype)| (plain(name), dtype)).collect();
-    }
-}
-
-/// Takes the head that config.json names out of `tensors`; `None` where it names none. Its rows have `d_model` values.
-pub(super) fn take(
-    file: &str,
-    json: Keys,
-    tensors: &mut HashMap<String, Tensor>,
-    d_model: usize,
-) -> Result<Option<Head>> {
+/// Takes the head that config.json names out of what is stored; `None` where it names none. Its rows have `d_model`
+/// values.
+pub(super) fn take(file: &str, json: Keys, stored: &mut Stored, d_model: usize) -> Result<Option<Head>> {
     let Some(task) = class(json).and_then(HeadTask::of_class) else { return Ok(None) };
     let mut dense = |name: &str, activation| {
         let mut tensor = |part: &str| {
             let name = format!("{name}.{part}");
-            let tensor = tensors.remove(&name);
+            // Beside the model, where that has a prefix.
+            let tensor = stored.tensors.remove(&name).or_else(|| stored.others.remove(&name));
             tensor.ok_or_else(|| Error::tensor(file, &name, "expected a tensor of the head, found none"))
         };
         let (weight, bias) = (values(&tensor("weight")?)?, values(&tensor("bias")?)?);
@@ -94,7 +76,7 @@ fn labels(json: Keys, count: usize) -> Result<Vec<String>> {
 }
 
 /// A tensor's values, which must be numbers.
-fn values(tensor: &Tensor) -> Result<Vec<f32>> {
+pub(super) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     tensor.check_size()?;
     let mut values = vec![0.0; tensor.len()];
     tensor.decode(&tensor.data, &mut values);

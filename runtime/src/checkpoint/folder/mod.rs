@@ -25,7 +25,7 @@ pub(crate) use pipeline::{has_tokenizer_beside, tokenizer_beside};
 pub(crate) use sentence::is_file_of_module;
 
 use super::assemble::{Dialect, Stored, assemble};
-use super::{Checkpoint, defaults};
+use super::{Checkpoint, PickleReader, defaults, is_pickle};
 use crate::config::T5Config;
 use crate::error::{Error, Result};
 use crate::json::{self, Keys};
@@ -34,22 +34,22 @@ use crate::storage::Bytes;
 use crate::tokenizer::Vocabulary;
 
 /// Opens a folder on the disk: a model's, or a pipeline's with a model in it.
-pub(super) fn open_disk(folder: &Path) -> Result<Checkpoint> {
+pub(super) fn open_disk(folder: &Path, pickles: Option<&PickleReader>) -> Result<Checkpoint> {
     let inner = encoder_in(folder)?;
-    with_tokenizer(inner.as_deref().unwrap_or(folder), open_with_modules)
+    with_tokenizer(inner.as_deref().unwrap_or(folder), pickles, open_with_modules)
 }
 
 /// Calls `open` with the files of a folder, among them those of a tokenizer in a folder beside it.
-fn with_tokenizer<T>(folder: &Path, open: impl FnOnce(Files) -> T) -> T {
+fn with_tokenizer<T>(folder: &Path, pickles: Option<&PickleReader>, open: impl FnOnce(Files) -> T) -> T {
     let tokenizer = tokenizer(folder);
-    open(Files::Disk { folder, tokenizer: tokenizer.as_deref() })
+    open(Files::Disk { folder, tokenizer: tokenizer.as_deref(), pickles })
 }
 
 /// Opens a folder, which may be one of sentence-transformers: then what is behind the encoder belongs to it.
 pub(super) fn open_with_modules(files: Files) -> Result<Checkpoint> {
     let mut checkpoint = match (sentence::transformer_folder(files)?, files) {
-        (Some(inner), Files::Disk { folder, .. }) if !inner.is_empty() => {
-            open(Files::Disk { folder: &folder.join(inner), tokenizer: None })?
+        (Some(inner), Files::Disk { folder, pickles, .. }) if !inner.is_empty() => {
+            open(Files::Disk { folder: &folder.join(inner), tokenizer: None, pickles })?
         }
         (Some(folder), Files::Memory { .. }) if !folder.is_empty() => {
             let what = format!("expected the encoder beside it, found it in {folder}");
@@ -61,22 +61,18 @@ pub(super) fn open_with_modules(files: Files) -> Result<Checkpoint> {
     Ok(checkpoint)
 }
 
-/// Opens files with config.json and model.safetensors, or several under model.safetensors.index.json.
+/// Opens files with config.json and weights under one of the names of [`WEIGHTS`] or [`PICKLES`].
 pub(super) fn open(files: Files) -> Result<Checkpoint> {
     let not_a_model = |expected: &str| Error::NotAModel { path: files.name().into(), expected: expected.to_owned() };
-    for weights in WEIGHTS {
-        let Some(bytes) = files.bytes(weights)? else { continue };
-        let place = files.place(weights);
+    for weights in WEIGHTS.into_iter().chain(PICKLES) {
+        if files.bytes(weights)?.is_none() {
+            continue;
+        }
         let stored = match is_index(weights) {
             true => safetensors::parse_sharded(files, weights)?,
-            false => safetensors::parse(&place, &bytes)?,
+            false => weights_of(files, weights)?,
         };
-        return with_companions(files, &files.name(), &place, stored);
-    }
-    for weights in PICKLES {
-        if files.bytes(weights)?.is_some() {
-            return Err(pickle(&files.place(weights), &files.name()));
-        }
+        return with_companions(files, &files.name(), &files.place(weights), stored);
     }
     Err(not_a_model(match files.bytes("config.json")? {
         Some(_) => "model.safetensors or model.safetensors.index.json in this folder",
@@ -87,31 +83,46 @@ pub(super) fn open(files: Files) -> Result<Checkpoint> {
 /// What PyTorch saves weights as: pickles, which are programs. The reader of t5-quantize runs none of them.
 pub(crate) const PICKLES: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
 
+/// The tensors of one file that must be there.
+fn weights_of(files: Files, file: &str) -> Result<Stored> {
+    let place = files.place(file);
+    match files {
+        _ if !is_pickle(Path::new(file)) => safetensors::parse(&place, &files.required(file)?),
+        Files::Disk { pickles: Some(read), .. } => Ok(Stored::of(read(Path::new(&place))?)),
+        _ => Err(pickle(&place, &files.name())),
+    }
+}
+
 /// The error that weights are in a pickle; `input` is what the converter has to be given.
-pub(super) fn pickle(file: &str, input: &str) -> Error {
+fn pickle(file: &str, input: &str) -> Error {
     Error::NotAModel {
         path: file.into(),
         expected: format!("safetensors or GGUF; `t5-quantize {input} OUT.gguf` makes a GGUF file of a PyTorch pickle"),
     }
 }
 
-/// Opens one safetensors file.
-pub(super) fn open_safetensors(path: &Path) -> Result<Checkpoint> {
+/// Opens one safetensors file, or a pickle.
+pub(super) fn open_file(path: &Path, pickles: Option<&PickleReader>) -> Result<Checkpoint> {
     let file = path.display().to_string();
-    beside(path, safetensors::parse(&file, &Bytes::map(path)?)?)
+    let stored = match pickles {
+        _ if !is_pickle(path) => safetensors::parse(&file, &Bytes::map(path)?)?,
+        Some(read) => Stored::of(read(path)?),
+        None => return Err(pickle(&file, &file)),
+    };
+    beside(path, stored)
 }
 
 /// Opens tensors that are in the file `path`, or in files beside it, with what else lies in its folder.
 pub(super) fn beside(path: &Path, stored: Stored) -> Result<Checkpoint> {
     let file = path.display().to_string();
-    with_tokenizer(path.parent().unwrap_or(Path::new("")), |files| with_companions(files, &file, &file, stored))
+    let folder = path.parent().unwrap_or(Path::new(""));
+    with_tokenizer(folder, None, |files| with_companions(files, &file, &file, stored))
 }
 
 /// Adds to weights with names of any spelling what lies in the same folder. `weights` names the file of weights.
 pub(super) fn with_companions(files: Files, file: &str, weights: &str, mut stored: Stored) -> Result<Checkpoint> {
     let (mut notes, mut not_obeyed) = (Vec::new(), Vec::new());
-    head::settle(&mut stored);
-    names::settle(weights, &mut stored, &mut notes)?;
+    let prefix = names::settle(weights, &mut stored)?;
     let text = files.text("config.json")?;
     let own = match &text {
         // An image model's, beside which somebody has put an encoder.
@@ -132,7 +143,8 @@ pub(super) fn with_companions(files: Files, file: &str, weights: &str, mut store
     let gate = schema::hf_name(TensorId { role: Role::Wi0, stack: Some(Stack::Encoder), block: Some(0) });
     let mut config = config::read(json, stored.tensors.contains_key(&gate), &mut not_obeyed)?;
     head::note_class(json, &mut not_obeyed);
-    let head = head::take(weights, json, &mut stored.tensors, config.d_model)?;
+    let head = head::take(weights, json, &mut stored, config.d_model)?;
+    notes.extend(prefix.note(weights, &stored));
     let tied = config.tie_word_embeddings;
     let inner_tokenizer = stored.sentencepiece.take();
     let tensors = assemble(weights, Dialect::HuggingFace, &mut config, stored, &mut notes)
@@ -200,7 +212,7 @@ pub(super) fn vocabulary_at(path: &Path, config: &T5Config, notes: &mut Vec<Stri
     let nothing = serde_json::json!({});
     let keys = |file| Keys { file, json: &nothing };
     if path.is_dir() {
-        return with_tokenizer(path, |files| vocabulary(files, config, keys("config.json"), notes));
+        return with_tokenizer(path, None, |files| vocabulary(files, config, keys("config.json"), notes));
     }
     let file = path.display().to_string();
     let bytes = Bytes::map(path)?;

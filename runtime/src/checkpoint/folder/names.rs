@@ -1,9 +1,9 @@
 //! The names of one file's tensors: which of them are a T5's, and what they are called elsewhere.
 //!
 //! Files for image and video models hold a T5 beside other models, under a prefix of their own
-//! (`text_encoders.t5xxl.transformer.`), and the Wan models spell its tensors in their own way. Both become the names of
-//! [`schema`], under which the rest of this crate looks for them; a tensor itself keeps the name that its file has for
-//! it, for messages.
+//! (`text_encoders.t5xxl.transformer.`), the transformers library keeps that of a classifier beside its head
+//! (`transformer.`), and the Wan models spell its tensors in their own way. All become the names of [`schema`], under
+//! which the rest of this crate looks for them; a tensor itself keeps the name that its file has for it, for messages.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -26,20 +26,36 @@ const WITHOUT_EFFECT: [&str; 4] = ["scale_input", "input_scale", "comfy_quant", 
 ///
 /// # Errors
 /// Where there are two T5s, two tensors for one weight, or a scale that is not one number.
-pub(in crate::checkpoint) fn settle(file: &str, stored: &mut Stored, notes: &mut Vec<String>) -> Result<()> {
+pub(super) fn settle(file: &str, stored: &mut Stored) -> Result<Prefix> {
+    let mut beside = Prefix::default();
     if let Some((prefix, wan)) = place(file, stored)? {
         if !prefix.is_empty() {
-            let count = take_prefix_off(stored, &prefix);
-            if count > 0 {
-                notes.push(format!("{file}: the T5 is {prefix}*; {count} tensors beside it are not its own"));
-            }
+            beside = take_prefix_off(stored, prefix);
         }
         if wan {
             rename(file, &mut stored.tensors)?;
             rename(file, &mut stored.unsupported)?;
         }
     }
-    scale(file, stored)
+    scale(file, stored)?;
+    Ok(beside)
+}
+
+/// What stood before the names of the T5.
+#[derive(Default)]
+pub(super) struct Prefix {
+    name: String,
+    /// How many tensors of types that no model has stand under other names.
+    unsupported: usize,
+}
+
+impl Prefix {
+    /// A note where tensors are left that are not the T5's.
+    pub(super) fn note(&self, file: &str, stored: &Stored) -> Option<String> {
+        let count = stored.others.len() + self.unsupported;
+        let prefix = &self.name;
+        (count > 0).then(|| format!("{file}: the T5 is {prefix}*; {count} tensors beside it are not its own"))
+    }
 }
 
 /// The prefix of the T5's names, and whether they are Wan's; `None` where there is none to be seen.
@@ -64,16 +80,17 @@ fn place(file: &str, stored: &Stored) -> Result<Option<(String, bool)>> {
     Ok(found.pop_first().map(|(prefix, wan)| (prefix.to_owned(), wan)))
 }
 
-/// Takes the prefix off, and leaves out what does not have it: how many those tensors are.
-fn take_prefix_off(stored: &mut Stored, prefix: &str) -> usize {
-    let all = stored.tensors.len() + stored.unsupported.len();
-    fn of_prefix<T>(tensors: &mut HashMap<String, T>, prefix: &str) {
-        let all = std::mem::take(tensors).into_iter();
-        *tensors = all.filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor))).collect();
+/// Takes the prefix off, and puts aside what does not have it.
+fn take_prefix_off(stored: &mut Stored, prefix: String) -> Prefix {
+    fn part<T>(tensors: &mut HashMap<String, T>, prefix: &str) -> HashMap<String, T> {
+        let (own, others): (HashMap<_, _>, _) =
+            std::mem::take(tensors).into_iter().partition(|(name, _)| name.starts_with(prefix));
+        *tensors = own.into_iter().map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor)).collect();
+        others
     }
-    of_prefix(&mut stored.tensors, prefix);
-    of_prefix(&mut stored.unsupported, prefix);
-    all - stored.tensors.len() - stored.unsupported.len()
+    stored.others = part(&mut stored.tensors, &prefix);
+    let unsupported = part(&mut stored.unsupported, &prefix).len();
+    Prefix { name: prefix, unsupported }
 }
 
 /// Gives tensors with Wan's names the usual ones.

@@ -20,7 +20,7 @@ struct Special {
     ids: BTreeMap<String, (u32, bool)>,
 }
 
-/// The file that names the pieces, and the tokenizer.json that is made of it; `None` where there is none of either kind.
+/// The file that names the pieces, and the tokenizer.json that is made of it; `None` where there is neither kind.
 ///
 /// # Errors
 /// Where a file is damaged, or a piece that every text needs is missing.
@@ -56,7 +56,8 @@ fn byte_level(files: Files, config: Keys) -> Result<Option<(String, String)>> {
     let pair = |key: &str| special.named.get(key).and_then(|text| Some(json!([text, special.ids.get(text)?.0])));
     let post = match (pair("cls_token"), pair("sep_token")) {
         (Some(cls), Some(sep)) if !class.starts_with("GPT2") => {
-            json!({"type": "RobertaProcessing", "cls": cls, "sep": sep, "trim_offsets": true, "add_prefix_space": prefix})
+            json!({"type": "RobertaProcessing", "cls": cls, "sep": sep, "trim_offsets": true,
+                "add_prefix_space": prefix})
         }
         _ => json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true}),
     };

@@ -65,7 +65,7 @@ pub(super) fn parse(file: &str, bytes: &Bytes) -> Result<Stored> {
     Ok(stored)
 }
 
-/// Reads the files that `model.safetensors.index.json` names.
+/// Reads the files that an index names.
 pub(super) fn parse_sharded(files: Files, index: &str) -> Result<Stored> {
     let file = files.place(index);
     let text = files.required(index)?;
@@ -81,8 +81,7 @@ pub(super) fn parse_sharded(files: Files, index: &str) -> Result<Stored> {
             return Err(Error::tensor(&file, &name, what));
         }
         if !shards.contains_key(&shard_name) {
-            let bytes = files.required(&shard_name)?;
-            shards.insert(shard_name.clone(), parse(&files.place(&shard_name), &bytes)?);
+            shards.insert(shard_name.clone(), super::weights_of(files, &shard_name)?);
         }
         let shard = shards.get_mut(&shard_name).expect("just inserted");
         if let Some(tensor) = shard.tensors.remove(&name) {

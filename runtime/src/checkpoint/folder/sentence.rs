@@ -2,18 +2,14 @@
 
 use std::path::Path;
 
-use safetensors::SafeTensors;
-use safetensors::tensor::Dtype;
 use serde_json::Value;
 
-use super::Files;
 use super::files::SAFETENSORS;
-use crate::block;
+use super::{Files, PICKLES, head, weights_of};
 use crate::error::{Error, Result};
 use crate::json::{self, Keys};
 use crate::pooling::Pooling;
 use crate::sentence_model::{Dense, DenseActivation, SentenceModel, SentenceModule};
-use crate::tensor::DType;
 
 pub(crate) const MODULES: &str = "modules.json";
 const PROMPTS: &str = "config_sentence_transformers.json";
@@ -77,7 +73,7 @@ pub(crate) fn is_file_of_module(path: &str) -> bool {
         Some((folder, file)) => {
             folder.starts_with(|first: char| first.is_ascii_digit())
                 && folder.contains('_')
-                && matches!(file, "config.json" | SAFETENSORS)
+                && (file == "config.json" || file == SAFETENSORS || file == PICKLES[0])
         }
     }
 }
@@ -204,38 +200,25 @@ fn dense(files: Files, folder: &str) -> Result<Dense> {
         Error::config(&place, "activation_function", what)
     })?;
 
-    let name = path(folder, SAFETENSORS);
-    let place = files.place(&name);
-    let Some(bytes) = files.bytes(&name)? else {
-        let pickled = files.bytes(&path(folder, "pytorch_model.bin"))?.is_some();
-        let found = if pickled { "only pytorch_model.bin, which this reader does not open" } else { "no file" };
-        return Err(Error::format(place, format!("expected the weights of a dense layer, found {found}")));
+    let names = [SAFETENSORS, PICKLES[0]].map(|name| path(folder, name));
+    let place = files.place(&names[0]);
+    let found = names.iter().map(|name| Ok(files.bytes(name)?.map(|_| name)));
+    let Some(name) = found.collect::<Result<Vec<_>>>()?.into_iter().flatten().next() else {
+        return Err(Error::format(place, "expected the weights of a dense layer, found no file"));
     };
-    let tensors = SafeTensors::deserialize(&bytes)
-        .map_err(|error| Error::format(&place, format!("not a safetensors file: {error}")))?;
+    let (place, stored) = (files.place(name), weights_of(files, name)?);
     let values = |name: &str, shape: &[usize]| {
-        let tensor = tensors
-            .tensor(name)
-            .map_err(|_| Error::tensor(&place, name, format!("expected a tensor of shape {shape:?}, found none")))?;
-        let dtype = match tensor.dtype() {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            other => {
-                let what = format!("expected numbers of type F32, F16 or BF16, found {other}");
-                return Err(Error::tensor(&place, name, what));
-            }
-        };
-        if tensor.shape() != shape {
-            let what = format!("expected shape {shape:?}, found {:?}", tensor.shape());
+        let Some(tensor) = stored.tensors.get(name) else {
+            let what = match stored.unsupported.get(name) {
+                Some(dtype) => format!("expected numbers of type F32, F16 or BF16, found {dtype}"),
+                None => format!("expected a tensor of shape {shape:?}, found none"),
+            };
             return Err(Error::tensor(&place, name, what));
+        };
+        if tensor.shape != shape {
+            return Err(tensor.error(format!("expected shape {shape:?}, found {:?}", tensor.shape)));
         }
-        let mut values = vec![0.0; shape.iter().product()];
-        block::decode(dtype, tensor.data(), &mut values);
-        match values.iter().find(|value| !value.is_finite()) {
-            Some(bad) => Err(Error::tensor(&place, name, format!("expected finite numbers, found {bad}"))),
-            None => Ok(values),
-        }
+        head::values(tensor)
     };
     let bias = if keys.boolean("bias")?.unwrap_or(true) { values("linear.bias", &[rows])? } else { vec![0.0; rows] };
     Ok(Dense { weight: values("linear.weight", &[rows, columns])?, bias, activation })

@@ -111,7 +111,11 @@ pub(super) fn read(
                 let pieces = read_unigram(file, config, bias_per_block, notes)?;
                 Ok(Some(Vocabulary::Unigram(UnigramVocabulary { model, ..pieces })))
             }
-            None => Err(file.error(keys::TOKENIZER_MODEL, format!("expected t5 or {}, found {other}", keys::BYTES))),
+            None => {
+                let known = PieceModel::ALL.map(model_name).join(", ");
+                let what = format!("expected {known}, {} or {}, found {other}", keys::BYTES, keys::JSON);
+                Err(file.error(keys::TOKENIZER_MODEL, what))
+            }
         },
     }
 }
