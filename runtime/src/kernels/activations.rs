@@ -14,6 +14,9 @@ pub(crate) struct Activations {
     pub(crate) scales: Vec<f32>,
     /// As `scales`: what the weights' [`Start`](super::quantize::Start) asks for.
     pub(crate) starts: Vec<i32>,
+    /// `[blocks]` of a single row that is expected to hold many zeros and does: a bit for each step of the block, set where
+    /// a value is not zero. Else empty.
+    pub(crate) steps: Vec<u8>,
     /// The values as 16-bit numbers for an instruction set that multiplies such
     /// ([`Order::Halves`](super::layout::Order::Halves)), else empty:
     /// `[tiles][blocks][8][2][rows of the tile][2]`, of every four of a row the first and the third, then the others.

@@ -39,6 +39,8 @@ pub(crate) trait Dot: Simd {
     const ROWS_Q8: usize;
     /// The same where [`Dot::pairs_groups`].
     const ROWS_OF_PAIRS: usize = Self::ROWS_Q8;
+    /// Whether products take one step after the other, so that some can be left out.
+    const TAKES_STEPS: bool = true;
 
     /// The low byte of each lane.
     fn store_i8(self, a: Self::I, out: &mut [i8; LANES]);

@@ -15,7 +15,7 @@ use super::pack::planes::Planes;
 use super::pack::q8::Q8;
 use super::pack::{self, Row};
 use super::product::{self, floats};
-use super::quantize::{Start, quantize};
+use super::quantize::{Start, find_zeros, quantize};
 use super::rows;
 use super::simd::{BF16, F16, LANES};
 use super::sizes::{self, share};
@@ -31,6 +31,8 @@ pub struct Matrix {
     /// The int8 copy of weights of floats that [`Matrix::argmax`] makes when it is first called; `None` inside where
     /// there was no memory for it.
     int8_copy: Option<OnceLock<Option<Int8Copy>>>,
+    /// Whether it meets many zeros.
+    sparse: bool,
     n: usize,
     k: usize,
     /// The instruction set that the weights are packed for.
@@ -103,9 +105,16 @@ impl Matrix {
             None => {
                 let (n, k) = Matrix::shape(parts)?;
                 let storage = Storage::Encoded(parts.iter().map(|&part| part.clone()).collect());
-                Ok(Matrix { storage, int8_copy: None, n, k, isa: kernels.isa() })
+                Ok(Matrix { storage, int8_copy: None, sparse: false, n, k, isa: kernels.isa() })
             }
         }
+    }
+
+    /// This matrix, for activations of which many are zero: products of Q8_0 with a single row leave neighbouring zeros
+    /// out where they are many. The results are the same. Several rows have fewer zeros in common, and gain nothing.
+    #[must_use]
+    pub fn for_zeros(self) -> Matrix {
+        Matrix { sparse: true, ..self }
     }
 
     /// Rows and columns of parts stacked by rows.
@@ -186,7 +195,7 @@ impl Matrix {
             DType::BF16 => Storage::BF16(zeroed_pairs(n, k)?),
             _ => return Ok(None),
         };
-        Ok(Some(Matrix { storage, int8_copy: None, n, k, isa: kernels.isa() }))
+        Ok(Some(Matrix { storage, int8_copy: None, sparse: false, n, k, isa: kernels.isa() }))
     }
 
     /// Int8 weights in two planes, however few they are.
@@ -194,7 +203,7 @@ impl Matrix {
     pub(super) fn in_planes(kernels: Kernels, part: &Tensor) -> Result<Matrix> {
         let (n, k) = (part.rows(), part.columns());
         let storage = Storage::Planes(Planes::zeroed(n, k)?);
-        Matrix { storage, int8_copy: None, n, k, isa: kernels.isa() }.filled(kernels, &[part])
+        Matrix { storage, int8_copy: None, sparse: false, n, k, isa: kernels.isa() }.filled(kernels, &[part])
     }
 
     /// A matrix of this shape without weights: it must not be used.
@@ -203,7 +212,7 @@ impl Matrix {
     /// Where widths differ.
     pub(crate) fn absent(kernels: Kernels, parts: &[&Tensor]) -> Result<Matrix> {
         let (n, k) = Matrix::shape(parts)?;
-        Ok(Matrix { storage: Storage::Encoded(Vec::new()), int8_copy: None, n, k, isa: kernels.isa() })
+        Ok(Matrix { storage: Storage::Encoded(Vec::new()), int8_copy: None, sparse: false, n, k, isa: kernels.isa() })
     }
 
     /// Sets row `i`, from `bytes` of row `index` of a tensor.
@@ -298,6 +307,9 @@ impl Matrix {
         match &self.storage {
             Storage::Q8(w) => {
                 quantize(kernels, x, k, w.run, Start::Int8, activations);
+                if self.sparse && m == 1 {
+                    find_zeros(kernels, activations);
+                }
                 let work = |y: &mut Columns<'_>, _| product::q8(kernels, w, activations, k / BLOCK, y);
                 divide(threads, sizes::product([m, k]), n, LANES, &y, &work);
             }

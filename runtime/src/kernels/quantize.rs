@@ -3,7 +3,7 @@
 use super::activations::Activations;
 use super::dot::{Dot, TILE_ROWS, on_tiles};
 use super::isa::dispatch;
-use super::layout::{BLOCK, Order};
+use super::layout::{BLOCK, Order, STEPS};
 use super::rounding::{ROUNDING, magnitudes, scale_of};
 use super::simd::LANES;
 use super::tiles::Tiles;
@@ -32,6 +32,7 @@ fn quantize_in<V: Dot>(v: V, x: &[f32], k: usize, run: usize, start: Start, out:
     out.values.resize(count, [0; BLOCK]);
     out.scales.resize(count / run, 0.0);
     out.starts.resize(count / run, 0);
+    out.steps.clear();
     let most = match run > 1 && v.pairs_groups() {
         _ if on_tiles => TILE_ROWS,
         true => V::ROWS_OF_PAIRS,
@@ -74,6 +75,35 @@ fn quantize_in<V: Dot>(v: V, x: &[f32], k: usize, run: usize, start: Start, out:
     }
     v.prepare(out, runs * run);
 }
+
+/// A row of which fewer than this many of a hundred steps can be left out has all of them taken: looking costs more.
+const WORTH_LEAVING_OUT: usize = 30;
+
+/// Finds the steps of a single row whose values are all zero.
+#[inline(always)]
+fn find_zeros_in<V: Dot>(_v: V, a: &mut Activations) {
+    if !V::TAKES_STEPS {
+        return;
+    }
+    let Activations { values, steps, .. } = a;
+    let mut taken = 0;
+    for block in 0..values.len() {
+        let fours = values[block].as_chunks::<4>().0;
+        let mut bits = 0u8;
+        for step in 0..STEPS {
+            let [a, b, c, d] = fours[step];
+            bits |= u8::from(a | b | c | d != 0) << step;
+        }
+        steps.push(bits);
+        taken += bits.count_ones() as usize;
+    }
+    let all = STEPS * values.len();
+    if 100 * (all - taken) < WORTH_LEAVING_OUT * all {
+        steps.clear();
+    }
+}
+
+dispatch!(pub(super) fn find_zeros(a: &mut Activations) = find_zeros_in);
 
 /// Returns the start.
 #[inline(always)]

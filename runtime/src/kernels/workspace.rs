@@ -46,6 +46,12 @@ impl Workspace {
         self.threads.count()
     }
 
+    /// Whether the last product left zeros out.
+    #[cfg(test)]
+    pub(super) fn leaves_zeros_out(&self) -> bool {
+        !self.activations.steps.is_empty()
+    }
+
     /// The threads, and what each has for itself.
     pub(crate) fn shared(&mut self) -> (&mut Threads, &[Mutex<Own>]) {
         let count = self.threads.count();

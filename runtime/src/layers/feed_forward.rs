@@ -3,7 +3,7 @@
 use super::{Norm, Scratch, part};
 use crate::config;
 use crate::error::Result;
-use crate::kernels::{Kernels, Matrix};
+use crate::kernels::{Activation, Kernels, Matrix};
 use crate::loader::Loader;
 use crate::schema::{Role, Stack};
 
@@ -21,12 +21,15 @@ impl FeedForward {
     pub fn load(loader: &Loader, stack: Stack, block: usize) -> Result<FeedForward> {
         let config = loader.config();
         let wi: &[Role] = if config.feed_forward.gated { &[Role::Wi0, Role::Wi1] } else { &[Role::Wi] };
+        let wo = loader.matrix(&[Role::Wo], stack, block)?;
+        // Most of what this activation gives is zero.
+        let sparse = config.feed_forward.activation == Activation::Relu;
         Ok(FeedForward {
             form: config.feed_forward,
             d_ff: config.d_ff,
             norm: loader.norm(Role::FeedForwardNorm, stack, block)?,
             wi: loader.matrix(wi, stack, block)?,
-            wo: loader.matrix(&[Role::Wo], stack, block)?,
+            wo: if sparse { wo.for_zeros() } else { wo },
         })
     }
 

@@ -65,6 +65,7 @@ impl Dot for I8mm {
     shared_dot!();
 
     const LAYOUT: Layout = Layout { order: Order::Eights, flip: 0 };
+    const TAKES_STEPS: bool = false;
 
     #[inline(always)]
     fn dot(self, sums: I, weights: W, activations: int8x16_t) -> I {

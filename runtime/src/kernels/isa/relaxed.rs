@@ -131,6 +131,7 @@ impl Dot for Relaxed {
 
     const LAYOUT: Layout = Layout { order: Order::Fours, flip: 0x80 };
     const ROWS_Q8: usize = 4;
+    const TAKES_STEPS: bool = false;
 
     #[inline(always)]
     fn flip(self) -> u8 {

@@ -403,6 +403,7 @@ impl Dot for Simd128 {
 
     const LAYOUT: Layout = Layout { order: Order::Halves, flip: 0 };
     const ROWS_Q8: usize = 4;
+    const TAKES_STEPS: bool = false;
 
     #[inline(always)]
     fn weights(self, x: &WeightStep) -> (V, V) {

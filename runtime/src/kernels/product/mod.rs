@@ -230,21 +230,30 @@ pub(crate) fn run_tile<V: Dot, const G: usize, const M: usize>(
                 }
             }
         }
-        if let [sums] = &mut sums[..] {
+        if M == 1 && !a.steps.is_empty() {
+            let steps = &a.steps[first..first + run];
+            // What zeros of scale zero would add is zero.
+            let mut taken = 0;
+            for b in 0..run {
+                taken |= steps[b];
+            }
+            if taken == 0 && scales[0] == 0.0 {
+                continue;
+            }
+            for b in 0..run {
+                let mut left = steps[b];
+                while left != 0 {
+                    let step = left.trailing_zeros() as usize % STEPS;
+                    left &= left - 1;
+                    step_of(v, &mut sums, groups, first + b, step, &values[b]);
+                }
+            }
+        } else if let [sums] = &mut sums[..] {
             v.dot_blocks(sums, &groups[0].0[first..first + run], values);
         } else {
             for b in 0..run {
                 for step in 0..STEPS {
-                    let mut w = [v.weights(&groups[0].0[first + b].0[step]); G];
-                    for g in 1..G {
-                        w[g] = v.weights(&groups[g].0[first + b].0[step]);
-                    }
-                    for i in 0..M {
-                        let x = v.activations(&values[b], i, step);
-                        for g in 0..G {
-                            sums[g][i] = v.dot(sums[g][i], w[g], x);
-                        }
-                    }
+                    step_of(v, &mut sums, groups, first + b, step, &values[b]);
                 }
             }
         }
@@ -258,6 +267,29 @@ pub(crate) fn run_tile<V: Dot, const G: usize, const M: usize>(
     for g in 0..G {
         for i in 0..M {
             y.store(v, out[g][i], row + i, (group + g) * LANES);
+        }
+    }
+}
+
+/// One step of a block of `G` groups of weights with a block of each of `M` rows.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // an iterator leaves sums in memory
+fn step_of<V: Dot, const G: usize, const M: usize>(
+    v: V,
+    sums: &mut [[V::I; M]; G],
+    groups: [(&[WeightBlock], &[[F16; LANES]]); G],
+    block: usize,
+    step: usize,
+    values: &[V::Block; M],
+) {
+    let mut w = [v.weights(&groups[0].0[block].0[step]); G];
+    for g in 1..G {
+        w[g] = v.weights(&groups[g].0[block].0[step]);
+    }
+    for i in 0..M {
+        let x = v.activations(values, i, step);
+        for g in 0..G {
+            sums[g][i] = v.dot(sums[g][i], w[g], x);
         }
     }
 }

@@ -145,6 +145,42 @@ fn runs_are_as_specified() {
     }
 }
 
+/// Zeros that are left out change no bit, also where a whole run is zero, or a value is NaN.
+#[test]
+fn zeros_are_left_out() {
+    let mut random = Random(17);
+    let all = [(1, 4), (1, 32), (2, 8), (4, 8), (8, 16)].as_slice();
+    for &(run, blocks) in if cfg!(miri) { &all[..1] } else { all } {
+        let k = 32 * blocks;
+        for &n in cases(&[7, 32, 40], &[17]) {
+            let w = in_runs(tensor(&mut random, DType::Q8_0, n, k), run);
+            for &m in cases(&[1, 2, 13], &[1]) {
+                let mut x = random.values(m * k);
+                for (place, four) in x.chunks_mut(4).enumerate() {
+                    // Three of four steps, and all of every third block.
+                    if random.bits() % 4 > 0 || place / 8 % 3 == 0 {
+                        four.fill(0.0);
+                    }
+                }
+                if (m, n) == (1, 7) || m == 13 {
+                    x[k / 2 + 40] = f32::NAN;
+                }
+                same_everywhere(&format!("{m} x {k} x {n} in runs of {run}"), |kernels| {
+                    let matrix = Matrix::new(kernels, &[&w]).unwrap();
+                    let (mut dense, mut sparse) = (vec![f32::NAN; m * n], vec![f32::INFINITY; m * n]);
+                    let mut workspace = Workspace::default();
+                    matrix.multiply(kernels, &x, m, &mut dense, &mut workspace);
+                    matrix.for_zeros().multiply(kernels, &x, m, &mut sparse, &mut workspace);
+                    assert_eq!(bits(&sparse), bits(&dense));
+                    let steps = ["i8mm", "simd128", "relaxed"].iter().all(|&name| kernels.isa().name() != name);
+                    assert_eq!(workspace.leaves_zeros_out(), m == 1 && steps, "{}", kernels.isa().name());
+                    sparse
+                });
+            }
+        }
+    }
+}
+
 /// Stacked parts are one product, which takes the shortest of their runs; rows of activations of a run of which one is
 /// NaN show it.
 #[test]
