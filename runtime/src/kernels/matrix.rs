@@ -39,9 +39,10 @@ pub struct Matrix {
     isa: Isa,
 }
 
-/// From this many weights on, bounds save time: fewer stay in a core's own cache, which is fast enough. In WebAssembly
+/// From this many weights on, bounds save time, also where a core's own cache holds them all: the built-in model's head of
+/// two million takes half as long (a greedy step 0.20 ms instead of 0.24, Intel Xeon with AVX-512 VNNI). In WebAssembly
 /// bounds never do: taking nibbles apart costs more there than reading half as much saves.
-const LARGE: usize = 4 << 20;
+const LARGE: usize = 1 << 20;
 
 fn is_large(n: usize, k: usize) -> bool {
     !cfg!(target_family = "wasm") && n.saturating_mul(k) >= LARGE
@@ -52,7 +53,7 @@ fn is_large(n: usize, k: usize) -> bool {
 pub enum Purpose {
     /// [`Matrix::multiply`].
     Product,
-    /// [`Matrix::argmax`] too. Int8 weights that are too large for a core's own cache are laid out so that it reads
+    /// [`Matrix::argmax`] too. Int8 weights that are many are laid out so that it reads
     /// little more than half of them; of weights of floats it makes an int8 copy, which it reads instead of most.
     Argmax,
 }
