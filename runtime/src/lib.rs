@@ -74,6 +74,8 @@ mod order;
 #[cfg(not(target_arch = "wasm32"))]
 #[doc(hidden)] // for the commands of the other crates
 pub mod output;
+#[cfg(not(target_arch = "wasm32"))]
+mod packed;
 #[cfg(feature = "default-model")]
 pub mod pocket;
 mod pooling;

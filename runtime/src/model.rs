@@ -127,6 +127,31 @@ impl Model {
         Ok(Model::from_stacks(checkpoint, kernels, tokenizer, stacks))
     }
 
+    /// As [`Model::from_checkpoint`], with the weights in a file as products read them: mapped, so that a large model
+    /// starts at once and processes share its memory. The same results to the last bit.
+    ///
+    /// Where `packed` is not there, or is of another model, for another instruction set, of another version or damaged,
+    /// it is made, as large as the weights are; [`Model::notes`] say so. What it was made of is known by size, time of
+    /// change and samples of the weights' files, and all of the packed file is compared with its checksums.
+    ///
+    /// # Errors
+    /// As [`Model::from_checkpoint`], and where `packed` is another kind of file or cannot be written.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn from_checkpoint_and_packed(
+        mut checkpoint: Checkpoint,
+        options: &ModelOptions,
+        packed: &Path,
+    ) -> Result<Model> {
+        let kernels = options.kernels()?;
+        let tokenizer = Model::tokenizer_of(&checkpoint)?;
+        let mut notes = Vec::new();
+        let matrices = crate::packed::matrices(&checkpoint, kernels, packed, &mut notes)?;
+        let source = WeightSource::Made(std::cell::RefCell::new(matrices));
+        let stacks = Stacks::load(&Loader { checkpoint: &checkpoint, kernels, source })?;
+        checkpoint.notes.append(&mut notes);
+        Ok(Model::from_stacks(checkpoint, kernels, tokenizer, stacks))
+    }
+
     pub(crate) fn tokenizer_of(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>> {
         checkpoint.vocabulary.as_ref().map(|vocabulary| Tokenizer::new(&checkpoint.file, vocabulary)).transpose()
     }

@@ -51,6 +51,10 @@ pub struct ModelArgs {
     /// Force an instruction set (scalar, avx2, avx512, ...); by default the best one is used
     #[arg(long, value_name = "NAME")]
     pub isa: Option<String>,
+    /// Keep the weights in this file as products read them: made the first time, then mapped, so that a large model
+    /// starts at once and processes share its memory
+    #[arg(long, value_name = "FILE")]
+    pub packed: Option<PathBuf>,
     /// Say what was noticed while opening the model
     #[arg(long, short)]
     pub verbose: bool,

@@ -22,7 +22,11 @@ pub fn open_model(args: &ModelArgs) -> anyhow::Result<Model> {
 pub fn prepare(checkpoint: Checkpoint, args: &ModelArgs) -> anyhow::Result<Model> {
     let isa = args.isa.as_deref().map(str::parse).transpose()?;
     let said = checkpoint.not_obeyed.clone();
-    let model = Model::from_checkpoint(checkpoint, &ModelOptions { isa })?;
+    let options = ModelOptions { isa };
+    let model = match &args.packed {
+        Some(packed) => Model::from_checkpoint_and_packed(checkpoint, &options, packed)?,
+        None => Model::from_checkpoint(checkpoint, &options)?,
+    };
     if args.verbose {
         for note in model.notes().iter().filter(|note| !said.contains(note)) {
             eprintln!("t5: note: {note}");

@@ -23,6 +23,8 @@ use super::threads::Threads;
 use super::workspace::{Workspace, own};
 use crate::block;
 use crate::error::Result;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::storage::Bytes;
 use crate::tensor::{DType, Tensor};
 
 /// A weight matrix `[n, k]`, possibly several stacked by rows, made ready for `y = x W^T`.
@@ -197,6 +199,74 @@ impl Matrix {
             _ => return Ok(None),
         };
         Ok(Some(Matrix { storage, int8_copy: None, sparse: false, n, k, isa: kernels.isa() }))
+    }
+
+    /// The weights as they lie in memory, for [`Matrix::from_packed`]: how many blocks make a run, and all tables;
+    /// `None` for forms that are made anew each time.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn packed(&self) -> Option<(usize, Vec<&[u8]>)> {
+        Some(match &self.storage {
+            Storage::Q8(w) => (w.run, vec![w.weights.bytes(), w.scales.bytes()]),
+            Storage::Q4(w) => (1, vec![w.weights.bytes(), w.scales.bytes()]),
+            Storage::Q4K(w) => (1, vec![w.weights.bytes(), w.scales.bytes()]),
+            Storage::F32(w) => (1, vec![w.bytes()]),
+            Storage::F16(w) => (1, vec![w.bytes()]),
+            Storage::BF16(w) => (1, vec![w.bytes()]),
+            Storage::Planes(_) | Storage::Encoded(_) => return None,
+        })
+    }
+
+    /// What [`Matrix::made_for`] makes of these parts, from the bytes that [`Matrix::packed`] gave for it, which may be
+    /// of a mapped file; `None` where they do not suit the parts.
+    ///
+    /// # Errors
+    /// Where widths differ, or a tensor's size does not match its shape.
+    ///
+    /// # Panics
+    /// If there are no parts.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn from_packed(
+        kernels: Kernels,
+        parts: &[&Tensor],
+        purpose: Purpose,
+        run: usize,
+        tables: Vec<Bytes>,
+    ) -> Result<Option<Matrix>> {
+        parts.iter().try_for_each(|part| part.check_size())?;
+        let (n, k) = Matrix::shape(parts)?;
+        let dtype = parts[0].dtype;
+        if parts.iter().any(|part| part.dtype != dtype || part.scale != 1.0) {
+            return Ok(None);
+        }
+        let groups = n.div_ceil(LANES);
+        let (blocks, pairs) = (sizes::product([groups, k / BLOCK]), sizes::product([n.div_ceil(2 * LANES), k]));
+        let mut tables = tables.into_iter();
+        let mut storage = || {
+            Some(match dtype {
+                DType::Q8_0 if purpose == Purpose::Argmax && is_large(n, k) => return None,
+                DType::Q8_0 => {
+                    let longest = if purpose == Purpose::Argmax { 1 } else { block::longest_run(k) };
+                    let weights = Table::shared(tables.next()?, blocks)?;
+                    let scales = Table::shared(tables.next()?, blocks)?;
+                    let suits = run.is_power_of_two() && run <= longest;
+                    Storage::Q8(Q8 { weights, scales, run: suits.then_some(run)? })
+                }
+                DType::Q4_0 => Storage::Q4(Q4 {
+                    weights: Table::shared(tables.next()?, blocks)?,
+                    scales: Table::shared(tables.next()?, blocks)?,
+                }),
+                DType::Q4_K => Storage::Q4K(Q4K {
+                    weights: Table::shared(tables.next()?, blocks)?,
+                    scales: Table::shared(tables.next()?, sizes::product([groups, k / dtype.block_len()]))?,
+                }),
+                DType::F32 => Storage::F32(Table::shared(tables.next()?, pairs)?),
+                DType::F16 => Storage::F16(Table::shared(tables.next()?, pairs)?),
+                DType::BF16 => Storage::BF16(Table::shared(tables.next()?, pairs)?),
+                _ => return None,
+            })
+        };
+        let int8_copy = (purpose == Purpose::Argmax && is_large(n, k)).then(OnceLock::new);
+        Ok(storage().map(|storage| Matrix { storage, int8_copy, sparse: false, n, k, isa: kernels.isa() }))
     }
 
     /// Int8 weights in two planes, however few they are.

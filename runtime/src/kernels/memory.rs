@@ -18,8 +18,10 @@ use std::ptr::NonNull;
 use super::simd::{BF16, F16};
 use super::sizes::product;
 use crate::error::{Error, Result};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::storage::Bytes;
 
-/// Types of which all bits zero is a value and which have no padding, no destructor and an alignment of at most 64.
+/// Types of which any bits are a value and which have no padding, no destructor and an alignment of at most 64.
 ///
 /// # Safety
 /// The type must be as described.
@@ -41,7 +43,19 @@ pub(crate) struct Table<T> {
     start: *mut T,
     len: usize,
     /// Holds the values; gives the bytes back when it is dropped.
-    _memory: Memory,
+    memory: Holder,
+}
+
+/// What holds a table's values.
+enum Holder {
+    Own {
+        _memory: Memory,
+    },
+    /// Bytes that others may read, too.
+    #[cfg(not(target_arch = "wasm32"))]
+    Shared {
+        _bytes: Bytes,
+    },
 }
 
 impl<T: Zeroable> Table<T> {
@@ -67,7 +81,22 @@ impl<T: Zeroable> Table<T> {
         // The most that a slice may span; it leaves room for whole pages.
         let memory = if bytes <= isize::MAX as usize { place(bytes) } else { None };
         let memory = memory.ok_or(Error::Memory { what, bytes })?;
-        Ok(Table { start: memory.start().cast(), len, _memory: memory })
+        Ok(Table { start: memory.start().cast(), len, memory: Holder::Own { _memory: memory } })
+    }
+
+    /// The values that `bytes` are, which can only be read; `None` where they are not `len` values, or not aligned.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn shared(bytes: Bytes, len: usize) -> Option<Table<T>> {
+        let start = bytes.as_ptr();
+        let fits = bytes.len() == product([len, size_of::<T>()]) && start.addr().is_multiple_of(ALIGNMENT);
+        fits.then(|| Table { start: start.cast_mut().cast(), len, memory: Holder::Shared { _bytes: bytes } })
+    }
+
+    /// The bytes of all values.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: plain values without padding, so all of their bytes are initialised.
+        unsafe { std::slice::from_raw_parts(self.start.cast(), size_of_val(&self[..])) }
     }
 }
 
@@ -76,14 +105,15 @@ impl<T: Zeroable> std::ops::Deref for Table<T> {
 
     fn deref(&self) -> &[T] {
         // SAFETY: the memory is aligned, holds `len` values, no more than isize::MAX bytes, that are initialised (zero
-        // or written since), and no other table shares it.
+        // or written since, or any bytes, of which each is a value), and no other table writes it.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
 }
 
 impl<T: Zeroable> std::ops::DerefMut for Table<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as for Deref; `&mut self` makes the access the only one.
+        assert!(matches!(self.memory, Holder::Own { .. }), "shared values are only read");
+        // SAFETY: as for Deref; the memory is this table's own, and `&mut self` makes the access the only one.
         unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
     }
 }
