@@ -169,7 +169,7 @@ export class Desk {
 
     const { area } = this.field;
     const [text, answerText] = PLACEHOLDERS[view];
-    area.placeholder = text;
+    this.field.placeholder = text;
     area.lang = task.from ?? "";
     element("source-label").textContent = task.from && view === "translate" ? `Text in ${language(task.from)}` : "Text";
     this.place.dataset.placeholder = answerText;

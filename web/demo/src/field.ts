@@ -31,6 +31,12 @@ export class Field {
     this.mark([]);
   }
 
+  /** What stands there before a text does. */
+  set placeholder(text: string) {
+    this.area.placeholder = text;
+    if (this.text === "") this.mark([]);
+  }
+
   /** Which stretches can be marked from now on, in their order; until the text changes. */
   mark(marks: Mark[]): void {
     this.marks = marks;
@@ -42,8 +48,9 @@ export class Field {
       content.push(text.slice(at, begin), make("span", attributes, text.slice(begin, end)));
       at = end;
     }
-    // The last line counts also where it is empty.
-    this.mirror.replaceChildren(...content, `${text.slice(at)}\u200b`);
+    // A placeholder needs its height, too; and the last line counts also where it is empty.
+    const rest = text === "" ? this.area.placeholder : text.slice(at);
+    this.mirror.replaceChildren(...content, `${rest}\u200b`);
     document.body.classList.toggle("long", text.length > 160 || text.split("\n").length > 6);
   }
 
