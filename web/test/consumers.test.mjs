@@ -147,7 +147,13 @@ for (const [name, build] of Object.entries(PAGES)) {
   test(`${name}: a page with the README's lines gives the German sentence`, { skip }, async (context) => {
     const folder = install(name, context);
     if (!folder) return;
-    const base = `../target/web-test/consumers/${name}/${build(folder)}`;
+    const output = build(folder);
+    // What converts folders is there, too, though nobody here brings one.
+    const convert = readFileSync(here("../wasm/convert/t5_wasm_bg.wasm"));
+    const modules = readdirSync(`${folder}/${output}`, { recursive: true }).filter((path) => path.endsWith(".wasm"));
+    const is = (path) => readFileSync(`${folder}/${output}/${path}`).equals(convert);
+    assert.ok(modules.some(is), `expected the module that converts among ${modules.join(", ")}`);
+    const base = `../target/web-test/consumers/${name}/${output}`;
     for (const isolated of [false, true]) {
       const server = await site({ base, isolated });
       const page = await browser.newPage();
