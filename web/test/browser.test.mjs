@@ -622,7 +622,7 @@ inChromium("a folder that is dropped becomes the file that t5-quantize writes, a
       if ((await again.generate("a text", { maxNewTokens: 8 }).text()) !== text) throw new Error("another text");
     }
     const other = await failure(pocket.T5.load("folder:model/0123456789abcdef"));
-    const incomplete = await failure(pocket.quantize(files.filter((file) => file.name !== "config.json")));
+    const incomplete = await failure(pocket.quantize(files.filter((file) => file.name !== "model.safetensors")));
     return {
       last: progress.at(-1),
       sum: [...new Uint8Array(sum)],
