@@ -105,7 +105,8 @@ def main():
     for name, shard in zip(names, [entries[:half], entries[half:]]):
         write(arguments.folder / name, shard)
     weight_map = {entry[0]: names[index >= half] for index, entry in enumerate(entries)}
-    (arguments.folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}) + "\n")
+    index = {"metadata": {}, "weight_map": weight_map}
+    (arguments.folder / "model.safetensors.index.json").write_text(json.dumps(index) + "\n")
 
 
 main()
