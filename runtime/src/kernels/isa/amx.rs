@@ -110,8 +110,8 @@ pub(super) fn multiply(weights: [&[WeightBlock]; 2], values: &[TileValues], sums
     if cfg!(test) && !has_instructions() {
         return plain(weights, values, sums);
     }
-    // SAFETY: a caller has found that there are tiles, and they are ready. Each operand has as many tiles of 1,024 bytes
-    // as there are values, each sum is one.
+    // SAFETY: a caller has found that there are tiles, and they are ready. Each operand has as many tiles of 1,024
+    // bytes as there are values, each sum is one.
     unsafe { instructions(weights.map(<[_]>::as_ptr), values.as_ptr(), values.len(), sums) }
 }
 

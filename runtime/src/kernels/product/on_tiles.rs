@@ -1,5 +1,5 @@
-//! Products of 16 rows at a time on tiles ([`Dot::multiply_tiles`]), for weights in runs of two blocks and more. Integer
-//! sums are exact and everything else happens in the order of [`super`], so the results are the same.
+//! Products of 16 rows at a time on tiles ([`Dot::multiply_tiles`]), for weights in runs of two blocks and more.
+//! Integer sums are exact and everything else happens in the order of [`super`], so the results are the same.
 
 use super::ahead_of;
 use crate::kernels::activations::Activations;

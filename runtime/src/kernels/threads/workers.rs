@@ -60,8 +60,8 @@ pub fn idle() -> usize {
     room.idle - room.works.len()
 }
 
-/// Says that a worker ended without returning from [`serve`]: WebAssembly's traps end one without a word. What waits for
-/// it then panics instead of waiting for ever.
+/// Says that a worker ended without returning from [`serve`]: WebAssembly's traps end one without a word. What waits
+/// for it then panics instead of waiting for ever.
 pub fn lose() {
     LOST.store(true, Ordering::Relaxed);
 }
