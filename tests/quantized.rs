@@ -57,6 +57,27 @@ fn lossless_files_give_the_same_bits() {
     }
 }
 
+/// What `t5-quantize --compare` says: nothing is lost in a type that holds every value, a little in int8, more in four
+/// bits.
+#[test]
+fn comparisons_tell_types_apart() {
+    let folder = families::folder("unigram");
+    let original = model(Checkpoint::open(&folder).unwrap());
+    let pairs = [("The house on the hill", "Das Haus"), ("one two three", "eins zwei drei")]
+        .map(|(source, target)| (source.to_owned(), target.to_owned()));
+    let tokens: usize = pairs.iter().map(|(_, target)| original.tokenizer().unwrap().encode(target).len()).sum();
+    let stored = |dtype| t5_quantize::compare::compare(&original, &model(converted(&folder, dtype)), &pairs).unwrap();
+    let exact = stored(DType::F32);
+    assert_eq!((exact.tokens, exact.same_choice, exact.divergence), (tokens, tokens, 0.0));
+    assert_eq!(exact.log_probability, exact.stored_log_probability);
+    let score: f32 = pairs.iter().map(|(x, y)| original.session().score(x, y).unwrap().sum).sum();
+    assert!((exact.log_probability * tokens as f64 - f64::from(score)).abs() < 1e-3, "{exact:?}, {score}");
+    let (int8, four_bits) = (stored(DType::Q8_0), stored(DType::Q4_0));
+    assert!(0.0 < int8.divergence && int8.divergence < four_bits.divergence, "{int8:?}, {four_bits:?}");
+    let error = t5_quantize::compare::compare(&original, &original, &[]).unwrap_err().to_string();
+    assert!(error.contains("expected pairs of texts") && error.contains("found no pairs"), "{error}");
+}
+
 /// How far `found` is from `expected`, relative to the size of `expected`.
 fn relative_rms(found: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(found.len(), expected.len());

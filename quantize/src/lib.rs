@@ -21,6 +21,7 @@
 #[cfg(feature = "cli")]
 pub mod align;
 mod balance;
+pub mod compare;
 pub mod policy;
 #[cfg(feature = "pytorch")]
 pub mod pytorch;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use t5_quantize::align;
+use t5_quantize::compare::{Comparison, compare};
 use t5_quantize::policy::FILE_TYPES;
 use t5_quantize::{Keep, Policy, Progress, Report, pytorch, quantize};
 use t5_runtime::checkpoint::{Checkpoint, defaults};
@@ -47,8 +48,12 @@ struct Arguments {
     /// in the file. Some thousand lines do; the last 500 are measured
     #[arg(long, value_name = "FILE")]
     align: Option<PathBuf>,
+    /// Measure how far the new file's predictions are from IN's, on lines SOURCE<TAB>TARGET: KL divergence, how often
+    /// both find the same token likeliest, log-probability of the targets. The report has it, too
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
     /// Leave the decoder out: for embeddings, and before image and video models
-    #[arg(long, conflicts_with = "align")]
+    #[arg(long, conflicts_with_all = ["align", "compare"])]
     encoder_only: bool,
     /// Store norms and the matrices behind them as they are, instead of balancing them before they are rounded
     #[arg(long)]
@@ -125,8 +130,13 @@ fn run(arguments: &Arguments) -> Result<()> {
     if let Some(file) = &arguments.settings {
         settings(file, &mut checkpoint)?;
     }
-    if let Some(pairs) = &arguments.align {
-        align(&path, pairs, &mut checkpoint)?;
+    if let Some(file) = &arguments.align {
+        align(&path, &pairs(file)?, &mut checkpoint)?;
+    }
+    let compared = arguments.compare.as_deref().map(pairs).transpose()?;
+    if compared.is_some() && checkpoint.vocabulary.is_none() {
+        let what = format!("expected a checkpoint with a tokenizer, found none in {}", checkpoint.file);
+        return Err(Error::Option { option: "compare", what });
     }
     // Both files before the work, so that a name that cannot be written is found at once.
     let mut output = OutputFile::create(&arguments.output)?;
@@ -139,8 +149,16 @@ fn run(arguments: &Arguments) -> Result<()> {
     progress.0.finish_and_clear();
     let report = report?;
     output.commit()?;
+    let comparison = match &compared {
+        Some(pairs) => {
+            let stored = Model::open(&arguments.output)?;
+            Some(compare(&Model::from_checkpoint(checkpoint, &ModelOptions::default())?, &stored, pairs)?)
+        }
+        None => None,
+    };
     if let (Some(mut file), Some(path)) = (report_file, &arguments.report) {
-        let json = describe(arguments, &report);
+        let mut json = describe(arguments, &report);
+        json["comparison"] = comparison.as_ref().map_or(serde_json::Value::Null, Comparison::to_json);
         file.write_all(format!("{json:#}\n").as_bytes()).map_err(Error::io(path))?;
         file.commit()?;
     }
@@ -151,6 +169,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     // The file is good even where nobody reads the table.
     let _ = write!(std::io::stdout(), "{report}");
+    if let Some(comparison) = comparison {
+        let _ = writeln!(std::io::stdout(), "{comparison}");
+    }
     Ok(())
 }
 
@@ -167,6 +188,8 @@ fn refuse_taken(
             Some("the settings")
         } else if arguments.align.as_ref().is_some_and(|file| is_same_file(file, target)) {
             Some("the pairs to align")
+        } else if arguments.compare.as_ref().is_some_and(|file| is_same_file(file, target)) {
+            Some("the pairs to compare on")
         } else {
             checkpoint.reads(target).then_some("a file of IN")
         }
@@ -201,21 +224,26 @@ fn settings(file: &Path, checkpoint: &mut Checkpoint) -> Result<()> {
     Ok(())
 }
 
-/// Chooses the heads that align words, and notes them.
-fn align(model: &Path, pairs: &Path, checkpoint: &mut Checkpoint) -> Result<()> {
-    let text = std::fs::read_to_string(pairs).map_err(Error::io(pairs))?;
-    let mut lines = Vec::new();
+/// The pairs of texts in a file.
+fn pairs(file: &Path) -> Result<Vec<(String, String)>> {
+    let text = std::fs::read_to_string(file).map_err(Error::io(file))?;
+    let mut pairs = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let Some((source, target)) = line.split_once('\t') else {
             let what = format!("line {}: expected SOURCE<TAB>TARGET, found no tab", index + 1);
-            return Err(Error::format(pairs.display().to_string(), what));
+            return Err(Error::format(file.display().to_string(), what));
         };
-        lines.push((source.to_owned(), target.to_owned()));
+        pairs.push((source.to_owned(), target.to_owned()));
     }
+    Ok(pairs)
+}
+
+/// Chooses the heads that align words, and notes them.
+fn align(model: &Path, pairs: &[(String, String)], checkpoint: &mut Checkpoint) -> Result<()> {
     let mut model = pytorch::open(model)?;
     // Words of a task's prefix are not aligned.
     model.generation.tasks.clone_from(&checkpoint.generation.tasks);
-    let choice = align::choose(&Model::from_checkpoint(model, &ModelOptions::default())?, &lines)?;
+    let choice = align::choose(&Model::from_checkpoint(model, &ModelOptions::default())?, pairs)?;
     let AlignmentHeads { heads, reading } = &choice.heads;
     let named: Vec<String> = heads.iter().map(|(block, head)| format!("{head} of block {block}")).collect();
     let step = if *reading { "reads" } else { "predicts" };

@@ -77,6 +77,8 @@ fn a_file_says_what_it_is_told_to_say() {
     write("pairs.tsv", "one two\teins zwei\n");
     let message = fails(folder.path(), &["model", "c.gguf", "--align", "pairs.tsv"], 1);
     assert!(message.contains("expected tokenizer.json or spiece.model"), "{message}");
+    let message = fails(folder.path(), &["model", "c.gguf", "--compare", "pairs.tsv"], 2);
+    assert!(message.contains("--compare: expected a checkpoint with a tokenizer"), "{message}");
     assert!(!folder.path().join("c.gguf").exists());
 }
 
