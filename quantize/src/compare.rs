@@ -63,7 +63,8 @@ impl Comparison {
         self.stored_log_probability += q[token];
     }
 
-    /// `{"tokens", "kl_divergence", "same_choice", "log_probability", "stored_log_probability"}`, `same_choice` a share.
+    /// `{"tokens", "kl_divergence", "same_choice", "log_probability", "stored_log_probability"}`; `same_choice` is a
+    /// share.
     pub fn to_json(&self) -> Value {
         json!({
             "tokens": self.tokens,

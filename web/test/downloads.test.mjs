@@ -335,7 +335,9 @@ inChromium("progress says what happens, from the first answer on", async () => {
   runs(first);
   assert.deepEqual(first.progress[0], { phase: "download", loaded: 0, total: size, bytesPerSecond: null });
   const arriving = first.progress.filter(({ phase, loaded }) => phase === "download" && loaded > 0);
-  for (let part = 1; part < 6; part++) assert.ok(arriving.some(({ loaded }) => loaded === part * piece), `part ${part}`);
+  for (let part = 1; part < 6; part++) {
+    assert.ok(arriving.some(({ loaded }) => loaded === part * piece), `part ${part}`);
+  }
   assert.ok(arriving.every(({ bytesPerSecond }) => Number.isFinite(bytesPerSecond) && bytesPerSecond > 0));
   assert.deepEqual(first.progress.at(-1), { phase: "prepare", loaded: size, total: size, bytesPerSecond: null });
   const again = await load();

@@ -3,9 +3,9 @@
 //! [`Settings`] are what a checkpoint asks for, [`Overrides`] what a caller asks for; both become [`GenerateOptions`].
 //! A [`SourceText`] is what the model reads of a text, all of it or each of its sentences. A `plan` is options that
 //! were checked against a model. `search` chooses tokens, with `processors` and with rules of the caller's
-//! ([`LogitsProcessor`]), such as that the result is one of some [`Choices`]; `decoding` runs the searches of any number
-//! of documents in lock step, and `lookup` proposes tokens ahead; [`Generation`] hands out the text of one as it comes, a
-//! `batch` is many texts. [`Steps`] are for searches of the caller's own.
+//! ([`LogitsProcessor`]), such as that the result is one of some [`Choices`]; `decoding` runs the searches of any
+//! number of documents in lock step, and `lookup` proposes tokens ahead; [`Generation`] hands out the text of one as it
+//! comes, a `batch` is many texts. [`Steps`] are for searches of the caller's own.
 
 mod batch;
 mod choices;

@@ -41,9 +41,9 @@ pub struct Matrix {
     isa: Isa,
 }
 
-/// From this many weights on, bounds save time, also where a core's own cache holds them all: with the built-in model's
-/// head of two million a greedy step takes 0.20 ms instead of 0.24 (Intel Xeon with AVX-512 VNNI). In WebAssembly bounds
-/// never do: taking nibbles apart costs more there than reading half as much saves.
+/// From this many weights on, bounds save time, also where a core's own cache holds them all: with the head of the
+/// built-in model, two million, a greedy step takes 0.20 ms instead of 0.24 (Intel Xeon, AVX-512 VNNI). In WebAssembly
+/// bounds never do: taking nibbles apart costs more there than reading half as much saves.
 const LARGE: usize = 1 << 20;
 
 fn is_large(n: usize, k: usize) -> bool {
