@@ -3,7 +3,6 @@
 
 use super::activations::Activations;
 use super::layout::{BLOCK, Layout, STEPS, WeightStep};
-use super::pack::q8::WeightBlock;
 use super::simd::{LANES, Simd};
 
 /// Two 16-bit integers for each lane.
@@ -76,7 +75,7 @@ pub(crate) trait Dot: Simd {
     /// `sums[g][i][lane] += weights[g][lane] · values[i]` of one pair of blocks after the other, exactly, up to what
     /// [`Dot::flip`] says. Only where [`Dot::has_tiles`].
     #[inline(always)]
-    fn multiply_tiles(self, _weights: [&[WeightBlock]; 2], _values: &[TileValues], _sums: &mut [TileSums; 2]) {
+    fn multiply_tiles(self, _weights: [&[[WeightStep; STEPS]]; 2], _values: &[TileValues], _sums: &mut [TileSums; 2]) {
         unreachable!("an instruction set without tiles");
     }
 

@@ -8,7 +8,7 @@ use std::arch::asm;
 use std::sync::OnceLock;
 
 use crate::kernels::dot::{TILE_ROWS, TileSums, TileValues};
-use crate::kernels::pack::q8::WeightBlock;
+use crate::kernels::layout::{STEPS, WeightStep};
 
 /// Bits of the processor's features (leaf 7, register edx): tiles, and their products of int8 and of bfloat16.
 const TILE: u32 = 1 << 24;
@@ -70,9 +70,9 @@ impl Configuration {
 
 /// Whether int8 products on tiles can be used: where they are there and compute what plain loops do. Decided once. In
 /// this crate's own tests plain loops stand for the instructions where there are none, so that all around them is
-/// tested everywhere.
+/// tested on any processor with AVX-512.
 pub(super) fn detected() -> bool {
-    super::avx512::detected() && (cfg!(test) || has_instructions())
+    cfg!(test) || has_instructions()
 }
 
 fn has_instructions() -> bool {
@@ -102,7 +102,7 @@ pub(super) fn end() {
 
 /// As [`crate::kernels::dot::Dot::multiply_tiles`], between [`begin`] and [`end`].
 #[inline(always)]
-pub(super) fn multiply(weights: [&[WeightBlock]; 2], values: &[TileValues], sums: &mut [TileSums; 2]) {
+pub(super) fn multiply(weights: [&[[WeightStep; STEPS]]; 2], values: &[TileValues], sums: &mut [TileSums; 2]) {
     assert!(
         !values.is_empty() && weights.iter().all(|weights| weights.len() == 2 * values.len()),
         "two blocks of weights for each block of pairs"
@@ -119,7 +119,7 @@ pub(super) fn multiply(weights: [&[WeightBlock]; 2], values: &[TileValues], sums
 /// There are tiles, made ready by [`begin`], and `pairs` pairs of blocks behind each pointer, at least one.
 #[inline(always)]
 unsafe fn instructions(
-    weights: [*const WeightBlock; 2],
+    weights: [*const [WeightStep; STEPS]; 2],
     values: *const TileValues,
     pairs: usize,
     sums: &mut [TileSums; 2],
@@ -158,12 +158,12 @@ unsafe fn instructions(
 }
 
 /// What [`multiply`] computes, in plain loops: its specification, and what it is held against.
-fn plain(weights: [&[WeightBlock]; 2], values: &[TileValues], sums: &mut [TileSums; 2]) {
+fn plain(weights: [&[[WeightStep; STEPS]]; 2], values: &[TileValues], sums: &mut [TileSums; 2]) {
     for (weights, sums) in weights.into_iter().zip(sums) {
         for (weights, values) in weights.as_chunks::<2>().0.iter().zip(values) {
             for (row, sums) in values.iter().zip(&mut sums.0) {
                 for (steps, values) in weights.iter().zip(row) {
-                    for (step, values) in steps.0.iter().zip(values.as_chunks::<4>().0) {
+                    for (step, values) in steps.iter().zip(values.as_chunks::<4>().0) {
                         for (sum, weights) in sums.iter_mut().zip(step.as_chunks::<4>().0) {
                             let products = weights.iter().zip(values).map(|(&w, &x)| i32::from(w) * i32::from(x));
                             *sum = sum.wrapping_add(products.sum());
@@ -178,8 +178,8 @@ fn plain(weights: [&[WeightBlock]; 2], values: &[TileValues], sums: &mut [TileSu
 /// The instructions against [`plain`], over more than one pair of blocks.
 fn check() -> bool {
     let byte = |i: usize| (i.wrapping_mul(7919).wrapping_add(13) >> 3) as u8;
-    let mut weights = [[WeightBlock([[0; 64]; 8]); 6]; 2];
-    for (i, weight) in weights.as_flattened_mut().iter_mut().flat_map(|block| block.0.as_flattened_mut()).enumerate() {
+    let mut weights = [[[[0; 64]; STEPS]; 6]; 2];
+    for (i, weight) in weights.as_flattened_mut().as_flattened_mut().as_flattened_mut().iter_mut().enumerate() {
         *weight = byte(i);
     }
     let mut values: [TileValues; 3] = [[[[0; 32]; 2]; TILE_ROWS]; 3];

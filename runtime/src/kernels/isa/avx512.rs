@@ -5,8 +5,7 @@ use std::sync::LazyLock;
 
 use crate::kernels::activations::Activations;
 use crate::kernels::dot::{Dot, Pairs, TileSums, TileValues, four};
-use crate::kernels::layout::{BLOCK, Layout, Order, WeightStep};
-use crate::kernels::pack::q8::WeightBlock;
+use crate::kernels::layout::{BLOCK, Layout, Order, STEPS, WeightStep};
 use crate::kernels::simd::{BF16, F16, LANES, Simd};
 
 /// Proof that the processor has the features of [`detected`].
@@ -18,7 +17,7 @@ pub(crate) struct Avx512 {
 
 impl Avx512 {
     /// # Safety
-    /// [`detected`] must have returned true, and [`super::amx::detected`] where `tiles` are wanted.
+    /// [`detected`] must have returned true, and [`super::amx::detected`] too where `tiles` are wanted.
     #[inline(always)]
     pub(crate) unsafe fn assume(tiles: bool) -> Avx512 {
         Avx512 { tiles }
@@ -239,7 +238,7 @@ impl Dot for Avx512 {
     }
 
     #[inline(always)]
-    fn multiply_tiles(self, weights: [&[WeightBlock]; 2], values: &[TileValues], sums: &mut [TileSums; 2]) {
+    fn multiply_tiles(self, weights: [&[[WeightStep; STEPS]]; 2], values: &[TileValues], sums: &mut [TileSums; 2]) {
         super::amx::multiply(weights, values, sums);
     }
 

@@ -88,7 +88,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::detected(),
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx => amx::detected(),
+            Isa::Amx => avx512::detected() && amx::detected(),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => true,
             #[cfg(target_arch = "aarch64")]

@@ -4,9 +4,9 @@
 use super::ahead_of;
 use crate::kernels::activations::Activations;
 use crate::kernels::columns::Columns;
-use crate::kernels::dot::{Dot, TILE_ROWS, TileSums};
-use crate::kernels::layout::BLOCK;
-use crate::kernels::pack::q8::Q8;
+use crate::kernels::dot::{Dot, Steps, TILE_ROWS, TileSums};
+use crate::kernels::layout::{BLOCK, STEPS, WeightStep};
+use crate::kernels::pack::q8::{Q8, WeightBlock};
 use crate::kernels::simd::LANES;
 use crate::kernels::tiles::rows_in_cache;
 
@@ -63,7 +63,11 @@ fn tile_in<V: Dot>(
             let start = [starts[index][i]; LANES];
             (sums[0].0[i], sums[1].0[i]) = (start, start);
         }
-        v.multiply_tiles([&one.0[first..last], &other.0[first..last]], &values[first / 2..last / 2], &mut sums);
+        v.multiply_tiles(
+            [steps(&one.0[first..last]), steps(&other.0[first..last])],
+            &values[first / 2..last / 2],
+            &mut sums,
+        );
         for g in 0..2 {
             let d = v.load_finite(if g == 0 { &one.1[first] } else { &other.1[first] });
             for i in 0..TILE_ROWS {
@@ -77,6 +81,12 @@ fn tile_in<V: Dot>(
             y.store(v, out[g][i], tile * TILE_ROWS + i, (group + g) * LANES);
         }
     }
+}
+
+/// What blocks are.
+#[inline(always)]
+fn steps(blocks: &[WeightBlock]) -> &[[WeightStep; STEPS]] {
+    WeightBlock::bytes(blocks).expect("blocks of bytes")
 }
 
 /// The same bits.

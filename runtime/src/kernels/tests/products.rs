@@ -158,7 +158,7 @@ fn zeros_are_left_out() {
                 let mut x = random.values(m * k);
                 for (place, four) in x.chunks_mut(4).enumerate() {
                     // Three of four steps, and all of every third block.
-                    if random.bits() % 4 > 0 || place / 8 % 3 == 0 {
+                    if !random.bits().is_multiple_of(4) || (place / 8).is_multiple_of(3) {
                         four.fill(0.0);
                     }
                 }
