@@ -1,5 +1,5 @@
-//! AMX: int8 products of many rows on tiles, 16 x 16 sums over 64 values in one instruction. Everything else is
-//! [`super::avx512`].
+//! AMX: int8 products of many rows on tiles, 16 x 16 sums over 64 values in one instruction. Everything else is as with
+//! AVX-512.
 //!
 //! The instructions are written as assembly, since stable Rust has no intrinsics for them. Weights are read as AVX-512
 //! packs them: two blocks of a group, 16 steps of 64 bytes, are a right operand as they lie.
