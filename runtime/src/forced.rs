@@ -1,6 +1,7 @@
 //! A given target on its way through the decoder: its log-probabilities, or what its tokens look at.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::alignment::{Alignment, AlignmentHeads, WordAlignment};
 use crate::decoder::Decoder;
@@ -12,6 +13,35 @@ use crate::model::Model;
 use crate::sentences::sentences;
 use crate::session::{Encoding, FORCED_ROWS, Score, Session};
 use crate::under_way::Pieces;
+
+/// Reads what predicts a `piece` of a target, of which all before it is read: the decoder then has the logits of its
+/// tokens and, if heads have `shares` in it, their alignment.
+pub(crate) fn predict(
+    decoder: &mut Decoder<'_>,
+    target: &[u32],
+    piece: Range<usize>,
+    shares: Option<&[f32]>,
+) -> Result<()> {
+    // The decoder reads the target shifted right.
+    let start = decoder.model.config.decoder_start_token_id;
+    let read = |position: usize| position.checked_sub(1).map_or(start, |before| target[before]);
+    let query = |position| Query { token: read(position), sequence: 0, position };
+    let wanted: Vec<usize> = (0..piece.len()).collect();
+    let queries: Vec<Query> = piece.map(query).collect();
+    match shares {
+        Some(shares) => decoder.run_aligned(&queries, shares)?,
+        None => decoder.run(&queries)?,
+    }
+    decoder.head(&wanted);
+    Ok(())
+}
+
+/// The log-probabilities of tokens whose logits a decoder has.
+pub(crate) fn logprobs<'a>(decoder: &'a mut Decoder<'_>, targets: &'a [u32]) -> impl Iterator<Item = f32> + 'a {
+    let (kernels, vocab) = (decoder.model.kernels, decoder.model.config.vocab_size);
+    let rows = decoder.logits(0..targets.len()).chunks_exact(vocab);
+    targets.iter().zip(rows).map(move |(&id, row)| row[id as usize] - kernels.log_sum_exp(row))
+}
 
 /// A target that is given, not chosen.
 pub(crate) struct Forced {
@@ -49,17 +79,7 @@ impl Forced {
         }
         let piece = self.done..self.target.len().min(self.done + FORCED_ROWS);
         let mut decoder = session.decoder()?;
-        // The decoder reads the target shifted right.
-        let start = decoder.model.config.decoder_start_token_id;
-        let read = |position: usize| position.checked_sub(1).map_or(start, |before| self.target[before]);
-        let query = |position| Query { token: read(position), sequence: 0, position };
-        let queries: Vec<Query> = piece.clone().map(query).collect();
-        match shares {
-            Some(shares) => decoder.run_aligned(&queries, shares)?,
-            None => decoder.run(&queries)?,
-        }
-        let wanted: Vec<usize> = (0..piece.len()).collect();
-        decoder.head(&wanted);
+        predict(&mut decoder, &self.target, piece.clone(), shares)?;
         self.done = piece.end;
         each(&self.target[piece], &mut decoder);
         Ok(self.done < self.target.len())
@@ -85,15 +105,8 @@ impl Pieces for Scoring {
     type Results = Score;
 
     fn work(&mut self, session: &mut Session) -> Result<bool> {
-        let vocab = session.model.config().vocab_size;
-        let kernels = session.model.kernels();
-        let Scoring { forced, logprobs } = self;
-        forced.work(session, None, |targets, decoder| {
-            let logits = decoder.logits(0..targets.len());
-            for (&id, row) in targets.iter().zip(logits.chunks_exact(vocab)) {
-                logprobs.push(row[id as usize] - kernels.log_sum_exp(row));
-            }
-        })
+        let all = &mut self.logprobs;
+        self.forced.work(session, None, |targets, decoder| all.extend(logprobs(decoder, targets)))
     }
 
     fn results(self: Box<Self>) -> Score {

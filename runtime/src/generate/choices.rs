@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::custom::{LogitsProcessor, keep_only};
 use crate::error::{Error, Result};
-use crate::layers::Query;
+use crate::forced;
 use crate::model::Model;
 use crate::session::{FORCED_ROWS, Session};
 
@@ -111,9 +111,7 @@ impl Session {
         let mut encoding = self.begin_sources(&[source], 1, choices.longest())?;
         while self.encode_more(&mut encoding)? {}
         let kernels = self.model.kernels();
-        let vocab = self.model.config().vocab_size;
         let mut decoder = self.decoder()?;
-        let start = decoder.model.config.decoder_start_token_id;
         // Log-probabilities of the tokens of the choice before.
         let mut logprobs: Vec<f32> = Vec::new();
         let mut before: &[u32] = &[];
@@ -123,15 +121,9 @@ impl Session {
             logprobs.truncate(common);
             // Keys and values of what they have in common are there; what follows goes over those of the one before.
             while logprobs.len() < ids.len() {
-                let from = logprobs.len();
-                let targets = &ids[from..ids.len().min(from + FORCED_ROWS)];
-                let read = std::iter::once(start).chain(ids.iter().copied()).enumerate().skip(from);
-                let queries = read.map(|(position, token)| Query { token, sequence: 0, position });
-                let queries: Vec<Query> = queries.take(targets.len()).collect();
-                decoder.run(&queries)?;
-                decoder.head(&(0..targets.len()).collect::<Vec<_>>());
-                let rows = decoder.logits(0..targets.len()).chunks_exact(vocab);
-                logprobs.extend(targets.iter().zip(rows).map(|(&id, row)| row[id as usize] - kernels.log_sum_exp(row)));
+                let piece = logprobs.len()..ids.len().min(logprobs.len() + FORCED_ROWS);
+                forced::predict(&mut decoder, ids, piece.clone(), None)?;
+                logprobs.extend(forced::logprobs(&mut decoder, &ids[piece]));
             }
             let (text, logprob) = (choices.texts[*index].clone(), logprobs.iter().sum());
             ranked.push(Choice { index: *index, text, logprob, probability: 0.0 });
