@@ -54,21 +54,6 @@ impl DType {
         DType::F8_E5M2,
     ];
 
-    /// Those that a GGUF file can hold.
-    pub const GGUF: [DType; 11] = [
-        DType::F32,
-        DType::F16,
-        DType::BF16,
-        DType::Q8_0,
-        DType::Q4_0,
-        DType::Q4_1,
-        DType::Q5_0,
-        DType::Q5_1,
-        DType::Q4_K,
-        DType::Q5_K,
-        DType::Q6_K,
-    ];
-
     /// Values in one block (1 for plain number types).
     pub const fn block_len(self) -> usize {
         match self {

@@ -43,9 +43,14 @@ pub fn type_code(dtype: DType) -> Option<u32> {
     })
 }
 
+/// The types that a GGUF file can hold.
+pub fn types() -> impl Iterator<Item = DType> {
+    DType::ALL.into_iter().filter(|&dtype| type_code(dtype).is_some())
+}
+
 /// The type with a number, if it can be read.
 pub fn type_from_code(code: u32) -> Option<DType> {
-    DType::GGUF.into_iter().find(|&dtype| type_code(dtype) == Some(code))
+    types().find(|&dtype| type_code(dtype) == Some(code))
 }
 
 /// GGML's name for a type number, read or not: for messages.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::cursor::{Cursor, Fault};
 use super::value::{Array, Value, ValueType};
-use super::{DEFAULT_ALIGNMENT, MAGIC, MAX_NAME, type_from_code, type_name};
+use super::{DEFAULT_ALIGNMENT, MAGIC, MAX_NAME, type_from_code, type_name, types};
 use crate::error::{Error, Result};
 use crate::order::sorted_by;
 use crate::storage::Bytes;
@@ -368,7 +368,8 @@ fn tensor_info<'a>(cursor: &mut Cursor<'a>, file: &str, longest: usize) -> Resul
         return Ok(wrong(format!("expected extents above 0, found {shape:?}")));
     }
     let Some(dtype) = type_from_code(code) else {
-        let supported = DType::GGUF.map(|dtype| dtype.name().to_uppercase()).join(", ");
+        let supported: Vec<_> = types().map(|dtype| dtype.name().to_uppercase()).collect();
+        let supported = supported.join(", ");
         let found = type_name(code).map_or(format!("the unknown type {code}"), str::to_owned);
         return Ok(wrong(format!("expected one of the types {supported}, found {found}")));
     };
