@@ -55,8 +55,8 @@ fn is_large(n: usize, k: usize) -> bool {
 pub enum Purpose {
     /// [`Matrix::multiply`].
     Product,
-    /// [`Matrix::argmax`] too. Int8 weights that are many are laid out so that it reads little
-    /// more than half of them; of weights of floats it makes an int8 copy, which it reads instead of most.
+    /// [`Matrix::argmax`] too. Int8 weights that are many are laid out so that it reads little more than half of them;
+    /// of weights of floats it makes an int8 copy, which it reads instead of most.
     Argmax,
 }
 
@@ -140,6 +140,12 @@ impl Matrix {
         Ok((n, k))
     }
 
+    /// The type of all parts; `None` where they differ or have scales of their own, and are therefore not packed.
+    fn one_type(parts: &[&Tensor]) -> Option<DType> {
+        let dtype = parts[0].dtype;
+        parts.iter().all(|part| part.dtype == dtype && part.scale == 1.0).then_some(dtype)
+    }
+
     /// Sets all rows, and releases the file's pages.
     fn filled(mut self, kernels: Kernels, parts: &[&Tensor]) -> Result<Matrix> {
         let mut first = 0;
@@ -184,9 +190,8 @@ impl Matrix {
     /// If there are no parts.
     pub(crate) fn zeroed(kernels: Kernels, parts: &[&Tensor], purpose: Purpose) -> Result<Option<Matrix>> {
         let (n, k) = Matrix::shape(parts)?;
-        let dtype = parts[0].dtype;
+        let Some(dtype) = Matrix::one_type(parts) else { return Ok(None) };
         let storage = match dtype {
-            _ if parts.iter().any(|part| part.dtype != dtype || part.scale != 1.0) => return Ok(None),
             DType::Q8_0 if purpose == Purpose::Argmax && is_large(n, k) => Storage::Planes(Planes::zeroed(n, k)?),
             // What argmax bounds, block by block, has no runs, whatever its layout.
             DType::Q8_0 if purpose == Purpose::Argmax => Storage::Q8(Q8::zeroed(n, k)?),
@@ -234,10 +239,7 @@ impl Matrix {
     ) -> Result<Option<Matrix>> {
         parts.iter().try_for_each(|part| part.check_size())?;
         let (n, k) = Matrix::shape(parts)?;
-        let dtype = parts[0].dtype;
-        if parts.iter().any(|part| part.dtype != dtype || part.scale != 1.0) {
-            return Ok(None);
-        }
+        let Some(dtype) = Matrix::one_type(parts) else { return Ok(None) };
         let groups = n.div_ceil(LANES);
         let (blocks, pairs) = (sizes::product([groups, k / BLOCK]), sizes::product([n.div_ceil(2 * LANES), k]));
         let mut tables = tables.into_iter();

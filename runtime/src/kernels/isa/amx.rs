@@ -103,16 +103,15 @@ pub(super) fn end() {
 /// As [`crate::kernels::dot::Dot::multiply_tiles`], between [`begin`] and [`end`].
 #[inline(always)]
 pub(super) fn multiply(weights: [&[[WeightStep; STEPS]]; 2], values: &[TileValues], sums: &mut [TileSums; 2]) {
-    assert!(
-        !values.is_empty() && weights.iter().all(|weights| weights.len() == 2 * values.len()),
-        "two blocks of weights for each block of pairs"
-    );
+    let [one, other] = weights;
+    let blocks = 2 * values.len();
+    assert!(blocks > 0 && one.len() == blocks && other.len() == blocks, "two blocks of weights for each pair");
     if cfg!(test) && !has_instructions() {
         return plain(weights, values, sums);
     }
     // SAFETY: a caller has found that there are tiles, and they are ready. Each operand has as many tiles of 1,024
     // bytes as there are values, each sum is one.
-    unsafe { instructions(weights.map(<[_]>::as_ptr), values.as_ptr(), values.len(), sums) }
+    unsafe { instructions([one.as_ptr(), other.as_ptr()], values.as_ptr(), values.len(), sums) }
 }
 
 /// # Safety

@@ -229,6 +229,7 @@ impl Dot for Avx512 {
 
     #[inline(always)]
     fn begin_tiles(self) {
+        assert!(self.tiles, "tiles that were detected");
         super::amx::begin();
     }
 
@@ -239,6 +240,7 @@ impl Dot for Avx512 {
 
     #[inline(always)]
     fn multiply_tiles(self, weights: [&[[WeightStep; STEPS]]; 2], values: &[TileValues], sums: &mut [TileSums; 2]) {
+        assert!(self.tiles, "tiles that were detected");
         super::amx::multiply(weights, values, sums);
     }
 
