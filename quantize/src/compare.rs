@@ -91,8 +91,8 @@ impl fmt::Display for Comparison {
 
 fn log_probabilities(logits: &[f32]) -> Vec<f64> {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&x| f64::from(x - largest).exp()).sum();
-    logits.iter().map(|&x| f64::from(x - largest) - sum.ln()).collect()
+    let log_sum = logits.iter().map(|&x| f64::from(x - largest).exp()).sum::<f64>().ln();
+    logits.iter().map(|&x| f64::from(x - largest) - log_sum).collect()
 }
 
 /// The first of the largest.
