@@ -140,15 +140,21 @@ export class Client {
   /** Checks later whether the worker has reacted to an abort. */
   private listenFor(): void {
     if (!this.again || this.watch !== undefined) return;
+    const suspect = this.abortedAndRunning();
     this.watch = setTimeout(() => {
       this.watch = undefined;
-      const [first] = this.unanswered;
-      // Only the request that runs can be stuck, not those waiting behind it.
-      if (first?.[1]) void this.replace();
+      // One that was aborted since then has not had its time yet.
+      if (suspect !== undefined && suspect === this.abortedAndRunning()) void this.replace();
       else if ([...this.unanswered.values()].includes(true)) this.listenFor();
     }, PATIENCE_MS);
     // This timer alone should not keep a program running.
     if (inNode) (this.watch as unknown as { unref(): void }).unref();
+  }
+
+  /** The request that runs, if it was aborted: only that one can be stuck, not those waiting behind it. */
+  private abortedAndRunning(): number | undefined {
+    const [first] = this.unanswered;
+    return first?.[1] ? first[0] : undefined;
   }
 
   /** Ends the worker and sends pending requests to a new one. */
