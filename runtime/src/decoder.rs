@@ -111,6 +111,11 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
+    /// Makes `sequences` sequences from `first` on read the document of that number.
+    pub fn assign(&mut self, first: usize, sequences: usize) {
+        self.state.sources.assign(first, sequences);
+    }
+
     /// Computes the cross-attention keys and values of a document from its encoder states `[len, d_model]`.
     pub fn set_source(&mut self, document: usize, states: &[f32]) -> Result<()> {
         let blocks = &self.weights.blocks;

@@ -94,8 +94,8 @@ pub use cores::physical_cores;
 pub use encode::{EncodeOptions, Encoded, Passage};
 pub use error::{Error, Result};
 pub use generate::{
-    Choice, Choices, EarlyStopping, Finish, GenerateOptions, Generation, GenerationDefaults, LengthPenalty,
-    LengthPenaltyKind, LogitsProcessor, Lookup, Output, Overrides, SourceText, SplitSentences, Steps,
+    Batch, BatchEvent, Choice, Choices, EarlyStopping, Finish, GenerateOptions, Generation, GenerationDefaults,
+    LengthPenalty, LengthPenaltyKind, LogitsProcessor, Lookup, Output, Overrides, SourceText, SplitSentences, Steps,
 };
 pub use incoming::Incoming;
 pub use kernels::Isa;

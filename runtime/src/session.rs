@@ -36,10 +36,13 @@ impl fmt::Debug for Session {
 }
 
 /// Sources on their way through the encoder and into the decoder's caches, a piece of work at a time.
+#[derive(Default)]
 pub(crate) struct Encoding {
     /// All sources, one after the other.
     ids: Vec<u32>,
     lengths: Vec<usize>,
+    /// Where in the caches each one goes.
+    documents: Vec<usize>,
     /// Sources, and their ids, that are in the caches.
     done: usize,
     done_ids: usize,
@@ -69,6 +72,13 @@ impl Model {
             granted: 0,
             model: self.clone(),
         }
+    }
+}
+
+impl Encoding {
+    /// How many there are.
+    pub(crate) fn sources(&self) -> usize {
+        self.lengths.len()
     }
 }
 
@@ -253,18 +263,55 @@ impl Session {
         self.decoder()?;
         self.ask(&lengths, sequences, positions)?;
         self.decoder()?.begin(sources.len(), sequences, positions)?;
-        Ok(Encoding { ids: sources.concat(), lengths, done: 0, done_ids: 0, group: 0 })
+        Ok(Encoding { ids: sources.concat(), lengths, documents: (0..sources.len()).collect(), ..Encoding::default() })
+    }
+
+    /// Starts over with caches for so many sequences, which sources join one by one: see [`Session::begin_joining`].
+    ///
+    /// # Errors
+    /// If the model does not generate, or there is too little memory.
+    pub(crate) fn begin_open(&mut self, sequences: usize, positions: usize) -> Result<()> {
+        self.model.check_generates()?;
+        self.decoder()?;
+        self.ask_for(0, &[], sequences, positions)?;
+        self.decoder()?.begin(sequences, 1, positions)
+    }
+
+    /// An error if there is no memory for sources of these lengths to join those of `held` tokens in all, which are
+    /// being decoded in `sequences` sequences or have room there.
+    pub(crate) fn ask_joining(&mut self, held: usize, lengths: &[usize], sequences: usize) -> Result<()> {
+        self.ask_for(held, lengths, sequences, FIRST_POSITIONS)
+    }
+
+    /// Prepares to encode sources while others are being decoded. Each has the first of its sequences, and their
+    /// number.
+    ///
+    /// # Errors
+    /// If the model has no decoder.
+    pub(crate) fn begin_joining(&mut self, sources: &[(&[u32], usize, usize)]) -> Result<Encoding> {
+        let mut decoder = self.decoder()?;
+        sources.iter().for_each(|&(_, first, sequences)| decoder.assign(first, sequences));
+        let ids = sources.iter().flat_map(|(ids, ..)| ids.iter().copied()).collect();
+        let lengths = sources.iter().map(|(ids, ..)| ids.len()).collect();
+        let documents = sources.iter().map(|&(_, first, _)| first).collect();
+        Ok(Encoding { ids, lengths, documents, ..Encoding::default() })
     }
 
     /// An error if there is no memory for a request with sources of these lengths.
     pub(crate) fn ask(&mut self, lengths: &[usize], sequences: usize, positions: usize) -> Result<()> {
+        self.ask_for(0, lengths, lengths.len() * sequences, positions)
+    }
+
+    /// An error if there is no memory for sources of these lengths beside others of `held` tokens in all, and for so
+    /// many sequences.
+    fn ask_for(&mut self, held: usize, lengths: &[usize], sequences: usize, positions: usize) -> Result<()> {
         let source = lengths.iter().sum::<usize>();
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let request = Request {
-            source,
+            source: held + source,
             longest,
             encoder_rows: longest.max(source.min(encoder::ROWS)),
-            sequences: lengths.len() * sequences,
+            sequences,
             positions: positions.min(FIRST_POSITIONS),
             threads: self.threads(),
         };
@@ -278,7 +325,7 @@ impl Session {
 
     /// Does the next piece of work on sources; false when all are in the decoder's caches.
     pub(crate) fn encode_more(&mut self, encoding: &mut Encoding) -> Result<bool> {
-        let Encoding { ids, lengths, done, done_ids, group } = encoding;
+        let Encoding { ids, lengths, documents, done, done_ids, group } = encoding;
         let (ids, lengths) = (&ids[*done_ids..], &lengths[*done..]);
         if lengths.is_empty() {
             return Ok(false);
@@ -302,7 +349,7 @@ impl Session {
         let d = decoder.model.config.d_model;
         let mut row = 0;
         for (index, &len) in lengths[..*group].iter().enumerate() {
-            decoder.set_source(*done + index, &states[row * d..(row + len) * d])?;
+            decoder.set_source(documents[*done + index], &states[row * d..(row + len) * d])?;
             row += len;
         }
         self.states = states;

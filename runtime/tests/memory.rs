@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::path::PathBuf;
 
-use t5_runtime::{Error, Finish, GenerateOptions, Model};
+use t5_runtime::{Batch, BatchEvent, Error, Finish, GenerateOptions, Model, SourceText};
 
 thread_local! {
     static IN_USE: Cell<usize> = const { Cell::new(0) };
@@ -184,4 +184,69 @@ fn end_tokens_count_once_and_bound_beams() {
     assert_eq!(found.unwrap(), once);
     let error = with_ends((0..200).collect()).session().generate(TEXT, &options).err().unwrap();
     assert_eq!(error.to_string(), "beams: expected at most 326 with 200 end tokens, found 1000");
+}
+
+/// A request that there is no memory for waits for those that run, fails then, and those behind it are answered.
+#[test]
+fn a_request_too_long_for_memory_leaves_the_others_alone() {
+    let model = model();
+    let expected = model.session().generate(TEXT, &forced(30)).unwrap().finish();
+    let mut session = model.session();
+    let mut batch = Batch::new(&mut session, 3).unwrap();
+    let source = vec![7; 2_000_000];
+    let first = batch.add(TEXT, &forced(30)).unwrap();
+    batch.step();
+    let large = batch.add_source(SourceText::from(&source[..]), &forced(3)).unwrap();
+    let behind = batch.add(TEXT, &forced(30)).unwrap();
+    let mut ended = Vec::new();
+    within(64 << 20, || {
+        while !batch.is_empty() {
+            for event in batch.step() {
+                match event {
+                    BatchEvent::Done { id, outputs } => {
+                        assert_eq!(outputs, expected);
+                        ended.push(id);
+                    }
+                    BatchEvent::Failed { id, error: Error::Memory { bytes, .. } } => {
+                        assert!(id == large && bytes > 64 << 20);
+                        ended.push(id);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    });
+    assert_eq!(ended, [first, large, behind]);
+    assert!(matches!(within(64 << 10, || Batch::new(model.session(), 4096).err()), Some(Error::Memory { .. })));
+}
+
+#[test]
+fn a_batch_that_outgrows_memory_ends_what_runs() {
+    let model = model();
+    let expected = model.session().generate(TEXT, &forced(400)).unwrap().finish().remove(0);
+    let mut session = model.session();
+    let mut batch = Batch::new(&mut session, 2).unwrap();
+    (0..3).for_each(|_| assert!(batch.add(TEXT, &forced(400)).is_ok()));
+    (0..10).for_each(|_| drop(batch.step()));
+    // Its caches have room for 64 positions.
+    let mut outputs = Vec::new();
+    within(24 << 10, || {
+        while outputs.len() < 2 {
+            outputs.extend(batch.step().into_iter().filter_map(|event| match event {
+                BatchEvent::Done { outputs, .. } => outputs.into_iter().next(),
+                _ => None,
+            }));
+        }
+    });
+    for output in &outputs {
+        assert_eq!(output.finish, Finish::Memory);
+        assert!((60..400).contains(&output.ids.len()), "{} tokens", output.ids.len());
+        assert_eq!(output.ids, expected.ids[..output.ids.len()]);
+    }
+    // The third begins when there is memory again.
+    let mut last = None;
+    while !batch.is_empty() {
+        last = batch.step().pop().or(last);
+    }
+    assert!(matches!(last, Some(BatchEvent::Done { outputs, .. }) if outputs[0] == expected));
 }

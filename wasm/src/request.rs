@@ -227,8 +227,8 @@ mod tests {
             "exponentialDecay":[7,1.125],"prefix":"a","prefixIds":[7,8],"forcedBos":11,"forcedEos":[12],"suppress":[9],
             "beginSuppress":[13],"allowed":[10],"badWords":[[14,15],[16]],"sequenceBias":[[[17],-2.5]],
             "renormalize":true,"removeInvalid":true,"stop":["b"],"choices":["c"],
-            "earlyStopping":"never","lengthPenalty":0.5,"lengthPenaltyKind":"t5","beams":1,"beamGroups":1,"diversityPenalty":0.75,"logprobs":false,"lookup":"on",
-            "splitSentences":true,"maxInputTokens":512,"truncate":true}"#;
+            "earlyStopping":"never","lengthPenalty":0.5,"lengthPenaltyKind":"t5","beams":1,"beamGroups":1,
+            "diversityPenalty":0.75,"logprobs":false,"lookup":"on","splitSentences":true,"maxInputTokens":512,"truncate":true}"#;
         let expected = Overrides {
             task: Some("t".to_owned()),
             max_new_tokens: Some(10),

@@ -1,5 +1,6 @@
-//! The loop that runs any number of documents side by side.
+//! Any number of documents side by side.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::lookup::{self, Proposer};
@@ -10,25 +11,21 @@ use super::{Finish, Output};
 use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::layers::Query;
+use crate::model::Model;
 use crate::session::{Encoding, FORCED_ROWS, Session};
 
+/// A document on its way, and what it was asked for.
 pub(super) struct LiveDocument {
+    pub plan: Arc<Plan>,
     pub search: Search,
     /// First of its sequences in the decoder.
-    first: usize,
+    pub first: usize,
     /// Tokens in its cache: start, prefix and all but the newest generated one.
     position: usize,
+    /// Whether the pass under way gives it a token.
+    wants: bool,
     /// Why it ended before its search did.
     pub cut: Option<Finish>,
-}
-
-/// How far a generation has come.
-enum Phase {
-    /// The sources are on their way into the decoder's caches.
-    Encoding(Encoding),
-    /// How many tokens of the start token and the forced prefix have been read.
-    Prefix(usize),
-    Tokens,
 }
 
 /// What a piece of work has led to.
@@ -42,46 +39,55 @@ pub(super) enum Outcome {
     Done,
 }
 
-/// Documents being decoded in lock step. Each step runs the live rows of all of them through the decoder at
-/// once; rows do not influence each other, so a result does not depend on what ran beside it.
-pub(super) struct Decoding {
-    pub plan: Plan,
-    pub documents: Vec<LiveDocument>,
-    phase: Phase,
+/// A pass of the decoder: rows of any documents, which do not influence each other, so that a result does not depend on
+/// what ran beside it.
+pub(super) struct Pass {
     queries: Vec<Query>,
     wanted: Vec<usize>,
+    /// So far.
+    pub count: usize,
+}
+
+/// Documents being decoded in lock step: those that were there in the beginning.
+pub(super) struct Decoding {
+    /// That of each document.
+    pub plan: Arc<Plan>,
+    pub documents: Vec<LiveDocument>,
+    /// The sources on their way into the decoder's caches.
+    encoding: Option<Encoding>,
+    pass: Pass,
     lookup: Option<Proposer>,
-    /// Passes of the decoder.
-    pub passes: usize,
 }
 
 impl Decoding {
     /// Checks the request and prepares the caches; the work begins with the first [`Decoding::work`].
     pub fn begin(session: &mut Session, sources: &[&[u32]], options: &GenerateOptions) -> Result<Decoding> {
-        let plan = Plan::new(&session.model, options)?;
+        let plan = Arc::new(Plan::new(&session.model, options)?);
         let sequences = plan.sequences();
         let encoding = session.begin_sources(sources, sequences, 1 + plan.prefix.len() + plan.max_new)?;
-        let documents = (0..sources.len())
-            .map(|index| LiveDocument {
-                search: Search::new(&plan, sources[index]),
-                first: index * sequences,
-                position: 0,
-                cut: None,
-            })
-            .collect();
-        let proposals = match sources {
+        let documents = sources.iter().enumerate();
+        let documents = documents.map(|(index, source)| LiveDocument::new(&plan, source, index * sequences)).collect();
+        let lookup = match sources {
             [source] if plan.looks_up(&session.model) => Some(Proposer::new(source)),
             _ => None,
         };
         Ok(Decoding {
-            lookup: proposals,
-            passes: 0,
+            pass: Pass::for_sequences(sources.len() * sequences),
+            encoding: Some(encoding),
+            lookup,
             documents,
-            phase: Phase::Encoding(encoding),
-            queries: Vec::with_capacity(sources.len() * sequences.max(FORCED_ROWS) + lookup::MANY),
-            wanted: Vec::with_capacity(sources.len() * sequences + lookup::MANY),
             plan,
         })
+    }
+
+    /// Passes of the decoder so far.
+    pub fn passes(&self) -> usize {
+        self.pass.count
+    }
+
+    /// The same, and counts from 0 again.
+    pub fn take_passes(&mut self) -> usize {
+        std::mem::take(&mut self.pass.count)
     }
 
     /// Does a piece of work of bounded size: some blocks of the encoder, some tokens of the prefix, or one token for
@@ -95,89 +101,122 @@ impl Decoding {
         if self.documents.iter().all(LiveDocument::is_done) {
             return Ok(Outcome::Done);
         }
-        match &mut self.phase {
-            Phase::Encoding(encoding) => {
-                if !session.encode_more(encoding)? {
-                    self.phase = Phase::Prefix(0);
-                }
-                Ok(Outcome::Working)
+        if let Some(encoding) = &mut self.encoding {
+            if !session.encode_more(encoding)? {
+                self.encoding = None;
             }
-            Phase::Prefix(read) => {
-                let read = *read;
-                self.read_prefix(&mut session.decoder()?, read)
-            }
-            Phase::Tokens => {
-                self.collect_queries();
-                self.advance(&mut session.decoder()?)
-            }
+            return Ok(Outcome::Working);
         }
+        let given = (FORCED_ROWS / self.documents.len()).max(1);
+        self.pass.clear();
+        self.documents.iter_mut().for_each(|document| self.pass.add(document, given));
+        let tokens = self.pass.run(&mut session.decoder()?, &mut self.documents, &mut self.lookup)?;
+        Ok(match tokens {
+            _ if self.documents.iter().all(LiveDocument::is_done) => Outcome::Done,
+            true => Outcome::Tokens,
+            false => Outcome::Working,
+        })
     }
 
     /// Ends every document that is not done.
     pub fn cut(&mut self, why: Finish) {
-        self.documents.iter_mut().filter(|document| !document.is_done()).for_each(|document| document.cut = Some(why));
+        self.documents.iter_mut().for_each(|document| document.cut(why));
     }
 
-    /// Reads more of the start token and the forced prefix, of which `read` tokens were read before. Once all are read,
-    /// it generates the first token, too.
-    fn read_prefix(&mut self, decoder: &mut Decoder<'_>, read: usize) -> Result<Outcome> {
-        let given = 1 + self.plan.prefix.len();
-        let end = given.min(read + (FORCED_ROWS / self.documents.len()).max(1));
+    /// The results of every document, best first, at most `n_best` each.
+    pub fn results(&self, session: &Session) -> Vec<Vec<Output>> {
+        self.documents.iter().map(|document| document.results(&session.model)).collect()
+    }
+}
+
+impl Pass {
+    /// With room for as many sequences.
+    pub fn for_sequences(sequences: usize) -> Pass {
+        Pass {
+            queries: Vec::with_capacity(sequences.max(FORCED_ROWS) + lookup::MANY),
+            wanted: Vec::with_capacity(sequences + lookup::MANY),
+            count: 0,
+        }
+    }
+
+    pub fn clear(&mut self) {
         self.queries.clear();
         self.wanted.clear();
-        for document in &mut self.documents {
-            let start = std::iter::once(self.plan.start).chain(self.plan.prefix.iter().copied());
-            for (position, token) in start.enumerate().take(end).skip(read) {
-                self.queries.push(Query { token, sequence: document.first, position });
+    }
+
+    /// Adds the next tokens of a document, if it is not done: of the start token and the forced prefix at most `given`
+    /// at once, then the newest token of every live sequence. Logits are wanted behind the last one.
+    pub fn add(&mut self, document: &mut LiveDocument, given: usize) {
+        document.wants = false;
+        if document.is_done() {
+            return;
+        }
+        let LiveDocument { plan, first, position, .. } = document;
+        let all = 1 + plan.prefix.len();
+        if *position < all {
+            let end = all.min(*position + given);
+            let start = std::iter::once(plan.start).chain(plan.prefix.iter().copied());
+            for (position, token) in start.enumerate().take(end).skip(*position) {
+                self.queries.push(Query { token, sequence: *first, position });
             }
-            self.wanted.push(self.queries.len() - 1);
-            document.position = end;
+            *position = end;
+            document.wants = end == all;
+            if document.wants {
+                self.wanted.push(self.queries.len() - 1);
+            }
+            return;
         }
-        if end < given {
+        let (mut sequence, position) = (*first, *position);
+        document.search.each_token(|token| {
+            self.wanted.push(self.queries.len());
+            self.queries.push(Query { token, sequence, position });
+            sequence += 1;
+        });
+        document.position += 1;
+        document.wants = true;
+    }
+
+    /// Runs what was added of these documents, and adds a token wherever logits are wanted. Whether they were anywhere.
+    pub fn run<'d>(
+        &mut self,
+        decoder: &mut Decoder<'_>,
+        documents: impl IntoIterator<Item = &'d mut LiveDocument>,
+        lookup: &mut Option<Proposer>,
+    ) -> Result<bool> {
+        let mut documents = documents.into_iter().filter(|document| document.wants);
+        if self.wanted.is_empty() {
             decoder.run(&self.queries)?;
-            self.phase = Phase::Prefix(end);
-            return Ok(Outcome::Working);
+            return Ok(false);
         }
-        self.phase = Phase::Tokens;
-        self.advance(decoder)
-    }
-
-    /// The newest token of every live sequence becomes a query whose logits are wanted.
-    fn collect_queries(&mut self) {
-        self.queries.clear();
-        self.wanted.clear();
-        for document in self.documents.iter_mut().filter(|document| !document.is_done()) {
-            let mut sequence = document.first;
-            document.search.each_token(|token| {
-                self.wanted.push(self.queries.len());
-                self.queries.push(Query { token, sequence, position: document.position });
-                sequence += 1;
-            });
-            document.position += 1;
-        }
-    }
-
-    /// Runs the queries and adds a token wherever logits are wanted.
-    fn advance(&mut self, decoder: &mut Decoder<'_>) -> Result<Outcome> {
-        self.passes += 1;
-        if self.wanted.len() == 1 && (self.lookup.is_some() || self.plan.needs_only_best()) {
-            self.step_greedily(decoder)?;
+        self.count += 1;
+        if self.wanted.len() == 1
+            && let Some(document) = documents.next()
+        {
+            if lookup.is_some() || document.plan.needs_only_best() {
+                self.step_greedily(decoder, document, lookup)?;
+            } else {
+                self.step_together(decoder, std::iter::once(document))?;
+            }
         } else {
-            self.step_together(decoder)?;
+            self.step_together(decoder, documents)?;
         }
-        Ok(if self.documents.iter().all(LiveDocument::is_done) { Outcome::Done } else { Outcome::Tokens })
+        Ok(true)
     }
 
-    fn step_together(&mut self, decoder: &mut Decoder<'_>) -> Result<()> {
+    fn step_together<'d>(
+        &mut self,
+        decoder: &mut Decoder<'_>,
+        documents: impl Iterator<Item = &'d mut LiveDocument>,
+    ) -> Result<()> {
         decoder.run(&self.queries)?;
         decoder.head(&self.wanted);
         let kernels = decoder.model.kernels;
         let mut row = 0;
-        for document in self.documents.iter_mut().filter(|document| !document.is_done()) {
+        for document in documents {
             let rows = document.search.rows();
             let logits = decoder.logits(row..row + rows);
             row += rows;
-            let parents = document.search.advance(kernels, &self.plan, logits);
+            let parents = document.search.advance(kernels, &document.plan, logits);
             let identity = parents.iter().enumerate().all(|(row, &parent)| row == parent);
             if !identity {
                 decoder.reorder(document.first, parents, document.position);
@@ -187,12 +226,17 @@ impl Decoding {
     }
 
     /// Extends the only live sequence by a token, and by those proposals after it that are right.
-    fn step_greedily(&mut self, decoder: &mut Decoder<'_>) -> Result<()> {
-        let plan = &self.plan;
-        let Some(document) = self.documents.iter_mut().find(|document| !document.is_done()) else { return Ok(()) };
+    fn step_greedily(
+        &mut self,
+        decoder: &mut Decoder<'_>,
+        document: &mut LiveDocument,
+        lookup: &mut Option<Proposer>,
+    ) -> Result<()> {
+        let plan = &document.plan;
         let Search::Single(search) = &mut document.search else { return Ok(()) };
         let first = self.wanted[0];
-        if let Some(lookup) = &mut self.lookup {
+        let before = self.queries.len();
+        if let Some(lookup) = lookup {
             let room = plan.max_new - search.first().ids.len() - 1;
             for (i, &token) in lookup.propose(&search.first().ids, room).iter().enumerate() {
                 self.wanted.push(self.queries.len());
@@ -210,7 +254,7 @@ impl Decoding {
             decoder.head(&self.wanted);
             search.advance(kernels, plan, decoder.logits(0..1));
         }
-        let proposed = self.queries[first + 1..].iter().map(|query| query.token);
+        let proposed = self.queries[before..].iter().map(|query| query.token);
         let mut right = 0;
         for (row, token) in (1..).zip(proposed) {
             if search.is_done() || search.first().ids.last() != Some(&token) {
@@ -225,33 +269,66 @@ impl Decoding {
         }
         document.position += right;
         let proposed = self.wanted.len() - 1;
-        if let (Some(lookup), 1..) = (&mut self.lookup, proposed) {
+        if let (Some(lookup), 1..) = (lookup, proposed) {
             lookup.learn(proposed, right, search.first().ids.len());
         }
         Ok(())
     }
+}
 
-    /// The results of every document, best first, at most `n_best` each.
-    pub fn results(&self, session: &Session) -> Vec<Vec<Output>> {
-        self.documents.iter().map(|document| self.best(session, document, self.plan.options.n_best)).collect()
+impl LiveDocument {
+    /// A source whose first sequence in the decoder is `first`.
+    pub fn new(plan: &Arc<Plan>, source: &[u32], first: usize) -> LiveDocument {
+        let search = Search::new(plan, source);
+        LiveDocument { plan: plan.clone(), search, first, position: 0, wants: false, cut: None }
     }
 
-    /// The `count` best results of a document, best first.
-    pub fn best(&self, session: &Session, document: &LiveDocument, count: usize) -> Vec<Output> {
-        let output = |hypothesis: &Hypothesis| self.output(session, document, hypothesis);
-        document.search.results().into_iter().take(count).map(output).collect()
+    pub fn is_done(&self) -> bool {
+        self.cut.is_some() || self.search.is_done()
     }
 
-    fn output(&self, session: &Session, document: &LiveDocument, hypothesis: &Hypothesis) -> Output {
+    /// Ends it, if it is not done.
+    pub fn cut(&mut self, why: Finish) {
+        if !self.is_done() {
+            self.cut = Some(why);
+        }
+    }
+
+    /// Ends a single sequence behind so many tokens, of which the last completed a stop string.
+    pub fn stop_after(&mut self, tokens: usize) {
+        if let Search::Single(search) = &mut self.search {
+            search.stop_after(tokens);
+        }
+    }
+
+    /// The new tokens of a single sequence so far.
+    pub fn ids(&self) -> &[u32] {
+        match &self.search {
+            Search::Single(search) => &search.first().ids,
+            Search::Beam(_) => &[],
+        }
+    }
+
+    /// Its results, best first, as many as were asked for.
+    pub fn results(&self, model: &Model) -> Vec<Output> {
+        self.best(model, self.plan.options.n_best)
+    }
+
+    /// The `count` best results, best first.
+    pub fn best(&self, model: &Model, count: usize) -> Vec<Output> {
+        self.search.results().into_iter().take(count).map(|hypothesis| self.output(model, hypothesis)).collect()
+    }
+
+    fn output(&self, model: &Model, hypothesis: &Hypothesis) -> Output {
         let ended = hypothesis.ids.last().is_some_and(|&last| self.plan.ends(last));
-        let finish = match document.cut {
+        let finish = match self.cut {
             _ if ended => Finish::EndOfSequence,
             Some(cut) => cut,
             None if hypothesis.ids.len() < self.plan.max_new => Finish::Blocked,
             None => Finish::Length,
         };
         let mut text = String::new();
-        if let Ok(tokenizer) = session.model.tokenizer() {
+        if let Ok(tokenizer) = model.tokenizer() {
             let ids: Vec<u32> = self.plan.prefix.iter().chain(&hypothesis.ids).copied().collect();
             text = tokenizer.decode(&ids, true);
         }
@@ -265,15 +342,4 @@ impl Decoding {
         output.stop(&self.plan.options.stop);
         output
     }
-}
-
-impl LiveDocument {
-    pub fn is_done(&self) -> bool {
-        self.cut.is_some() || self.search.is_done()
-    }
-}
-
-/// Where the first of the stop strings begins.
-pub(super) fn find_stop(text: &str, stop: &[String]) -> Option<usize> {
-    stop.iter().filter_map(|stop| text.find(stop.as_str())).min()
 }

@@ -5,12 +5,14 @@
 //! were checked against a model. `search` chooses tokens, with `processors` and with rules of the caller's
 //! ([`LogitsProcessor`]), such as that the result is one of some [`Choices`]; `decoding` runs the searches of any
 //! number of documents in lock step, and `lookup` proposes tokens ahead; [`Generation`] hands out the text of one as it
-//! comes, a `batch` is many texts. [`Steps`] are for searches of the caller's own.
+//! comes, `texts` are many at once. [`Steps`] are for searches of the caller's own, and a [`Batch`] is for requests that
+//! come and go.
 
 mod batch;
 mod choices;
 mod custom;
 mod decoding;
+mod growing_text;
 mod lookup;
 mod options;
 mod plan;
@@ -20,7 +22,9 @@ mod settings;
 mod source_text;
 mod steps;
 mod stream;
+mod texts;
 
+pub use batch::{Batch, BatchEvent};
 pub use choices::{Choice, Choices};
 pub use custom::LogitsProcessor;
 pub use options::{
@@ -32,7 +36,7 @@ pub use source_text::{SourceText, SplitSentences};
 pub use steps::Steps;
 pub use stream::Generation;
 
-use batch::Batch;
+use texts::Texts;
 
 use crate::error::Result;
 use crate::session::Session;
@@ -87,7 +91,7 @@ pub struct Output {
 impl Output {
     /// Ends the text before the first of the stop strings, if there is one in it.
     fn stop(&mut self, stop: &[String]) -> bool {
-        let end = decoding::find_stop(&self.text, stop);
+        let end = growing_text::find_stop(&self.text, stop);
         if let Some(end) = end {
             self.text.truncate(end);
             self.finish = Finish::Stop;
@@ -100,6 +104,15 @@ impl Session {
     /// Generates text for `text`. The result is an iterator of pieces; see [`Generation`].
     pub fn generate(&mut self, text: &str, options: &GenerateOptions) -> Result<Generation<&mut Session>> {
         let source = options.source(&self.model, text)?;
+        Generation::begin(self, source, options)
+    }
+
+    /// As [`Session::generate`], from a text as [`GenerateOptions::source`] reads it.
+    pub fn generate_source(
+        &mut self,
+        source: SourceText,
+        options: &GenerateOptions,
+    ) -> Result<Generation<&mut Session>> {
         Generation::begin(self, source, options)
     }
 
@@ -139,8 +152,8 @@ impl Session {
         sources: &[SourceText],
         options: &GenerateOptions,
     ) -> Result<Vec<Vec<Output>>> {
-        let batch = Batch::begin(self, sources.to_vec(), options)?;
-        self.complete(batch)
+        let texts = Texts::begin(self, sources.to_vec(), options)?;
+        self.complete(texts)
     }
 
     /// As [`Session::generate_batch_sources`], a piece of work at a time.
@@ -152,7 +165,7 @@ impl Session {
         sources: Vec<SourceText>,
         options: &GenerateOptions,
     ) -> Result<UnderWay<Vec<Vec<Output>>>> {
-        let batch = Batch::begin(&mut self, sources, options)?;
-        Ok(UnderWay::new(self, batch))
+        let texts = Texts::begin(&mut self, sources, options)?;
+        Ok(UnderWay::new(self, texts))
     }
 }

@@ -38,6 +38,11 @@ impl Sources {
         self.documents.extend((0..documents * sequences).map(|sequence| sequence / sequences));
     }
 
+    /// Makes `sequences` sequences from `first` on read document `first`.
+    pub fn assign(&mut self, first: usize, sequences: usize) {
+        self.documents[first..first + sequences].fill(first);
+    }
+
     /// Makes room for the keys and values of a document of `len` tokens.
     ///
     /// # Errors
