@@ -113,6 +113,67 @@ fn answers_wait_for_no_line_that_is_not_there() {
     assert!(child.wait().unwrap().success());
 }
 
+/// Each answer is the one that its line has alone, to the last bit, in the order of the lines; and the decoder takes as
+/// many passes as if whoever is next took the place of the one that is done first.
+#[test]
+fn lines_take_the_place_of_those_that_are_done() {
+    let model = model();
+    let goldens = golden_texts();
+    let text = |line: usize| goldens[line * line % goldens.len()]["text"].as_str().unwrap();
+    let words = |line: usize| text(line).split(' ').take(1 + line % 5).collect::<Vec<_>>().join(" ");
+    let input: String = (0..60).map(|line| words(line) + "\n").collect();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lines.txt");
+    std::fs::write(&file, &input).unwrap();
+    let file = file.display().to_string();
+    let from_file = |more: &[&str]| {
+        let arguments = ["generate", "--model", &model, "--json", "--stats", "--input", &file];
+        let output = t5(&[&arguments[..], more].concat(), b"");
+        assert!(output.status.success(), "{more:?}: {}", String::from_utf8_lossy(&output.stderr));
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (alone, _) = from_file(&["--max-new-tokens", "90", "--batch", "1"]);
+    let lengths: Vec<usize> = json_lines(&alone).iter().map(|answer| answer["ids"].as_array().unwrap().len()).collect();
+    assert_eq!(lengths.len(), 60);
+    for (rows, arguments) in [(3, &["--max-new-tokens", "90", "--batch", "3"][..]), (16, &["--max-new-tokens", "90"])] {
+        let (together, stats) = from_file(arguments);
+        assert_eq!(together, alone);
+        let mut busy = vec![0; rows];
+        for &tokens in &lengths {
+            *busy.iter_mut().min().unwrap() += tokens;
+        }
+        let passes = busy.into_iter().max().unwrap();
+        assert!(stats.contains(&format!(" tokens in {passes} passes and ")), "expected {passes} passes: {stats}");
+        let in_groups: usize = lengths.chunks(rows).map(|group| group.iter().max().unwrap()).sum();
+        assert!(passes < in_groups, "{passes} against {in_groups}: {lengths:?}");
+    }
+    assert_eq!(from_file(&["--max-new-tokens", "90", "--jobs", "3"]).0, alone);
+    assert_eq!(from_file(&["--max-new-tokens", "90", "--jobs", "2", "--batch", "5"]).0, alone);
+    // Beams take several rows, and more of them than go side by side are one line after the other.
+    for beams in ["3", "300"] {
+        let alone = from_file(&["--beams", beams, "--max-new-tokens", "5", "--batch", "1"]).0;
+        assert_eq!(from_file(&["--beams", beams, "--max-new-tokens", "5"]).0, alone);
+        assert_eq!(from_file(&["--beams", beams, "--max-new-tokens", "5", "--batch", "9"]).0, alone);
+    }
+}
+
+/// A line that cannot be answered ends the work behind those before it, whoever answers them.
+#[test]
+fn lines_before_a_faulty_one_are_answered() {
+    let model = model();
+    let lines = |count: usize| "The house on the hill\n".repeat(count);
+    let arguments = ["generate", "--model", &model, "--max-new-tokens", "9", "--max-input-tokens", "12"];
+    let one = succeed(&arguments, lines(1).as_bytes());
+    for (more, before) in [(&["--batch", "1"][..], 3), (&[], 40), (&["--batch", "7"], 9), (&["--jobs", "3"], 50)] {
+        let input = format!("{}{}\n{}", lines(before), "a hill ".repeat(20), lines(30));
+        let output = t5(&[&arguments[..], more].concat(), input.as_bytes());
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.lines().count() == 1 && errors.contains("expected at most 12 tokens"), "{errors}");
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), one.repeat(before), "{more:?}");
+    }
+}
+
 #[test]
 fn text_alone_is_short_for_generate() {
     let model = model();

@@ -4,18 +4,13 @@ use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
 use serde_json::json;
-use t5_runtime::{GenerateOptions, Model, Output, Overrides, Session, SourceText};
+use t5_runtime::{GenerateOptions, Model, Output, Overrides, Session};
 
 use super::args::{GenerateArgs, Ids, YesNo};
 use super::choose;
 use super::input::{Lines, open_model, sessions};
+use super::side_by_side::{self, Answer, Work};
 use super::usage;
-
-/// Sequences side by side where nobody says how many: more gain nothing (measured with the built-in model; one at a
-/// time takes 2.8 times as long). Lines of one length beside each other gain nothing either, since there is no padding.
-const AT_ONCE: usize = 16;
-/// Bytes of texts side by side where nobody says how many: long ones take memory, and keep the processor busy alone.
-const BYTES_AT_ONCE: usize = 8 << 10;
 
 pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     if args.batch == Some(0) {
@@ -31,51 +26,24 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     print_notes(&model, &options)?;
     let mut sessions = sessions(&model, args.jobs, args.threads)?;
     let mut stats = Stats { load: start.elapsed().as_secs_f64(), ..Stats::default() };
-    let mut out = std::io::stdout().lock();
+    let mut out = std::io::stdout();
     let streams = out.is_terminal()
         && !args.json
         && options.beams == 1
         && options.n_best == 1
         && args.batch.unwrap_or(1) * sessions.len() == 1;
-    let batch = args.batch.unwrap_or(if streams { 1 } else { (AT_ONCE / options.beams.max(options.n_best)).max(1) });
-    let whole = batch * sessions.len();
-    let mut texts: Vec<String> = Vec::new();
-    loop {
-        // A bad line ends the work only after the lines before it are answered.
-        let line = lines.next_line();
-        let ended = !matches!(line, Ok(Some(_)));
-        if let Ok(Some(line)) = &line {
-            texts.push(line.clone());
+    if streams {
+        while let Some(line) = lines.next_line()? {
+            stream(&mut sessions[0], &line, &options, &mut out, &mut stats)?;
         }
-        // One who asked for a number waits for as many.
-        let enough = args.batch.is_none()
-            && (!lines.is_ready() || texts.iter().map(String::len).sum::<usize>() >= BYTES_AT_ONCE * sessions.len());
-        if texts.len() == whole || ((ended || enough) && !texts.is_empty()) {
-            let begin = Instant::now();
-            if streams {
-                stream(&mut sessions[0], &texts[0], &options, &mut out, &mut stats, begin)?;
-            } else {
-                let share = args.batch.unwrap_or_else(|| texts.len().div_ceil(sessions.len()));
-                let mut results = generate(&mut sessions, &texts, share, &options);
-                if args.batch.is_none() && share > 1 && results.iter().any(Result::is_err) {
-                    // One by one, so that those before the faulty one are answered.
-                    results = generate(&mut sessions[..1], &texts, 1, &options);
-                }
-                for results in results {
-                    for answer in results? {
-                        stats.count(&answer.outputs);
-                        print(&mut out, &answer, args.json, options.n_best)?;
-                    }
-                }
-                out.flush()?;
-            }
-            stats.seconds += begin.elapsed().as_secs_f64();
-            texts.clear();
-        }
-        if ended {
-            line?;
-            break;
-        }
+    } else {
+        let Work { seconds, passes } =
+            side_by_side::answer(&model, &mut lines, &mut sessions, args.batch, &options, |answer| {
+                stats.count(&answer.outputs);
+                print(&mut out, &answer, args.json, options.n_best)?;
+                Ok(out.flush()?)
+            })?;
+        (stats.seconds, stats.passes) = (seconds, passes);
     }
     if args.stats {
         stats.print();
@@ -146,8 +114,8 @@ fn stream(
     options: &GenerateOptions,
     out: &mut impl Write,
     stats: &mut Stats,
-    begin: Instant,
 ) -> anyhow::Result<()> {
+    let begin = Instant::now();
     let mut generation = session.generate(text, options)?;
     let mut first = None;
     while let Some(piece) = generation.next_piece() {
@@ -156,54 +124,16 @@ fn stream(
         out.flush()?;
     }
     writeln!(out)?;
+    stats.passes += generation.passes();
     let outputs = generation.finish();
+    stats.seconds += begin.elapsed().as_secs_f64();
     stats.first_piece.get_or_insert(first.unwrap_or(0.0));
     stats.count(&outputs);
     Ok(())
 }
 
-/// What a text gives.
-struct Answered<'t> {
-    text: &'t str,
-    /// Of all sentences, one after the other.
-    input_ids: Vec<u32>,
-    outputs: Vec<Output>,
-}
-
-/// Answers texts in order, groups of `batch` side by side in a session, sessions side by side in threads.
-fn generate<'t>(
-    sessions: &mut [Session],
-    texts: &'t [String],
-    batch: usize,
-    options: &GenerateOptions,
-) -> Vec<t5_runtime::Result<Vec<Answered<'t>>>> {
-    let answer = |session: &mut Session, texts: &'t [String]| {
-        let source = |text: &String| options.source(session.model(), text);
-        let sources = texts.iter().map(source).collect::<t5_runtime::Result<Vec<SourceText>>>()?;
-        let outputs = session.generate_batch_sources(&sources, options)?;
-        let answers = texts.iter().zip(sources).zip(outputs);
-        let answers =
-            answers.map(|((text, source), outputs)| Answered { text, input_ids: source.sentences().concat(), outputs });
-        Ok(answers.collect())
-    };
-    if let [session] = sessions {
-        return texts.chunks(batch).map(|texts| answer(session, texts)).collect();
-    }
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = sessions
-            .iter_mut()
-            .zip(texts.chunks(batch))
-            .map(|(session, texts)| scope.spawn(|| answer(session, texts)))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    })
-}
-
-fn print(out: &mut impl Write, answer: &Answered<'_>, json: bool, n_best: usize) -> std::io::Result<()> {
-    let Answered { text, input_ids, outputs } = answer;
+fn print(out: &mut impl Write, answer: &Answer, json: bool, n_best: usize) -> std::io::Result<()> {
+    let Answer { text, input_ids, outputs } = answer;
     if json {
         let mut object = outputs.first().map_or_else(|| json!({}), as_json);
         object["input_ids"] = json!(input_ids);
@@ -240,6 +170,8 @@ struct Stats {
     first_piece: Option<f64>,
     texts: usize,
     tokens: usize,
+    /// Of the decoder.
+    passes: usize,
 }
 
 impl Stats {
@@ -254,9 +186,10 @@ impl Stats {
             eprint!(", first piece after {:.1} ms", 1e3 * first);
         }
         eprintln!(
-            ", {} texts, {} tokens in {:.3} s: {:.1} tokens/s",
+            ", {} texts, {} tokens in {} passes and {:.3} s: {:.1} tokens/s",
             self.texts,
             self.tokens,
+            self.passes,
             self.seconds,
             self.tokens as f64 / self.seconds.max(1e-9)
         );

@@ -90,7 +90,7 @@ fn local_path(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// Reads much at once: what is there already can be worked on together.
-fn reader(source: impl Read + 'static) -> BufReader<Box<dyn Read>> {
+fn reader(source: impl Read + Send + 'static) -> BufReader<Box<dyn Read + Send>> {
     BufReader::with_capacity(1 << 18, Box::new(source))
 }
 
@@ -103,7 +103,10 @@ pub struct Lines {
 
 enum LineSource {
     Arguments(std::vec::IntoIter<String>),
-    Reader(BufReader<Box<dyn Read>>),
+    /// A file, all of which is there.
+    File(BufReader<Box<dyn Read + Send>>),
+    /// Lines that someone may still be writing.
+    Reader(BufReader<Box<dyn Read + Send>>),
 }
 
 impl Lines {
@@ -128,17 +131,30 @@ impl Lines {
         }
         let name = path.display().to_string();
         let file = File::open(path).with_context(|| name.clone())?;
-        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        let kind = file.metadata().map(|metadata| metadata.file_type());
+        if kind.as_ref().is_ok_and(|kind| kind.is_dir()) {
             bail!("{name}: expected a file of input lines, found a folder");
         }
-        Ok(Lines { source: LineSource::Reader(reader(file)), name, number: 0 })
+        let is_file = kind.is_ok_and(|kind| kind.is_file());
+        let source = if is_file { LineSource::File(reader(file)) } else { LineSource::Reader(reader(file)) };
+        Ok(Lines { source, name, number: 0 })
     }
 
     /// Whether there is a next line, or the end, without waiting for whoever writes it.
     pub fn is_ready(&self) -> bool {
         match &self.source {
-            LineSource::Arguments(_) => true,
+            LineSource::Arguments(_) | LineSource::File(_) => true,
             LineSource::Reader(reader) => reader.buffer().contains(&b'\n'),
+        }
+    }
+
+    /// Lines, at most so many, that have been read from where they come from: there can be more.
+    pub fn ready(&self, most: usize) -> usize {
+        match &self.source {
+            LineSource::Arguments(texts) => texts.len().min(most),
+            LineSource::File(reader) | LineSource::Reader(reader) => {
+                reader.buffer().iter().filter(|&&byte| byte == b'\n').take(most).count()
+            }
         }
     }
 
@@ -152,7 +168,7 @@ impl Lines {
         self.number += 1;
         let reader = match &mut self.source {
             LineSource::Arguments(texts) => return Ok(texts.next()),
-            LineSource::Reader(reader) => reader,
+            LineSource::File(reader) | LineSource::Reader(reader) => reader,
         };
         let mut bytes = Vec::new();
         if reader.read_until(b'\n', &mut bytes).with_context(|| self.name.clone())? == 0 {

@@ -11,6 +11,7 @@ mod input;
 mod inspect;
 mod records;
 mod score;
+mod side_by_side;
 mod states_file;
 mod tokenize;
 
