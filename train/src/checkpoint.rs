@@ -49,6 +49,8 @@ pub struct Interval {
     pub z_loss: f64,
     pub correct: f64,
     pub weight: f64,
+    #[serde(default)]
+    pub divergence: f64,
     pub tokens: u64,
     pub seconds: f64,
 }

@@ -19,7 +19,8 @@ use crate::ops::attention::AttentionKind;
 use crate::ops::cross_entropy::{LossOptions, Statistics};
 use crate::ops::dropout::{Dropout, DropoutPlace, Plan};
 use crate::ops::gather::{Gather, NO_ROW};
-use crate::ops::{Sequences, Values};
+use crate::ops::soft_targets::SoftTarget;
+use crate::ops::{Sequences, SoftTargets, Values};
 use crate::parameters::Parameters;
 
 type Result<T> = candle_core::Result<T>;
@@ -380,6 +381,8 @@ impl<'a> ComposedPass<'a> {
         let smoothing = f64::from(options.label_smoothing);
         let z_loss = f64::from(options.z_loss);
         let inverse = 1.0 / options.denominator;
+        let soft_targets = self.sequences.soft_targets.as_ref();
+        let share = soft_targets.map_or(1.0, |soft| 1.0 - f64::from(soft.weight));
 
         let (mut sums, mut d_outputs) = (Vec::new(), Vec::new());
         let mut d_head: Option<Tensor> = None;
@@ -393,20 +396,32 @@ impl<'a> ComposedPass<'a> {
             let at_target = logits.gather(&targets, 1)?;
             let penalty = (log_z.sqr()? * z_loss)?;
             let smoothed = ((&at_target * (1.0 - smoothing))? + (logits.mean_keepdim(1)? * smoothing)?)?;
+            let taught = soft_targets.map(|soft| self.divergence(soft, start, &logits)).transpose()?;
+            let mut loss = (((&log_z - smoothed)? * share)? + &penalty)?;
+            let mut divergence = weights.zeros_like()?;
+            if let (Some(soft), Some((found, _))) = (soft_targets, &taught) {
+                loss = (loss + (found * f64::from(soft.weight * soft.temperature * soft.temperature))?)?;
+                divergence = (found * &weights)?;
+            }
             let parts = [
-                (((&log_z - smoothed)? + &penalty)? * &weights)?,
+                (loss * &weights)?,
                 ((&log_z - &at_target)? * &weights)?,
                 (&penalty * &weights)?,
                 (at_target.ge(&top)?.to_dtype(DType::F32)? * &weights)?,
+                divergence,
             ];
             sums.push(Tensor::cat(&parts, 1)?.sum(0)?);
             if self.training {
-                let factor = ((((&log_z * (2.0 * z_loss))? + 1.0)? * &weights)? * inverse)?;
-                let spread = (&weights * (smoothing * inverse / vocab_size as f64))?;
+                let factor = ((((&log_z * (2.0 * z_loss))? + share)? * &weights)? * inverse)?;
+                let spread = (&weights * (share * smoothing * inverse / vocab_size as f64))?;
                 let p = logits.broadcast_sub(&log_z)?.exp()?;
                 let d_logits = p.broadcast_mul(&factor)?.broadcast_sub(&spread)?;
-                let at_target = (&weights * (-(1.0 - smoothing) * inverse))?;
-                let d_logits = d_logits.scatter_add(&targets, &at_target.contiguous()?, 1)?;
+                let at_target = (&weights * (-share * (1.0 - smoothing) * inverse))?;
+                let mut d_logits = d_logits.scatter_add(&targets, &at_target.contiguous()?, 1)?;
+                if let (Some(soft), Some((_, gradient))) = (soft_targets, &taught) {
+                    let factor = (&weights * (f64::from(soft.weight * soft.temperature) * inverse))?;
+                    d_logits = (d_logits + gradient.broadcast_mul(&factor)?)?;
+                }
                 d_outputs.push((self.product(&d_logits, &head)? * f64::from(config.logits_scale()))?);
                 let part = self.product(&d_logits.t()?, &y)?;
                 d_head = Some(match d_head {
@@ -423,6 +438,7 @@ impl<'a> ComposedPass<'a> {
             z_loss: total(2),
             correct: total(3),
             weight: self.sequences.weight(),
+            divergence: total(4),
         };
         let mut surrogate = None;
         if let Some(d_head) = d_head {
@@ -430,6 +446,28 @@ impl<'a> ComposedPass<'a> {
             surrogate = Some((output * Tensor::cat(&d_outputs, 0)?.detach())?.sum_all()?);
         }
         Ok(((total(0) * inverse) as f32, statistics, surrogate))
+    }
+
+    /// Of the tokens from `start` on: how far the logits are from the teacher, `[tokens, 1]`, and the derivative by
+    /// `logits / temperature`, `[tokens, vocab_size]`.
+    fn divergence(&self, soft: &SoftTargets, start: usize, logits: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (len, vocab_size) = logits.dims2()?;
+        let rows = start * soft.classes..(start + len) * soft.classes;
+        let ids = Tensor::from_slice(&soft.ids[rows.clone()], (len, soft.classes), self.device)?;
+        let kept = Tensor::from_slice(&soft.probabilities[rows], (len, soft.classes), self.device)?;
+        let each = |value: &dyn Fn(SoftTarget) -> f32| {
+            let values: Vec<f32> = (start..start + len).map(|token| value(soft.token(token))).collect();
+            Tensor::from_vec(values, (len, 1), self.device)
+        };
+        let rest = each(&|token| token.rest(vocab_size))?;
+        let entropy = each(&|token| token.negative_entropy(vocab_size))?;
+        let teacher = rest.broadcast_as((len, vocab_size))?.contiguous()?;
+        let teacher = teacher.scatter_add(&ids, &kept.broadcast_sub(&rest)?, 1)?;
+        let y = (logits * (1.0 / f64::from(soft.temperature)))?;
+        let y = y.broadcast_sub(&y.max_keepdim(1)?)?;
+        let log_q = y.broadcast_sub(&y.exp()?.sum_keepdim(1)?.log()?)?;
+        let divergence = (entropy - (&teacher * &log_q)?.sum_keepdim(1)?)?;
+        Ok((divergence, (log_q.exp()?.broadcast_mul(&teacher.sum_keepdim(1)?)? - teacher)?))
     }
 
     fn add_gradient(&self, index: usize, gradient: &Tensor) -> Result<()> {

@@ -13,7 +13,7 @@ use crate::data::DataConfig;
 use crate::init::Scheme;
 use crate::kernels::Precision;
 use crate::vocabulary::{self, VocabularyConfig};
-use crate::{Error, Result, optimizer, schedule};
+use crate::{Error, Result, distill, optimizer, schedule, tuning};
 use keys::{compare, merge, nested, serde_path};
 
 /// Every knob with its default value and what it means.
@@ -31,6 +31,8 @@ pub struct Config {
     pub data: DataConfig,
     pub vocabulary: VocabularyConfig,
     pub loss: Loss,
+    pub distill: distill::Options,
+    pub tuning: tuning::Options,
     pub optimizer: optimizer::Options,
     pub schedule: schedule::Schedule,
     pub checkpoint: CheckpointOptions,
@@ -306,6 +308,10 @@ impl Config {
         in_range("model.initializer_factor", self.model.initializer_factor as f64, 0.0, 1e3)?;
         in_range("loss.label_smoothing", self.loss.label_smoothing as f64, 0.0, 1.0)?;
         in_range("loss.z_loss", self.loss.z_loss as f64, 0.0, 1.0)?;
+        in_range("distill.weight", self.distill.weight as f64, 0.0, 1.0)?;
+        in_range("distill.temperature", self.distill.temperature as f64, 0.01, 1e3)?;
+        in_range("distill.top_k", self.distill.top_k as f64, 1.0, 1e6)?;
+        in_range("distill.cache_gb", self.distill.cache_gb, 0.0, 1e6)?;
         in_range("optimizer.clip_norm", self.optimizer.clip_norm, 0.0, f64::MAX)?;
         in_range("optimizer.weight_decay", self.optimizer.weight_decay, 0.0, 1.0)?;
         in_range("optimizer.beta1", self.optimizer.beta1, 0.0, 1.0)?;
@@ -351,6 +357,8 @@ impl Config {
             config.checkpoint.keep_last = 1;
             config.evaluation = self.evaluation.clone();
             config.data.dir = PathBuf::new();
+            config.distill.cache = String::new();
+            config.distill.cache_gb = 0.0;
             config.data.tasks.iter_mut().for_each(|task| task.merge_references = false);
             config.vocabulary = VocabularyConfig::default();
             if matches!(config.schedule.kind, schedule::Shape::Constant | schedule::Shape::InverseSquareRoot) {

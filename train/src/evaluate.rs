@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rayon::prelude::*;
-use t5_runtime::generate::{GenerateOptions, LengthPenalty};
+use t5_runtime::generate::{GenerateOptions, LengthPenalty, Output};
 use t5_runtime::model::Model;
 
 use crate::config::Evaluation;
@@ -37,25 +37,35 @@ impl RuntimeEvaluator {
             .beams(self.options.beam_size)
             .length_penalty(LengthPenalty::T5 { alpha: self.options.length_penalty })
             .max_new_tokens(self.options.max_tokens);
-        // Documents of one length finish together. Results do not depend on what runs beside them.
-        let mut order: Vec<usize> = (0..inputs.len()).collect();
-        order.sort_by_key(|&index| inputs[index].len());
-        let outputs: Vec<Vec<(usize, String)>> = order
-            .par_chunks(BATCH)
-            .map(|indices| {
-                let sources: Vec<&[u32]> = indices.iter().map(|&index| inputs[index].as_slice()).collect();
-                let outputs = model.session().generate_batch_ids(&sources, &options)?;
-                // The training vocabulary's text keeps sentinels, as the targets do.
-                let text = |results: &[t5_runtime::generate::Output]| {
-                    self.vocabulary.decode(results.first().map_or(&[][..], |best| &best.ids))
-                };
-                Ok(indices.iter().zip(&outputs).map(|(&index, results)| (index, text(results))).collect())
-            })
-            .collect::<Result<_>>()?;
-        let mut predictions = vec![String::new(); inputs.len()];
-        outputs.into_iter().flatten().for_each(|(index, text)| predictions[index] = text);
-        Ok(predictions)
+        // The training vocabulary's text keeps sentinels, as the targets do.
+        let text = |answer: &Option<Output>| self.vocabulary.decode(answer.as_ref().map_or(&[][..], |best| &best.ids));
+        Ok(best_answers(model, inputs, &options)?.iter().map(text).collect())
     }
+}
+
+/// The best answer to each input; `None` where there is none.
+///
+/// # Errors
+/// Where the model cannot be run.
+pub(crate) fn best_answers(
+    model: &Model,
+    inputs: &[Vec<u32>],
+    options: &GenerateOptions,
+) -> Result<Vec<Option<Output>>> {
+    // Documents of one length finish together. Results do not depend on what runs beside them.
+    let mut order: Vec<usize> = (0..inputs.len()).collect();
+    order.sort_by_key(|&index| inputs[index].len());
+    let outputs: Vec<Vec<Option<Output>>> = order
+        .par_chunks(BATCH)
+        .map(|indices| {
+            let sources: Vec<&[u32]> = indices.iter().map(|&index| inputs[index].as_slice()).collect();
+            let outputs = model.session().generate_batch_ids(&sources, options)?;
+            Ok(outputs.into_iter().map(|results| results.into_iter().next()).collect())
+        })
+        .collect::<Result<_>>()?;
+    let mut answers = vec![None; inputs.len()];
+    order.into_iter().zip(outputs.into_iter().flatten()).for_each(|(index, answer)| answers[index] = answer);
+    Ok(answers)
 }
 
 impl Evaluator for RuntimeEvaluator {

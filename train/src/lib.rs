@@ -19,6 +19,7 @@ pub mod vocabulary;
 pub mod checkpoint;
 mod composed;
 pub mod config;
+pub mod distill;
 pub mod error;
 pub mod evaluate;
 pub mod events;

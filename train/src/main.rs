@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand};
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::command;
 use t5_runtime::storage::is_same_file;
-use t5_train::config::Config;
+use t5_train::config::{self, Config};
+use t5_train::distill::answers::{self, Search, Written};
 use t5_train::export::{self, Weights};
 use t5_train::extend::{self, Extension};
 use t5_train::pipeline::{self, Pipeline};
@@ -189,10 +190,10 @@ fn keep_candle_single_threaded() {
 }
 
 /// Refuses an output that would take the place of something that is read.
-fn refuse_read(output: &Path, read: impl IntoIterator<Item = PathBuf>) -> Result<()> {
+fn refuse_read(name: &str, output: &Path, read: impl IntoIterator<Item = PathBuf>) -> Result<()> {
     match read.into_iter().find(|file| is_same_file(file, output)) {
         Some(file) => {
-            bail!(command::usage(format!("--output: expected another file than {}, which is read", file.display())))
+            bail!(command::usage(format!("{name}: expected another file than {}, which is read", file.display())))
         }
         None => Ok(()),
     }
@@ -201,7 +202,7 @@ fn refuse_read(output: &Path, read: impl IntoIterator<Item = PathBuf>) -> Result
 fn vocab(config: &Config, arguments: &VocabArguments) -> Result<()> {
     let data = &config.data;
     let texts = data.tasks.iter().flat_map(|task| task.train.iter().chain(&task.dev)).map(|file| data.dir.join(file));
-    refuse_read(&arguments.output, texts.chain([arguments.config.config.clone()]))?;
+    refuse_read("--output", &arguments.output, texts.chain([arguments.config.config.clone()]))?;
     let tokenizer = config.data.train_vocabulary(&config.vocabulary, config.run.seed)?;
     pipeline::create_parent(&arguments.output)?;
     let vocabulary = vocabulary::save(&tokenizer, &arguments.output)?;
@@ -224,10 +225,12 @@ fn run(mut config: Config) -> Result<()> {
     let model = model.with_precision(config.run.precision.precision())?;
     eprintln!("model: {} parameters in {} tensors", model.parameters(), model.vars().len());
     let extra = pipeline::model_files(config, model.config(), &pipeline.vocabulary)?;
+    let teacher = pipeline::teacher(config, model.config(), &pipeline.vocabulary)?;
     let parts = Parts {
         source: Box::new(pipeline.batches(config)?),
         dev: pipeline.dev_batches(config.evaluation.examples)?,
         evaluator: Some(Box::new(pipeline.evaluator(config, config.evaluation.examples))),
+        teacher,
         model,
         extra,
     };
@@ -310,7 +313,7 @@ fn extend(arguments: ExtendArguments) -> Result<()> {
 
 fn report(arguments: &ReportArguments) -> Result<()> {
     let output = arguments.output.clone().unwrap_or_else(|| arguments.run.join("report.html"));
-    refuse_read(&output, report::files(&arguments.run))?;
+    refuse_read("--output", &output, report::files(&arguments.run))?;
     let page = report::html(&arguments.run)?;
     files::replace(&output, page.as_bytes())?;
     eprintln!("{}", output.display());

@@ -7,6 +7,7 @@ use t5_runtime::config::T5Config;
 
 use crate::batches::{Batch, TaskBatches};
 use crate::config::Config;
+use crate::distill::Teacher;
 use crate::evaluate::{self, RuntimeEvaluator};
 use crate::model::Model;
 use crate::random::derive;
@@ -15,7 +16,7 @@ use crate::vocabulary::Vocabulary;
 use crate::{Error, Result, export, files};
 
 /// Streams of random numbers that belong to a run.
-mod stream {
+pub(crate) mod stream {
     pub const DATA: u64 = 1;
     pub const VALUES: u64 = 2;
 }
@@ -77,7 +78,7 @@ impl Pipeline {
 }
 
 /// Where the vocabulary of a run is.
-fn vocabulary_path(config: &Config) -> Result<PathBuf> {
+pub(crate) fn vocabulary_path(config: &Config) -> Result<PathBuf> {
     match (config.model.vocabulary.as_str(), config.model.from.as_str()) {
         ("", "") => {
             let what = "expected a tokenizer.json (t5-train vocab makes one), or model.from, found neither";
@@ -118,7 +119,15 @@ pub fn model(config: &Config, vocabulary: &Vocabulary) -> Result<Model> {
             return Err(Error::file(vocabulary.path(), what));
         }
     }
-    Model::from_checkpoint(&checkpoint)
+}
+
+/// The teacher that a run learns from, where it names one.
+///
+/// # Errors
+/// As [`Teacher::open`].
+pub fn teacher(config: &Config, t5_config: &T5Config, vocabulary: &Vocabulary) -> Result<Option<Teacher>> {
+    let open = || Teacher::open(&config.distill, &config.run.output, vocabulary, t5_config.vocab_size);
+    (!config.distill.teacher.is_empty()).then(open).transpose()
 }
 
 /// The files that make a folder of weights a Hugging Face model.

@@ -49,6 +49,10 @@ pub enum Entry {
         /// Nats per target token, without smoothing and z-loss.
         #[serde(deserialize_with = "number_or_nan")]
         loss: f64,
+        /// Nats per target token from the teacher's distribution to the model's, both at the temperature of the run;
+        /// none without a teacher.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        divergence: Option<f64>,
         #[serde(deserialize_with = "number_or_nan")]
         z_loss: f64,
         /// Share of target tokens that have the largest logit.

@@ -99,7 +99,17 @@ fn charts(records: &[LogRecord]) -> Vec<(String, Vec<Line>)> {
         };
     }
     let mut charts = vec![
-        ("Loss (nats per token)".to_owned(), vec![line("train", train!(loss)), line("dev", dev!(loss))]),
+        (
+            "Loss (nats per token)".to_owned(),
+            vec![
+                line("train", train!(loss)),
+                line("dev", dev!(loss)),
+                line("from teacher", |entry| match entry {
+                    Entry::Train { divergence, .. } => *divergence,
+                    Entry::Evaluation { .. } => None,
+                }),
+            ],
+        ),
         ("Accuracy of the next token".to_owned(), vec![line("train", train!(accuracy)), line("dev", dev!(accuracy))]),
         ("Learning rate".to_owned(), vec![line("rate", train!(rate))]),
         ("Gradient norm".to_owned(), vec![line("norm", train!(gradient_norm))]),

@@ -20,7 +20,7 @@ pub use config::{HoldOut, LengthFilter, SourceConfig, TaskConfig};
 pub use example::{Example, Limits, TextExample, TooLong};
 pub(crate) use formatters::words_of_span;
 pub use formatters::{Examples, Template, postprocess_stsb, winograd::wsc_score, wnli::wnli_to_wsc};
-pub use loading::{LoadReport, training_texts};
+pub use loading::{LoadReport, training_examples, training_texts};
 pub use slips::{Slips, add_slips};
 pub use text::split_sentences;
 

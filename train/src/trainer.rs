@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::batches::{Batch, BatchSource};
 use crate::checkpoint::{self, Best, Checkpoints, Interval, Saved, State, Tensors, write_model};
 use crate::config::{self, Config, Denominator};
+use crate::distill::Teacher;
 use crate::events::EventWriter;
 use crate::files;
 use crate::kernels::vectorised;
@@ -38,6 +39,8 @@ pub struct Parts {
     /// Dev batches, for the loss.
     pub dev: Vec<Batch>,
     pub evaluator: Option<Box<dyn Evaluator>>,
+    /// What the model learns from beside the targets.
+    pub teacher: Option<Teacher>,
     /// Files that make a folder of weights a model: (name, contents).
     pub extra: Vec<(String, Vec<u8>)>,
 }
@@ -105,7 +108,7 @@ impl Trainer {
             log: OpenOptions::new().create(true).append(true).open(&log_path).map_err(Error::io(&log_path))?,
             log_path,
             events,
-            bar: ProgressBar::new(config.run.steps).with_style(style()),
+            bar: ProgressBar::new(config.run.steps).with_style(progress_style()),
         };
         match newest {
             Some(step) => trainer.resume(step)?,
@@ -202,7 +205,11 @@ impl Trainer {
         let mut sequences = Vec::with_capacity(config.run.accumulate);
         for _ in 0..config.run.accumulate {
             let batch = self.parts.source.next_batch()?;
-            sequences.push(Sequences::new(&batch, self.parts.model.config().vocab_size)?);
+            let mut ragged = Sequences::new(&batch, self.parts.model.config().vocab_size)?;
+            if let Some(teacher) = &mut self.parts.teacher {
+                teacher.teach(&mut ragged)?;
+            }
+            sequences.push(ragged);
             batches.push(batch);
         }
         let tokens: usize = sequences.iter().map(Sequences::tokens).sum();
@@ -246,6 +253,7 @@ impl Trainer {
         interval.z_loss += statistics.z_loss;
         interval.correct += statistics.correct;
         interval.weight += statistics.weight;
+        interval.divergence += statistics.divergence;
         interval.tokens += tokens as u64;
         interval.seconds += seconds;
         self.bar.set_position(self.state.step);
@@ -276,8 +284,10 @@ impl Trainer {
         let weight = interval.weight.max(1e-9);
         let (loss, accuracy) = (interval.negative_log_likelihood / weight, interval.correct / weight);
         let (z_loss, tokens_per_second) = (interval.z_loss / weight, interval.tokens as f64 / interval.seconds);
+        let divergence = self.parts.teacher.as_ref().map(|_| interval.divergence / weight);
+        let teacher = divergence.map_or(String::new(), |divergence| format!("  from teacher {divergence:.4}"));
         let line = format!(
-            "loss {loss:.4}  accuracy {accuracy:.4}  rate {rate:.2e}  norm {gradient_norm:.3}  \
+            "loss {loss:.4}{teacher}  accuracy {accuracy:.4}  rate {rate:.2e}  norm {gradient_norm:.3}  \
              {tokens_per_second:.0} tok/s"
         );
         self.bar.set_message(line.clone());
@@ -285,15 +295,25 @@ impl Trainer {
             self.say(&format!("step {}/{}  {line}", self.state.step, self.config.run.steps));
         }
         let peak_memory_mb = peak_memory_mb();
-        self.record(Entry::Train { loss, z_loss, accuracy, rate, gradient_norm, tokens_per_second, peak_memory_mb })?;
+        self.record(Entry::Train {
+            loss,
+            divergence,
+            z_loss,
+            accuracy,
+            rate,
+            gradient_norm,
+            tokens_per_second,
+            peak_memory_mb,
+        })?;
         if let Some(events) = &mut self.events {
-            let scalars = [
+            let mut scalars = vec![
                 ("train/loss", loss),
                 ("train/accuracy", accuracy),
                 ("train/rate", rate),
                 ("train/gradient_norm", gradient_norm),
                 ("train/tokens_per_second", tokens_per_second),
             ];
+            scalars.extend(divergence.map(|divergence| ("train/divergence", divergence)));
             events.scalars(self.state.step, &scalars)?;
         }
         Ok(())
@@ -421,7 +441,8 @@ impl Trainer {
     }
 }
 
-fn style() -> ProgressStyle {
+/// A bar with the time that is left.
+pub fn progress_style() -> ProgressStyle {
     ProgressStyle::with_template("{bar:24} {pos}/{len}  {eta} left  {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
 }

@@ -162,6 +162,35 @@ impl Vocabulary {
         self.tokenizer.vocab_size() as u32
     }
 
+    /// What sets a checkpoint's vocabulary apart from this one, as "whose id 5 is ..."; `None` where all of this one's ids
+    /// are the same pieces there.
+    ///
+    /// # Errors
+    /// Where the checkpoint's vocabulary cannot be used.
+    pub fn difference(&self, checkpoint: &Checkpoint) -> Result<Option<String>> {
+        let Some(other) = &checkpoint.vocabulary else {
+            return Ok(Some("which has no vocabulary".to_owned()));
+        };
+        let other = Tokenizer::new(&checkpoint.file, other)?;
+        // A sentinel may be written with a space or without.
+        let pieces = |id: u32| {
+            let sentinel = is_sentinel(self.sentinels, id);
+            [&other, &self.tokenizer]
+                .map(|from| from.piece(id).map(|piece| if sentinel { piece.trim_start_matches(SPACE) } else { piece }))
+        };
+        let differs = |&id: &u32| {
+            let [theirs, ours] = pieces(id);
+            theirs != ours
+        };
+        Ok((0..self.size()).find(differs).map(|id| {
+            let [theirs, ours] = pieces(id).map(|piece| match piece {
+                Some(piece) => format!("{piece:?}"),
+                None => "none".to_owned(),
+            });
+            format!("whose id {id} is {theirs} and not {ours}")
+        }))
+    }
+
     /// The ids that stand for removed spans; a count of 0 where the vocabulary has none.
     pub fn sentinels(&self) -> Sentinels {
         self.sentinels

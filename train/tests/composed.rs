@@ -10,8 +10,8 @@ use t5_train::batches::Batch;
 use t5_train::init::Scheme;
 use t5_train::kernels::Precision;
 use t5_train::model::{LossOptions, Model};
-use t5_train::ops::Sequences;
 use t5_train::ops::dropout::Plan;
+use t5_train::ops::{Sequences, SoftTargets};
 
 fn config(feed_forward: &str, tied: bool, model_type: &str) -> T5Config {
     let golden = golden_config(feed_forward, tied, model_type);
@@ -89,7 +89,19 @@ fn losses_and_gradients_are_those_of_the_fused_operations() {
             let config = config(feed_forward, tied, model_type);
             let make = || Model::new(&config, Scheme::Mesh, 3).unwrap();
             let (fused, composed) = (make(), make().composed_on(Device::Cpu));
-            let sequences = || Sequences::new(&batch(), config.vocab_size).unwrap();
+            let sequences = || {
+                let mut sequences = Sequences::new(&batch(), config.vocab_size).unwrap();
+                let tokens = sequences.decoder_target_ids.len() as u32;
+                // A teacher of some of the passes.
+                sequences.soft_targets = (plan.rate > 0.0).then(|| SoftTargets {
+                    weight: 0.6,
+                    temperature: 2.0,
+                    classes: 2,
+                    ids: (0..tokens).flat_map(|token| [token % 50, (token + 9) % 50]).collect(),
+                    probabilities: (0..tokens).flat_map(|token| [0.5, 0.4 / (1 + token) as f32]).collect(),
+                });
+                sequences
+            };
             let (loss, statistics) = fused.backward(sequences(), &OPTIONS, plan).unwrap();
             let (found, parts) = composed.backward(sequences(), &OPTIONS, plan).unwrap();
             let what = format!("{feed_forward} {model_type} {plan:?}");
@@ -97,6 +109,8 @@ fn losses_and_gradients_are_those_of_the_fused_operations() {
             let near = |a: f64, b: f64| (a - b).abs() <= 1e-5 * b.abs().max(1.0);
             assert!(near(parts.negative_log_likelihood, statistics.negative_log_likelihood), "{what}");
             assert!(near(parts.z_loss, statistics.z_loss), "{what}");
+            assert!(near(parts.divergence, statistics.divergence), "{what}");
+            assert_eq!(statistics.divergence > 0.0, plan.rate > 0.0, "{what}");
             assert_eq!((parts.correct, parts.weight), (statistics.correct, statistics.weight), "{what}");
             let (difference, name) = largest_difference(&fused, &composed);
             assert!(difference < 1e-5, "{what}: {name}: gradients differ by {difference} of the largest");

@@ -71,7 +71,7 @@ fn trainer(config: &Config, scores: &[f64]) -> t5_train::Result<Trainer> {
     };
     let extra = vec![("config.json".to_owned(), sizes.to_json().to_string().into_bytes())];
     let evaluator = Some(Box::new(Scripted(Vec::from(scores).into_iter())) as Box<dyn Evaluator>);
-    Trainer::open(config, Parts { model, source: Box::new(Same), dev: Vec::new(), evaluator, extra })
+    Trainer::open(config, Parts { model, source: Box::new(Same), dev: Vec::new(), evaluator, teacher: None, extra })
 }
 
 fn values(trainer: &Trainer) -> Vec<Vec<f32>> {

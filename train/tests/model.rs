@@ -8,8 +8,8 @@ use t5_runtime::schema::{self, Role};
 use t5_train::batches::Batch;
 use t5_train::init::Scheme;
 use t5_train::model::{LossOptions, Model};
-use t5_train::ops::Sequences;
 use t5_train::ops::dropout::Plan;
+use t5_train::ops::{Sequences, SoftTargets};
 
 /// The values of docs/t5.md 8.2: a formula of the tensor's place in its order of generation, which differs from
 /// the schema's (norms after the matrices of their layer).
@@ -180,9 +180,20 @@ fn gradients_are_derivatives_of_the_loss() {
     for (shared_over_length, (feed_forward, tied, model_type)) in
         [false, true].into_iter().flat_map(|shared| variants.map(|variant| (shared, variant)))
     {
+        let taught = shared_over_length && !tied;
         let config = golden_config(feed_forward, tied, model_type);
         let model = golden_model(&config);
-        let sequences = Sequences::new(&packed_batch(), 11).unwrap();
+        let mut sequences = Sequences::new(&packed_batch(), 11).unwrap();
+        if taught {
+            let tokens = sequences.decoder_target_ids.len();
+            sequences.soft_targets = Some(SoftTargets {
+                weight: 0.6,
+                temperature: 2.0,
+                classes: 3,
+                ids: (0..tokens as u32).flat_map(|token| [0, 3, 7].map(|at| (token + at) % 11)).collect(),
+                probabilities: (0..tokens).flat_map(|_| [0.5, 0.25, 0.125]).collect(),
+            });
+        }
         let options = LossOptions { label_smoothing: 0.1, z_loss: 0.01, denominator: 10.0 };
         let dropout = Plan { rate: 0.2, seed: 3, shared_over_length };
         model.gradients().clear();

@@ -1,5 +1,5 @@
 //! The head and the loss in one: `logits = (scale * y) E^T`, then weighted cross-entropy with label smoothing and
-//! z-loss.
+//! z-loss, and the divergence from a teacher where there is one.
 //!
 //! Logits exist for one chunk of tokens at a time. While training, their gradient replaces them in place and is
 //! multiplied back at once, so the `[tokens, vocab_size]` matrices are never held.
@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
+use super::soft_targets::SoftTarget;
 use super::{ForBackward, Linear, Pass, Values, argument};
 use crate::kernels::{Mat, MatMut, Packed, Precision, Product, math, max, sum1, vectorised};
 
@@ -36,6 +37,8 @@ pub struct Statistics {
     pub correct: f64,
     /// Sum of the weights.
     pub weight: f64,
+    /// Sum of `weight * KL(teacher || model)` at the temperature; 0 without a teacher.
+    pub divergence: f64,
 }
 
 impl Statistics {
@@ -45,6 +48,7 @@ impl Statistics {
         self.z_loss += other.z_loss;
         self.correct += other.correct;
         self.weight += other.weight;
+        self.divergence += other.divergence;
     }
 }
 
@@ -69,15 +73,27 @@ impl CrossEntropy {
     ///
     /// With smoothing e over V classes the target distribution is `(1 - e) onehot + e / V`, so
     /// `loss = ln Z - (1 - e) x_t - e mean(x) + z ln(Z)^2` and `d loss = (1 + 2 z ln Z) softmax - target`.
+    ///
+    /// Of a teacher with the share w and the temperature T, `w T^2 KL(teacher || model)` is added, both at T, and the
+    /// cross-entropy has the share 1 - w; T^2 keeps the size of the gradients (Hinton et al. 2015). `tempered` is room
+    /// for `[vocab_size]`.
     #[inline(always)]
     fn token(
         &self,
         logits: &mut [f32],
-        target: usize,
-        weight: f32,
+        target: Target,
         training: bool,
+        tempered: &mut [f32],
         statistics: &mut Statistics,
     ) -> f64 {
+        let Target { id: target, weight, soft } = target;
+        let (mut share, mut taught) = (1.0, 0.0);
+        if let Some(soft) = &soft {
+            let divergence = soft.divergence(logits, tempered);
+            statistics.divergence += (weight * divergence) as f64;
+            share = 1.0 - soft.weight;
+            taught = (soft.weight * soft.temperature * soft.temperature * divergence) as f64;
+        }
         let top = max(logits);
         let at_target = logits[target];
         let mean = if self.label_smoothing > 0.0 { sum1(logits, |x| x) / logits.len() as f32 } else { 0.0 };
@@ -89,10 +105,14 @@ impl CrossEntropy {
         };
         let log_z = top + sum.ln();
         if training {
-            let factor = weight * (1.0 + 2.0 * self.z_loss * log_z) / sum;
-            let spread = weight * self.label_smoothing / logits.len() as f32;
+            let factor = weight * (share + 2.0 * self.z_loss * log_z) / sum;
+            let spread = weight * share * self.label_smoothing / logits.len() as f32;
             logits.iter_mut().for_each(|p| *p = *p * factor - spread);
-            logits[target] -= weight * (1.0 - self.label_smoothing);
+            logits[target] -= weight * share * (1.0 - self.label_smoothing);
+            if let Some(soft) = &soft {
+                let factor = weight * soft.weight * soft.temperature;
+                logits.iter_mut().zip(&*tempered).for_each(|(d, t)| *d += factor * t);
+            }
         }
         let weight = weight as f64;
         let penalty = self.z_loss as f64 * (log_z as f64).powi(2);
@@ -101,8 +121,15 @@ impl CrossEntropy {
         statistics.correct += if at_target >= top { weight } else { 0.0 };
         statistics.weight += weight;
         let smoothed = (1.0 - self.label_smoothing) * at_target + self.label_smoothing * mean;
-        weight * ((log_z - smoothed) as f64 + penalty)
+        weight * ((share * (log_z - smoothed)) as f64 + penalty + taught)
     }
+}
+
+/// What one token should be.
+struct Target<'a> {
+    id: usize,
+    weight: f32,
+    soft: Option<SoftTarget<'a>>,
 }
 
 impl CustomOp1 for CrossEntropy {
@@ -122,6 +149,7 @@ impl CustomOp1 for CrossEntropy {
         let mut statistics = Statistics::default();
         let mut logits = vec![0.0; CHUNK.min(y.len() / d) * rows];
         let mut scaled = vec![0.0; CHUNK.min(y.len() / d) * d];
+        let mut tempered = vec![0.0; if sequences.soft_targets.is_some() { rows } else { 0 }];
         let mut dy = vec![0.0; if pass.training { y.len() } else { 0 }];
         let inverse = (1.0 / self.denominator) as f32;
         // The head is used by every chunk, so it is packed once for each of its two products.
@@ -134,9 +162,13 @@ impl CustomOp1 for CrossEntropy {
             scaled.iter_mut().zip(y).for_each(|(scaled, y)| *scaled = y * self.logits_scale);
             forward.multiply(MatMut::new(logits, tokens, rows, rows), Product::Set, Mat::new(scaled, tokens, d, d));
             for (i, logits) in logits.chunks_exact_mut(rows).enumerate() {
-                let target = sequences.decoder_target_ids[start + i] as usize;
-                let weight = sequences.loss_weights[start + i];
-                vectorised(|| loss += self.token(logits, target, weight, pass.training, &mut statistics));
+                let token = start + i;
+                let target = Target {
+                    id: sequences.decoder_target_ids[token] as usize,
+                    weight: sequences.loss_weights[token],
+                    soft: sequences.soft_targets.as_ref().map(|soft| soft.token(token)),
+                };
+                vectorised(|| loss += self.token(logits, target, pass.training, &mut tempered, &mut statistics));
             }
             if let Some(backward) = &backward {
                 // The two constant factors go on the small side of each product.

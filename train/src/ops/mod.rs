@@ -16,6 +16,7 @@ pub mod feed_forward;
 pub mod gather;
 pub mod norm;
 pub mod sequences;
+pub mod soft_targets;
 
 use std::cell::RefCell;
 use std::ops::Deref;
@@ -25,6 +26,7 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor, Var};
 
 pub use dropout::Dropout;
 pub use sequences::{Sequences, Span};
+pub use soft_targets::SoftTargets;
 
 use crate::kernels::{Mat, MatMut, Precision, Product, multiply};
 

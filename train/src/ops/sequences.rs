@@ -1,5 +1,6 @@
 //! A batch without its padding: all examples one after the other.
 
+use super::SoftTargets;
 use crate::batches::Batch;
 use crate::{Error, Result};
 
@@ -31,6 +32,8 @@ pub struct Sequences {
     pub decoder_rows: Vec<u32>,
     /// Positions of the padded decoder side, for the paper's loss denominator.
     pub decoder_positions: usize,
+    /// What a teacher says of each decoder token, where there is one.
+    pub soft_targets: Option<SoftTargets>,
 }
 
 impl Sequences {

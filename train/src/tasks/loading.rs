@@ -129,6 +129,25 @@ pub fn training_texts(config: &TaskConfig, data_dir: &Path, count: usize, seed: 
     Ok(made?.concat())
 }
 
+/// The labelled training examples of a task as texts, in the files' order, and how many records it is evaluated on.
+///
+/// # Errors
+/// Where a source cannot be read, a record lacks what the task names, or the task makes its examples anew each epoch.
+pub fn training_examples(config: &TaskConfig, data_dir: &Path, seed: u64) -> Result<(Vec<TextExample>, usize)> {
+    if matches!(config.examples, Examples::Denoise { .. } | Examples::Slips { .. } | Examples::Joined { .. }) {
+        let what = "expected examples that are the same in every epoch, found denoise, slips or joined";
+        return Err(Error::Invalid(format!("task {}: examples: {what}", config.name)));
+    }
+    config.examples.check(&config.name)?;
+    let seed = derive(seed, &[hash_bytes(config.name.as_bytes())]);
+    let (records, dev) = split_records(config, data_dir, seed, &mut LoadReport::default())?;
+    let made: Result<Vec<Vec<TextExample>>> = records
+        .par_iter()
+        .map(|record| config.examples.training(record).map_err(|what| in_record(config, record, what)))
+        .collect();
+    Ok((made?.concat(), dev.len()))
+}
+
 /// Keeps at most `most` records, a seeded choice in the file's order. Returns how many were left out.
 fn choose(records: &mut Vec<Record>, most: usize, seed: u64) -> usize {
     let len = records.len();
