@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use t5_quantize::adapter::{self, Adapter};
 use t5_quantize::align;
 use t5_quantize::compare::{Comparison, compare};
 use t5_quantize::policy::FILE_TYPES;
@@ -44,6 +45,10 @@ struct Arguments {
     /// `task_specific_params` as in config.json
     #[arg(long, value_name = "FILE.json")]
     settings: Option<PathBuf>,
+    /// Merge a LoRA adapter into the model: a folder with adapter_config.json and adapter_model.safetensors, as PEFT and
+    /// t5-train write them
+    #[arg(long, value_name = "FOLDER")]
+    adapter: Option<PathBuf>,
     /// Find the heads of attention that show which words belong together, from lines SOURCE<TAB>TARGET, and note them
     /// in the file. Some thousand lines do; the last 500 are measured
     #[arg(long, value_name = "FILE")]
@@ -126,12 +131,16 @@ fn run(arguments: &Arguments) -> Result<()> {
     if checkpoint.vocabulary.is_none() {
         eprintln!("note: {} has no tokenizer: the new file will take ids only", checkpoint.file);
     }
+    let adapter = arguments.adapter.as_deref().map(Adapter::open).transpose()?;
+    if let Some(adapter) = &adapter {
+        adapter.merge(&mut checkpoint)?;
+    }
     checkpoint.about.extend(arguments.about.iter().cloned());
     if let Some(file) = &arguments.settings {
         settings(file, &mut checkpoint)?;
     }
     if let Some(file) = &arguments.align {
-        align(&path, &pairs(file)?, &mut checkpoint)?;
+        align(&path, &pairs(file)?, adapter.as_ref(), &mut checkpoint)?;
     }
     let compared = arguments.compare.as_deref().map(pairs).transpose()?;
     if compared.is_some() && checkpoint.vocabulary.is_none() {
@@ -190,6 +199,10 @@ fn refuse_taken(
             Some("the pairs to align")
         } else if arguments.compare.as_ref().is_some_and(|file| is_same_file(file, target)) {
             Some("the pairs to compare on")
+        } else if arguments.adapter.as_ref().is_some_and(|folder| {
+            [adapter::CONFIG, adapter::WEIGHTS].iter().any(|name| is_same_file(&folder.join(name), target))
+        }) {
+            Some("a file of the adapter")
         } else {
             checkpoint.reads(target).then_some("a file of IN")
         }
@@ -239,8 +252,14 @@ fn pairs(file: &Path) -> Result<Vec<(String, String)>> {
 }
 
 /// Chooses the heads that align words, and notes them.
-fn align(model: &Path, pairs: &[(String, String)], checkpoint: &mut Checkpoint) -> Result<()> {
+fn align(
+    model: &Path,
+    pairs: &[(String, String)],
+    adapter: Option<&Adapter>,
+    checkpoint: &mut Checkpoint,
+) -> Result<()> {
     let mut model = pytorch::open(model)?;
+    adapter.map_or(Ok(()), |adapter| adapter.merge(&mut model))?;
     // Words of a task's prefix are not aligned.
     model.generation.tasks.clone_from(&checkpoint.generation.tasks);
     let choice = align::choose(&Model::from_checkpoint(model, &ModelOptions::default())?, pairs)?;

@@ -341,3 +341,28 @@ fn a_name_on_the_hub_is_a_checkpoint_too() {
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.starts_with("t5-quantize: hf:ann/other: not in the cache "), "{message}");
 }
+
+#[test]
+fn a_lora_adapter_is_merged_before_it_is_stored() {
+    let peft = Path::new(env!("CARGO_MANIFEST_DIR")).join("../train/tests/data/peft");
+    let folder = tempfile::tempdir().unwrap();
+    let (base, adapter) = (peft.join("base").display().to_string(), peft.join("plain").display().to_string());
+    let stored = |output: &str, more: &[&str]| {
+        succeeds(folder.path(), &[&[base.as_str(), output, "--type", "f32", "--no-balance"][..], more].concat());
+        Checkpoint::open(&folder.path().join(output)).unwrap()
+    };
+    let (plain, merged) = (stored("plain.gguf", &[]), stored("merged.gguf", &["--adapter", &adapter]));
+    let mut expected = Checkpoint::open(Path::new(&base)).unwrap();
+    t5_quantize::adapter::Adapter::open(Path::new(&adapter)).unwrap().merge(&mut expected).unwrap();
+    for (spec, tensor) in merged.tensors() {
+        let values = |checkpoint: &Checkpoint| {
+            t5_runtime::block::decode_tensor(checkpoint.tensor(&spec.hf_name).unwrap()).unwrap()
+        };
+        assert_eq!(t5_runtime::block::decode_tensor(tensor).unwrap(), values(&expected), "{}", spec.hf_name);
+        let changed = spec.hf_name.ends_with(".q.weight") || spec.hf_name.ends_with(".v.weight");
+        assert_eq!(values(&plain) != values(&expected), changed, "{}", spec.hf_name);
+    }
+    let message = fails(folder.path(), &[&base, "none.gguf", "--adapter", &base], 1);
+    assert!(message.contains("adapter_config.json"), "{message}");
+    assert!(!folder.path().join("none.gguf").exists());
+}

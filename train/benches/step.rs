@@ -43,7 +43,7 @@ fn measure(name: &str, threads: usize, kind: Method, precision: Precision) {
     let model = Model::new(&config, Scheme::T5x, 1).and_then(|model| model.with_precision(precision)).expect("a model");
     let mut options = Config::parse("base", "", &[]).expect("the base").optimizer;
     options.kind = kind;
-    let mut optimizer = Optimizer::new(&options, model.specs());
+    let mut optimizer = Optimizer::new(&options, &model.trained());
     let loss_options = LossOptions { label_smoothing: 0.0, z_loss: 0.0, denominator: (rows * target) as f64 };
     let rate = if kind == Method::Adafactor { 1e-3 } else { 1e-4 };
     let (mut steps, mut passes, mut updates, mut losses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

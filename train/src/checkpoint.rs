@@ -168,7 +168,8 @@ fn write(folder: &Path, state: &State, tensors: &Tensors, extra: &[(String, Vec<
     if let Some(average) = tensors.average {
         write_model(&folder.join(AVERAGE), tensors.model, Some(average))?;
     }
-    let slots = tensors.optimizer.state(tensors.model.specs());
+    tensors.model.write_adapter(folder)?;
+    let slots = tensors.optimizer.state(&tensors.model.trained());
     let shapes: Vec<[usize; 1]> = slots.iter().map(|(_, values)| [values.len()]).collect();
     let slots = slots.into_iter().zip(&shapes).map(|((name, values), shape)| (name, &shape[..], Cow::Borrowed(values)));
     files::write_tensors(&folder.join(OPTIMIZER), slots)?;
@@ -216,6 +217,11 @@ impl Saved {
         // Earlier versions could record NaN as the best score, which no later score would beat.
         state.best = state.best.filter(|best| !best.score.is_nan());
         Ok(Saved { folder: folder.to_owned(), state })
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The parameters' file.

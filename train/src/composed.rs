@@ -486,6 +486,9 @@ impl<'a> ComposedPass<'a> {
         }
         let d = self.parameters.config().d_model;
         let mut table = self.parameters.gradients().get(self.parameters.index(Role::TokenEmbedding, None, None));
+        if table.is_empty() {
+            return Ok(());
+        }
         for (leaf, decoder) in &*self.embedded.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
             let Some(gradient) = gradients.get(leaf.as_tensor()) else {
                 continue;

@@ -325,6 +325,7 @@ impl Config {
         in_range("log.every_steps", self.log.every_steps as f64, 1.0, 1e12)?;
         in_range("evaluation.beam_size", self.evaluation.beam_size as f64, 1.0, 64.0)?;
         in_range("evaluation.max_tokens", self.evaluation.max_tokens as f64, 1.0, 1e6)?;
+        self.tuning.check(file, self)?;
         if self.optimizer.keep_slots {
             let refuse = |what: &str| Err(Error::config(file, "optimizer.keep_slots", what));
             if self.model.from.is_empty() {

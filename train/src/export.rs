@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use t5_quantize::adapter;
 use t5_runtime::config::T5Config;
 use t5_runtime::schema;
 use t5_runtime::tokenizer;
@@ -81,21 +82,7 @@ pub enum Weights {
 /// # Errors
 /// Where there is no such checkpoint, or the folder cannot be written.
 pub fn export(run: &Path, step: Option<u64>, weights: Weights, output: &Path) -> Result<u64> {
-    let checkpoints = Checkpoints::open(&run.join("checkpoints"), 1)?;
-    let steps = checkpoints.steps()?;
-    let newest = *steps.last().ok_or_else(|| Error::file(run, "expected a run with checkpoints, found none"))?;
-    let best = Saved::open(&checkpoints.path(newest))?.state.best.map(|best| best.step);
-    let chosen = match (step, weights) {
-        (Some(step), _) if !steps.contains(&step) => {
-            return Err(Error::file(
-                run,
-                format!("expected a checkpoint of one of the steps {steps:?}, found no {step}"),
-            ));
-        }
-        (Some(step), _) => step,
-        (None, Weights::MeanOfLast(_)) => newest,
-        (None, _) => best.filter(|best| steps.contains(best)).unwrap_or(newest),
-    };
+    let (checkpoints, steps, chosen) = choose(run, step, matches!(weights, Weights::MeanOfLast(_)))?;
     let folder = checkpoints.path(chosen);
     let config = fs::read_to_string(folder.join(CONFIG)).map_err(Error::io(folder.join(CONFIG)))?;
     let config = T5Config::from_json(&folder.join(CONFIG).display().to_string(), &config)?;
@@ -134,6 +121,49 @@ pub fn export(run: &Path, step: Option<u64>, weights: Weights, output: &Path) ->
         files::write_synced(&output.join(SENTENCEPIECE), &model)?;
     }
     Ok(chosen)
+}
+
+/// Writes the LoRA factors of a run's checkpoint as PEFT's folder. `step` and the step that it returns are as
+/// [`export`]'s.
+///
+/// # Errors
+/// As [`export`], and where the run trained no factors.
+pub fn adapter(run: &Path, step: Option<u64>, output: &Path) -> Result<u64> {
+    let (checkpoints, _, chosen) = choose(run, step, false)?;
+    let folder = checkpoints.path(chosen);
+    if !folder.join(adapter::WEIGHTS).exists() {
+        return Err(Error::file(
+            run,
+            "expected a run with tuning.method = \"lora\", found one that trained parameters",
+        ));
+    }
+    files::create_folder(output)?;
+    for name in [adapter::CONFIG, adapter::WEIGHTS] {
+        let path = folder.join(name);
+        files::write_synced(&output.join(name), &fs::read(&path).map_err(Error::io(&path))?)?;
+    }
+    Ok(chosen)
+}
+
+/// A run's checkpoints, their steps, and which is to be exported: the one that was named, else the best or, where the
+/// newest is wanted or there was no evaluation, the newest.
+fn choose(run: &Path, step: Option<u64>, newest_wanted: bool) -> Result<(Checkpoints, Vec<u64>, u64)> {
+    let checkpoints = Checkpoints::open(&run.join("checkpoints"), 1)?;
+    let steps = checkpoints.steps()?;
+    let newest = *steps.last().ok_or_else(|| Error::file(run, "expected a run with checkpoints, found none"))?;
+    let best = Saved::open(&checkpoints.path(newest))?.state.best.map(|best| best.step);
+    let chosen = match step {
+        Some(step) if !steps.contains(&step) => {
+            return Err(Error::file(
+                run,
+                format!("expected a checkpoint of one of the steps {steps:?}, found no {step}"),
+            ));
+        }
+        Some(step) => step,
+        None if newest_wanted => newest,
+        None => best.filter(|best| steps.contains(best)).unwrap_or(newest),
+    };
+    Ok((checkpoints, steps, chosen))
 }
 
 /// A `tokenizer.json` as a SentencePiece model; none where tokens were added that such a file cannot say.

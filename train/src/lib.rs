@@ -39,6 +39,7 @@ pub mod report;
 pub mod schedule;
 pub mod storing;
 pub mod trainer;
+pub mod tuning;
 
 #[cfg(test)]
 mod testing;

@@ -14,7 +14,8 @@ use t5_train::export::{self, Weights};
 use t5_train::extend::{self, Extension};
 use t5_train::pipeline::{self, Pipeline};
 use t5_train::trainer::{Evaluator, Parts, Trainer};
-use t5_train::{batches::BatchSource, data, evaluate, files, precision, report, storing, vocabulary};
+use t5_train::tuning::Method;
+use t5_train::{Error, batches::BatchSource, data, evaluate, files, precision, report, storing, trainer, vocabulary};
 
 /// Text-to-text pre-training and fine-tuning of T5 models.
 #[derive(Parser)]
@@ -112,6 +113,9 @@ struct ExportArguments {
     /// The step whose checkpoint is taken; otherwise the best, or the newest where there was no evaluation
     #[arg(long)]
     step: Option<u64>,
+    /// Write the LoRA factors alone, as PEFT's adapter_config.json and adapter_model.safetensors
+    #[arg(long, conflicts_with_all = ["current", "mean_of_last"])]
+    adapter: bool,
     /// Take the parameters even where the run keeps a moving average of them
     #[arg(long, conflicts_with = "mean_of_last")]
     current: bool,
@@ -223,7 +227,11 @@ fn run(mut config: Config) -> Result<()> {
         model = model.composed_on(device);
     }
     let model = model.with_precision(config.run.precision.precision())?;
-    eprintln!("model: {} parameters in {} tensors", model.parameters(), model.vars().len());
+    let trained = match config.tuning.method {
+        Method::Lora => format!(", {} of factors are trained", model.trained_values()),
+        Method::All | Method::Gradual => String::new(),
+    };
+    eprintln!("model: {} parameters in {} tensors{trained}", model.parameters(), model.vars().len());
     let extra = pipeline::model_files(config, model.config(), &pipeline.vocabulary)?;
     let teacher = pipeline::teacher(config, model.config(), &pipeline.vocabulary)?;
     let parts = Parts {
@@ -292,7 +300,11 @@ fn export(arguments: &ExportArguments) -> Result<()> {
         (None, true) => Weights::Current,
         (None, false) => Weights::Best,
     };
-    let step = export::export(&arguments.run, arguments.step, weights, &arguments.output)?;
+    let step = if arguments.adapter {
+        export::adapter(&arguments.run, arguments.step, &arguments.output)?
+    } else {
+        export::export(&arguments.run, arguments.step, weights, &arguments.output)?
+    };
     eprintln!("step {step} -> {}", arguments.output.display());
     Ok(())
 }

@@ -1,12 +1,14 @@
 //! The trainable model: its parameters, and the graph of fused operations over them.
 
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use candle_core::{Device, Tensor, Var};
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::config::T5Config;
 use t5_runtime::schema::{Role, Stack, TensorSpec};
 
+use crate::checkpoint::Saved;
 use crate::composed::Composed;
 use crate::init::{self, Scheme};
 use crate::kernels::Precision;
@@ -19,14 +21,35 @@ use crate::ops::feed_forward::FeedForwardLayer;
 use crate::ops::norm::FinalNorm;
 use crate::ops::{ForBackward, Gradients, Pass, Sequences};
 use crate::parameters::Parameters;
+use crate::tuning::{self, Lora};
 use crate::{Error, Result};
 
 /// A T5 encoder-decoder with its gradients.
 pub struct Model {
     parameters: Parameters,
     precision: Precision,
+    lora: Option<Lora>,
     /// Where passes run, if not as fused operations on the CPU.
     composed: Option<Composed>,
+}
+
+/// A tensor that an optimiser changes.
+pub struct Trained<'a> {
+    /// Of its state in checkpoints.
+    pub name: String,
+    pub shape: Vec<usize>,
+    /// A norm's weight or a table of positions, which decay only where that is asked for.
+    pub is_vector: bool,
+    pub var: &'a Var,
+    gradients: &'a Gradients,
+    index: usize,
+}
+
+impl Trained<'_> {
+    /// Its gradient; empty while it is not trained yet.
+    pub fn gradient(&self) -> MutexGuard<'_, Vec<f32>> {
+        self.gradients.get(self.index)
+    }
 }
 
 impl Model {
@@ -56,7 +79,83 @@ impl Model {
     /// # Errors
     /// Where the function fails or gives the wrong number of values, or where the configuration has no decoder.
     pub fn from_values(config: &T5Config, values: impl FnMut(&TensorSpec) -> Result<Vec<f32>>) -> Result<Model> {
-        Ok(Model { parameters: Parameters::new(config, values)?, precision: Precision::F32, composed: None })
+        Ok(Model {
+            parameters: Parameters::new(config, values)?,
+            precision: Precision::F32,
+            lora: None,
+            composed: None,
+        })
+    }
+
+    /// The same model of which low-rank factors alone are trained. `base_model` is the name of what stays as it is.
+    ///
+    /// # Errors
+    /// Where the options name no matrix of the model, or an adapter that does not fit it.
+    pub fn with_lora(mut self, options: &tuning::Options, base_model: &str, seed: u64) -> Result<Model> {
+        self.lora = Some(Lora::new(&self.parameters, options, base_model, seed)?);
+        self.changed();
+        Ok(self)
+    }
+
+    /// The factors that are trained, where only they are.
+    pub fn lora(&self) -> Option<&Lora> {
+        self.lora.as_ref()
+    }
+
+    /// Computes the gradients of so many blocks of each stack alone, counted from the top; `None`: of all. Those that
+    /// come in are zero.
+    pub(crate) fn train_top_blocks(&self, blocks: Option<usize>) {
+        let Some(blocks) = blocks else { return };
+        let (encoder, decoder) = (self.config().num_layers, self.config().num_decoder_layers);
+        for (index, spec) in self.specs().iter().enumerate() {
+            self.parameters.want_gradient(index, tuning::is_trained(spec, blocks, encoder, decoder));
+        }
+    }
+
+    /// The tensors that an optimiser changes, in the order of their states.
+    pub fn trained(&self) -> Vec<Trained<'_>> {
+        match &self.lora {
+            Some(lora) => lora
+                .tensors()
+                .map(|(name, shape, var, index)| Trained {
+                    name,
+                    shape,
+                    is_vector: false,
+                    var,
+                    gradients: lora.gradients(),
+                    index,
+                })
+                .collect(),
+            None => {
+                let trained = self.specs().iter().zip(self.vars()).enumerate();
+                trained
+                    .map(|(index, (spec, var))| Trained {
+                        name: spec.hf_name.clone(),
+                        shape: spec.shape.clone(),
+                        is_vector: spec.shape.len() < 2 || spec.id.role == Role::RelativeBias,
+                        var,
+                        gradients: self.gradients(),
+                        index,
+                    })
+                    .collect()
+            }
+        }
+    }
+
+    /// To be called between the last backward pass and the update: brings gradients to what is trained.
+    ///
+    /// # Errors
+    /// Where a tensor is not in main memory.
+    pub fn collect_gradients(&self) -> Result<()> {
+        self.lora.as_ref().map_or(Ok(()), |lora| lora.collect(&self.parameters))
+    }
+
+    /// Writes the trained factors as PEFT's adapter, where only they are trained.
+    ///
+    /// # Errors
+    /// Where the folder cannot be written.
+    pub fn write_adapter(&self, folder: &Path) -> Result<()> {
+        self.lora.as_ref().map_or(Ok(()), |lora| lora.write(folder))
     }
 
     /// The same model whose passes run on a device, composed of candle's own operations. Parameters, gradients and
@@ -102,13 +201,45 @@ impl Model {
         self.parameters.gradients()
     }
 
-    /// The number of trained values.
+    /// The number of values.
     pub fn parameters(&self) -> usize {
         self.parameters.count()
     }
 
-    /// To be called when parameters were changed.
-    pub(crate) fn changed(&self) {
+    /// The number of values that are trained.
+    pub fn trained_values(&self) -> usize {
+        self.trained().iter().map(|trained| trained.shape.iter().product::<usize>()).sum()
+    }
+
+    /// To be called when trained tensors were changed.
+    ///
+    /// # Errors
+    /// Where a tensor is not in main memory.
+    pub fn updated(&self) -> Result<()> {
+        if let Some(lora) = &self.lora {
+            lora.merge(&self.parameters)?;
+        }
+        self.changed();
+        Ok(())
+    }
+
+    /// Goes on with the values of a checkpoint's folder.
+    ///
+    /// # Errors
+    /// Where they cannot be read or are another model's.
+    pub(crate) fn restore(&self, saved: &Saved) -> Result<()> {
+        match &self.lora {
+            Some(lora) => lora.restore(&self.parameters, saved.folder())?,
+            None => {
+                let model = saved.model()?;
+                self.parameters.load(|name| model.read(name))?;
+            }
+        }
+        self.changed();
+        Ok(())
+    }
+
+    fn changed(&self) {
         if let Some(composed) = &self.composed {
             composed.changed();
         }

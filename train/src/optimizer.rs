@@ -3,10 +3,9 @@
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use t5_runtime::schema::TensorSpec;
 
 use crate::kernels::{sum1, vectorised};
-use crate::model::Model;
+use crate::model::{Model, Trained};
 use crate::ops::update_in_place;
 use crate::{Error, Result};
 
@@ -70,8 +69,8 @@ pub struct Optimizer {
 
 impl Optimizer {
     /// The state before the first step.
-    pub fn new(options: &Options, specs: &[TensorSpec]) -> Optimizer {
-        let slots = specs.iter().map(|spec| {
+    pub fn new(options: &Options, trained: &[Trained]) -> Optimizer {
+        let slots = trained.iter().map(|spec| {
             let count: usize = spec.shape.iter().product();
             match (options.kind, factored(options, &spec.shape)) {
                 (Method::Adafactor, Some((rows, columns))) => {
@@ -86,9 +85,9 @@ impl Optimizer {
     }
 
     /// The state by slot name, `NAME/first` and `NAME/second`, for checkpoints.
-    pub fn state(&self, specs: &[TensorSpec]) -> Vec<(String, &[f32])> {
-        let slots = specs.iter().zip(&self.slots).flat_map(|(spec, slots)| {
-            [(format!("{}/first", spec.hf_name), &slots.first), (format!("{}/second", spec.hf_name), &slots.second)]
+    pub fn state(&self, trained: &[Trained]) -> Vec<(String, &[f32])> {
+        let slots = trained.iter().zip(&self.slots).flat_map(|(spec, slots)| {
+            [(format!("{}/first", spec.name), &slots.first), (format!("{}/second", spec.name), &slots.second)]
         });
         slots.filter(|(_, values)| !values.is_empty()).map(|(name, values)| (name, values.as_slice())).collect()
     }
@@ -97,13 +96,13 @@ impl Optimizer {
     ///
     /// # Errors
     /// Where a slot is missing or has another size.
-    pub fn restore(&mut self, specs: &[TensorSpec], mut read: impl FnMut(&str) -> Result<Vec<f32>>) -> Result<()> {
-        for (spec, slots) in specs.iter().zip(&mut self.slots) {
+    pub fn restore(&mut self, trained: &[Trained], mut read: impl FnMut(&str) -> Result<Vec<f32>>) -> Result<()> {
+        for (spec, slots) in trained.iter().zip(&mut self.slots) {
             for (suffix, slot) in [("first", &mut slots.first), ("second", &mut slots.second)] {
                 if slot.is_empty() {
                     continue;
                 }
-                let name = format!("{}/{suffix}", spec.hf_name);
+                let name = format!("{}/{suffix}", spec.name);
                 let values = read(&name)?;
                 if values.len() != slot.len() {
                     let what = format!("{name}: expected {} values, found {}", slot.len(), values.len());
@@ -122,19 +121,19 @@ impl Optimizer {
 
     /// The norm of all gradients together.
     pub fn gradient_norm(model: &Model) -> f64 {
-        let squares: Vec<f64> = (0..model.vars().len())
-            .into_par_iter()
-            .map(|index| {
-                let gradient = model.gradients().get(index);
+        let squares: Vec<f64> = model
+            .trained()
+            .par_iter()
+            .map(|trained| {
+                let gradient = trained.gradient();
                 gradient.chunks(1 << 14).map(|part| vectorised(|| sum1(part, |g| g * g)) as f64).sum()
             })
             .collect();
         squares.iter().sum::<f64>().sqrt()
     }
 
-    /// One update of every parameter from its gradient, which is zero afterwards. `step` counts from 0, or from the
-    /// steps before the run that goes on;
-    /// `gradient_norm` is [`Optimizer::gradient_norm`]'s.
+    /// One update of every parameter that has a gradient, which is zero afterwards. `step` counts from 0, or from the
+    /// steps before the run that goes on; `gradient_norm` is [`Optimizer::gradient_norm`]'s.
     ///
     /// # Errors
     /// Where a parameter is not in main memory.
@@ -142,14 +141,16 @@ impl Optimizer {
         let options = &self.options;
         let clip = options.clip_norm;
         let scale = if clip > 0.0 && gradient_norm > clip { (clip / gradient_norm) as f32 } else { 1.0 };
-        self.slots.par_iter_mut().enumerate().try_for_each(|(index, slots)| -> Result<()> {
-            let spec = &model.specs()[index];
-            let mut gradient = model.gradients().get(index);
-            let vector = spec.shape.len() < 2 || spec.id.role == t5_runtime::schema::Role::RelativeBias;
-            let decay = if vector && !options.decay_vectors { 0.0 } else { options.weight_decay };
+        let trained = model.trained();
+        self.slots.par_iter_mut().zip(&trained).try_for_each(|(slots, trained)| -> Result<()> {
+            let mut gradient = trained.gradient();
+            if gradient.is_empty() {
+                return Ok(());
+            }
+            let decay = if trained.is_vector && !options.decay_vectors { 0.0 } else { options.weight_decay };
             let update = Update { options, step, rate, scale, decay };
-            update_in_place(&model.vars()[index], |x| match options.kind {
-                Method::Adafactor => update.adafactor(&spec.shape, x, &mut gradient, slots),
+            update_in_place(trained.var, |x| match options.kind {
+                Method::Adafactor => update.adafactor(&trained.shape, x, &mut gradient, slots),
                 Method::AdamW | Method::AdamWRms => update.adamw(x, &mut gradient, slots),
             })?;
             gradient.fill(0.0);

@@ -60,7 +60,16 @@ impl Parameters {
         &self.gradients
     }
 
-    /// The number of trained values.
+    /// Whether the gradient of a parameter is computed; what is not wanted takes no memory.
+    pub(crate) fn want_gradient(&self, index: usize, wanted: bool) {
+        let mut gradient = self.gradients.get(index);
+        let size = if wanted { count(&self.specs[index]) } else { 0 };
+        if gradient.len() != size {
+            *gradient = vec![0.0; size];
+        }
+    }
+
+    /// The number of values.
     pub fn count(&self) -> usize {
         self.specs.iter().map(count).sum()
     }

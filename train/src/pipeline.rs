@@ -12,6 +12,7 @@ use crate::evaluate::{self, RuntimeEvaluator};
 use crate::model::Model;
 use crate::random::derive;
 use crate::tasks::{Example, Task};
+use crate::tuning::Method;
 use crate::vocabulary::Vocabulary;
 use crate::{Error, Result, export, files};
 
@@ -19,6 +20,7 @@ use crate::{Error, Result, export, files};
 pub(crate) mod stream {
     pub const DATA: u64 = 1;
     pub const VALUES: u64 = 2;
+    pub const FACTORS: u64 = 3;
 }
 
 /// What the data half of a run is made of.
@@ -111,13 +113,18 @@ pub fn model(config: &Config, vocabulary: &Vocabulary) -> Result<Model> {
         let what = format!("its {pieces} ids do not fit the {rows} rows of {}", config.model.from);
         return Err(Error::file(vocabulary.path(), what));
     }
-    if let Some(own) = &checkpoint.vocabulary {
-        let own = t5_runtime::tokenizer::Tokenizer::new(&checkpoint.file, own)?;
-        let differs = |id: u32| own.piece(id) != Some(vocabulary.piece(id));
-        if own.vocab_size() < pieces || (0..pieces as u32).any(differs) {
-            let what = format!("is not the vocabulary that {} was trained with", config.model.from);
-            return Err(Error::file(vocabulary.path(), what));
+    if checkpoint.vocabulary.is_some()
+        && let Some(difference) = vocabulary.difference(&checkpoint)?
+    {
+        let what = format!("is not the vocabulary that {} was trained with, {difference}", config.model.from);
+        return Err(Error::file(vocabulary.path(), what));
+    }
+    let model = Model::from_checkpoint(&checkpoint)?;
+    match config.tuning.method {
+        Method::Lora => {
+            model.with_lora(&config.tuning, &config.model.from, derive(config.run.seed, &[stream::FACTORS]))
         }
+        Method::All | Method::Gradual => Ok(model),
     }
 }
 

@@ -84,7 +84,7 @@ impl Trainer {
         }
         files::replace(&kept, config.to_toml()?.as_bytes())?;
 
-        let optimizer = Optimizer::new(&config.optimizer, parts.model.specs());
+        let optimizer = Optimizer::new(&config.optimizer, &parts.model.trained());
         let state = State {
             step: 0,
             tokens: 0,
@@ -121,9 +121,9 @@ impl Trainer {
 
     fn resume(&mut self, step: u64) -> Result<()> {
         let saved = Saved::open(&self.checkpoints.path(step))?;
-        let (model, optimizer) = (saved.model()?, saved.optimizer()?);
-        self.parts.model.load(|name| model.read(name))?;
-        self.optimizer.restore(self.parts.model.specs(), |name| optimizer.read(name))?;
+        let optimizer = saved.optimizer()?;
+        self.parts.model.restore(&saved)?;
+        self.optimizer.restore(&self.parts.model.trained(), |name| optimizer.read(name))?;
         if let (Some(average), Some(file)) = (&mut self.average, saved.average()?) {
             for (values, spec) in average.iter_mut().zip(self.parts.model.specs()) {
                 *values = file.read(&spec.hf_name)?;
@@ -137,7 +137,7 @@ impl Trainer {
     /// Goes on with the optimiser's state of the checkpoint that the model comes from.
     fn take_slots(&mut self) -> Result<()> {
         let slots = checkpoint::optimizer_file(Path::new(&self.config.model.from))?;
-        self.optimizer.restore(self.parts.model.specs(), |name| slots.read(name))
+        self.optimizer.restore(&self.parts.model.trained(), |name| slots.read(name))
     }
 
     /// Drops log records of steps after the checkpoint: they will be written again.
@@ -213,6 +213,8 @@ impl Trainer {
             batches.push(batch);
         }
         let tokens: usize = sequences.iter().map(Sequences::tokens).sum();
+        let blocks = self.parts.model.config().num_layers.max(self.parts.model.config().num_decoder_layers);
+        self.parts.model.train_top_blocks(config.tuning.blocks_at(step, config.run.steps, blocks));
         let options = LossOptions {
             label_smoothing: config.loss.label_smoothing,
             z_loss: config.loss.z_loss,
@@ -233,6 +235,7 @@ impl Trainer {
             loss += part as f64;
             statistics.add(&counts);
         }
+        self.parts.model.collect_gradients()?;
         let gradient_norm = Optimizer::gradient_norm(&self.parts.model);
         if !loss.is_finite() || !gradient_norm.is_finite() {
             return Err(self.diverged(step, loss, gradient_norm, &batches));

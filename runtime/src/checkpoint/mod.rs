@@ -17,8 +17,17 @@ use crate::head::Head;
 use crate::schema;
 use crate::sentence_model::SentenceModel;
 use crate::storage::{Bytes, check_file, is_same_file};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 use crate::tokenizer::Vocabulary;
+
+/// The tensors of a safetensors file that is not a whole model, such as an adapter's, by their names in it. `file` names
+/// it in messages.
+///
+/// # Errors
+/// If the bytes are not such a file, or a tensor is neither F32, F16 nor BF16.
+pub fn safetensors(file: &str, bytes: &Bytes) -> Result<HashMap<String, Tensor>> {
+    folder::safetensors::tensors(file, bytes)
+}
 
 /// A checked model file: every tensor of the schema is there with the right shape.
 pub struct Checkpoint {
@@ -165,6 +174,24 @@ impl Checkpoint {
 
     pub(crate) fn tensor_mut(&mut self, name: &str) -> Option<&mut Tensor> {
         self.tensors.get_mut(name)
+    }
+
+    /// Puts other values, in f32, in the place of a tensor's.
+    ///
+    /// # Errors
+    /// If there is no such tensor, or it has another number of values.
+    pub fn replace_values(&mut self, name: &str, values: &[f32]) -> Result<()> {
+        let file = self.file.clone();
+        let Some(tensor) = self.tensors.get_mut(name) else {
+            return Err(Error::tensor(file, name, "expected a tensor of this name, found none"));
+        };
+        if values.len() != tensor.len() {
+            return Err(tensor.error(format!("expected {} values, found {}", tensor.len(), values.len())));
+        }
+        tensor.dtype = DType::F32;
+        tensor.scale = 1.0;
+        tensor.data = Bytes::from_vec(values.iter().flat_map(|value| value.to_le_bytes()).collect());
+        Ok(())
     }
 
     /// All tensors, in the order of [`schema::tensors`].

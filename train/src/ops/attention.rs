@@ -263,7 +263,7 @@ impl Attention {
                 set(MatMut::new(&mut gradient.k[k_at..], keys, dk, inner), ds.t(), q_head);
             }
         }
-        if let Some(bias) = &self.bias {
+        if let Some(bias) = self.bias.as_ref().filter(|_| !d_table.is_empty()) {
             for (head, d_by_distance) in d_by_distance.chunks_exact(2 * bias.longest - 1).enumerate() {
                 for (&bucket, d) in bias.buckets.iter().zip(d_by_distance) {
                     d_table[bucket as usize * heads + head] += d;

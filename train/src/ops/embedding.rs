@@ -50,10 +50,13 @@ impl CustomOp1 for Embedding {
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let mut table = self.pass.gradients.get(self.table);
+        if table.is_empty() {
+            return Ok(None);
+        }
         let mut dy = Values::new(gradient)?.to_vec();
         self.mask(&mut dy);
         let d = self.d_model;
-        let mut table = self.pass.gradients.get(self.table);
         vectorised(|| {
             for (&id, dy) in self.ids().iter().zip(dy.chunks_exact(d)) {
                 for (row, dy) in table[id as usize * d..(id as usize + 1) * d].iter_mut().zip(dy) {

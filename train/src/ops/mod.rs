@@ -30,7 +30,8 @@ pub use soft_targets::SoftTargets;
 
 use crate::kernels::{Mat, MatMut, Precision, Product, multiply};
 
-/// The gradients of all parameters, flat, in the order of the parameters.
+/// The gradients of all parameters, flat, in the order of the parameters. That of a parameter that is not trained is
+/// empty, and then nothing is computed for it.
 pub struct Gradients {
     buffers: Vec<Mutex<Vec<f32>>>,
 }
@@ -201,8 +202,11 @@ impl Linear {
         multiply(MatMut::new(dx, m, k, k), product, Mat::new(dy, m, n, n), Mat::new(w, n, k, k), precision);
     }
 
-    /// `dw[n, k] += dy[m, n]^T x[m, k]`
+    /// `dw[n, k] += dy[m, n]^T x[m, k]`, unless `dw` is empty.
     pub fn weight_gradient(self, dy: &[f32], x: &[f32], dw: &mut [f32]) {
+        if dw.is_empty() {
+            return;
+        }
         let Linear { m, n, k, precision } = self;
         multiply(MatMut::new(dw, n, k, k), Product::Add, Mat::new(dy, m, n, n).t(), Mat::new(x, m, k, k), precision);
     }

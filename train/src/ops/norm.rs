@@ -21,11 +21,13 @@ pub fn forward(x: &[f32], w: &[f32], eps: f32, out: &mut [f32], inverse: &mut [f
     });
 }
 
-/// Adds to `dx` the gradient of the norm's input, and to `dw` that of its weight.
+/// Adds to `dx` the gradient of the norm's input, and to `dw` that of its weight unless it is empty.
 ///
 /// With `n = x * inverse`: `dw = sum(dy * n)`, `dx = inverse * (dy * w - n * mean(dy * w * n))`.
 pub fn backward(x: &[f32], w: &[f32], inverse: &[f32], dy: &[f32], dx: &mut [f32], dw: &mut [f32]) {
     let d = w.len();
+    let mut unwanted = vec![0.0; if dw.is_empty() { d } else { 0 }];
+    let dw = if dw.is_empty() { &mut unwanted[..] } else { dw };
     vectorised(|| {
         let mut weighted = vec![0.0f32; d];
         for (((x, dy), dx), &inverse) in

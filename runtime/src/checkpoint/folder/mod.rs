@@ -8,7 +8,7 @@ mod head;
 mod names;
 mod pieces;
 mod pipeline;
-mod safetensors;
+pub(crate) mod safetensors;
 mod sentence;
 
 use std::path::Path;

@@ -65,6 +65,15 @@ pub(super) fn parse(file: &str, bytes: &Bytes) -> Result<Stored> {
     Ok(stored)
 }
 
+/// The tensors of one file, which need not be a model's.
+pub(crate) fn tensors(file: &str, bytes: &Bytes) -> Result<HashMap<String, Tensor>> {
+    let stored = parse(file, bytes)?;
+    match stored.unsupported.iter().next() {
+        Some((name, dtype)) => Err(Error::tensor(file, name, format!("expected F32, F16 or BF16, found {dtype}"))),
+        None => Ok(stored.tensors),
+    }
+}
+
 /// Reads the files that an index names.
 pub(super) fn parse_sharded(files: Files, index: &str) -> Result<Stored> {
     let file = files.place(index);
