@@ -19,6 +19,9 @@ use keys::{compare, merge, nested, serde_path};
 /// Every knob with its default value and what it means.
 pub const BASE: &str = include_str!("../configs/base.toml");
 
+/// The published sizes, by name.
+const SIZES: &str = include_str!("../configs/sizes.toml");
+
 /// The file in a run's folder that holds its configuration, every knob in it.
 pub const KEPT: &str = "config.toml";
 
@@ -129,6 +132,10 @@ pub struct ModelOptions {
     pub from: String,
     /// tokenizer.json, or what has one; empty: the one of the checkpoint.
     pub vocabulary: String,
+    /// A published size: what stands there is the default of the values below.
+    pub size: String,
+    /// Rows of the embedding; 0: the vocabulary's ids, filled up as in the reference.
+    pub rows: usize,
     pub d_model: usize,
     pub d_kv: usize,
     pub d_ff: usize,
@@ -137,6 +144,8 @@ pub struct ModelOptions {
     pub num_heads: usize,
     pub relative_attention_num_buckets: usize,
     pub relative_attention_max_distance: usize,
+    /// umT5's: a table of positions in every block.
+    pub relative_bias_per_block: bool,
     pub feed_forward: String,
     pub tie_word_embeddings: bool,
     pub layer_norm_epsilon: f32,
@@ -156,9 +165,13 @@ impl ModelOptions {
             let what = format!("expected relu, gated-gelu, gated-silu or the like, found {}", self.feed_forward);
             Error::config(file, "model.feed_forward", what)
         })?;
+        if self.rows > 0 && self.rows < pieces {
+            let what = format!("expected at least the vocabulary's {pieces}, or 0, found {}", self.rows);
+            return Err(Error::config(file, "model.rows", what));
+        }
         let config = T5Config {
-            model_type: "t5".to_owned(),
-            vocab_size: vocabulary::padded_rows(pieces),
+            model_type: if self.relative_bias_per_block { "umt5" } else { "t5" }.to_owned(),
+            vocab_size: if self.rows > 0 { self.rows } else { vocabulary::padded_rows(pieces) },
             d_model: self.d_model,
             d_kv: self.d_kv,
             d_ff: self.d_ff,
@@ -167,7 +180,7 @@ impl ModelOptions {
             num_heads: self.num_heads,
             relative_attention_num_buckets: self.relative_attention_num_buckets,
             relative_attention_max_distance: self.relative_attention_max_distance,
-            relative_bias_per_block: false,
+            relative_bias_per_block: self.relative_bias_per_block,
             layer_norm_epsilon: self.layer_norm_epsilon,
             feed_forward,
             tie_word_embeddings: self.tie_word_embeddings,
@@ -258,6 +271,9 @@ impl Config {
         let changes: Table = text.parse().map_err(|error: toml::de::Error| {
             Error::config(file, "TOML", error.to_string().trim_end().replace('\n', " "))
         })?;
+        if let Some(size) = size(&changes, sets) {
+            merge(&mut table, &published(file, &size)?, file)?;
+        }
         merge(&mut table, &changes, file)?;
         for set in sets {
             let Some((key, value)) = set.split_once('=') else {
@@ -371,6 +387,34 @@ impl Config {
         compare(&neutral(self)?, &neutral(other)?, "", &mut differences);
         Ok(differences)
     }
+}
+
+/// The names of the published sizes.
+pub fn sizes() -> Vec<String> {
+    sizes_table().keys().cloned().collect()
+}
+
+fn sizes_table() -> Table {
+    SIZES.parse().unwrap_or_else(|error| panic!("configs/sizes.toml: {error}"))
+}
+
+/// The size that a file or the command line names, if one does.
+fn size(changes: &Table, sets: &[String]) -> Option<String> {
+    let set = sets.iter().rev().find_map(|set| set.split_once('=').filter(|(key, _)| key.trim() == "model.size"));
+    let named = match set {
+        Some((_, value)) => value.trim().trim_matches('"').to_owned(),
+        None => changes.get("model")?.get("size")?.as_str()?.to_owned(),
+    };
+    (!named.is_empty()).then_some(named)
+}
+
+/// A published size as changes of the base.
+fn published(file: &str, size: &str) -> Result<Table> {
+    let Some(values) = sizes_table().remove(size) else {
+        let what = format!("expected one of {}, found {size}", sizes().join(", "));
+        return Err(Error::config(file, "model.size", what));
+    };
+    Ok(Table::from_iter([("model".to_owned(), values)]))
 }
 
 fn base() -> Table {

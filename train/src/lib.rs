@@ -33,6 +33,7 @@ pub mod ops;
 pub mod optimizer;
 pub mod parameters;
 pub mod pipeline;
+pub mod plan;
 pub mod precision;
 pub mod record;
 pub mod report;

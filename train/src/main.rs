@@ -13,6 +13,7 @@ use t5_train::distill::answers::{self, Search, Written};
 use t5_train::export::{self, Weights};
 use t5_train::extend::{self, Extension};
 use t5_train::pipeline::{self, Pipeline};
+use t5_train::plan::{self, Plan};
 use t5_train::trainer::{Evaluator, Parts, Trainer};
 use t5_train::tuning::Method;
 use t5_train::{Error, batches::BatchSource, data, evaluate, files, precision, report, storing, trainer, vocabulary};
@@ -31,6 +32,12 @@ enum Action {
     Vocab(VocabArguments),
     /// Train, or continue a run that was interrupted
     Run(ConfigArguments),
+    /// Print what a run will take: parameters, memory, arithmetic, and time at this machine's speed
+    Plan(ConfigArguments),
+    /// Fine-tune a model on the two columns of a table, and write the best checkpoint as one file
+    Finetune(FinetuneArguments),
+    /// Write what a run's teacher answers to the training inputs, as records to train on
+    Answers(AnswersArguments),
     /// Run a model over the dev examples and print the tasks' metrics
     Eval(EvalArguments),
     /// Print what storing a model costs: the tasks' metrics, size and speed in each type that a file can have
@@ -170,6 +177,9 @@ fn start() -> Result<()> {
     match arguments.action {
         Action::Vocab(arguments) => arguments.config.with_config(|config| vocab(&config, &arguments)),
         Action::Run(arguments) => arguments.with_config(run),
+        Action::Plan(arguments) => arguments.with_config(plan),
+        Action::Finetune(arguments) => finetune(arguments),
+        Action::Answers(arguments) => arguments.config.with_config(|config| write_answers(&config, &arguments)),
         Action::Eval(arguments) => arguments.config.with_config(|config| eval(&config, &arguments)),
         Action::Storing(arguments) => arguments.config.with_config(|config| storing(&config, &arguments)),
         Action::Export(arguments) => export(&arguments),
@@ -258,6 +268,84 @@ fn with_vocabulary(config: &Config, model: Option<&Path>) -> Config {
         config.model.vocabulary = model.display().to_string();
     }
     config
+}
+
+fn plan(mut config: Config) -> Result<()> {
+    let model = pipeline::t5_config(&config)?;
+    if let Some(line) = precision::settle(&mut config, model.d_model, model.d_ff)? {
+        eprintln!("{line}");
+    }
+    let speed = plan::measure(&config, &model)?;
+    print!("{}", Plan::new(&config, &model).table(speed));
+    Ok(())
+}
+
+fn finetune(arguments: FinetuneArguments) -> Result<()> {
+    let request = Request {
+        from: arguments.from,
+        data: arguments.data,
+        dev: arguments.dev,
+        input: arguments.input,
+        target: arguments.target,
+        prefix: arguments.prefix,
+        output: arguments.output,
+        add_tokens: add_tokens(arguments.add_tokens.as_deref())?,
+        hold_out: arguments.hold_out,
+        epochs: arguments.epochs,
+        patience: arguments.patience,
+        metric: arguments.metric,
+        sets: arguments.sets,
+    };
+    let Prepared { config, report, strange } = request.prepare().map_err(by_flag)?;
+    eprint!("{report}");
+    if !strange.is_empty() {
+        eprintln!("--add-tokens '{}' teaches them", strange.join(","));
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(config.run.threads).build()?;
+    pool.install(|| run(config))?;
+    let (model, gguf) = (request.model(), request.gguf());
+    let step = export::export(&request.run(), None, Weights::Best, &model)?;
+    let bytes = storing::write_q8_0(&Checkpoint::open(&model)?, &gguf)?;
+    let memory = trainer::peak_memory_mb().map_or(String::new(), |mb| format!(", {mb:.0} MB of memory at most"));
+    eprintln!("step {step} is the best: {} ({:.1} MB){memory}", gguf.display(), bytes as f64 / 1e6);
+    eprintln!("Use it:");
+    println!("t5 generate --model {} '{}…'", gguf.display(), request.prefix.replace('\'', "'\\''"));
+    println!("t5-train eval {} --model {}", request.run().join(config::KEPT).display(), gguf.display());
+    Ok(())
+}
+
+/// An error of a field, by the name of the flag that gives it.
+fn by_flag(error: Error) -> anyhow::Error {
+    match error {
+        Error::Option { option, what } => command::usage(format!("--{}: {what}", option.replace('_', "-"))),
+        error => error.into(),
+    }
+}
+
+/// A list of tokens as it was typed.
+fn add_tokens(list: Option<&str>) -> Result<Vec<String>> {
+    Ok(list.map(extend::parse_tokens).transpose().map_err(by_flag)?.unwrap_or_default())
+}
+
+fn write_answers(config: &Config, arguments: &AnswersArguments) -> Result<()> {
+    let data = &config.data;
+    let read = data.tasks.iter().flat_map(|task| task.train.iter().chain(&task.dev)).map(|file| data.dir.join(file));
+    refuse_read("OUTPUT", &arguments.output, read.chain([arguments.config.config.clone()]))?;
+    let search = Search { beams: arguments.beams.into(), length_penalty: config.evaluation.length_penalty };
+    let bar = indicatif::ProgressBar::new(0).with_style(trainer::progress_style());
+    let written = answers::write(config, search, &arguments.output, |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    let Written { answers, unfinished, continued } = written;
+    let output = arguments.output.display();
+    eprintln!(
+        "{output}: {answers} answers ({continued} inputs were answered before; {unfinished} answers without an end \
+         within {} tokens were left out)",
+        data.targets_length
+    );
+    Ok(())
 }
 
 fn eval(config: &Config, arguments: &EvalArguments) -> Result<()> {

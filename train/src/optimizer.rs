@@ -156,8 +156,17 @@ impl Optimizer {
             gradient.fill(0.0);
             Ok(())
         })?;
-        model.changed();
-        Ok(())
+        model.updated()
+    }
+}
+
+/// Values of the state of a tensor.
+pub(crate) fn slot_values(options: &Options, shape: &[usize]) -> usize {
+    let count: usize = shape.iter().product();
+    match (options.kind, factored(options, shape)) {
+        (Method::Adafactor, Some((rows, columns))) => rows + columns,
+        (Method::Adafactor, None) => count,
+        _ => 2 * count,
     }
 }
 

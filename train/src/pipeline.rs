@@ -97,6 +97,23 @@ pub(crate) fn vocabulary_path(config: &Config) -> Result<PathBuf> {
     }
 }
 
+/// The configuration of a run's model, which is not made. Where neither a vocabulary nor a checkpoint is named,
+/// `model.rows` says how many rows there are.
+///
+/// # Errors
+/// Where the checkpoint or the vocabulary cannot be read, or nothing says how many rows there are.
+pub fn t5_config(config: &Config) -> Result<T5Config> {
+    let model = &config.model;
+    if !model.from.is_empty() {
+        return Ok(t5_quantize::pytorch::open(Path::new(&model.from))?.config);
+    }
+    let pieces = match model.vocabulary.as_str() {
+        "" if model.rows > 0 => model.rows,
+        _ => Vocabulary::read(&vocabulary_path(config)?)?.size() as usize,
+    };
+    model.t5_config("configuration", pieces)
+}
+
 /// The model that a run starts from.
 ///
 /// # Errors
