@@ -34,6 +34,10 @@ pub enum Error {
     #[error("{file}: {key}: {what}")]
     Config { file: String, key: String, what: String },
 
+    /// A field of an options' structure, which a command may call by another name.
+    #[error("{option}: {what}")]
+    Option { option: &'static str, what: String },
+
     /// The loss or a gradient is not a number any more.
     #[error("{0}")]
     Diverged(String),

@@ -62,16 +62,16 @@ impl Extension {
             return Err(Error::file(Path::new(&checkpoint.file), what));
         };
         let (vocabulary, spelled) = with_tokens(&checkpoint.file, vocabulary, &self.add_tokens)?;
-        let blocks = |list: &Option<Vec<usize>>, name: &str, count: usize| match list {
+        let blocks = |list: &Option<Vec<usize>>, option, count: usize| match list {
             None => Ok((0..count).collect()),
-            Some(list) if list.is_empty() || list.iter().any(|&block| block >= count) => Err(Error::Invalid(format!(
-                "{name}: expected one or more blocks of 0 to {}, found {list:?}",
-                count.saturating_sub(1)
-            ))),
+            Some(list) if list.is_empty() || list.iter().any(|&block| block >= count) => {
+                let last = count.saturating_sub(1);
+                Err(wrong(option, format!("expected one or more blocks of 0 to {last}, found {list:?}")))
+            }
             Some(list) => Ok(list.clone()),
         };
-        let encoder = blocks(&self.encoder_blocks, "--encoder-blocks", old.num_layers)?;
-        let decoder = blocks(&self.decoder_blocks, "--decoder-blocks", old.num_decoder_layers)?;
+        let encoder = blocks(&self.encoder_blocks, "encoder_blocks", old.num_layers)?;
+        let decoder = blocks(&self.decoder_blocks, "decoder_blocks", old.num_decoder_layers)?;
         let config = T5Config {
             vocab_size: old.vocab_size.max(vocabulary::padded_rows(vocabulary.pieces.len())),
             num_layers: encoder.len(),
@@ -101,6 +101,13 @@ impl Extension {
         })?;
         Ok((model, vocabulary))
     }
+}
+
+/// The field of an [`Extension`] whose tokens are typed as lists.
+const ADD_TOKENS: &str = "add_tokens";
+
+fn wrong(option: &'static str, what: String) -> Error {
+    Error::Option { option, what }
 }
 
 /// Whether a matrix is the last one of a layer, whose products are added to the residual stream.
@@ -140,10 +147,10 @@ fn with_tokens(
     let mut spelled = Vec::new();
     for text in tokens {
         if text.is_empty() || text.contains('\0') {
-            return Err(Error::Invalid(format!("--add-tokens: expected texts, found {text:?}")));
+            return Err(wrong(ADD_TOKENS, format!("expected texts, found {text:?}")));
         }
         if extended.pieces.iter().any(|piece| piece.text == *text) {
-            return Err(Error::Invalid(format!("--add-tokens: {text:?} is in the vocabulary already")));
+            return Err(wrong(ADD_TOKENS, format!("{text:?} is in the vocabulary already")));
         }
         spelled.push(tokenizer.encode_prefix(text).into_iter().filter(|&id| id != vocabulary.unk_id).collect());
         let id = extended.pieces.len() as u32;
@@ -173,6 +180,16 @@ fn with_rows(mut values: Vec<f32>, rows: usize, d_model: usize, first_new: usize
     values
 }
 
+/// A character as [`parse_tokens`] takes it.
+pub(crate) fn typed(c: char) -> String {
+    match c {
+        '\n' => "\\n".to_owned(),
+        '\t' => "\\t".to_owned(),
+        ',' | '\\' => format!("\\{c}"),
+        c => c.to_string(),
+    }
+}
+
 /// The parts of a list of tokens as it is typed: commas between them; `\n`, `\t`, `\,` and `\\` stand for a line break,
 /// a tab, a comma and a backslash.
 ///
@@ -191,9 +208,8 @@ pub fn parse_tokens(list: &str) -> Result<Vec<String>> {
                 Some(plain @ (',' | '\\')) => plain,
                 other => {
                     let found = other.map_or("the end".to_owned(), |other| format!("{other:?}"));
-                    return Err(Error::Invalid(format!(
-                        "--add-tokens: expected n, t, a comma or a backslash behind a backslash, found {found}"
-                    )));
+                    let what = format!("expected n, t, a comma or a backslash behind a backslash, found {found}");
+                    return Err(wrong(ADD_TOKENS, what));
                 }
             }),
             c => tokens[last].push(c),

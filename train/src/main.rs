@@ -398,13 +398,14 @@ fn export(arguments: &ExportArguments) -> Result<()> {
 }
 
 fn extend(arguments: ExtendArguments) -> Result<()> {
-    let add_tokens = arguments.add_tokens.as_deref().map(extend::parse_tokens).transpose()?.unwrap_or_default();
+    let add_tokens = add_tokens(arguments.add_tokens.as_deref())?;
     let ExtendArguments { encoder_blocks, decoder_blocks, .. } = arguments;
     let checkpoint = Checkpoint::open(&arguments.model)?;
     if checkpoint.reads(&arguments.output.join("model.safetensors")) {
         bail!("{}: expected another folder than the model's", arguments.output.display());
     }
-    let model = Extension { add_tokens, encoder_blocks, decoder_blocks }.write(&checkpoint, &arguments.output)?;
+    let extension = Extension { add_tokens, encoder_blocks, decoder_blocks };
+    let model = extension.write(&checkpoint, &arguments.output).map_err(by_flag)?;
     let (config, output) = (model.config(), arguments.output.display());
     let (rows, encoder, decoder) = (config.vocab_size, config.num_layers, config.num_decoder_layers);
     eprintln!("{output}: {} parameters, {rows} rows, {encoder} and {decoder} blocks", model.parameters());
