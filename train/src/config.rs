@@ -250,6 +250,8 @@ pub struct Evaluation {
     pub max_tokens: usize,
     /// What makes a checkpoint the best one: "loss", or TASK/METRIC.
     pub best_by: String,
+    /// Evaluations in a row without a better one after which a run ends early; 0: it never does.
+    pub patience: u64,
 }
 
 impl Config {

@@ -1,7 +1,10 @@
-//! Source files: plain text, TSV, JSON lines and two formats of their own, optionally compressed with gzip, xz or zstd.
+//! Source files: plain text, tables (TSV, CSV, JSON lines, Parquet) and two formats of their own, optionally compressed
+//! with gzip, xz or zstd.
 //!
 //! A file becomes records; a record is a handful of named values. Reading is strict: a byte that is not UTF-8, a row
 //! without its tabs or a line that is not JSON stops the run with the file and the line.
+
+mod tables;
 
 use std::{
     fs::File,
@@ -28,8 +31,12 @@ pub enum Format {
     Text,
     /// Values separated by tabs; the columns are named in the task, or by a first line (`header = true`).
     Tsv,
+    /// Values separated by commas, quoted where they hold commas, quotes or line breaks; the first line names the columns.
+    Csv,
     /// One JSON object a line.
     Jsonl,
+    /// Parquet files with named columns: one, or a Hugging Face data-set folder, or one of its splits as FOLDER/SPLIT.
+    Parquet,
     /// SQuAD's JSON: fields `question`, `context`, `answers` (a list), `title` and `id`.
     Squad,
     /// The CMU pronouncing dictionary: fields `word` and `pronunciations` (a list, all variants of a word).
@@ -114,6 +121,8 @@ pub fn find(path: &Path) -> Result<PathBuf> {
     let found = if path.is_dir() { "found a folder" } else { "found nothing there (nor with .gz, .xz or .zst added)" };
     Err(Error::file(path, format!("expected a data file, {found}")))
 }
+
+pub use tables::{columns, format_of, has_split};
 
 /// Opens a file, decompressing by its suffix.
 ///
@@ -211,6 +220,8 @@ pub fn for_each_record(
                 .map_err(|e| Error::data(path, line, format!("expected a JSON object on one line: {e}")))?;
             f(Record::new(line, object.into_iter().filter_map(|(k, v)| json_value(v).map(|v| (k, v))).collect()))
         }),
+        Format::Csv => tables::csv(path, f),
+        Format::Parquet => tables::parquet(path, f),
         Format::Squad => squad(path, f),
         Format::Cmudict => cmudict(path, f),
     }

@@ -101,7 +101,8 @@ fn digest(checkpoint: &Checkpoint) -> Sha256 {
     let mut digest = Sha256::new();
     digest.update(checkpoint.config.to_json().to_string());
     for (spec, tensor) in checkpoint.tensors() {
-        digest.update(format!("\n{} {} {:?}\n", spec.hf_name, tensor.dtype.name(), tensor.shape));
+        let (dtype, scale) = (tensor.dtype.name(), tensor.scale);
+        digest.update(format!("\n{} {dtype} {scale} {:?}\n", spec.hf_name, tensor.shape));
         digest.update(&*tensor.data);
     }
     digest

@@ -26,6 +26,7 @@ pub mod events;
 pub mod export;
 pub mod extend;
 pub mod files;
+pub mod finetune;
 pub mod init;
 pub mod kernels;
 pub mod model;

@@ -12,6 +12,7 @@ use t5_train::config::{self, Config};
 use t5_train::distill::answers::{self, Search, Written};
 use t5_train::export::{self, Weights};
 use t5_train::extend::{self, Extension};
+use t5_train::finetune::{Prepared, Request};
 use t5_train::pipeline::{self, Pipeline};
 use t5_train::plan::{self, Plan};
 use t5_train::trainer::{Evaluator, Parts, Trainer};
@@ -78,6 +79,61 @@ struct VocabArguments {
     /// The file to write
     #[arg(short, long, default_value = "tokenizer.json")]
     output: PathBuf,
+}
+
+#[derive(Args)]
+struct FinetuneArguments {
+    /// The model: a folder or a GGUF file, whose stored values are expanded
+    #[arg(long, value_name = "MODEL")]
+    from: PathBuf,
+    /// The table: .csv, .tsv or .jsonl (also .gz, .xz, .zst), .parquet, or a Hugging Face data-set folder
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    /// The column of the inputs
+    #[arg(long, value_name = "COLUMN")]
+    input: String,
+    /// The column of the targets
+    #[arg(long, value_name = "COLUMN")]
+    target: String,
+    /// What stands before every input: 'sst2 sentence: '
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    prefix: String,
+    /// The folder for the run, the model (a Hugging Face folder) and model.gguf
+    #[arg(short, long, value_name = "FOLDER")]
+    output: PathBuf,
+    /// A table to evaluate on; otherwise the data set's validation split, or records that are held out
+    #[arg(long, value_name = "FILE", conflicts_with = "hold_out")]
+    dev: Option<PathBuf>,
+    /// The share of the records that is held out to evaluate on
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    hold_out: f64,
+    /// Passes over the records at most
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    epochs: u64,
+    /// Evaluations, two in an epoch, without a better one that end the run; 0: none do
+    #[arg(long, default_value_t = 6)]
+    patience: u64,
+    /// What makes a checkpoint the best: exact-match, bleu, chrf, rouge, squad, pearson, spearman or loss; otherwise
+    /// exact-match where the targets are classes, chrf where they are texts
+    #[arg(long)]
+    metric: Option<String>,
+    /// Texts that become one token each first, with commas between them: '{,},\n'
+    #[arg(long, value_name = "TOKENS")]
+    add_tokens: Option<String>,
+    /// Change one knob of the run
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+#[derive(Args)]
+struct AnswersArguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// The file to write: JSON lines with input, target (the answer), reference, score and task
+    output: PathBuf,
+    /// Answers kept while searching; 1: greedy
+    #[arg(short, long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+    beams: u8,
 }
 
 #[derive(Args)]

@@ -1,9 +1,11 @@
 //! What storing costs: a model's metrics, size and speed in each type that a file can have.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use t5_quantize::{Keep, Policy, quantize};
 use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::output::OutputFile;
 use t5_runtime::storage::Bytes;
 use t5_runtime::tensor::DType;
 use t5_runtime::{Model, ModelOptions};
@@ -68,6 +70,17 @@ pub fn compare(
         all.push(stored);
     }
     Ok(all)
+}
+
+/// Writes a model as one Q8_0 file. Returns its size in bytes.
+///
+/// # Errors
+/// Where a value cannot be stored, or the file cannot be written; what was there then still is.
+pub fn write_q8_0(checkpoint: &Checkpoint, path: &Path) -> Result<u64> {
+    let mut file = OutputFile::create(path)?;
+    quantize(checkpoint, &Policy::new(DType::Q8_0), &path.display().to_string(), &mut file, &mut ())?;
+    file.commit()?;
+    Ok(std::fs::metadata(path).map_err(Error::io(path))?.len())
 }
 
 /// The comparison as a Markdown table: a row a metric, a column a way of storing.

@@ -180,7 +180,7 @@ impl Trainer {
         if self.state.step > 0 {
             self.say(&format!("continuing after step {}", self.state.step));
         }
-        while self.state.step < self.config.run.steps {
+        while self.state.step < self.config.run.steps && !self.is_stale() {
             self.train_step()?;
             let (step, last) = (self.state.step, self.state.step == self.config.run.steps);
             let due = |every: u64| every > 0 && (step.is_multiple_of(every) || last);
@@ -188,12 +188,21 @@ impl Trainer {
             if due(self.config.evaluation.every_steps) {
                 improved = self.evaluate()?;
             }
-            if due(self.config.checkpoint.every_steps) || improved {
+            if due(self.config.checkpoint.every_steps) || improved || self.is_stale() {
                 self.save()?;
             }
         }
         self.bar.finish_and_clear();
+        if let Some(best) = self.state.best.as_ref().filter(|_| self.is_stale()) {
+            self.say(&format!("stopped early: no evaluation was better than that of step {}", best.step));
+        }
         Ok(())
+    }
+
+    /// Whether the last evaluations were no better than one before them, and the run is to end for that.
+    fn is_stale(&self) -> bool {
+        let wait = self.config.evaluation.patience * self.config.evaluation.every_steps;
+        wait > 0 && self.state.best.as_ref().is_some_and(|best| self.state.step >= best.step + wait)
     }
 
     /// One update.

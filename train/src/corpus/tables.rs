@@ -1,0 +1,252 @@
+//! Tables with named columns: CSV, and Parquet files as Hugging Face data sets have them.
+
+use std::path::{Path, PathBuf};
+
+use super::{Columns, Format, Record, Value, for_each_record, open};
+use crate::{Error, Result};
+
+/// Calls `f` with every record of a CSV file.
+pub(super) fn csv(path: &Path, mut f: impl FnMut(Record) -> Result<()>) -> Result<()> {
+    let mut reader = csv::ReaderBuilder::new().from_reader(open(path)?);
+    let names: Vec<String> = {
+        let header = reader.headers().map_err(|error| wrong(path, &error))?;
+        header.iter().map(|name| name.trim_start_matches('\u{FEFF}').trim().to_owned()).collect()
+    };
+    if names.iter().all(String::is_empty) {
+        return Err(Error::file(path, "expected a first line with the columns' names, found an empty file"));
+    }
+    for record in reader.records() {
+        let record = record.map_err(|error| wrong(path, &error))?;
+        let line = record.position().map_or(0, |position| position.line() as usize);
+        let fields = names.iter().cloned().zip(record.iter().map(|value| Value::Text(value.to_owned())));
+        f(Record::new(line, fields.collect()))?;
+    }
+    Ok(())
+}
+
+/// An error of the CSV reader in our words.
+fn wrong(path: &Path, error: &csv::Error) -> Error {
+    let line = error.position().map_or(1, |position| position.line() as usize);
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            let what = format!(
+                "expected {expected_len} values, as the first line has, found {len}; values with commas or \
+                 line breaks need quotes"
+            );
+            Error::data(path, line, what)
+        }
+        csv::ErrorKind::Utf8 { err, .. } => {
+            Error::data(path, line, format!("expected UTF-8, found other bytes in value {}", err.field() + 1))
+        }
+        _ => Error::data(path, line, error.to_string()),
+    }
+}
+
+/// The format of a table by its name, a compression's suffix aside; `None` where the name does not say.
+pub fn format_of(path: &Path) -> Option<Format> {
+    if path.is_dir() {
+        return Some(Format::Parquet);
+    }
+    let mut name = path.file_name()?.to_str()?.to_ascii_lowercase();
+    for suffix in super::SUFFIXES {
+        if let Some(bare) = name.strip_suffix(&format!(".{suffix}")) {
+            name.truncate(bare.len());
+        }
+    }
+    match Path::new(&name).extension()?.to_str()? {
+        "csv" => Some(Format::Csv),
+        "tsv" => Some(Format::Tsv),
+        "jsonl" | "ndjson" => Some(Format::Jsonl),
+        "parquet" => Some(Format::Parquet),
+        _ => None,
+    }
+}
+
+/// The names of the columns of a table, in its order: those of its first record.
+///
+/// # Errors
+/// Where the file cannot be read or has no record.
+pub fn columns(path: &Path, format: Format) -> Result<Vec<String>> {
+    /// That reading has seen enough.
+    const SEEN: &str = "the first record was seen";
+    let mut names = Vec::new();
+    let columns = Columns { names: Vec::new(), header: true };
+    let read = for_each_record(path, format, &columns, |record| {
+        names = record.names().map(str::to_owned).collect();
+        Err(Error::Invalid(SEEN.to_owned()))
+    });
+    match read {
+        Err(Error::Invalid(what)) if what == SEEN => Ok(names),
+        Err(error) => Err(error),
+        Ok(()) => Err(Error::file(path, "expected records below the columns' names, found none")),
+    }
+}
+
+/// Whether a folder has Parquet files of a split.
+pub fn has_split(folder: &Path, split: &str) -> bool {
+    shards(&folder.join(split)).is_ok()
+}
+
+/// The Parquet files that a path names: itself, those of a folder, or those of the split `path` of its parent, which
+/// are called `SPLIT-…` or lie in a folder of that name.
+fn shards(path: &Path) -> Result<Vec<PathBuf>> {
+    if path.is_file() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    if path.is_dir() {
+        collect(path, &mut files)?;
+    } else if let (Some(parent), Some(split)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
+        && parent.is_dir()
+    {
+        collect(parent, &mut files)?;
+        files.retain(|file| {
+            let inside = file.strip_prefix(parent).unwrap_or(file);
+            let name = inside.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let of_name = name.strip_prefix(split).is_some_and(|rest| rest.starts_with(['-', '.']));
+            let folders = inside.parent().into_iter().flat_map(Path::components);
+            of_name || folders.into_iter().any(|part| part.as_os_str() == split)
+        });
+    }
+    if files.is_empty() {
+        let what = "expected a Parquet file, a folder with some, or a split of it as FOLDER/SPLIT, found none";
+        return Err(Error::file(path, what));
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// All Parquet files below a folder.
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let path = entry.map_err(Error::io(folder))?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|suffix| suffix == "parquet") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Calls `f` with every record of Parquet files; a record's line is its row, from 1.
+#[cfg(feature = "parquet")]
+pub(super) fn parquet(path: &Path, mut f: impl FnMut(Record) -> Result<()>) -> Result<()> {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+
+    for shard in shards(path)? {
+        let wrong = |error: parquet::errors::ParquetError| {
+            Error::file(&shard, format!("expected a Parquet file that can be read: {error}"))
+        };
+        let file = std::fs::File::open(&shard).map_err(Error::io(&shard))?;
+        let reader = SerializedFileReader::new(file).map_err(wrong)?;
+        for (row, record) in (1..).zip(reader.get_row_iter(None).map_err(wrong)?) {
+            let record = record.map_err(wrong)?;
+            let fields = record.get_column_iter().filter_map(|(name, field)| Some((name.clone(), value(field)?)));
+            f(Record::new(row, fields.collect()))?;
+        }
+    }
+    Ok(())
+}
+
+/// As of JSON: null is left out, booleans are 1 and 0, nested values are written out.
+#[cfg(feature = "parquet")]
+fn value(field: &parquet::record::Field) -> Option<Value> {
+    use parquet::record::Field;
+
+    let text = |field: &Field| match field {
+        Field::Str(text) => text.clone(),
+        Field::Bool(value) => u8::from(*value).to_string(),
+        other => other.to_string(),
+    };
+    match field {
+        Field::Null => None,
+        Field::ListInternal(list) => Some(Value::List(list.elements().iter().map(text).collect())),
+        other => Some(Value::Text(text(other))),
+    }
+}
+
+#[cfg(not(feature = "parquet"))]
+pub(super) fn parquet(path: &Path, _: impl FnMut(Record) -> Result<()>) -> Result<()> {
+    shards(path)?;
+    Err(Error::file(path, "expected another format, since this t5-train was built without its feature parquet"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(path: &Path, format: Format) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for_each_record(path, format, &Columns { names: Vec::new(), header: true }, |record| {
+            records.push(record);
+            Ok(())
+        })?;
+        Ok(records)
+    }
+
+    #[test]
+    fn csv_has_quotes_commas_and_line_breaks() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.csv");
+        std::fs::write(&path, "\u{FEFF}text, label\r\n\"one, \"\"two\"\"\nthree\",1\r\nplain,0\n").unwrap();
+        assert_eq!(columns(&path, Format::Csv).unwrap(), ["text", "label"]);
+        let found = records(&path, Format::Csv).unwrap();
+        assert_eq!(found[0].text("text").unwrap(), "one, \"two\"\nthree");
+        assert_eq!((found[1].text("label").unwrap(), found[1].line), ("0".into(), 4));
+        let message = |contents: &[u8]| {
+            std::fs::write(&path, contents).unwrap();
+            records(&path, Format::Csv).unwrap_err().to_string()
+        };
+        let uneven = message(b"text,label\na,1\nb\n");
+        assert!(
+            uneven.ends_with(
+                "table.csv:3: expected 2 values, as the first line has, found 1; values with commas or \
+             line breaks need quotes"
+            ),
+            "{uneven}"
+        );
+        assert!(message(b"text,label\na,\xFF\n").contains("expected UTF-8, found other bytes in value 2"));
+        assert!(message(b"").contains("found an empty file"));
+    }
+
+    #[test]
+    fn tables_are_known_by_their_names() {
+        for (name, format) in [
+            ("a.csv", Some(Format::Csv)),
+            ("a.TSV.gz", Some(Format::Tsv)),
+            ("a.jsonl.zst", Some(Format::Jsonl)),
+            ("a.parquet", Some(Format::Parquet)),
+            ("a.xlsx", None),
+        ] {
+            assert_eq!(format_of(Path::new(name)), format, "{name}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "parquet")]
+    fn parquet_shards_are_read_as_a_folder_and_by_split() {
+        // Written by pyarrow (tests/data/make_parquet.py).
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/dataset");
+        let texts = |path: &str| -> Vec<String> {
+            let found = records(&folder.join(path), Format::Parquet).unwrap();
+            found.iter().map(|record| record.text("sentence").unwrap().into_owned()).collect()
+        };
+        assert_eq!(texts("train"), ["a fine film", "too long, \"too\" loud", "naïve\nbut new"]);
+        assert_eq!(texts("validation"), ["dull"]);
+        assert_eq!(texts("data/train-00001-of-00002.parquet"), ["naïve\nbut new"]);
+        assert_eq!(texts("").len(), 4);
+        let first = &records(&folder.join("train"), Format::Parquet).unwrap()[0];
+        assert_eq!(first.text("label").unwrap(), "1");
+        assert_eq!(first.text("liked").unwrap(), "1");
+        assert_eq!(first.values("words").unwrap(), ["a", "fine", "film"]);
+        assert_eq!(first.text("nothing"), None);
+        assert!(has_split(&folder, "validation") && !has_split(&folder, "test"));
+        let message = records(&folder.join("test"), Format::Parquet).unwrap_err().to_string();
+        assert!(message.contains("a split of it as FOLDER/SPLIT, found none"), "{message}");
+        let broken = tempfile::tempdir().unwrap();
+        std::fs::write(broken.path().join("a.parquet"), "PAR1 no more").unwrap();
+        let message = records(broken.path(), Format::Parquet).unwrap_err().to_string();
+        assert!(message.contains("a.parquet: expected a Parquet file that can be read"), "{message}");
+    }
+}

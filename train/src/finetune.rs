@@ -1,0 +1,361 @@
+//! The whole road for one's own file: a table with two columns and a model become the configuration of a run, with the
+//! paper's way to fine-tune (Adafactor at a constant rate of 0.001, dropout 0.1) at lengths that the texts need.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use crate::config::Config;
+use crate::corpus::{self, Format};
+use crate::extend::Extension;
+use crate::tasks::{self, HoldOut, TaskConfig, TextExample};
+use crate::vocabulary::{UNK, Vocabulary};
+use crate::{Error, Result, files};
+
+/// The name of the one task.
+const TASK: &str = "finetune";
+/// Longer inputs and targets are cut, as the paper's.
+const LONGEST: usize = 512;
+/// So many different targets or fewer are classes, where each is seen ten times on average.
+const MOST_CLASSES: usize = 50;
+/// Slots of a batch.
+const TOKENS: usize = 2048;
+/// Evaluations in an epoch.
+const EVALUATIONS: u64 = 2;
+/// Examples held out at most.
+const MOST_HELD_OUT: usize = 1000;
+
+/// Metrics of texts, and the score of each that a checkpoint is best by.
+const METRICS: [(&str, &str); 7] = [
+    ("exact-match", "exact-match"),
+    ("bleu", "bleu"),
+    ("chrf", "chrf"),
+    ("rouge", "rougeLsum"),
+    ("squad", "squad-f1"),
+    ("pearson", "pearson"),
+    ("spearman", "spearman"),
+];
+
+/// What is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The model: a folder or a GGUF file.
+    pub from: PathBuf,
+    /// The table: CSV, TSV, JSON lines, Parquet or a data-set folder, by its name.
+    pub data: PathBuf,
+    /// A table to evaluate on; `None`: the folder's validation split, or a held-out part.
+    pub dev: Option<PathBuf>,
+    /// The column of the inputs.
+    pub input: String,
+    /// The column of the targets.
+    pub target: String,
+    /// What stands before every input.
+    pub prefix: String,
+    /// The folder for all that is made.
+    pub output: PathBuf,
+    /// Texts that become tokens first.
+    pub add_tokens: Vec<String>,
+    /// The share of the records that is held out.
+    pub hold_out: f64,
+    /// Passes over the records at most.
+    pub epochs: u64,
+    /// Evaluations without a better one after which the run ends.
+    pub patience: u64,
+    /// What the best checkpoint is best by; `None`: exact matches of classes, chrF of other texts.
+    pub metric: Option<String>,
+    /// Knobs of the configuration that are changed, as KEY=VALUE.
+    pub sets: Vec<String>,
+}
+
+/// A run that is ready to begin.
+pub struct Prepared {
+    pub config: Config,
+    /// What was found in the data, for people.
+    pub report: String,
+    /// Characters that the vocabulary loses, as [`crate::extend::parse_tokens`] takes them.
+    pub strange: Vec<String>,
+}
+
+impl Request {
+    /// The run's folder.
+    pub fn run(&self) -> PathBuf {
+        self.output.join("run")
+    }
+
+    /// The Hugging Face folder of the best checkpoint.
+    pub fn model(&self) -> PathBuf {
+        self.output.join("model")
+    }
+
+    /// The quantised file of the best checkpoint.
+    pub fn gguf(&self) -> PathBuf {
+        self.output.join("model.gguf")
+    }
+
+    /// Looks at the data and the model, and makes the configuration. With tokens to add, the extended model is written.
+    ///
+    /// # Errors
+    /// Where the model or a table cannot be read, a column is not there, or there are too few records.
+    pub fn prepare(&self) -> Result<Prepared> {
+        let task = self.task()?;
+        let mut report = String::new();
+        let from = self.extended()?;
+        let checkpoint = t5_quantize::pytorch::open(&from)?;
+        if checkpoint.vocabulary.is_none() {
+            return Err(Error::file(&from, "expected a model with its vocabulary, found none"));
+        }
+        let folder = if from.extension().is_some_and(|suffix| suffix == "safetensors") {
+            from.parent().unwrap_or(Path::new("")).to_owned()
+        } else {
+            from.clone()
+        };
+        let vocabulary = Vocabulary::read(&folder)?;
+        let (examples, held_out) = tasks::training_examples(&task, Path::new(""), 1)?;
+        if examples.is_empty() {
+            return Err(Error::file(&self.data, "expected records below the columns' names, found none"));
+        }
+        let _ = writeln!(report, "{}: {} records to train on", self.data.display(), examples.len());
+        let (found, strange) = strange_characters(&examples, &vocabulary);
+        report += &found;
+        if held_out == 0 {
+            let what = "expected records to evaluate on, found none: hold out a larger share or name a table";
+            return Err(Error::file(&self.data, what));
+        }
+        let (lengths, cut) = lengths(&examples, &vocabulary);
+        if cut > 0 {
+            let _ = writeln!(report, "{cut} of them are longer than {LONGEST} tokens and are cut");
+        }
+        let metric = match &self.metric {
+            Some(name) if name == "loss" => None,
+            Some(name) => Some(name.clone()),
+            None => Some(if are_classes(&examples) { "exact-match" } else { "chrf" }.to_owned()),
+        };
+        let config = self.config(&from, task, metric.as_deref(), lengths, &examples)?;
+        Ok(Prepared { config, report, strange })
+    }
+
+    /// The model with the tokens that were asked for.
+    fn extended(&self) -> Result<PathBuf> {
+        if self.add_tokens.is_empty() {
+            return Ok(self.from.clone());
+        }
+        let folder = self.output.join("base");
+        // A run that was killed goes on from what was written then.
+        if !folder.join("model.safetensors").exists() {
+            let extension = Extension { add_tokens: self.add_tokens.clone(), ..Extension::default() };
+            extension.write(&t5_quantize::pytorch::open(&self.from)?, &folder)?;
+        }
+        Ok(folder)
+    }
+
+    /// The task, after a look at the tables' columns.
+    fn task(&self) -> Result<TaskConfig> {
+        let format = self.check_table(&self.data)?;
+        let mut train = self.data.clone();
+        let mut dev = self.dev.clone();
+        if self.data.is_dir() {
+            let split = |name: &str| corpus::has_split(&self.data, name).then(|| self.data.join(name));
+            if let Some(split_to_train) = split("train") {
+                train = split_to_train;
+                dev = dev.or_else(|| split("validation")).or_else(|| split("dev"));
+            }
+        }
+        if let Some(dev) = &self.dev
+            && self.check_table(dev)? != format
+        {
+            return Err(Error::file(dev, format!("expected a table of the same kind as {}", self.data.display())));
+        }
+        let absolute = |path: PathBuf| std::path::absolute(&path).map_err(Error::io(&path));
+        let brace = |text: &str| text.replace('{', "{{").replace('}', "}}");
+        let hold_out = HoldOut { field: self.input.clone(), share: self.hold_out };
+        Ok(TaskConfig {
+            name: TASK.to_owned(),
+            source: tasks::SourceConfig { format, header: format == Format::Tsv, ..Default::default() },
+            train: vec![absolute(train)?],
+            hold_out: dev.is_none().then_some(hold_out),
+            dev: dev.map(absolute).transpose()?.into_iter().collect(),
+            examples: tasks::Examples::Template {
+                input: format!("{}{{{}}}", brace(&self.prefix), self.input),
+                target: format!("{{{}}}", self.target),
+            },
+            metrics: Vec::new(),
+            rate: None,
+            max_examples: None,
+            max_dev_examples: Some(MOST_HELD_OUT),
+            merge_references: false,
+        })
+    }
+
+    /// The format of a table that has both columns.
+    fn check_table(&self, path: &Path) -> Result<Format> {
+        let Some(format) = corpus::format_of(path) else {
+            let what = "expected a name that ends in .csv, .tsv, .jsonl or .parquet (.gz, .xz or .zst may follow), or a \
+                 folder with Parquet files";
+            return Err(Error::file(path, what));
+        };
+        let columns = corpus::columns(path, format)?;
+        if let [only] = &columns[..] {
+            let what =
+                format!("expected two columns or more, found one ({only}); is it {format:?} with other separators?");
+            return Err(Error::file(path, what));
+        }
+        if let Some(missing) = [&self.input, &self.target].into_iter().find(|name| !columns.contains(name)) {
+            let what = format!("expected a column {missing}, found {}", columns.join(", "));
+            return Err(Error::file(path, what));
+        }
+        Ok(format)
+    }
+
+    fn config(
+        &self,
+        from: &Path,
+        mut task: TaskConfig,
+        metric: Option<&str>,
+        [inputs, targets]: [usize; 2],
+        examples: &[TextExample],
+    ) -> Result<Config> {
+        if let Some(name) = metric {
+            task.metrics = vec![name.to_owned()];
+        }
+        let best_by = match metric {
+            Some(name) => format!("{TASK}/{}", score_of(name)?),
+            None => "loss".to_owned(),
+        };
+        let tokens = TOKENS.max(inputs + targets);
+        let per_epoch = epoch_steps(examples, inputs, targets, tokens);
+        let evaluations = (per_epoch / EVALUATIONS).max(1);
+        let table = |pairs: &[(&str, Value)]| {
+            Value::Table(pairs.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
+        };
+        let integer = |value: u64| Value::Integer(value as i64);
+        let size = |value: usize| integer(value as u64);
+        let text = |value: &str| Value::String(value.to_owned());
+        let path = |value: &Path| text(&value.display().to_string());
+        let task = Value::try_from(task).map_err(|error| Error::Invalid(format!("configuration: {error}")))?;
+        let steps = (per_epoch * self.epochs).max(1);
+        let sections = [
+            ("run", table(&[("output", path(&self.run())), ("steps", integer(steps))])),
+            ("model", table(&[("from", path(from)), ("dropout", Value::Float(0.1))])),
+            (
+                "data",
+                table(&[
+                    ("dir", text("")),
+                    ("inputs_length", size(inputs)),
+                    ("targets_length", size(targets)),
+                    (
+                        "batches",
+                        table(&[("layout", text("bucket")), ("tokens", size(tokens)), ("window", integer(16))]),
+                    ),
+                    ("tasks", Value::Array(vec![task])),
+                ]),
+            ),
+            ("optimizer", table(&[("kind", text("adafactor"))])),
+            (
+                "schedule",
+                table(&[("kind", text("constant")), ("peak_rate", Value::Float(1e-3)), ("warmup_steps", integer(1))]),
+            ),
+            ("checkpoint", table(&[("every_steps", integer(evaluations)), ("keep_last", integer(1))])),
+            ("log", table(&[("every_steps", integer((evaluations / 5).clamp(1, 50)))])),
+            (
+                "evaluation",
+                table(&[
+                    ("every_steps", integer(evaluations)),
+                    ("examples", size(MOST_HELD_OUT)),
+                    ("max_tokens", size(targets)),
+                    ("best_by", text(&best_by)),
+                    ("patience", integer(self.patience)),
+                ]),
+            ),
+        ];
+        let document: Table = sections.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let toml = toml::to_string(&document).map_err(|error| Error::Invalid(format!("configuration: {error}")))?;
+        files::create_folder(&self.output)?;
+        let kept = self.output.join("finetune.toml");
+        files::replace(&kept, toml.as_bytes())?;
+        Config::load(&kept, &self.sets)
+    }
+}
+
+fn score_of(metric: &str) -> Result<&'static str> {
+    METRICS.iter().find(|(name, _)| *name == metric).map(|(_, score)| *score).ok_or_else(|| {
+        let names: Vec<&str> = METRICS.iter().map(|(name, _)| *name).collect();
+        Error::Invalid(format!("metric: expected loss, {}, found {metric}", names.join(", ")))
+    })
+}
+
+/// Inputs and targets in tokens, end marks counted: the longest of each, at most [`LONGEST`], and how many examples are
+/// longer.
+fn lengths(examples: &[TextExample], vocabulary: &Vocabulary) -> ([usize; 2], usize) {
+    let (mut longest, mut cut) = ([2, 2], 0);
+    for example in examples {
+        let both = [&example.inputs, &example.targets].map(|text| vocabulary.encode(text).len() + 1);
+        cut += usize::from(both.iter().any(|&length| length > LONGEST));
+        for (longest, length) in longest.iter_mut().zip(both) {
+            *longest = (*longest).max(length.min(LONGEST));
+        }
+    }
+    (longest, cut)
+}
+
+/// About how many batches an epoch has.
+fn epoch_steps(examples: &[TextExample], inputs: usize, targets: usize, tokens: usize) -> u64 {
+    // By characters: about four are a token.
+    let of = |text: &str, most: usize| (text.chars().count() / 4 + 2).min(most);
+    let slots: usize = examples.iter().map(|example| of(&example.inputs, inputs) + of(&example.targets, targets)).sum();
+    (slots.div_ceil(tokens) as u64).max(1)
+}
+
+fn are_classes(examples: &[TextExample]) -> bool {
+    let classes: HashSet<&str> = examples.iter().map(|example| example.targets.as_str()).collect();
+    classes.len() <= MOST_CLASSES && 10 * classes.len() <= examples.len()
+}
+
+/// Which characters of the texts the vocabulary does not know or does not give back: a line each way, and the most
+/// frequent ones as [`crate::extend::parse_tokens`] takes them.
+fn strange_characters(examples: &[TextExample], vocabulary: &Vocabulary) -> (String, Vec<String>) {
+    const SHOWN: usize = 12;
+    #[derive(Default)]
+    struct Seen {
+        count: usize,
+        /// Records with it.
+        records: usize,
+        last: Option<usize>,
+    }
+    let mut seen: BTreeMap<char, Seen> = BTreeMap::new();
+    for (number, example) in examples.iter().enumerate() {
+        for c in example.inputs.chars().chain(example.targets.chars()) {
+            let seen = seen.entry(c).or_default();
+            seen.count += 1;
+            if seen.last.replace(number) != Some(number) {
+                seen.records += 1;
+            }
+        }
+    }
+    let unknown = |c: char| vocabulary.encode(&format!("a{c}b")).contains(&UNK);
+    // White space that is no space comes back as one.
+    let blurred = |c: char| {
+        c != ' ' && c.is_whitespace() && !vocabulary.decode(&vocabulary.encode(&format!("a{c}b"))).contains(c)
+    };
+    let (lost, rest): (Vec<_>, Vec<_>) = seen.into_iter().partition(|&(c, _)| unknown(c));
+    let blurred: Vec<_> = rest.into_iter().filter(|&(c, _)| blurred(c)).collect();
+    let (mut report, mut strange) = (String::new(), Vec::new());
+    for (mut found, what) in [(lost, "are unknown to the vocabulary"), (blurred, "become spaces")] {
+        if found.is_empty() {
+            continue;
+        }
+        found.sort_by_key(|(_, seen)| std::cmp::Reverse(seen.count));
+        let characters: usize = found.iter().map(|(_, seen)| seen.count).sum();
+        let list =
+            found.iter().take(SHOWN).map(|(c, seen)| format!("{c:?} {} times in {} lines", seen.count, seen.records));
+        let more = if found.len() > SHOWN { format!(" and {} more", found.len() - SHOWN) } else { String::new() };
+        let _ = writeln!(
+            report,
+            "note: {characters} characters of the texts {what}: {}{more}",
+            list.collect::<Vec<_>>().join(", ")
+        );
+        strange.extend(found.iter().take(SHOWN).map(|(c, _)| crate::extend::typed(*c)));
+    }
+    (report, strange)
+}
