@@ -97,7 +97,8 @@ fn characters_that_the_vocabulary_loses_are_told_and_taught() {
     let told = run(&["--add-tokens", "\u{2603},\\n"]);
     assert!(!told.contains("teaches them"), "{told}");
     let model = Model::open(folder.join("out/model.gguf")).unwrap();
-    let text = "one, \u{2603}two\nthree";
+    // As in the reference, a word after an added token begins with a space.
+    let text = "one, \u{2603} two\nthree";
     let tokenizer = model.tokenizer().unwrap();
     assert_eq!(tokenizer.decode(&tokenizer.encode(text), true), text);
 }

@@ -1,5 +1,6 @@
 //! Tables with named columns: CSV, and Parquet files as Hugging Face data sets have them.
 
+use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 
 use super::{Columns, Format, Record, Value, for_each_record, open};
@@ -7,7 +8,7 @@ use crate::{Error, Result};
 
 /// Calls `f` with every record of a CSV file.
 pub(super) fn csv(path: &Path, mut f: impl FnMut(Record) -> Result<()>) -> Result<()> {
-    let mut reader = csv::ReaderBuilder::new().from_reader(open(path)?);
+    let mut reader = csv::ReaderBuilder::new().from_reader(LineFeeds { inner: open(path)?, held: false });
     let names: Vec<String> = {
         let header = reader.headers().map_err(|error| wrong(path, &error))?;
         header.iter().map(|name| name.trim_start_matches('\u{FEFF}').trim().to_owned()).collect()
@@ -22,6 +23,38 @@ pub(super) fn csv(path: &Path, mut f: impl FnMut(Record) -> Result<()>) -> Resul
         f(Record::new(line, fields.collect()))?;
     }
     Ok(())
+}
+
+/// Lines end as Unix ends them: the CSV reader takes the second half of `\r\n` into the next record, whose line would then
+/// be counted one too low.
+struct LineFeeds<R> {
+    inner: R,
+    /// Whether a `\r` was taken whose next byte is not known yet.
+    held: bool,
+}
+
+impl<R: BufRead> Read for LineFeeds<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let given = self.inner.fill_buf()?;
+            if std::mem::take(&mut self.held) && given.first() != Some(&b'\n') {
+                buffer[0] = b'\r';
+                return Ok(1);
+            }
+            if given.first() == Some(&b'\r') {
+                self.held = true;
+                self.inner.consume(1);
+                continue;
+            }
+            let len = given.iter().position(|&byte| byte == b'\r').unwrap_or(given.len()).min(buffer.len());
+            buffer[..len].copy_from_slice(&given[..len]);
+            self.inner.consume(len);
+            return Ok(len);
+        }
+    }
 }
 
 /// An error of the CSV reader in our words.
@@ -194,6 +227,14 @@ mod tests {
         let found = records(&path, Format::Csv).unwrap();
         assert_eq!(found[0].text("text").unwrap(), "one, \"two\"\nthree");
         assert_eq!((found[1].text("label").unwrap(), found[1].line), ("0".into(), 4));
+        // However the bytes come in.
+        for len in 1..6 {
+            let bytes = b"a\r\n\r\r\nb\rc\r";
+            let inner = std::io::BufReader::with_capacity(len, &bytes[..]);
+            let mut text = String::new();
+            LineFeeds { inner, held: false }.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "a\n\r\nb\rc\r");
+        }
         let message = |contents: &[u8]| {
             std::fs::write(&path, contents).unwrap();
             records(&path, Format::Csv).unwrap_err().to_string()
