@@ -22,7 +22,7 @@ fn table() -> String {
     let words = ["one", "two", "three", "four", "five", "six", "seven", "eight"];
     let rows = (0..240).map(|i: usize| {
         let (first, second) = (words[i % 8], words[i / 8 % 8]);
-        let (mark, class) = if i % 3 == 0 { ("{", "seven") } else { ("", "one") };
+        let (mark, class) = if i.is_multiple_of(3) { ("{", "seven") } else { ("", "one") };
         format!("{i},\"{first}, {mark}{second} {i}\",{class}\n")
     });
     "id,text,class\n".to_owned() + &rows.collect::<String>()
