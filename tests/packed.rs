@@ -32,7 +32,7 @@ impl Case {
 
     fn open(&self, isa: Option<Isa>) -> Model {
         let checkpoint = Checkpoint::open(&self.model()).unwrap();
-        Model::from_checkpoint_and_packed(checkpoint, &ModelOptions { isa }, &self.packed())
+        Model::from_checkpoint_and_packed(checkpoint, &ModelOptions { isa, ..ModelOptions::default() }, &self.packed())
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
@@ -61,7 +61,7 @@ fn bits(model: &Model) -> (Vec<u32>, Vec<u32>) {
 }
 
 fn plain(path: &Path, isa: Option<Isa>) -> (Vec<u32>, Vec<u32>) {
-    bits(&Model::open_with(path, &ModelOptions { isa }).unwrap())
+    bits(&Model::open_with(path, &ModelOptions { isa, ..ModelOptions::default() }).unwrap())
 }
 
 #[test]

@@ -79,7 +79,8 @@ fn every_instruction_set_gives_the_same_bits() {
     let golden = golden();
     let run = |isa: Isa| {
         let checkpoint = Checkpoint::pocket().unwrap();
-        let model = Model::from_checkpoint(checkpoint, &ModelOptions { isa: Some(isa) }).unwrap();
+        let model =
+            Model::from_checkpoint(checkpoint, &ModelOptions { isa: Some(isa), ..ModelOptions::default() }).unwrap();
         let mut session = model.session();
         let mut found = Vec::new();
         for case in &golden.cases {

@@ -430,7 +430,8 @@ fn instruction_sets_agree() {
     let mut first: Option<(String, Vec<f32>)> = None;
     for kernels in Kernels::available() {
         let isa = kernels.isa().name().to_owned();
-        let model = Model::open_with(&folder, &ModelOptions { isa: Some(kernels.isa()) }).unwrap();
+        let model =
+            Model::open_with(&folder, &ModelOptions { isa: Some(kernels.isa()), ..ModelOptions::default() }).unwrap();
         let logits = model.session().logits_ids(&source, &target).unwrap();
         match &first {
             None => first = Some((isa, logits)),

@@ -354,7 +354,7 @@ fn files_run_alike_on_every_instruction_set() {
         let (bytes, _) = store(&source, &Policy { scale_run, ..Policy::new(base) });
         let logits = |kernels: Kernels| -> Vec<u32> {
             let checkpoint = Checkpoint::from_gguf("out.gguf", Bytes::from_vec(bytes.clone())).unwrap();
-            let options = ModelOptions { isa: Some(kernels.isa()) };
+            let options = ModelOptions { isa: Some(kernels.isa()), ..ModelOptions::default() };
             let model = Model::from_checkpoint(checkpoint, &options).unwrap();
             let logits = model.session().logits_ids(&ids, &ids[..5]).unwrap();
             logits.iter().map(|logit| logit.to_bits()).collect()

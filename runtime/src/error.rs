@@ -39,6 +39,16 @@ pub enum Error {
         what: String,
     },
 
+    /// A file was written in place, or cut short, while it was mapped.
+    #[error(
+        "{file}: expected it as it was when it was opened, found it written since: open it again, and replace files by \
+         renaming (or do not map them: --no-mmap)"
+    )]
+    Changed {
+        /// The file, as it was named.
+        file: String,
+    },
+
     /// A tensor is missing, or its shape, type or values are not what the configuration asks for.
     #[error("{file}: tensor {tensor}: {what}")]
     Tensor {

@@ -281,7 +281,7 @@ impl Arriving {
         let Arriving { checkpoint, tokenizer, matrices, kernels, .. } = self;
         let source = WeightSource::Made(RefCell::new(matrices.into_iter().collect()));
         let stacks = Stacks::load(&Loader { checkpoint: &checkpoint, kernels, source })?;
-        Ok(Model::from_stacks(checkpoint, kernels, tokenizer, stacks))
+        Ok(Model::from_stacks(checkpoint, kernels, tokenizer, stacks, None))
     }
 }
 

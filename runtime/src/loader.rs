@@ -26,6 +26,8 @@ pub(crate) struct Loader<'a> {
 pub(crate) enum WeightSource {
     /// All tensors are there.
     Whole,
+    /// All tensors are there, but nothing is taken out of a mapping: files are read.
+    Copied,
     /// None is there: the loader notes the tensors of each matrix, and what it gives has no values.
     Expected(RefCell<Vec<(Vec<String>, Purpose)>>),
     /// The matrices are made already, under the name of their first tensor; the other tensors are there.
@@ -47,7 +49,7 @@ impl<'a> Loader<'a> {
         let tensor = self.tensor(Self::EMBEDDING)?;
         Ok(match head {
             Some(head) if self.config().tie_word_embeddings && !tensor.data.is_whole() => Embedding::Head(head.clone()),
-            _ => Embedding::Stored(tensor.clone()),
+            _ => Embedding::Stored(self.unmapped(tensor)?.into_owned()),
         })
     }
 
@@ -72,6 +74,11 @@ impl<'a> Loader<'a> {
     fn made(&self, parts: &[&Tensor], purpose: Purpose) -> Result<Matrix> {
         match &self.source {
             WeightSource::Whole => Matrix::made_for(purpose, self.kernels, parts),
+            WeightSource::Copied => {
+                let parts = parts.iter().map(|part| self.unmapped(part)).collect::<Result<Vec<_>>>()?;
+                let parts: Vec<&Tensor> = parts.iter().map(|part| &**part).collect();
+                Matrix::made_for(purpose, self.kernels, &parts)
+            }
             WeightSource::Expected(all) => {
                 all.borrow_mut().push((parts.iter().map(|part| part.name.clone()).collect(), purpose));
                 Matrix::absent(self.kernels, parts)
@@ -114,6 +121,14 @@ impl<'a> Loader<'a> {
             WeightSource::Expected(_) => {
                 Cow::Owned(Tensor { data: Bytes::from_vec(vec![0; tensor.data.len()]), ..tensor.clone() })
             }
+            _ => self.unmapped(tensor)?,
+        })
+    }
+
+    /// A tensor whose file is read where it is not to be mapped.
+    fn unmapped<'t>(&self, tensor: &'t Tensor) -> Result<Cow<'t, Tensor>> {
+        Ok(match self.source {
+            WeightSource::Copied => Cow::Owned(Tensor { data: tensor.data.copied()?, ..tensor.clone() }),
             _ => Cow::Borrowed(tensor),
         })
     }

@@ -54,6 +54,15 @@ pub(crate) struct ModelData {
     pub encoder_scale: Option<Vec<f32>>,
     about: BTreeMap<String, String>,
     notes: Vec<String>,
+    /// What is read of mapped files as long as the model lives.
+    mapped: Vec<Bytes>,
+}
+
+impl ModelData {
+    /// Refuses to go on with files that were written in place since the model was opened.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.mapped.iter().try_for_each(Bytes::check_unchanged)
+    }
 }
 
 /// How a model is prepared.
@@ -61,6 +70,12 @@ pub(crate) struct ModelData {
 pub struct ModelOptions {
     /// The instruction set to use; `None`: the best that the machine has.
     pub isa: Option<Isa>,
+    /// Whether to read weights into memory instead of mapping their files: for files that somebody may write or cut
+    /// short while the model is in use, such as those of a network drive. A mapped file that is written in place gives
+    /// wrong text until the next request, which is [`Error::Changed`], and one that is cut short under a running request
+    /// ends the process. It takes the memory of the embedding, since other weights are packed in any case; the header
+    /// and the vocabulary are still read through a mapping when the file is opened.
+    pub copy: bool,
 }
 
 impl ModelOptions {
@@ -91,7 +106,8 @@ impl Stacks {
 }
 
 impl Model {
-    /// Opens a Hugging Face folder or a GGUF file. Weights are mapped, not read.
+    /// Opens a Hugging Face folder or a GGUF file. Weights are mapped, not read: nobody may write these files in place
+    /// as long as the model lives (see [`ModelOptions::copy`]); to replace them by renaming is safe.
     ///
     /// # Errors
     /// One sentence that names the file and what was expected, for every way in which a checkpoint can be wrong.
@@ -123,8 +139,11 @@ impl Model {
     pub fn from_checkpoint(checkpoint: Checkpoint, options: &ModelOptions) -> Result<Model> {
         let kernels = options.kernels()?;
         let tokenizer = Model::tokenizer_of(&checkpoint)?;
-        let stacks = Stacks::load(&Loader { checkpoint: &checkpoint, kernels, source: WeightSource::Whole })?;
-        Ok(Model::from_stacks(checkpoint, kernels, tokenizer, stacks))
+        let source = if options.copy { WeightSource::Copied } else { WeightSource::Whole };
+        checkpoint.check_unchanged()?;
+        let stacks = Stacks::load(&Loader { checkpoint: &checkpoint, kernels, source })?;
+        checkpoint.check_unchanged()?;
+        Ok(Model::from_stacks(checkpoint, kernels, tokenizer, stacks, None))
     }
 
     /// As [`Model::from_checkpoint`], with the weights in a file as products read them: mapped, so that a large model
@@ -135,36 +154,46 @@ impl Model {
     /// change and samples of the weights' files, and all of the packed file is compared with its checksums.
     ///
     /// # Errors
-    /// As [`Model::from_checkpoint`], and where `packed` is another kind of file or cannot be written.
+    /// As [`Model::from_checkpoint`], where `packed` is another kind of file or cannot be written, and for options that
+    /// want nothing mapped.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn from_checkpoint_and_packed(
         mut checkpoint: Checkpoint,
         options: &ModelOptions,
         packed: &Path,
     ) -> Result<Model> {
+        if options.copy {
+            let what = "expected files that may be mapped, as that of packed weights is".to_owned();
+            return Err(Error::Option { option: "copy", what });
+        }
         let kernels = options.kernels()?;
         let tokenizer = Model::tokenizer_of(&checkpoint)?;
         let mut notes = Vec::new();
-        let matrices = crate::packed::matrices(&checkpoint, kernels, packed, &mut notes)?;
+        checkpoint.check_unchanged()?;
+        let (matrices, file) = crate::packed::matrices(&checkpoint, kernels, packed, &mut notes)?;
         let source = WeightSource::Made(std::cell::RefCell::new(matrices));
         let stacks = Stacks::load(&Loader { checkpoint: &checkpoint, kernels, source })?;
+        checkpoint.check_unchanged()?;
         checkpoint.notes.append(&mut notes);
-        Ok(Model::from_stacks(checkpoint, kernels, tokenizer, stacks))
+        Ok(Model::from_stacks(checkpoint, kernels, tokenizer, stacks, Some(file)))
     }
 
     pub(crate) fn tokenizer_of(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>> {
         checkpoint.vocabulary.as_ref().map(|vocabulary| Tokenizer::new(&checkpoint.file, vocabulary)).transpose()
     }
 
+    /// `packed` is the file that matrices were taken from.
     pub(crate) fn from_stacks(
         checkpoint: Checkpoint,
         kernels: Kernels,
         tokenizer: Option<Tokenizer>,
         Stacks { encoder, decoder, embedding }: Stacks,
+        packed: Option<Bytes>,
     ) -> Model {
         let Checkpoint { file, config, generation, sentence, head, encoder_scale, about, notes, .. } = checkpoint;
         Model {
             data: Arc::new(ModelData {
+                mapped: embedding.stored().cloned().into_iter().chain(packed).collect(),
                 file,
                 config,
                 kernels,

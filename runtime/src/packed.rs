@@ -77,8 +77,11 @@ struct Place {
 /// The tensors of a matrix, and what it is for.
 type Parts<'a> = (Vec<&'a Tensor>, Purpose);
 
-/// The matrices of a model out of the file `path`, by the name of their first tensor; those whose form has no place in
-/// such a file are left out. Where there is no file, or one of no use, it is made, and `notes` say so.
+/// The matrices of a model by the name of their first tensor, and the file that they are in.
+pub(crate) type Packed = (HashMap<String, Matrix>, Bytes);
+
+/// The matrices of a model out of the file `path`, and the file; those whose form has no place in such a file are left
+/// out. Where there is no file, or one of no use, it is made, and `notes` say so.
 ///
 /// # Errors
 /// Where `path` is another kind of file, or cannot be written.
@@ -87,7 +90,7 @@ pub(crate) fn matrices(
     kernels: Kernels,
     path: &Path,
     notes: &mut Vec<String>,
-) -> Result<HashMap<String, Matrix>> {
+) -> Result<Packed> {
     let loader = Loader { checkpoint, kernels, source: WeightSource::Expected(RefCell::new(Vec::new())) };
     Stacks::load(&loader)?;
     let WeightSource::Expected(expected) = loader.source else { unreachable!("set above") };
@@ -100,7 +103,7 @@ pub(crate) fn matrices(
     let place = path.display().to_string();
     let why = if path.exists() {
         match read(path, &made, &all, kernels)? {
-            Ok(matrices) => return Ok(matrices),
+            Ok(packed) => return Ok(packed),
             Err(why) => format!("made anew: {why}"),
         }
     } else {
@@ -198,7 +201,7 @@ fn write(path: &Path, made: Made, all: &[Parts], kernels: Kernels) -> Result<usi
 ///
 /// # Errors
 /// Where it cannot be read, or is another kind of file.
-fn read(path: &Path, made: &Made, all: &[Parts], kernels: Kernels) -> Result<Result<HashMap<String, Matrix>, String>> {
+fn read(path: &Path, made: &Made, all: &[Parts], kernels: Kernels) -> Result<Result<Packed, String>> {
     let bytes = Bytes::map(path)?;
     if !bytes.starts_with(MAGIC) {
         let what = "expected a file of packed weights or none, found another kind of file: name another place";
@@ -221,7 +224,7 @@ fn read(path: &Path, made: &Made, all: &[Parts], kernels: Kernels) -> Result<Res
         let Some(matrix) = Matrix::from_packed(kernels, parts, *purpose, run, tables)? else { return damaged() };
         matrices.insert(name, matrix);
     }
-    Ok(Ok(matrices))
+    Ok(Ok((matrices, bytes)))
 }
 
 /// The index, if it is whole.

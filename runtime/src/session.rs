@@ -303,8 +303,10 @@ impl Session {
     }
 
     /// An error if there is no memory for sources of these lengths beside others of `held` tokens in all, and for so
-    /// many sequences.
+    /// many sequences, or the model's file is not what it was. Every request asks for its memory, so every request asks
+    /// for that, too.
     fn ask_for(&mut self, held: usize, lengths: &[usize], sequences: usize, positions: usize) -> Result<()> {
+        self.model.data().check_unchanged()?;
         let source = lengths.iter().sum::<usize>();
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let request = Request {

@@ -45,11 +45,53 @@ pub struct Bytes {
 
 enum Owner {
     #[cfg(not(target_arch = "wasm32"))]
-    Mapped(memmap2::Mmap),
+    Mapped(Mapped),
     Owned(Vec<u8>),
     Static(&'static [u8]),
     /// The beginning of a file that is still arriving; the range may go beyond it.
     Beginning(Vec<u8>),
+}
+
+/// A mapped file.
+#[cfg(not(target_arch = "wasm32"))]
+struct Mapped {
+    map: memmap2::Mmap,
+    path: std::path::PathBuf,
+    /// The same file, whatever has come to lie at the path since.
+    file: std::sync::Mutex<std::fs::File>,
+    /// Its time of change when it was mapped, where the system tells it.
+    modified: Option<std::time::SystemTime>,
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl Mapped {
+    /// Refuses a file that was written since it was mapped.
+    fn check_unchanged(&self) -> Result<()> {
+        let file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let metadata = file.metadata().map_err(Error::io(&self.path))?;
+        if metadata.len() == self.map.len() as u64 && metadata.modified().ok() == self.modified {
+            return Ok(());
+        }
+        Err(Error::Changed { file: self.path.display().to_string() })
+    }
+
+    /// Reads a part of it from the file, not through the mapping: what is not there any more is an error.
+    fn read(&self, range: &Range<usize>) -> Result<Vec<u8>> {
+        use std::io::{Read, Seek, SeekFrom};
+        let mut bytes = Vec::new();
+        let what = "a copy of weights";
+        bytes.try_reserve_exact(range.len()).map_err(|_| Error::Memory { what, bytes: range.len() })?;
+        let file = self.file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut reader = &*file;
+        let read = reader.seek(SeekFrom::Start(range.start as u64)).and_then(|_| {
+            // Room for all of it is there: nothing is allocated.
+            reader.take(range.len() as u64).read_to_end(&mut bytes)
+        });
+        read.map_err(Error::io(&self.path))?;
+        drop(file);
+        self.check_unchanged()?;
+        Ok(bytes)
+    }
 }
 
 impl Bytes {
@@ -58,7 +100,8 @@ impl Bytes {
     /// Nobody may write the file in place while the mapping lives: bytes that were checked would become others under
     /// whoever holds them (a string that is no UTF-8, a count that reaches beyond the end), and a truncated file ends
     /// the process. No kind of mapping keeps a writer out. Writers of this project therefore replace files by
-    /// renaming, which leaves the mapped one as it is.
+    /// renaming, which leaves the mapped one as it is; [`Bytes::check_unchanged`] tells afterwards, and what
+    /// [`Bytes::copied`] gives is nobody else's.
     ///
     /// # Errors
     /// Where `path` is no file (a pipe would be waited for, and no end comes of a device) or cannot be read.
@@ -66,16 +109,17 @@ impl Bytes {
     pub fn map(path: &Path) -> Result<Bytes> {
         check_file(path)?;
         let file = std::fs::File::open(path).map_err(Error::io(path))?;
-        let length = file.metadata().map_err(Error::io(path))?.len();
-        if length == 0 {
+        let metadata = file.metadata().map_err(Error::io(path))?;
+        if metadata.len() == 0 {
             // An empty file cannot be mapped everywhere.
             return Ok(Bytes::from_vec(Vec::new()));
         }
         // SAFETY: the mapping is read-only, and shared with whoever else has the file open: it is what the bytes are
         // taken for as long as nobody writes the file in place, which is asked for above and cannot be enforced.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?;
-        let range = 0..map.len();
-        Ok(Bytes { owner: Arc::new(Owner::Mapped(map)), range })
+        let (range, path, modified) = (0..map.len(), path.to_owned(), metadata.modified().ok());
+        let mapped = Mapped { map, path, file: std::sync::Mutex::new(file), modified };
+        Ok(Bytes { owner: Arc::new(Owner::Mapped(mapped)), range })
     }
 
     /// Reads a file whole, where files cannot be mapped.
@@ -85,6 +129,32 @@ impl Bytes {
     #[cfg(target_arch = "wasm32")]
     pub fn map(path: &Path) -> Result<Bytes> {
         Ok(Bytes::from_vec(std::fs::read(path).map_err(Error::io(path))?))
+    }
+
+    /// Refuses bytes of a mapped file that was written in place since, by its size and its time of change. Others
+    /// cannot change.
+    ///
+    /// # Errors
+    /// [`Error::Changed`], and where the file's size cannot be asked for.
+    pub fn check_unchanged(&self) -> Result<()> {
+        #[cfg(not(target_arch = "wasm32"))]
+        if let Owner::Mapped(mapped) = &*self.owner {
+            return mapped.check_unchanged();
+        }
+        Ok(())
+    }
+
+    /// The same bytes in memory that no file is behind: those of a mapped file are read from it, others are what they
+    /// are.
+    ///
+    /// # Errors
+    /// As [`Bytes::check_unchanged`], and where the file cannot be read or there is no memory.
+    pub fn copied(&self) -> Result<Bytes> {
+        #[cfg(not(target_arch = "wasm32"))]
+        if let Owner::Mapped(mapped) = &*self.owner {
+            return mapped.read(&self.range).map(Bytes::from_vec);
+        }
+        Ok(self.clone())
     }
 
     /// Takes over a buffer.
@@ -147,7 +217,7 @@ impl Bytes {
     fn owner(&self) -> &[u8] {
         match &*self.owner {
             #[cfg(not(target_arch = "wasm32"))]
-            Owner::Mapped(map) => map,
+            Owner::Mapped(mapped) => &mapped.map,
             Owner::Owned(bytes) | Owner::Beginning(bytes) => bytes,
             Owner::Static(bytes) => bytes,
         }
@@ -166,7 +236,7 @@ impl Bytes {
     /// process's memory (they stay in the file cache). Does nothing for other kinds of bytes.
     pub fn release(&self) {
         #[cfg(all(unix, not(target_arch = "wasm32")))]
-        if let Owner::Mapped(map) = &*self.owner {
+        if let Owner::Mapped(Mapped { map, .. }) = &*self.owner {
             // SAFETY: the mapping is file-backed and read-only, so dropped pages are read again when touched.
             // A failure only costs memory.
             let _ = unsafe {

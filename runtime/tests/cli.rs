@@ -175,6 +175,17 @@ fn lines_before_a_faulty_one_are_answered() {
 }
 
 #[test]
+fn weights_can_be_read_in_place_of_mapped() {
+    let (model, golden) = (model(), &golden_texts()[0]);
+    let arguments = ["generate", "--model", &model, "--max-new-tokens", "24", golden["text"].as_str().unwrap()];
+    let output = succeed(&[&arguments[..], &["--no-mmap"]].concat(), b"");
+    assert_eq!(output.trim_end_matches('\n'), golden["output"].as_str().unwrap());
+    let output = t5(&[&arguments[..], &["--no-mmap", "--packed", "x"]].concat(), b"");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--packed"));
+}
+
+#[test]
 fn text_alone_is_short_for_generate() {
     let model = model();
     let golden = &golden_texts()[0];

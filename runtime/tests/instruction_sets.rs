@@ -12,7 +12,7 @@ fn families() -> PathBuf {
 }
 
 fn model(folder: &Path, isa: Isa) -> Model {
-    Model::open_with(folder, &ModelOptions { isa: Some(isa) }).unwrap()
+    Model::open_with(folder, &ModelOptions { isa: Some(isa), ..ModelOptions::default() }).unwrap()
 }
 
 fn ids(value: &Value) -> Vec<u32> {

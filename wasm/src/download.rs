@@ -78,7 +78,7 @@ impl Download {
         drop(std::hint::black_box(room));
         let size = size as usize;
         let isa = isa.as_deref().map(str::parse).transpose()?;
-        let incoming = Incoming::new(name, size, &ModelOptions { isa })?;
+        let incoming = Incoming::new(name, size, &ModelOptions { isa, ..ModelOptions::default() })?;
         Ok(Download { incoming, size, piece: Vec::new(), sum: checked.then(Sha256::new) })
     }
 

@@ -165,6 +165,14 @@ impl Checkpoint {
         self.tensors.get(name)
     }
 
+    /// Refuses files that were written in place since they were opened.
+    ///
+    /// # Errors
+    /// [`Error::Changed`].
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.tensors.values().try_for_each(|tensor| tensor.data.check_unchanged())
+    }
+
     /// Lets the tensors' data go; names, types, shapes and places in the file stay.
     pub(crate) fn forget_data(&mut self) {
         for tensor in self.tensors.values_mut() {

@@ -55,6 +55,10 @@ pub struct ModelArgs {
     /// starts at once and processes share its memory
     #[arg(long, value_name = "FILE")]
     pub packed: Option<PathBuf>,
+    /// Read the weights into memory, do not map their file: for files that may be written in place meanwhile, as on a
+    /// network drive
+    #[arg(long, conflicts_with = "packed")]
+    pub no_mmap: bool,
     /// Say what was noticed while opening the model
     #[arg(long, short)]
     pub verbose: bool,

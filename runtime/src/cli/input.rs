@@ -22,7 +22,7 @@ pub fn open_model(args: &ModelArgs) -> anyhow::Result<Model> {
 pub fn prepare(checkpoint: Checkpoint, args: &ModelArgs) -> anyhow::Result<Model> {
     let isa = args.isa.as_deref().map(str::parse).transpose()?;
     let said = checkpoint.not_obeyed.clone();
-    let options = ModelOptions { isa };
+    let options = ModelOptions { isa, copy: args.no_mmap };
     let model = match &args.packed {
         Some(packed) => Model::from_checkpoint_and_packed(checkpoint, &options, packed)?,
         None => Model::from_checkpoint(checkpoint, &options)?,

@@ -5,8 +5,8 @@
 //! were checked against a model. `search` chooses tokens, with `processors` and with rules of the caller's
 //! ([`LogitsProcessor`]), such as that the result is one of some [`Choices`]; `decoding` runs the searches of any
 //! number of documents in lock step, and `lookup` proposes tokens ahead; [`Generation`] hands out the text of one as it
-//! comes, `texts` are many at once. [`Steps`] are for searches of the caller's own, and a [`Batch`] is for requests that
-//! come and go.
+//! comes (`growing_text`), `texts` are many at once. [`Steps`] are for searches of the caller's own, and a [`Batch`] is
+//! for requests that come and go.
 
 mod batch;
 mod choices;
