@@ -72,9 +72,9 @@ pub struct ModelOptions {
     pub isa: Option<Isa>,
     /// Whether to read weights into memory instead of mapping their files: for files that somebody may write or cut
     /// short while the model is in use, such as those of a network drive. A mapped file that is written in place gives
-    /// wrong text until the next request, which is [`Error::Changed`], and one that is cut short under a running request
-    /// ends the process. It takes the memory of the embedding, since other weights are packed in any case; the header
-    /// and the vocabulary are still read through a mapping when the file is opened.
+    /// wrong text until the next request, which is [`Error::Changed`], and one that is cut short under a running
+    /// request ends the process. It takes the memory of the embedding, since other weights are packed in any case; the
+    /// header and the vocabulary are still read through a mapping when the file is opened.
     pub copy: bool,
 }
 
