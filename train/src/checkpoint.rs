@@ -182,13 +182,16 @@ fn write(folder: &Path, state: &State, tensors: &Tensors, extra: &[(String, Vec<
     files::sync_parent(&folder.join(STATE))
 }
 
-/// Writes the parameters, or other values for them, under their Hugging Face names.
+/// Writes the parameters, or other values for them, under their Hugging Face names. What stacks share is written for
+/// each, as readers expect it.
 ///
 /// # Errors
 /// Where the disk is full.
 pub fn write_model(path: &Path, model: &Model, values: Option<&[Vec<f32>]>) -> Result<()> {
-    let tensors: Vec<_> = (model.specs().iter().enumerate())
-        .map(|(index, spec)| {
+    let own = model.specs().iter().enumerate().map(|(index, spec)| (spec, index));
+    let tensors: Vec<_> = own
+        .chain(model.shared().iter().map(|(spec, index)| (spec, *index)))
+        .map(|(spec, index)| {
             let values = match values {
                 Some(values) => Cow::Borrowed(values[index].as_slice()),
                 None => Cow::Owned(model.values(index)?),

@@ -146,6 +146,7 @@ pub struct ModelOptions {
     pub relative_attention_max_distance: usize,
     /// umT5's: a table of positions in every block.
     pub relative_bias_per_block: bool,
+    pub share_stacks: bool,
     pub feed_forward: String,
     pub tie_word_embeddings: bool,
     pub layer_norm_epsilon: f32,

@@ -87,6 +87,14 @@ impl Model {
         })
     }
 
+    /// The same model whose encoder has the decoder's blocks, cross-attention aside; what its own blocks had is dropped.
+    ///
+    /// # Errors
+    /// Where the stacks have different numbers of blocks.
+    pub fn with_shared_stacks(self) -> Result<Model> {
+        Ok(Model { parameters: self.parameters.sharing_stacks()?, ..self })
+    }
+
     /// The same model of which low-rank factors alone are trained. `base_model` is the name of what stays as it is.
     ///
     /// # Errors
@@ -186,9 +194,14 @@ impl Model {
         self.parameters.config()
     }
 
-    /// The schema's rows, in the order of the parameters.
+    /// The schema's rows, in the order of the parameters, without those that are other parameters.
     pub fn specs(&self) -> &[TensorSpec] {
         self.parameters.specs()
+    }
+
+    /// The schema's tensors that are other parameters, with where those are.
+    pub fn shared(&self) -> &[(TensorSpec, usize)] {
+        self.parameters.shared()
     }
 
     /// The parameters, in the order of the schema.

@@ -16,6 +16,8 @@ pub struct Parameters {
     config: T5Config,
     specs: Vec<TensorSpec>,
     index: HashMap<TensorId, usize>,
+    /// The schema's tensors that are other parameters, with where those are.
+    shared: Vec<(TensorSpec, usize)>,
     vars: Arc<Vec<Var>>,
     gradients: Arc<Gradients>,
 }
@@ -37,7 +39,48 @@ impl Parameters {
         }
         let gradients = Gradients::new(specs.iter().map(count));
         let index = specs.iter().enumerate().map(|(i, spec)| (spec.id, i)).collect();
-        Ok(Parameters { config: config.clone(), specs, index, vars: Arc::new(vars), gradients: Arc::new(gradients) })
+        let (vars, gradients) = (Arc::new(vars), Arc::new(gradients));
+        Ok(Parameters { config: config.clone(), specs, index, shared: Vec::new(), vars, gradients })
+    }
+
+    /// Parameters of which the encoder's blocks have the decoder's self-attention, feed-forward and norms, with its
+    /// values and gradients that both stacks add to (Raffel et al. 2020, section 3.2.1).
+    ///
+    /// # Errors
+    /// Where the stacks have different numbers of blocks.
+    pub fn sharing_stacks(self) -> Result<Parameters> {
+        let (encoder, decoder) = (self.config.num_layers, self.config.num_decoder_layers);
+        if encoder != decoder {
+            let what = format!(
+                "expected as many blocks in the decoder as in the encoder to share, found {decoder} and {encoder}"
+            );
+            return Err(Error::Invalid(what));
+        }
+        let (mut specs, mut vars, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for (spec, var) in self.specs.into_iter().zip(&*self.vars) {
+            if is_shared(&spec) {
+                others.push(spec);
+            } else {
+                specs.push(spec);
+                vars.push(var.clone());
+            }
+        }
+        let mut index: HashMap<TensorId, usize> = specs.iter().enumerate().map(|(i, spec)| (spec.id, i)).collect();
+        let shared: Vec<_> = others
+            .into_iter()
+            .map(|spec| {
+                let owner = index[&TensorId { stack: Some(Stack::Decoder), ..spec.id }];
+                (spec, owner)
+            })
+            .collect();
+        index.extend(shared.iter().map(|(spec, owner)| (spec.id, *owner)));
+        let gradients = Arc::new(Gradients::new(specs.iter().map(count)));
+        Ok(Parameters { config: self.config, specs, index, shared, vars: Arc::new(vars), gradients })
+    }
+
+    /// The schema's tensors that are other parameters, with where those are.
+    pub fn shared(&self) -> &[(TensorSpec, usize)] {
+        &self.shared
     }
 
     /// The model's configuration.
@@ -45,7 +88,7 @@ impl Parameters {
         &self.config
     }
 
-    /// The schema's rows.
+    /// The schema's rows, without those that are other parameters.
     pub fn specs(&self) -> &[TensorSpec] {
         &self.specs
     }
@@ -117,6 +160,12 @@ impl Parameters {
             Buckets::new(stack.into(), config.relative_attention_num_buckets, config.relative_attention_max_distance);
         Arc::new((0..2 * longest - 1).map(|position| buckets.of(longest - 1, position) as u32).collect())
     }
+}
+
+/// Whether a tensor is another parameter where stacks are shared: all that the encoder's blocks have. Its final norm is
+/// its own, as the decoder's is, since it belongs to no block.
+pub(crate) fn is_shared(spec: &TensorSpec) -> bool {
+    spec.id.stack == Some(Stack::Encoder) && spec.id.block.is_some()
 }
 
 /// The number of a tensor's values.

@@ -1,9 +1,11 @@
 //! From a configuration to what a run is made of: vocabulary, tasks, batches and model.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use t5_runtime::config::T5Config;
+use t5_runtime::schema::{Stack, TensorId};
 
 use crate::batches::{Batch, TaskBatches};
 use crate::config::Config;
@@ -14,7 +16,7 @@ use crate::random::derive;
 use crate::tasks::{Example, Task};
 use crate::tuning::Method;
 use crate::vocabulary::Vocabulary;
-use crate::{Error, Result, export, files};
+use crate::{Error, Result, export, files, parameters};
 
 /// Streams of random numbers that belong to a run.
 pub(crate) mod stream {
@@ -122,7 +124,8 @@ pub fn model(config: &Config, vocabulary: &Vocabulary) -> Result<Model> {
     let pieces = vocabulary.size() as usize;
     if config.model.from.is_empty() {
         let t5_config = config.model.t5_config("configuration", pieces)?;
-        return Model::new(&t5_config, config.model.initial_values, derive(config.run.seed, &[stream::VALUES]));
+        let model = Model::new(&t5_config, config.model.initial_values, derive(config.run.seed, &[stream::VALUES]))?;
+        return if config.model.share_stacks { model.with_shared_stacks() } else { Ok(model) };
     }
     let checkpoint = t5_quantize::pytorch::open(Path::new(&config.model.from))?;
     let rows = checkpoint.config.vocab_size;
@@ -136,13 +139,32 @@ pub fn model(config: &Config, vocabulary: &Vocabulary) -> Result<Model> {
         let what = format!("is not the vocabulary that {} was trained with, {difference}", config.model.from);
         return Err(Error::file(vocabulary.path(), what));
     }
-    let model = Model::from_checkpoint(&checkpoint)?;
+    let mut model = Model::from_checkpoint(&checkpoint)?;
+    if config.model.share_stacks {
+        if let Some(name) = difference_of_stacks(&model)? {
+            let what = format!("{name}: expected the values of the decoder, since model.share_stacks is true");
+            return Err(Error::file(Path::new(&config.model.from), what));
+        }
+        model = model.with_shared_stacks()?;
+    }
     match config.tuning.method {
         Method::Lora => {
             model.with_lora(&config.tuning, &config.model.from, derive(config.run.seed, &[stream::FACTORS]))
         }
         Method::All | Method::Gradual => Ok(model),
     }
+}
+
+/// The first tensor of the encoder's blocks that is not the decoder's, by name.
+fn difference_of_stacks(model: &Model) -> Result<Option<String>> {
+    let places: HashMap<TensorId, usize> = model.specs().iter().enumerate().map(|(i, spec)| (spec.id, i)).collect();
+    for (index, spec) in model.specs().iter().enumerate().filter(|(_, spec)| parameters::is_shared(spec)) {
+        let owner = places.get(&TensorId { stack: Some(Stack::Decoder), ..spec.id });
+        if owner.map(|&owner| model.values(owner)).transpose()? != Some(model.values(index)?) {
+            return Ok(Some(spec.hf_name.clone()));
+        }
+    }
+    Ok(None)
 }
 
 /// The teacher that a run learns from, where it names one.

@@ -13,8 +13,8 @@ use crate::init::Scheme;
 use crate::model::{LossOptions, Model};
 use crate::ops::Sequences;
 use crate::ops::dropout::Plan as DropoutPlan;
-use crate::optimizer;
 use crate::tuning::{self, Method};
+use crate::{optimizer, parameters};
 
 /// Tokens of each stack in the step that is measured.
 const MEASURED: usize = 512;
@@ -46,7 +46,10 @@ pub struct Plan {
 impl Plan {
     /// The plan of a run with a model of this configuration.
     pub fn new(config: &Config, model: &T5Config) -> Plan {
-        let specs = schema::tensors(model);
+        let mut specs = schema::tensors(model);
+        if config.model.share_stacks {
+            specs.retain(|spec| !parameters::is_shared(spec));
+        }
         let count = |shape: &[usize]| shape.iter().product::<usize>();
         let parameters = specs.iter().map(|spec| count(&spec.shape)).sum();
         let lora = config.tuning.method == Method::Lora;
@@ -338,6 +341,12 @@ mod tests {
         assert_eq!(plan.optimizer, Optimizer::new(&config.optimizer, &made.trained()).bytes());
         let kept: usize = (0..made.vars().len()).map(|index| made.gradients().get(index).len()).sum();
         assert_eq!(plan.gradients, 4 * (kept + made.trained_values()));
+
+        let (config, model) = sized("t5-efficient-tiny", &["model.share_stacks=true", "model.rows=384"]);
+        let made = Model::new(&model, Scheme::T5x, 1).unwrap().with_shared_stacks().unwrap();
+        let plan = Plan::new(&config, &model);
+        assert_eq!((plan.parameters, plan.trained), (made.parameters(), made.trained_values()));
+        assert_eq!(plan.optimizer, Optimizer::new(&config.optimizer, &made.trained()).bytes());
 
         // By hand: two blocks of each stack, d 4, inner 6, f 6, 11 rows; 5 encoder and 3 decoder tokens in one example.
         let model = T5Config {

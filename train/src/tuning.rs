@@ -74,6 +74,10 @@ impl Options {
             let what = "expected 0 with LoRA, since an average of products is no product".to_owned();
             return refuse("checkpoint.average_decay", what);
         }
+        if config.model.share_stacks {
+            let what = "expected false with LoRA: adapters name the matrices of each stack".to_owned();
+            return refuse("model.share_stacks", what);
+        }
         if config.optimizer.keep_slots {
             return refuse("optimizer.keep_slots", "expected false with LoRA, whose factors are new".to_owned());
         }

@@ -69,6 +69,7 @@ fn trainer(config: &Config, scores: &[f64]) -> t5_train::Result<Trainer> {
         "" => Model::new(&sizes, Scheme::T5x, 5)?,
         from => Model::from_checkpoint(&Checkpoint::open(Path::new(from))?)?,
     };
+    let model = if config.model.share_stacks { model.with_shared_stacks()? } else { model };
     let extra = vec![("config.json".to_owned(), sizes.to_json().to_string().into_bytes())];
     let evaluator = Some(Box::new(Scripted(Vec::from(scores).into_iter())) as Box<dyn Evaluator>);
     Trainer::open(config, Parts { model, source: Box::new(Same), dev: Vec::new(), evaluator, teacher: None, extra })
@@ -80,11 +81,11 @@ fn values(trainer: &Trainer) -> Vec<Vec<f32>> {
 
 #[test]
 fn a_run_goes_on_from_the_steps_and_slots_of_another() {
-    for method in ["adafactor", "adamw"] {
+    for (method, shares) in [("adafactor", false), ("adamw", false), ("adafactor", true)] {
         let folder = tempfile::tempdir().unwrap();
-        let method = format!("optimizer.kind={method}");
+        let (method, shares) = (format!("optimizer.kind={method}"), format!("model.share_stacks={shares}"));
         let run = |name: &str, sets: &[&str]| {
-            let sets = [&[method.as_str(), "evaluation.every_steps=0"][..], sets].concat();
+            let sets = [&[method.as_str(), &shares, "evaluation.every_steps=0"][..], sets].concat();
             let config = config(&folder.path().join(name), &sets);
             let mut trainer = trainer(&config, &[]).unwrap();
             trainer.run().unwrap();
@@ -98,6 +99,7 @@ fn a_run_goes_on_from_the_steps_and_slots_of_another() {
         assert!(whole == second, "{method}: the two halves are the whole, bit by bit");
         assert!(whole != run("no-slots", &on), "{method}: without the slots it is another run");
         assert!(whole != run("from-zero", &on[..2]), "{method}: and from step 0 yet another");
+        assert!(whole == run("first", &["run.steps=6"]), "{method}: what is continued is the whole, too");
     }
 }
 

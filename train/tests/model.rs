@@ -4,8 +4,10 @@ mod common;
 
 use common::golden_config;
 use t5_runtime::config::T5Config;
-use t5_runtime::schema::{self, Role};
+use t5_runtime::schema::{self, Role, TensorId};
 use t5_train::batches::Batch;
+use t5_train::checkpoint;
+use t5_train::files::TensorFile;
 use t5_train::init::Scheme;
 use t5_train::model::{LossOptions, Model};
 use t5_train::ops::dropout::Plan;
@@ -256,6 +258,62 @@ fn packing_does_not_change_logits() {
             assert!((alone - together).abs() < 1e-5);
         }
     }
+}
+
+/// One set of blocks for both stacks: the results are those of a model whose stacks are equal, the gradients the sums of
+/// its two, and files have both.
+#[test]
+fn shared_blocks_learn_from_both_stacks() {
+    for (feed_forward, tied, kind) in VARIANTS {
+        let config = golden_config(feed_forward, tied, kind);
+        let decoders = |id: TensorId| TensorId { stack: id.stack.and(Some(schema::Stack::Decoder)), ..id };
+        let golden = golden_model(&config);
+        let place = |id: TensorId| golden.specs().iter().position(|spec| spec.id == id).unwrap();
+        let equal = Model::from_values(&config, |spec| {
+            golden.values(place(if spec.id.block.is_some() { decoders(spec.id) } else { spec.id }))
+        })
+        .unwrap();
+        let shared = golden_model(&config).with_shared_stacks().unwrap();
+        let sequences = || Sequences::new(&packed_batch(), 11).unwrap();
+        assert_eq!(shared.logits(sequences()).unwrap(), equal.logits(sequences()).unwrap());
+
+        let options = LossOptions { label_smoothing: 0.1, z_loss: 1e-3, denominator: 23.0 };
+        let dropout = || Plan { rate: 0.1, seed: 5, shared_over_length: false };
+        let (loss, _) = shared.backward(sequences(), &options, dropout()).unwrap();
+        assert_eq!(loss, equal.backward(sequences(), &options, dropout()).unwrap().0);
+        let mut both = 0;
+        for (index, spec) in shared.specs().iter().enumerate() {
+            let mut expected = equal.gradients().get(place(spec.id)).clone();
+            if let Some((encoders, _)) = shared.shared().iter().find(|(_, owner)| *owner == index) {
+                let more = equal.gradients().get(place(encoders.id)).clone();
+                assert!(more.iter().any(|&gradient| gradient != 0.0), "{}", encoders.hf_name);
+                expected.iter_mut().zip(more).for_each(|(sum, gradient)| *sum += gradient);
+                both += 1;
+            }
+            for (found, expected) in shared.gradients().get(index).iter().zip(expected) {
+                // Added in another order.
+                assert!(
+                    (found - expected).abs() <= 1e-6 + 1e-5 * expected.abs(),
+                    "{}: {found} {expected}",
+                    spec.hf_name
+                );
+            }
+        }
+        assert_eq!(both, schema::tensors(&config).len() - shared.specs().len());
+        assert!(both > 0 && shared.parameters() < equal.parameters());
+
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("shared"), folder.path().join("equal"));
+        checkpoint::write_model(&one, &shared, None).unwrap();
+        checkpoint::write_model(&other, &equal, None).unwrap();
+        let [one, other] = [one, other].map(|path| TensorFile::open(&path).unwrap());
+        for spec in schema::tensors(&config) {
+            assert_eq!(one.read(&spec.hf_name).unwrap(), other.read(&spec.hf_name).unwrap(), "{}", spec.hf_name);
+        }
+    }
+    let uneven = T5Config { num_decoder_layers: 1, ..golden_config("relu", true, "t5") };
+    let error = golden_model(&uneven).with_shared_stacks().err().unwrap().to_string();
+    assert_eq!(error, "expected as many blocks in the decoder as in the encoder to share, found 1 and 2");
 }
 
 #[test]
