@@ -2,8 +2,8 @@
 //!
 //! A [`Checkpoint`] gives tensors and all that belongs to them, a [`Policy`] says how each is to be stored, and
 //! [`quantize`] writes them front to back, a few rows at a time, into anything that takes bytes. The same input gives
-//! the same bytes. Without the feature `cli` nothing here touches a file but [`adapter::Adapter::open`]: a browser does the
-//! same with bytes.
+//! the same bytes. Without the feature `cli` nothing here touches a file but [`adapter::Adapter::open`]: a browser does
+//! the same with bytes.
 //!
 //! ```no_run
 //! use t5_quantize::{Policy, quantize};

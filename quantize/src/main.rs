@@ -45,8 +45,8 @@ struct Arguments {
     /// `task_specific_params` as in config.json
     #[arg(long, value_name = "FILE.json")]
     settings: Option<PathBuf>,
-    /// Merge a LoRA adapter into the model: a folder with adapter_config.json and adapter_model.safetensors, as PEFT and
-    /// t5-train write them
+    /// Merge a LoRA adapter into the model: a folder with adapter_config.json and adapter_model.safetensors, as PEFT
+    /// and t5-train write them
     #[arg(long, value_name = "FOLDER")]
     adapter: Option<PathBuf>,
     /// Find the heads of attention that show which words belong together, from lines SOURCE<TAB>TARGET, and note them

@@ -31,7 +31,8 @@ pub enum Format {
     Text,
     /// Values separated by tabs; the columns are named in the task, or by a first line (`header = true`).
     Tsv,
-    /// Values separated by commas, quoted where they hold commas, quotes or line breaks; the first line names the columns.
+    /// Values separated by commas, quoted where they hold commas, quotes or line breaks; the first line names the
+    /// columns.
     Csv,
     /// One JSON object a line.
     Jsonl,

@@ -191,8 +191,8 @@ impl Request {
     /// The format of a table that has both columns.
     fn check_table(&self, path: &Path) -> Result<Format> {
         let Some(format) = corpus::format_of(path) else {
-            let what = "expected a name that ends in .csv, .tsv, .jsonl or .parquet (.gz, .xz or .zst may follow), or a \
-                 folder with Parquet files";
+            let what = "expected a name that ends in .csv, .tsv, .jsonl or .parquet (.gz, .xz or .zst may follow), \
+                 or a folder with Parquet files";
             return Err(Error::file(path, what));
         };
         let columns = corpus::columns(path, format)?;

@@ -87,7 +87,7 @@ impl Model {
         })
     }
 
-    /// The same model whose encoder has the decoder's blocks, cross-attention aside; what its own blocks had is dropped.
+    /// The same model whose encoder has the decoder's blocks, cross-attention aside; what its own had is dropped.
     ///
     /// # Errors
     /// Where the stacks have different numbers of blocks.

@@ -162,8 +162,8 @@ impl Vocabulary {
         self.tokenizer.vocab_size() as u32
     }
 
-    /// What sets a checkpoint's vocabulary apart from this one, as "whose id 5 is ..."; `None` where all of this one's ids
-    /// are the same pieces there.
+    /// What sets a checkpoint's vocabulary apart from this one, as "whose id 5 is ..."; `None` where all of this one's
+    /// ids are the same pieces there.
     ///
     /// # Errors
     /// Where the checkpoint's vocabulary cannot be used.

@@ -260,8 +260,8 @@ fn packing_does_not_change_logits() {
     }
 }
 
-/// One set of blocks for both stacks: the results are those of a model whose stacks are equal, the gradients the sums of
-/// its two, and files have both.
+/// One set of blocks for both stacks: the results are those of a model whose stacks are equal, the gradients the sums
+/// of its two, and files have both.
 #[test]
 fn shared_blocks_learn_from_both_stacks() {
     for (feed_forward, tied, kind) in VARIANTS {

@@ -20,8 +20,8 @@ use crate::storage::{Bytes, check_file, is_same_file};
 use crate::tensor::{DType, Tensor};
 use crate::tokenizer::Vocabulary;
 
-/// The tensors of a safetensors file that is not a whole model, such as an adapter's, by their names in it. `file` names
-/// it in messages.
+/// The tensors of a safetensors file that is not a whole model, such as an adapter's, by their names in it. `file`
+/// names it in messages.
 ///
 /// # Errors
 /// If the bytes are not such a file, or a tensor is neither F32, F16 nor BF16.

@@ -25,8 +25,8 @@ pub(super) fn csv(path: &Path, mut f: impl FnMut(Record) -> Result<()>) -> Resul
     Ok(())
 }
 
-/// Lines end as Unix ends them: the CSV reader takes the second half of `\r\n` into the next record, whose line would then
-/// be counted one too low.
+/// Lines end as Unix ends them: the CSV reader takes the second half of `\r\n` into the next record, whose line would
+/// then be counted one too low.
 struct LineFeeds<R> {
     inner: R,
     /// Whether a `\r` was taken whose next byte is not known yet.

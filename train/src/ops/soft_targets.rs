@@ -56,8 +56,8 @@ impl SoftTarget<'_> {
         self.probabilities.iter().map(|&t| term(t)).sum::<f32>() + others * term(self.rest(classes))
     }
 
-    /// `KL(t || q)` with `q = softmax(logits / temperature)`. `gradient` becomes `sum(t) q - t`, which is the divergence's
-    /// derivative by `logits / temperature`. Rounded probabilities add up to nearly 1, not to 1.
+    /// `KL(t || q)` with `q = softmax(logits / temperature)`. `gradient` becomes `sum(t) q - t`, which is the
+    /// divergence's derivative by `logits / temperature`. Rounded probabilities add up to nearly 1, not to 1.
     #[inline(always)]
     pub fn divergence(&self, logits: &[f32], gradient: &mut [f32]) -> f32 {
         let inverse = 1.0 / self.temperature;
