@@ -19,6 +19,18 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// What could be done is done, but not all: exit code 3.
+#[derive(Debug)]
+pub struct Incomplete(pub String);
+
+impl std::fmt::Display for Incomplete {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Incomplete {}
+
 /// A usage error as `anyhow::Error`.
 pub fn usage(what: impl Into<String>) -> anyhow::Error {
     Usage(what.into()).into()
@@ -38,7 +50,7 @@ pub fn parse<A: Parser>(arguments: impl IntoIterator<Item = OsString>) -> anyhow
 }
 
 /// Says what went wrong in one line on stderr. The exit code is 2 for usage errors, an option of the library that has a
-/// flag among them, and 1 for others. That nobody reads the output any more (`t5 … | head`) is no failure.
+/// flag among them, 3 for [`Incomplete`], and 1 for others. That nobody reads the output any more (`t5 … | head`) is no failure.
 pub fn report<A: CommandFactory>(result: Result<(), impl Into<anyhow::Error>>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     let command = A::command();
@@ -48,7 +60,11 @@ pub fn report<A: CommandFactory>(result: Result<(), impl Into<anyhow::Error>>) -
     }
     let line = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
     eprintln!("{}: {line}", command.get_name());
-    ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+    ExitCode::from(match () {
+        () if error.is::<Usage>() => 2,
+        () if error.is::<Incomplete>() => 3,
+        () => 1,
+    })
 }
 
 /// The library names options; people type flags.

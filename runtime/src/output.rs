@@ -93,14 +93,24 @@ impl OutputFile {
     /// # Errors
     /// Where the system refuses; then the target is as it was.
     pub fn commit(mut self) -> Result<()> {
-        self.file.sync_all().map_err(Error::io(&self.shown))?;
-        std::fs::rename(&self.partial, &self.target).map_err(Error::io(&self.shown))?;
+        put_in_place(&self.file, &self.partial, &self.target).map_err(Error::io(&self.shown))?;
         self.committed = true;
-        // The new name is on the disk once the folder is. Only Unix can ask for that, and has to.
-        #[cfg(unix)]
-        File::open(folder_of(&self.target)).and_then(|folder| folder.sync_all()).map_err(Error::io(&self.shown))?;
         Ok(())
     }
+}
+
+/// Gives a file that was written under another name in the same folder the name `target`, in the place of what is there,
+/// after its bytes are on the disk.
+///
+/// # Errors
+/// Where the system refuses; then what is there is as it was.
+pub fn put_in_place(file: &File, partial: &Path, target: &Path) -> std::io::Result<()> {
+    file.sync_all()?;
+    std::fs::rename(partial, target)?;
+    // The new name is on the disk once the folder is. Only Unix can ask for that, and has to.
+    #[cfg(unix)]
+    File::open(folder_of(target))?.sync_all()?;
+    Ok(())
 }
 
 impl Write for OutputFile {

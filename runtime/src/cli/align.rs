@@ -3,10 +3,10 @@
 use serde_json::json;
 use t5_runtime::WordAlignment;
 
-use super::args::ScoreArgs;
+use super::args::PairArgs;
 use super::input::answer_pairs;
 
-pub fn run(args: &ScoreArgs) -> anyhow::Result<()> {
+pub fn run(args: &PairArgs) -> anyhow::Result<()> {
     answer_pairs(args, |session, source, target| {
         let words = session.align(source, target)?;
         Ok(if args.json { as_json(&words).to_string() } else { links(&words) })

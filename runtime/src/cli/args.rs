@@ -27,7 +27,7 @@ pub enum Command {
     /// Log-probability of a target text given a source text, for each line SOURCE<TAB>TARGET
     Score(ScoreArgs),
     /// Which word of the source each word of a target comes from, for each line SOURCE<TAB>TARGET
-    Align(ScoreArgs),
+    Align(PairArgs),
     /// The encoder's states of each text: one vector, or one for each token
     Embed(Box<EmbedArgs>),
     /// The class of each text, or of each of its tokens
@@ -72,6 +72,49 @@ pub struct InputArgs {
     /// Read input lines from a file, or from standard input if it is -
     #[arg(long, short, value_name = "FILE", conflicts_with = "text")]
     pub input: Option<PathBuf>,
+}
+
+/// How the inputs of a job are to be read.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TextFormat {
+    /// A text a line
+    Lines,
+    /// A JSON object a line
+    Jsonl,
+}
+
+/// What is done with a text that is too long.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TooLong {
+    Error,
+    Truncate,
+}
+
+/// How a job of many inputs is done.
+#[derive(Args)]
+pub struct WorkArgs {
+    /// How input is read. jsonl: objects, whose fields come back with the result; one that has no result gives {"id",
+    /// "line", "error"} in its place, and the work goes on
+    #[arg(long, value_enum, default_value = "lines")]
+    pub input_format: TextFormat,
+    /// jsonl: the key of the text
+    #[arg(long, value_name = "KEY", default_value = "text")]
+    pub text_field: String,
+    /// jsonl: the key of the object's name
+    #[arg(long, value_name = "KEY", default_value = "id")]
+    pub id_field: String,
+    /// jsonl: the key of the result
+    #[arg(long, value_name = "KEY", default_value = "output")]
+    pub output_field: String,
+    /// jsonl: exit code 3 if an object has no result
+    #[arg(long)]
+    pub strict: bool,
+    /// Write to a file, compressed if it is called .gz or .zst. Until it is whole it is called FILE.partial
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Go on with what a killed job has left in FILE.partial, given the same input
+    #[arg(long, requires = "output")]
+    pub resume: bool,
 }
 
 /// Which formula compares beams of different length.
@@ -181,6 +224,8 @@ pub struct GenerateArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub input: InputArgs,
+    #[command(flatten)]
+    pub work: WorkArgs,
     /// Put a task's prefix before each text and generate with its settings; `t5 inspect` lists the tasks of a model
     #[arg(long, value_name = "NAME")]
     pub task: Option<String>,
@@ -287,7 +332,10 @@ pub struct GenerateArgs {
     /// Refuse a text of more than N tokens (a sentence, where texts are read so)
     #[arg(long, value_name = "N")]
     pub max_input_tokens: Option<usize>,
-    /// Cut such a text off instead
+    /// What is done with such a text
+    #[arg(long, value_enum, value_name = "HOW", default_value = "error")]
+    pub too_long: TooLong,
+    /// The same as --too-long truncate
     #[arg(long)]
     pub truncate: bool,
     /// Rank texts as answers and print the likeliest: A,B,C, or a file with one on each line; with --json all of them
@@ -310,6 +358,9 @@ pub struct GenerateArgs {
     /// where its text is shown as it comes
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
+    /// With --batch, wait so many milliseconds for as many inputs before those that are there are begun
+    #[arg(long, value_name = "MS", default_value_t = 20)]
+    pub flush_ms: u64,
     /// Share each step's work among N threads; by default as many as the processor has cores
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -326,6 +377,26 @@ pub struct GenerateArgs {
 
 #[derive(Args)]
 pub struct ScoreArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub work: WorkArgs,
+    /// jsonl: the key of the target
+    #[arg(long, value_name = "KEY", default_value = "target")]
+    pub target_field: String,
+    /// Lines SOURCE<TAB>TARGET, or standard input if it is -
+    #[arg(long, short, value_name = "PAIRS.tsv")]
+    pub input: PathBuf,
+    /// Share each step's work among N threads; by default as many as the processor has cores
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct PairArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Lines SOURCE<TAB>TARGET, or standard input if it is -
@@ -434,6 +505,9 @@ pub struct EmbedArgs {
     /// jsonl: the key of the text's name
     #[arg(long, value_name = "KEY")]
     pub id_field: Option<String>,
+    /// jsonl: exit code 3 if an object has no result
+    #[arg(long)]
+    pub strict: bool,
     /// Share each step's work among N threads; by default as many as the processor has cores
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,

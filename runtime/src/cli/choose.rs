@@ -1,49 +1,71 @@
 //! `t5 generate --choices`.
 
-use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Value, json};
 use t5_runtime::{Choice, Choices, SplitSentences};
 
-use super::args::GenerateArgs;
+use super::args::{GenerateArgs, TextFormat};
 use super::generate::overrides;
-use super::input::{Lines, open_model, session};
+use super::input::{open_model, session};
+use super::inputs::Inputs;
+use super::lines::Lines;
+use super::results::Results;
 use super::usage;
 
 pub fn run(args: &GenerateArgs, choices: &str) -> anyhow::Result<()> {
-    let mut lines = Lines::open(&args.input)?;
     let texts = texts(choices)?;
-    let model = open_model(&args.model)?;
-    let choices = Choices::new(&model, &texts)?;
     let best = args.n_best.unwrap_or(1);
     if !(1..=texts.len()).contains(&best) {
         let what = format!("expected at most the number of choices ({}), and at least 1, found {best}", texts.len());
         return Err(usage(format!("--n-best: {what}")));
     }
+    let mut inputs = Inputs::open(&args.input, &args.work)?;
+    let objects = args.work.input_format == TextFormat::Jsonl;
+    let Some(mut results) = Results::open(&args.work, &mut inputs, objects || args.json || best == 1)? else {
+        return Ok(());
+    };
+    let model = open_model(&args.model)?;
+    let choices = Choices::new(&model, &texts)?;
     let options = t5_runtime::Overrides { n_best: None, ..overrides(args) };
     let options = model.options(&options)?.split_sentences(SplitSentences::No);
     let mut session = session(&model, args.threads)?;
-    let mut out = std::io::stdout().lock();
-    while let Some(line) = lines.next_line()? {
-        let source = options.source(&model, &line)?;
-        let source = &source.sentences()[0];
-        let ranked = session.choose_ids(source, &choices)?;
-        if args.json {
-            let mut object = as_json(&ranked[0]);
-            object["input_ids"] = json!(source);
-            object["choices"] = ranked.iter().map(as_json).collect();
-            writeln!(out, "{object}")?;
-        } else if best == 1 {
-            writeln!(out, "{}", ranked[0].text)?;
+    while let Some(input) = inputs.next()? {
+        let ranked = input.text().and_then(|text| {
+            let source = options.source(&model, text)?.sentences()[0].clone();
+            let ranked = session.choose_ids(&source, &choices)?;
+            Ok((source, ranked))
+        });
+        let end = input.end;
+        if objects {
+            let result = ranked.map(|(source, ranked)| match args.json {
+                true => whole(&source, &ranked),
+                false if best == 1 => json!(ranked[0].text),
+                false => ranked[..best].iter().map(|choice| json!(choice.text)).collect(),
+            });
+            results.object(input, result)?;
         } else {
-            for choice in &ranked[..best] {
-                writeln!(out, "{:.6}\t{}", choice.logprob, choice.text)?;
+            let (source, ranked) = ranked?;
+            if args.json {
+                results.line(&whole(&source, &ranked).to_string())?;
+            } else if best == 1 {
+                results.line(&ranked[0].text)?;
+            } else {
+                for choice in &ranked[..best] {
+                    results.line(&format!("{:.6}\t{}", choice.logprob, choice.text))?;
+                }
             }
         }
-        out.flush()?;
+        results.count(1, end);
     }
-    Ok(())
+    results.finish()
+}
+
+fn whole(source: &[u32], ranked: &[Choice]) -> Value {
+    let mut object = as_json(&ranked[0]);
+    object["input_ids"] = json!(source);
+    object["choices"] = ranked.iter().map(as_json).collect();
+    object
 }
 
 /// What is between commas, or the lines of a file.

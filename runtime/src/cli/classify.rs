@@ -8,7 +8,8 @@ use t5_runtime::head::{Classes, Head, HeadTask, Problem};
 use t5_runtime::tokenizer::Tokenizer;
 
 use super::args::{AnswerArgs, ClassifyArgs};
-use super::input::{Lines, open_model, session};
+use super::input::{open_model, session};
+use super::lines::Lines;
 
 pub fn classify(args: &ClassifyArgs) -> anyhow::Result<()> {
     let mut lines = Lines::open(&args.input)?;

@@ -8,9 +8,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use t5_runtime::{EncodeOptions, Encoded, Passage, Pooling, Session};
 
-use super::args::{EmbedArgs, YesNo};
+use super::args::{EmbedArgs, InputFormat, YesNo};
 use super::input::{open_checkpoint, prepare, replace_tokenizer, session};
-use super::records::{Record, Records};
+use super::records::{Faulty, Record, Records};
+use super::results::{tell_failed, without_result};
 use super::states_file::{Format, Item, StatesFile};
 use super::usage;
 
@@ -70,31 +71,43 @@ impl Embedder<'_> {
         let model = self.session.model().clone();
         let mut out = std::io::stdout().lock();
         let bar = bar(None, !out.is_terminal());
+        let objects = self.args.input_format == InputFormat::Jsonl;
+        let (mut all, mut failed) = (0, 0);
         loop {
             let (mut window, mut tokens) = (Vec::new(), 0);
-            // A bad text ends the work only after those before it are answered.
+            // A bad text ends the work only after those before it are answered, and a bad object does not.
             let ended = loop {
                 match records.next(&model, &self.options) {
+                    Ok(Some(Err(faulty))) if !objects => break Some(Err(faulty.error)),
                     Ok(Some(record)) => {
-                        tokens += record.passage.ids.len();
+                        tokens += record.as_ref().map_or(0, |record| record.passage.ids.len());
                         window.push(record);
                         if self.is_full(window.len(), tokens) || !records.is_ready() {
                             break None;
                         }
                     }
-                    end => break Some(end),
+                    Ok(None) => break Some(Ok(())),
+                    Err(error) => break Some(Err(error)),
                 }
             };
-            let passages: Vec<Passage> = window.iter().map(|record| record.passage.clone()).collect();
-            let results = self.encode(&passages, &bar)?;
-            for (record, encoded) in window.iter().zip(&results) {
-                self.print(&mut out, record, encoded)?;
+            let passages: Vec<Passage> = window.iter().flatten().map(|record| record.passage.clone()).collect();
+            let mut results = self.encode(&passages, &bar)?.into_iter();
+            all += window.len();
+            for record in &window {
+                match record {
+                    Err(Faulty { line, id, error }) => {
+                        failed += 1;
+                        let key = self.args.id_field.as_deref().unwrap_or("id");
+                        writeln!(out, "{}", without_result(key, id.clone(), *line, error))?;
+                    }
+                    Ok(record) => results.next().map_or(Ok(()), |encoded| self.print(&mut out, record, &encoded))?,
+                }
             }
             out.flush()?;
             if let Some(end) = ended {
                 bar.finish_and_clear();
                 end?;
-                return Ok(());
+                return tell_failed(failed, all, self.args.strict);
             }
         }
     }
@@ -105,7 +118,7 @@ impl Embedder<'_> {
         let pooled = self.pooled();
         let (mut items, mut passages) = (Vec::new(), Vec::new());
         while let Some(record) = records.next(&model, &self.options)? {
-            let Record { place, name, passage, .. } = record;
+            let Record { place, name, passage, .. } = record.map_err(|faulty| faulty.error)?;
             let name = name.unwrap_or_else(|| items.len().to_string());
             let (rows, real) = model.rows_of(&passage, &self.options)?;
             items.push(Item { place, name, rows, real });

@@ -1,15 +1,16 @@
 //! `t5 generate`.
 
-use std::io::{IsTerminal, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use t5_runtime::{GenerateOptions, Model, Output, Overrides, Session};
 
-use super::args::{GenerateArgs, Ids, YesNo};
+use super::args::{GenerateArgs, Ids, TextFormat, TooLong, YesNo};
 use super::choose;
-use super::input::{Lines, open_model, sessions};
-use super::side_by_side::{self, Answer, Work};
+use super::input::{open_model, sessions};
+use super::inputs::Inputs;
+use super::results::Results;
+use super::side_by_side::{self, Answer, Way, Work};
 use super::usage;
 
 pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
@@ -19,36 +20,50 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     if let Some(choices) = &args.choices {
         return choose::run(args, choices);
     }
+    if args.too_long == TooLong::Truncate && args.max_input_tokens.is_none() {
+        return Err(usage("--too-long truncate: expected --max-input-tokens with it"));
+    }
     let start = Instant::now();
-    let mut lines = Lines::open(&args.input)?;
+    let mut inputs = Inputs::open(&args.input, &args.work)?;
+    let one_line = args.json || args.work.input_format == TextFormat::Jsonl || args.n_best.unwrap_or(1) == 1;
+    let Some(mut results) = Results::open(&args.work, &mut inputs, one_line)? else { return Ok(()) };
     let model = open_model(&args.model)?;
     let options = model.options(&overrides(args))?;
     print_notes(&model, &options)?;
     let mut sessions = sessions(&model, args.jobs, args.threads)?;
     let mut stats = Stats { load: start.elapsed().as_secs_f64(), ..Stats::default() };
-    let mut out = std::io::stdout();
-    let streams = out.is_terminal()
+    let streams = results.are_watched()
+        && !results.are_objects()
         && !args.json
         && options.beams == 1
         && options.n_best == 1
         && args.batch.unwrap_or(1) * sessions.len() == 1;
     if streams {
-        while let Some(line) = lines.next_line()? {
-            stream(&mut sessions[0], &line, &options, &mut out, &mut stats)?;
+        while let Some(input) = inputs.next()? {
+            stream(&mut sessions[0], input.text()?, &options, &mut results, &mut stats)?;
         }
     } else {
+        let flush = Duration::from_millis(args.flush_ms);
+        let way = Way { batch: args.batch, flush, goes_on: results.are_objects(), options: &options };
         let Work { seconds, passes } =
-            side_by_side::answer(&model, &mut lines, &mut sessions, args.batch, &options, |answer| {
-                stats.count(&answer.outputs);
-                print(&mut out, &answer, args.json, options.n_best)?;
-                Ok(out.flush()?)
+            side_by_side::answer(&model, &mut inputs, &mut sessions, &way, |(input, answer)| {
+                let tokens = answer.as_ref().map_or(0, |answer| stats.count(&answer.outputs));
+                let end = input.end;
+                if results.are_objects() {
+                    let result = answer.map(|answer| result(&answer, args.json, options.n_best));
+                    results.object(input, result)?;
+                } else {
+                    print(&mut results, input.text()?, &answer?, args.json, options.n_best)?;
+                }
+                results.count(tokens, end);
+                Ok(())
             })?;
         (stats.seconds, stats.passes) = (seconds, passes);
     }
     if args.stats {
         stats.print();
     }
-    Ok(())
+    results.finish()
 }
 
 /// What the arguments ask for.
@@ -92,7 +107,7 @@ pub fn overrides(args: &GenerateArgs) -> Overrides {
         lookup: args.lookup.map(Into::into),
         split_sentences: args.split_sentences.map(|answer| answer == YesNo::Yes),
         max_input_tokens: args.max_input_tokens,
-        truncate: args.truncate.then_some(true),
+        truncate: (args.truncate || args.too_long == TooLong::Truncate).then_some(true),
         prefix: args.prefix.clone(),
         stop: (!args.stop.is_empty()).then(|| args.stop.clone()),
         // Plain output shows text only.
@@ -112,7 +127,7 @@ fn stream(
     session: &mut Session,
     text: &str,
     options: &GenerateOptions,
-    out: &mut impl Write,
+    results: &mut Results,
     stats: &mut Stats,
 ) -> anyhow::Result<()> {
     let begin = Instant::now();
@@ -120,10 +135,9 @@ fn stream(
     let mut first = None;
     while let Some(piece) = generation.next_piece() {
         first.get_or_insert_with(|| begin.elapsed().as_secs_f64());
-        out.write_all(piece.as_bytes())?;
-        out.flush()?;
+        results.write(piece.as_bytes())?;
     }
-    writeln!(out)?;
+    results.line("")?;
     stats.passes += generation.passes();
     let outputs = generation.finish();
     stats.seconds += begin.elapsed().as_secs_f64();
@@ -132,28 +146,36 @@ fn stream(
     Ok(())
 }
 
-fn print(out: &mut impl Write, answer: &Answer, json: bool, n_best: usize) -> std::io::Result<()> {
-    let Answer { text, input_ids, outputs } = answer;
+fn print(results: &mut Results, text: &str, answer: &Answer, json: bool, n_best: usize) -> anyhow::Result<()> {
     if json {
-        let mut object = outputs.first().map_or_else(|| json!({}), as_json);
-        object["input_ids"] = json!(input_ids);
-        object["n_best"] = outputs.iter().map(as_json).collect();
-        return writeln!(out, "{object}");
+        return results.line(&whole(answer).to_string());
     }
     // One line in, one line out: byte-level models can generate line breaks. A text with lines of its own keeps them.
     let lines = text.contains(['\r', '\n']) && n_best == 1;
-    for output in outputs {
+    for output in &answer.outputs {
         let text = if lines { output.text.clone() } else { output.text.replace(['\r', '\n'], " ") };
-        if n_best > 1 {
-            writeln!(out, "{:.6}\t{text}", output.score)?;
-        } else {
-            writeln!(out, "{text}")?;
-        }
+        results.line(&if n_best > 1 { format!("{:.6}\t{text}", output.score) } else { text })?;
     }
     Ok(())
 }
 
-fn as_json(output: &Output) -> serde_json::Value {
+/// What becomes a field of an input's object: the text, or texts where several are wanted, or all that is known.
+fn result(answer: &Answer, json: bool, n_best: usize) -> Value {
+    if json {
+        return whole(answer);
+    }
+    let mut texts = answer.outputs.iter().map(|output| json!(output.text));
+    if n_best > 1 { texts.collect() } else { texts.next().unwrap_or_default() }
+}
+
+fn whole(Answer { input_ids, outputs }: &Answer) -> Value {
+    let mut object = outputs.first().map_or_else(|| json!({}), as_json);
+    object["input_ids"] = json!(input_ids);
+    object["n_best"] = outputs.iter().map(as_json).collect();
+    object
+}
+
+fn as_json(output: &Output) -> Value {
     json!({
         "text": output.text,
         "ids": output.ids,
@@ -175,9 +197,12 @@ struct Stats {
 }
 
 impl Stats {
-    fn count(&mut self, outputs: &[Output]) {
+    /// Counts a text, and says how many new tokens it has.
+    fn count(&mut self, outputs: &[Output]) -> usize {
+        let tokens = outputs.first().map_or(0, |output| output.ids.len());
         self.texts += 1;
-        self.tokens += outputs.first().map_or(0, |output| output.ids.len());
+        self.tokens += tokens;
+        tokens
     }
 
     fn print(&self) {

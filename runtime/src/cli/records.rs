@@ -4,14 +4,15 @@ use std::fs::File;
 use std::io::{IsTerminal, Read};
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use needletail::FastxReader;
 use needletail::parser::Format;
 use serde_json::{Map, Value};
 use t5_runtime::{EncodeOptions, Model, Passage};
 
 use super::args::{EmbedArgs, InputFormat};
-use super::input::Lines;
+use super::inputs::field;
+use super::lines::Lines;
 use super::usage;
 
 /// One text.
@@ -24,6 +25,15 @@ pub struct Record {
     pub passage: Passage,
     /// The object that it is part of.
     pub object: Map<String, Value>,
+}
+
+/// A line that gives no record.
+pub struct Faulty {
+    /// The line, from 1.
+    pub line: usize,
+    /// What the object is called, where it is one and has a name.
+    pub id: Value,
+    pub error: anyhow::Error,
 }
 
 /// Texts, one after the other.
@@ -61,25 +71,19 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// The next one, for this model.
-    pub fn next(&mut self, model: &Model, options: &EncodeOptions) -> anyhow::Result<Option<Record>> {
+    /// The next one, for this model. An error is one of all.
+    pub fn next(&mut self, model: &Model, options: &EncodeOptions) -> anyhow::Result<Option<Result<Record, Faulty>>> {
         match &mut self.source {
             Source::Lines(lines) => {
-                let Some(line) = lines.next_line()? else { return Ok(None) };
-                let place = lines.place();
-                let (mut name, mut object) = (None, Map::new());
-                let text = if self.args.input_format == InputFormat::Jsonl {
-                    object = serde_json::from_str(&line).with_context(|| format!("{place}: expected a JSON object"))?;
-                    let key = &self.args.text_field;
-                    let text = object.get(key).and_then(Value::as_str);
-                    let text = text.with_context(|| format!("{place}: expected a string {key:?}, found none"))?;
-                    name = self.args.id_field.as_ref().map(|key| id(&object, key, &place)).transpose()?;
-                    text
-                } else {
-                    &line
-                };
-                let passage = model.passage(text, options)?;
-                Ok(Some(Record { place, name, passage, object }))
+                let Some(line) = lines.next()? else { return Ok(None) };
+                let (line, number, place) =
+                    (line.map_err(|what| anyhow!("{}: {what}", lines.place())), lines.number(), lines.place());
+                let mut object = Map::new();
+                let record = line.and_then(|line| self.record(&line, place, &mut object, model, options));
+                Ok(Some(record.map_err(|error| {
+                    let id = object.remove(self.args.id_field.as_deref().unwrap_or("id"));
+                    Faulty { line: number, id: id.unwrap_or_default(), error }
+                })))
             }
             Source::Fasta { reader, file } => {
                 let Some(record) = reader.next() else { return Ok(None) };
@@ -93,12 +97,34 @@ impl<'a> Records<'a> {
                 if name.is_empty() {
                     bail!("{place}: expected a name behind >, found none");
                 }
-                let residues = residues(&record.seq()).map_err(|what| anyhow::anyhow!("{place}: {what}"))?;
+                let residues = residues(&record.seq()).map_err(|what| anyhow!("{place}: {what}"))?;
                 let passage = protein(model, options.prefix.as_deref().unwrap_or_default(), &residues)
-                    .map_err(|what| anyhow::anyhow!("{place}: {what}"))?;
-                Ok(Some(Record { place, name: Some(name), passage, object: Map::new() }))
+                    .map_err(|what| anyhow!("{place}: {what}"))?;
+                Ok(Some(Ok(Record { place, name: Some(name), passage, object: Map::new() })))
             }
         }
+    }
+
+    /// That of a line, whose object is kept in `object` if it is one.
+    fn record(
+        &self,
+        line: &str,
+        place: String,
+        object: &mut Map<String, Value>,
+        model: &Model,
+        options: &EncodeOptions,
+    ) -> anyhow::Result<Record> {
+        let mut name = None;
+        let text = if self.args.input_format == InputFormat::Jsonl {
+            *object = serde_json::from_str(line).with_context(|| format!("{place}: expected a JSON object"))?;
+            let text = field(object, &self.args.text_field).map_err(|what| anyhow!("{place}: {what}"))?;
+            name = self.args.id_field.as_ref().map(|key| id(object, key, &place)).transpose()?;
+            text
+        } else {
+            line
+        };
+        let passage = model.passage(text, options)?;
+        Ok(Record { place, name, passage, object: std::mem::take(object) })
     }
 }
 

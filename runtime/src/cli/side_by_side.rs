@@ -1,13 +1,13 @@
-//! Many lines side by side: as one is done, the next takes its place, and the answers keep the order of the lines.
+//! Many inputs side by side: as one is done, the next takes its place, and the answers keep the order of the inputs.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use t5_runtime::{Batch, BatchEvent, Finish, GenerateOptions, Model, Output, Session};
 
-use super::input::Lines;
+use super::inputs::{Input, Inputs};
 
 /// Sequences side by side where nobody says how many: more gain nothing (measured with the built-in model; one at a
 /// time takes 2.8 times as long). Lines of one length beside each other gain nothing either, since there is no padding.
@@ -18,13 +18,26 @@ const BYTES_AT_ONCE: usize = 8 << 10;
 /// memory, not least for its logits.
 const MOST_AT_ONCE: usize = 256;
 
-/// What a line gives.
+/// How inputs are worked on.
+pub struct Way<'a> {
+    /// How many are side by side, where somebody says it.
+    pub batch: Option<usize>,
+    /// How long to wait for so many.
+    pub flush: Duration,
+    /// Whether an input that cannot be answered leaves the others alone.
+    pub goes_on: bool,
+    pub options: &'a GenerateOptions,
+}
+
+/// What an input gives.
 pub struct Answer {
-    pub text: String,
     /// Of all sentences, one after the other.
     pub input_ids: Vec<u32>,
     pub outputs: Vec<Output>,
 }
+
+/// An input, and what it gives.
+pub type Answered = (Input, anyhow::Result<Answer>);
 
 /// What answering took.
 #[derive(Default)]
@@ -35,76 +48,81 @@ pub struct Work {
     pub passes: usize,
 }
 
-/// How many lines each session has side by side.
+/// How many inputs each session has side by side.
 struct Limits {
-    lines: usize,
+    inputs: usize,
     bytes: usize,
-    /// Whether to wait for so many lines before the first is begun.
-    waits: bool,
+    /// How long to wait for so many inputs before the first is begun.
+    waits: Option<Duration>,
     sequences: usize,
     jobs: usize,
 }
 
 impl Limits {
-    fn new(batch: Option<usize>, options: &GenerateOptions, jobs: usize) -> Limits {
+    fn new(&Way { batch, flush, options, .. }: &Way, jobs: usize) -> Limits {
         let sequences = options.beams.max(options.n_best);
         let fast = (AT_ONCE / sequences).max(1);
-        let lines = batch.unwrap_or(fast).min((MOST_AT_ONCE / sequences).max(1));
+        let inputs = batch.unwrap_or(fast).min((MOST_AT_ONCE / sequences).max(1));
         Limits {
-            lines,
+            inputs,
             bytes: if batch.is_some() { usize::MAX } else { BYTES_AT_ONCE },
-            waits: batch.is_some(),
-            // A line of many sentences has them side by side.
-            sequences: lines.max(fast) * sequences,
+            waits: batch.map(|_| flush),
+            // An input of many sentences has them side by side.
+            sequences: inputs.max(fast) * sequences,
             jobs,
         }
     }
 }
 
-/// Lines to be answered; each has a number.
-struct Feed<'l> {
-    lines: &'l mut Lines,
+/// Inputs to be answered; each has a number.
+struct Feed<'f, 'i> {
+    inputs: &'f mut Inputs<'i>,
     next: usize,
     ended: bool,
 }
 
-/// Answers in the order of their lines.
+/// Answers in the order of their inputs.
 struct Answers<E> {
-    /// Those that others are missing before.
-    early: BTreeMap<usize, anyhow::Result<Answer>>,
+    /// Those that others are missing before; an error is one of all inputs.
+    early: BTreeMap<usize, anyhow::Result<Answered>>,
     next: usize,
     emit: E,
-    /// What has ended the work: the first line that has no answer, or where answers go.
+    /// Whether an input without an answer is handed out, too.
+    goes_on: bool,
+    /// What has ended the work: the first input that has no answer, where inputs come from or where answers go.
     failure: Option<anyhow::Error>,
 }
 
-/// Lines under way in a session.
+/// Inputs under way in a session.
 #[derive(Default)]
 struct UnderWay {
-    lines: BTreeMap<u64, Line>,
+    inputs: BTreeMap<u64, Begun>,
     bytes: usize,
 }
 
-struct Line {
+struct Begun {
     number: usize,
-    text: String,
+    input: Input,
     input_ids: Vec<u32>,
 }
 
-/// Answers all lines, of which each session has up to `batch` side by side, and hands the answers to `emit` in order. A
-/// line that cannot be answered ends the work; those before it are answered.
+/// Inputs with their numbers; an error is one of all.
+type Taken = Vec<(usize, anyhow::Result<Input>)>;
+
+/// Answers all inputs, of which each session has some side by side, and hands the answers to `emit` in order. Unless
+/// the work goes on then, an input that cannot be answered ends it; those before it are answered.
 pub fn answer(
     model: &Model,
-    lines: &mut Lines,
+    inputs: &mut Inputs,
     sessions: &mut [Session],
-    batch: Option<usize>,
-    options: &GenerateOptions,
-    emit: impl FnMut(Answer) -> anyhow::Result<()> + Send,
+    way: &Way,
+    emit: impl FnMut(Answered) -> anyhow::Result<()> + Send,
 ) -> anyhow::Result<Work> {
-    let limits = Limits::new(batch, options, sessions.len());
-    let feed = Mutex::new(Feed { lines, next: 0, ended: false });
-    let answers = Mutex::new(Answers { early: BTreeMap::new(), next: 0, emit, failure: None });
-    let job = Job { model, feed: &feed, answers: &answers, limits: &limits, options };
+    let limits = Limits::new(way, sessions.len());
+    let feed = Mutex::new(Feed { inputs, next: 0, ended: false });
+    let answers = Answers { early: BTreeMap::new(), next: 0, emit, goes_on: way.goes_on, failure: None };
+    let answers = Mutex::new(answers);
+    let job = Job { model, feed: &feed, answers: &answers, limits: &limits, way };
     let works: Vec<Work> = match sessions {
         [session] => vec![job.run(session)],
         sessions => std::thread::scope(|scope| {
@@ -123,16 +141,16 @@ pub fn answer(
 }
 
 /// What the sessions share.
-struct Job<'j, 'l, E> {
+struct Job<'j, 'f, 'i, E> {
     model: &'j Model,
-    feed: &'j Mutex<Feed<'l>>,
+    feed: &'j Mutex<Feed<'f, 'i>>,
     answers: &'j Mutex<Answers<E>>,
     limits: &'j Limits,
-    options: &'j GenerateOptions,
+    way: &'j Way<'j>,
 }
 
-impl<E: FnMut(Answer) -> anyhow::Result<()>> Job<'_, '_, E> {
-    /// Answers lines until there are none left.
+impl<E: FnMut(Answered) -> anyhow::Result<()>> Job<'_, '_, '_, E> {
+    /// Answers inputs until there are none left.
     fn run(&self, session: &mut Session) -> Work {
         let mut work = Work::default();
         loop {
@@ -141,50 +159,51 @@ impl<E: FnMut(Answer) -> anyhow::Result<()>> Job<'_, '_, E> {
                 return work;
             }
             let begin = Instant::now();
-            match <[(usize, anyhow::Result<String>); 1]>::try_from(taken) {
-                Ok([(number, line)]) => {
-                    let answer = line.and_then(|text| self.alone(session, text, &mut work));
-                    self.put(number, answer);
+            match <[(usize, anyhow::Result<Input>); 1]>::try_from(taken) {
+                Ok([(number, Ok(input))]) => {
+                    let answer = input.text().and_then(|text| self.alone(session, text, &mut work));
+                    self.put(number, Ok((input, answer)));
                 }
+                Ok([(number, Err(error))]) => self.put(number, Err(error)),
                 Err(taken) => self.together(session, taken, &mut work),
             }
             work.seconds += begin.elapsed().as_secs_f64();
         }
     }
 
-    /// The answer to the only line there is: it may look tokens up in its source.
-    fn alone(&self, session: &mut Session, text: String, work: &mut Work) -> anyhow::Result<Answer> {
-        let source = self.options.source(self.model, &text)?;
+    /// The answer to the only input there is: it may look tokens up in its source.
+    fn alone(&self, session: &mut Session, text: &str, work: &mut Work) -> anyhow::Result<Answer> {
+        let source = self.way.options.source(self.model, text)?;
         let input_ids = source.sentences().concat();
-        let mut generation = session.generate_source(source, self.options)?;
+        let mut generation = session.generate_source(source, self.way.options)?;
         while generation.step() {}
         work.passes += generation.passes();
-        Ok(Answer { text, input_ids, outputs: generation.finish() })
+        Ok(Answer { input_ids, outputs: generation.finish() })
     }
 
-    /// Answers lines side by side, and as they are done those that are there behind them.
-    fn together(&self, session: &mut Session, taken: Vec<(usize, anyhow::Result<String>)>, work: &mut Work) {
+    /// Answers inputs side by side, and as they are done those that are there behind them.
+    fn together(&self, session: &mut Session, taken: Taken, work: &mut Work) {
         let mut batch = match Batch::new(session, self.limits.sequences) {
             Ok(batch) => batch,
             Err(error) => return self.put(taken[0].0, Err(error.into())),
         };
         let mut under_way = UnderWay::default();
         self.add(&mut batch, taken, &mut under_way);
-        while !under_way.lines.is_empty() && lock(self.answers).failure.is_none() {
+        while !under_way.inputs.is_empty() && lock(self.answers).failure.is_none() {
             for event in batch.step() {
                 let (id, outputs) = match event {
                     BatchEvent::Done { id, outputs } => (id, Ok(outputs)),
                     BatchEvent::Failed { id, error } => (id, Err(error.into())),
                     _ => continue,
                 };
-                if let Some(Line { number, text, input_ids }) = under_way.lines.remove(&id) {
-                    under_way.bytes -= text.len();
-                    self.put(number, outputs.map(|outputs| Answer { text, input_ids, outputs }));
+                if let Some(Begun { number, input, input_ids }) = under_way.inputs.remove(&id) {
+                    under_way.bytes -= input.len();
+                    self.put(number, Ok((input, outputs.map(|outputs| Answer { input_ids, outputs }))));
                 }
             }
-            // Whoever waits for the next line holds the feed: there is none then.
+            // Whoever waits for the next input holds the feed: there is none then.
             let taken = match self.feed.try_lock() {
-                Ok(mut feed) => feed.take(under_way.lines.len(), under_way.bytes, self.limits),
+                Ok(mut feed) => feed.take(under_way.inputs.len(), under_way.bytes, self.limits),
                 Err(TryLockError::WouldBlock) => Vec::new(),
                 Err(TryLockError::Poisoned(_)) => break,
             };
@@ -193,70 +212,89 @@ impl<E: FnMut(Answer) -> anyhow::Result<()>> Job<'_, '_, E> {
         work.passes += batch.passes();
     }
 
-    fn add(
-        &self,
-        batch: &mut Batch<&mut Session>,
-        taken: Vec<(usize, anyhow::Result<String>)>,
-        under_way: &mut UnderWay,
-    ) {
-        for (number, line) in taken {
-            let mut begin = |text: String| {
-                let source = self.options.source(self.model, &text)?;
-                let input_ids = source.sentences().concat();
-                let id = batch.add_source(source, self.options)?;
-                under_way.bytes += text.len();
-                under_way.lines.insert(id, Line { number, text, input_ids });
-                Ok(())
+    fn add(&self, batch: &mut Batch<&mut Session>, taken: Taken, under_way: &mut UnderWay) {
+        for (number, input) in taken {
+            let input = match input {
+                Ok(input) => input,
+                Err(error) => return self.put(number, Err(error)),
             };
-            if let Err(error) = line.and_then(&mut begin) {
-                return self.put(number, Err(error));
+            let begun = input.text().and_then(|text| {
+                let source = self.way.options.source(self.model, text)?;
+                let input_ids = source.sentences().concat();
+                Ok((batch.add_source(source, self.way.options)?, input_ids))
+            });
+            match begun {
+                Ok((id, input_ids)) => {
+                    under_way.bytes += input.len();
+                    under_way.inputs.insert(id, Begun { number, input, input_ids });
+                }
+                Err(error) => {
+                    self.put(number, Ok((input, Err(error))));
+                    if !self.way.goes_on {
+                        return;
+                    }
+                }
             }
         }
     }
 
-    /// Hands out an answer as soon as those before it are. After a line without one, no more are read.
-    fn put(&self, number: usize, answer: anyhow::Result<Answer>) {
-        if answer.is_err() {
+    /// Hands out an answer as soon as those before it are. Where the work ends with it, no more are read.
+    fn put(&self, number: usize, answered: anyhow::Result<Answered>) {
+        if answered.as_ref().map_or(true, |(_, answer)| answer.is_err() && !self.way.goes_on) {
             lock(self.feed).ended = true;
         }
-        lock(self.answers).put(number, answer);
+        lock(self.answers).put(number, answered);
     }
 }
 
-impl Feed<'_> {
-    /// The next lines for someone who has `held` lines under way, of `bytes` bytes: those that are there, or if there
-    /// is nothing else to do the one that comes, or as many as were asked for. None at the end.
-    fn take(&mut self, held: usize, bytes: usize, limits: &Limits) -> Vec<(usize, anyhow::Result<String>)> {
-        let (mut taken, mut bytes, mut share) = (Vec::new(), bytes, limits.lines);
-        while !self.ended && held + taken.len() < limits.lines && taken.len() < share && bytes < limits.bytes {
-            let waits = held == 0 && (taken.is_empty() || limits.waits);
-            if !waits && !self.lines.is_ready() {
+impl Feed<'_, '_> {
+    /// The next inputs for someone who has `held` under way, of `bytes` bytes: those that are there, or if there is
+    /// nothing else to do the one that comes, and as many as come in the time to wait. None at the end.
+    fn take(&mut self, held: usize, bytes: usize, limits: &Limits) -> Taken {
+        let (mut taken, mut bytes, mut share) = (Taken::new(), bytes, limits.inputs);
+        let mut flush = None;
+        while !self.ended && held + taken.len() < limits.inputs && taken.len() < share && bytes < limits.bytes {
+            if let Some(time) = flush {
+                self.inputs.wait(time);
+            }
+            let waits = held == 0 && taken.is_empty();
+            if !waits && !self.inputs.is_ready() {
                 break;
             }
-            let line = self.lines.next_line().transpose();
-            self.ended = !matches!(line, Some(Ok(_)));
-            let Some(line) = line else { break };
-            bytes += line.as_ref().map_or(0, String::len);
-            taken.push((self.next, line));
+            let input = self.inputs.next().transpose();
+            self.ended = !matches!(input, Some(Ok(_)));
+            let Some(input) = input else { break };
+            bytes += input.as_ref().map_or(0, Input::len);
+            taken.push((self.next, input));
             self.next += 1;
-            if taken.len() == 1 && !limits.waits {
-                // Others have nothing to do yet, perhaps.
-                let all = 1 + self.lines.ready(limits.lines * limits.jobs);
-                share = all.div_ceil(limits.jobs);
+            if taken.len() > 1 || held > 0 {
+                continue;
+            }
+            match limits.waits {
+                Some(wait) => flush = Instant::now().checked_add(wait),
+                None => {
+                    // Others have nothing to do yet, perhaps.
+                    let all = 1 + self.inputs.lines.ready(limits.inputs * limits.jobs);
+                    share = all.div_ceil(limits.jobs);
+                }
             }
         }
         taken
     }
 }
 
-impl<E: FnMut(Answer) -> anyhow::Result<()>> Answers<E> {
-    fn put(&mut self, number: usize, answer: anyhow::Result<Answer>) {
-        self.early.insert(number, answer);
+impl<E: FnMut(Answered) -> anyhow::Result<()>> Answers<E> {
+    fn put(&mut self, number: usize, answered: anyhow::Result<Answered>) {
+        self.early.insert(number, answered);
         while self.failure.is_none()
-            && let Some(answer) = self.early.remove(&self.next)
+            && let Some(answered) = self.early.remove(&self.next)
         {
             self.next += 1;
-            self.failure = answer.and_then(whole).and_then(&mut self.emit).err();
+            let handed = answered.and_then(|(input, answer)| match answer.and_then(whole) {
+                Err(error) if !self.goes_on => Err(error),
+                answer => (self.emit)((input, answer)),
+            });
+            self.failure = handed.err();
         }
     }
 }

@@ -7,7 +7,8 @@ use serde_json::json;
 use t5_runtime::tokenizer::Tokenizer;
 
 use super::args::TokenizeArgs;
-use super::input::{Lines, open_checkpoint};
+use super::input::open_checkpoint;
+use super::lines::Lines;
 
 pub fn run(args: &TokenizeArgs) -> anyhow::Result<()> {
     let mut lines = Lines::open(&args.input)?;
