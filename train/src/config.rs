@@ -332,12 +332,20 @@ impl Config {
         in_range("distill.top_k", self.distill.top_k as f64, 1.0, 1e6)?;
         in_range("distill.cache_gb", self.distill.cache_gb, 0.0, 1e6)?;
         in_range("optimizer.clip_norm", self.optimizer.clip_norm, 0.0, f64::MAX)?;
+        in_range("optimizer.layer_decay", self.optimizer.layer_decay, 0.0, 1.0)?;
         in_range("optimizer.weight_decay", self.optimizer.weight_decay, 0.0, 1.0)?;
         in_range("optimizer.beta1", self.optimizer.beta1, 0.0, 1.0)?;
         in_range("optimizer.beta2", self.optimizer.beta2, 0.0, 1.0)?;
         in_range("optimizer.clip_update", self.optimizer.clip_update, f64::MIN_POSITIVE, f64::MAX)?;
         in_range("schedule.peak_rate", self.schedule.peak_rate, 0.0, 1e6)?;
         in_range("schedule.final_rate", self.schedule.final_rate, 0.0, 1e6)?;
+        in_range("schedule.cycles", self.schedule.cycles as f64, 1.0, 1e4)?;
+        in_range("schedule.cycle_growth", self.schedule.cycle_growth, 1e-3, 1e3)?;
+        let falls = matches!(self.schedule.kind, schedule::Shape::Linear | schedule::Shape::Cosine);
+        if self.schedule.cycles > 1 && !falls {
+            let what = format!("expected 1, since only linear and cosine fall, found {}", self.schedule.cycles);
+            return Err(Error::config(file, "schedule.cycles", what));
+        }
         in_range("checkpoint.every_steps", self.checkpoint.every_steps as f64, 1.0, 1e12)?;
         in_range("checkpoint.keep_last", self.checkpoint.keep_last as f64, 1.0, 1e6)?;
         in_range("checkpoint.average_decay", self.checkpoint.average_decay, 0.0, 0.999_999_9)?;

@@ -40,6 +40,8 @@ pub struct Trained<'a> {
     pub shape: Vec<usize>,
     /// A norm's weight or a table of positions, which decay only where that is asked for.
     pub is_vector: bool,
+    /// How many blocks are between it and the top of its stack.
+    pub depth: usize,
     pub var: &'a Var,
     gradients: &'a Gradients,
     index: usize,
@@ -129,6 +131,7 @@ impl Model {
                     name,
                     shape,
                     is_vector: false,
+                    depth: self.depth(&self.specs()[lora.factored(index)]),
                     var,
                     gradients: lora.gradients(),
                     index,
@@ -141,12 +144,25 @@ impl Model {
                         name: spec.hf_name.clone(),
                         shape: spec.shape.clone(),
                         is_vector: spec.shape.len() < 2 || spec.id.role == Role::RelativeBias,
+                        depth: self.depth(spec),
                         var,
                         gradients: self.gradients(),
                         index,
                     })
                     .collect()
             }
+        }
+    }
+
+    /// How many blocks are between a tensor and the top of its stack: none for the last block, the final norm and an
+    /// untied head, all for the embedding, which is also the head where the two are tied.
+    fn depth(&self, spec: &TensorSpec) -> usize {
+        let (encoder, decoder) = (self.config().num_layers, self.config().num_decoder_layers);
+        match (spec.id.role, spec.id.stack, spec.id.block) {
+            (Role::TokenEmbedding, ..) => encoder.max(decoder),
+            (_, Some(Stack::Encoder), Some(block)) => encoder - 1 - block,
+            (_, _, Some(block)) => decoder - 1 - block,
+            _ => 0,
         }
     }
 

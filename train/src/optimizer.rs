@@ -33,6 +33,9 @@ pub struct Options {
     pub weight_decay: f64,
     /// Whether norm weights and position tables decay, too.
     pub decay_vectors: bool,
+    /// The rate of a tensor is multiplied by this for each block between it and the top of its stack, and that of the
+    /// embedding by as much as that of the lowest block and once more: layer-wise decay (Clark et al. 2020).
+    pub layer_decay: f64,
     /// Adafactor: beta2 is `1 - (step - step_offset + 1)^-decay_exponent`.
     pub decay_exponent: f64,
     pub step_offset: u64,
@@ -148,6 +151,7 @@ impl Optimizer {
                 return Ok(());
             }
             let decay = if trained.is_vector && !options.decay_vectors { 0.0 } else { options.weight_decay };
+            let rate = rate * options.layer_decay.powi(trained.depth as i32);
             let update = Update { options, step, rate, scale, decay };
             update_in_place(trained.var, |x| match options.kind {
                 Method::Adafactor => update.adafactor(&trained.shape, x, &mut gradient, slots),
@@ -298,6 +302,7 @@ mod tests {
 
     fn adafactor(min_side: usize) -> Options {
         Options {
+            layer_decay: 1.0,
             kind: Method::Adafactor,
             keep_slots: false,
             clip_norm: 0.0,

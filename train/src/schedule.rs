@@ -36,6 +36,10 @@ pub struct Schedule {
     pub warmup: Warmup,
     /// Where linear and cosine schedules end.
     pub final_rate: f64,
+    /// How often linear and cosine schedules fall, each time from the peak: warm restarts (Loshchilov and Hutter 2017).
+    pub cycles: u32,
+    /// How much longer each fall is than the one before.
+    pub cycle_growth: f64,
 }
 
 impl Schedule {
@@ -48,7 +52,7 @@ impl Schedule {
             };
         }
         let length = steps.saturating_sub(self.warmup_steps).max(1) as f64;
-        let progress = ((step - self.warmup_steps) as f64 / length).min(1.0);
+        let progress = self.in_cycle(((step - self.warmup_steps) as f64 / length).min(1.0));
         match self.kind {
             Shape::Constant => self.peak_rate,
             Shape::InverseSquareRoot => {
@@ -62,6 +66,20 @@ impl Schedule {
             }
         }
     }
+
+    /// The share of the cycle under way that is over, where `progress` of all cycles is: 1 at the end of all.
+    fn in_cycle(&self, progress: f64) -> f64 {
+        let lengths = (0..self.cycles).map(|cycle| self.cycle_growth.powi(cycle as i32));
+        let mut left = progress * lengths.clone().sum::<f64>();
+        for (cycle, length) in (1..).zip(lengths) {
+            // Steps at the border of two cycles begin the second, however their places were rounded.
+            if cycle == self.cycles || left < length * (1.0 - 1e-9) {
+                return (left / length).clamp(0.0, 1.0);
+            }
+            left -= length;
+        }
+        progress
+    }
 }
 
 #[cfg(test)]
@@ -69,7 +87,15 @@ mod tests {
     use super::*;
 
     fn schedule(kind: Shape, warmup: Warmup) -> Schedule {
-        Schedule { kind, peak_rate: 0.01, warmup_steps: 10_000, warmup, final_rate: 0.001 }
+        Schedule {
+            kind,
+            peak_rate: 0.01,
+            warmup_steps: 10_000,
+            warmup,
+            final_rate: 0.001,
+            cycles: 1,
+            cycle_growth: 1.0,
+        }
     }
 
     #[test]
@@ -99,5 +125,20 @@ mod tests {
         assert_eq!(schedule(Shape::Constant, Warmup::Constant).rate(5, 10), 0.01);
         let none = Schedule { warmup_steps: 0, ..cosine };
         assert!((none.rate(0, 0) - 0.01).abs() < 1e-12);
+    }
+
+    #[test]
+    fn falls_begin_again() {
+        let thrice = Schedule { cycles: 3, ..schedule(Shape::Linear, Warmup::Linear) };
+        let rates = [10_000, 11_500, 12_999, 13_000, 14_500, 16_000, 17_500, 19_000, 30_000];
+        let expected = [0.01, 0.0055, 0.001_003, 0.01, 0.0055, 0.01, 0.0055, 0.001, 0.001];
+        for (step, expected) in rates.into_iter().zip(expected) {
+            assert!((thrice.rate(step, 19_000) - expected).abs() < 1e-9, "step {step}: {}", thrice.rate(step, 19_000));
+        }
+        // Falls of 1,000, 2,000 and 4,000 steps.
+        let longer = Schedule { cycle_growth: 2.0, kind: Shape::Cosine, ..thrice };
+        for (step, expected) in [(10_500, 0.0055), (11_000, 0.01), (12_000, 0.0055), (13_000, 0.01), (15_000, 0.0055)] {
+            assert!((longer.rate(step, 17_000) - expected).abs() < 1e-9, "step {step}");
+        }
     }
 }

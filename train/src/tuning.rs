@@ -232,6 +232,11 @@ impl Lora {
         })
     }
 
+    /// The place of the matrix that a trained tensor is a factor of.
+    pub(crate) fn factored(&self, index: usize) -> usize {
+        self.factored[index / 2].index
+    }
+
     pub(crate) fn gradients(&self) -> &Gradients {
         &self.gradients
     }

@@ -6,16 +6,20 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use candle_core::Var;
 use common::{fail, golden_config, prepare, succeed};
 use t5_quantize::adapter::Adapter;
 use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::config::T5Config;
 use t5_runtime::{block, schema};
 use t5_train::batches::Batch;
+use t5_train::config::Config;
 use t5_train::files::TensorFile;
 use t5_train::init::Scheme;
 use t5_train::model::{LossOptions, Model};
 use t5_train::ops::dropout::Plan;
 use t5_train::ops::{Sequences, update_in_place};
+use t5_train::optimizer::Optimizer;
 use t5_train::tuning::{Method, Options};
 
 fn options(targets: &[&str]) -> Options {
@@ -101,6 +105,55 @@ fn new_factors_change_no_bit_and_their_gradients_are_derivatives() {
         let frozen = (0..model.vars().len()).filter(|&index| model.gradients().get(index).is_empty()).count();
         assert_eq!(frozen, model.vars().len() - trained.len() / 2);
     }
+}
+
+/// AdamW's first step moves each value by the rate, whatever its gradient is.
+#[test]
+fn rates_decay_from_layer_to_layer() {
+    let config = T5Config { num_decoder_layers: 3, ..golden_config("gated-gelu", false, "t5") };
+    let sets = ["optimizer.kind=adamw", "optimizer.layer_decay=0.5", "optimizer.epsilon=1e-30"].map(str::to_owned);
+    let options = Config::parse("run.toml", "", &sets).unwrap().optimizer;
+    let full = Model::new(&config, Scheme::T5x, 3).unwrap();
+    let lora = Model::new(&config, Scheme::T5x, 3).unwrap().with_lora(&self::options(&["v"]), "base", 9).unwrap();
+    for model in [full, lora] {
+        let loss_options = LossOptions { label_smoothing: 0.1, z_loss: 0.01, denominator: 4.0 };
+        model.backward(sequences(), &loss_options, Plan::OFF).unwrap();
+        model.collect_gradients().unwrap();
+        let values = |model: &Model| {
+            let trained = model.trained();
+            let read = |var: &Var| var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            trained.iter().map(|tensor| (tensor.name.clone(), read(tensor.var))).collect::<Vec<_>>()
+        };
+        let before = values(&model);
+        let mut optimizer = Optimizer::new(&options, &model.trained());
+        optimizer.step(&model, 0, 0.25, 1.0).unwrap();
+        let mut seen = 0;
+        for ((name, before), (_, after)) in before.iter().zip(values(&model)) {
+            let moved = before.iter().zip(&after).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+            let block = |stack: &str| {
+                let rest = name.split_once(stack)?.1.split_once(".block.")?.1;
+                rest.split('.').next()?.parse::<i32>().ok()
+            };
+            let depth = match (block("encoder"), block("decoder")) {
+                (Some(block), _) => 1 - block,
+                (_, Some(block)) => 2 - block,
+                _ if name == "shared.weight" => 3,
+                _ => 0,
+            };
+            if moved > 0.0 {
+                assert!((moved - 0.25 * 0.5f32.powi(depth)).abs() < 1e-6, "{name}: {moved}");
+                seen |= 1 << depth;
+            }
+        }
+        assert!(seen == 0b1111 || (seen == 0b111 && model.lora().is_some()), "{seen:b}");
+    }
+    let message = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        Config::parse("run.toml", "", &sets).unwrap_err().to_string()
+    };
+    assert!(message(&["optimizer.layer_decay=1.5"]).contains("optimizer.layer_decay: expected 0 to 1"));
+    let found = message(&["schedule.kind=constant", "schedule.cycles=2"]);
+    assert!(found.contains("schedule.cycles: expected 1, since only linear and cosine fall, found 2"), "{found}");
 }
 
 #[test]
