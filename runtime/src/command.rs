@@ -50,7 +50,8 @@ pub fn parse<A: Parser>(arguments: impl IntoIterator<Item = OsString>) -> anyhow
 }
 
 /// Says what went wrong in one line on stderr. The exit code is 2 for usage errors, an option of the library that has a
-/// flag among them, 3 for [`Incomplete`], and 1 for others. That nobody reads the output any more (`t5 … | head`) is no failure.
+/// flag among them, 3 for [`Incomplete`], and 1 for others. That nobody reads the output any more (`t5 … | head`) is no
+/// failure.
 pub fn report<A: CommandFactory>(result: Result<(), impl Into<anyhow::Error>>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     let command = A::command();

@@ -99,8 +99,8 @@ impl OutputFile {
     }
 }
 
-/// Gives a file that was written under another name in the same folder the name `target`, in the place of what is there,
-/// after its bytes are on the disk.
+/// Gives a file that was written under another name in the same folder the name `target`, in the place of what is
+/// there, after its bytes are on the disk.
 ///
 /// # Errors
 /// Where the system refuses; then what is there is as it was.
