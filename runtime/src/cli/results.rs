@@ -67,8 +67,8 @@ impl<'a> Results<'a> {
                 Out::File(Unfinished { path: path.clone(), partial, file: BufWriter::new(file) })
             }
         };
-        let shows = matches!(out, Out::File(_)) || !std::io::stdout().is_terminal();
-        let bar = bar(inputs.lines.size(), shows && args.input_format == TextFormat::Jsonl || args.output.is_some());
+        let objects = args.input_format == TextFormat::Jsonl;
+        let bar = bar(inputs.lines.size(), args.output.is_some() || (objects && !std::io::stdout().is_terminal()));
         Ok(Some(Results { args, out, done: 0, failed: 0, tokens: 0, bar, begin: Instant::now() }))
     }
 
