@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -28,6 +28,22 @@ pub fn write_synced(path: &Path, contents: &[u8]) -> Result<()> {
     let mut file = File::create(path).map_err(Error::io(path))?;
     file.write_all(contents).map_err(Error::io(path))?;
     file.sync_all().map_err(Error::io(path))
+}
+
+/// Opens a file to read and to add to, or makes it, for this process alone. `taken` says what is wrong where another
+/// has it.
+///
+/// # Errors
+/// Where another process has it open this way, or the operating system refuses.
+pub fn open_alone(path: &Path, taken: &str) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = options.open(path).map_err(Error::io(path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::file(path, taken)),
+        Err(TryLockError::Error(error)) => Err(Error::io(path)(error)),
+    }
 }
 
 /// Replaces a file's contents in one step.

@@ -158,11 +158,9 @@ impl Model {
     /// untied head, all for the embedding, which is also the head where the two are tied.
     fn depth(&self, spec: &TensorSpec) -> usize {
         let (encoder, decoder) = (self.config().num_layers, self.config().num_decoder_layers);
-        match (spec.id.role, spec.id.stack, spec.id.block) {
-            (Role::TokenEmbedding, ..) => encoder.max(decoder),
-            (_, Some(Stack::Encoder), Some(block)) => encoder - 1 - block,
-            (_, _, Some(block)) => decoder - 1 - block,
-            _ => 0,
+        match spec.id.role {
+            Role::TokenEmbedding => encoder.max(decoder),
+            _ => tuning::blocks_above(spec, encoder, decoder).unwrap_or(0),
         }
     }
 

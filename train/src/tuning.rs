@@ -103,13 +103,13 @@ impl Options {
 /// block that it stands beside: the final norm with the last, the one table of positions with the first. The embedding
 /// and the head are trained from the start, as in the paper.
 pub(crate) fn is_trained(spec: &TensorSpec, blocks: usize, encoder: usize, decoder: usize) -> bool {
-    match (spec.id.stack, spec.id.block) {
-        (Some(stack), Some(block)) => {
-            let all = if stack == Stack::Encoder { encoder } else { decoder };
-            block + blocks >= all
-        }
-        _ => true,
-    }
+    blocks_above(spec, encoder, decoder).is_none_or(|above| above < blocks)
+}
+
+/// How many blocks of its stack are above a tensor's; `None` for one that belongs to no block.
+pub(crate) fn blocks_above(spec: &TensorSpec, encoder: usize, decoder: usize) -> Option<usize> {
+    let all = if spec.id.stack? == Stack::Encoder { encoder } else { decoder };
+    Some(all - 1 - spec.id.block?)
 }
 
 /// One matrix and its factors.

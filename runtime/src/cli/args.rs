@@ -378,21 +378,12 @@ pub struct GenerateArgs {
 #[derive(Args)]
 pub struct ScoreArgs {
     #[command(flatten)]
-    pub model: ModelArgs,
+    pub pairs: PairArgs,
     #[command(flatten)]
     pub work: WorkArgs,
     /// jsonl: the key of the target
     #[arg(long, value_name = "KEY", default_value = "target")]
     pub target_field: String,
-    /// Lines SOURCE<TAB>TARGET, or standard input if it is -
-    #[arg(long, short, value_name = "PAIRS.tsv")]
-    pub input: PathBuf,
-    /// Share each step's work among N threads; by default as many as the processor has cores
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
-    /// One JSON object a line
-    #[arg(long)]
-    pub json: bool,
 }
 
 #[derive(Args)]

@@ -1,7 +1,5 @@
 //! The inputs of a job: lines, or the texts of JSON objects.
 
-use std::time::Instant;
-
 use anyhow::anyhow;
 use serde_json::{Map, Value};
 
@@ -42,16 +40,6 @@ impl<'a> Inputs<'a> {
     /// Opens what the arguments name.
     pub fn open(input: &InputArgs, args: &'a WorkArgs) -> anyhow::Result<Inputs<'a>> {
         Ok(Inputs { lines: Lines::open(input)?, args })
-    }
-
-    /// Whether there is a next one, or the end, without waiting for whoever writes it.
-    pub fn is_ready(&self) -> bool {
-        self.lines.is_ready()
-    }
-
-    /// Waits until there is a next one, or the end, but not longer than until `time`.
-    pub fn wait(&self, time: Instant) {
-        self.lines.wait(time);
     }
 
     /// The next one. What is wrong with one input is part of it; an error is one of all.

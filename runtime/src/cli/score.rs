@@ -9,23 +9,23 @@ use super::input::{open_model, session};
 use super::inputs::{Input, Inputs, field};
 use super::results::Results;
 
-pub fn run(args: &ScoreArgs) -> anyhow::Result<()> {
-    let input = InputArgs { text: Vec::new(), input: Some(args.input.clone()) };
-    let mut inputs = Inputs::open(&input, &args.work)?;
-    let Some(mut results) = Results::open(&args.work, &mut inputs, true)? else { return Ok(()) };
-    let model = open_model(&args.model)?;
-    let mut session = session(&model, args.threads)?;
-    let target = results.are_objects().then_some(args.target_field.as_str());
+pub fn run(ScoreArgs { pairs, work, target_field }: &ScoreArgs) -> anyhow::Result<()> {
+    let input = InputArgs { text: Vec::new(), input: Some(pairs.input.clone()) };
+    let mut inputs = Inputs::open(&input, work)?;
+    let Some(mut results) = Results::open(work, &mut inputs, true)? else { return Ok(()) };
+    let model = open_model(&pairs.model)?;
+    let mut session = session(&model, pairs.threads)?;
+    let target = results.are_objects().then_some(target_field.as_str());
     while let Some(input) = inputs.next()? {
         let pair = pair(&input, target).map_err(|what| anyhow!("{}: {what}", inputs.lines.place()));
         let score = input.text().and(pair).and_then(|(source, target)| Ok(session.score(source, target)?));
         let (tokens, end) = (score.as_ref().map_or(0, |score| score.ids.len()), input.end);
         if results.are_objects() {
-            let result = score.map(|score| if args.json { as_json(&score) } else { json!(score.sum) });
+            let result = score.map(|score| if pairs.json { as_json(&score) } else { json!(score.sum) });
             results.object(input, result)?;
         } else {
             let score = score?;
-            results.line(&if args.json { as_json(&score).to_string() } else { format!("{:.6}", score.sum) })?;
+            results.line(&if pairs.json { as_json(&score).to_string() } else { format!("{:.6}", score.sum) })?;
         }
         results.count(tokens, end);
     }

@@ -255,10 +255,10 @@ impl Feed<'_, '_> {
         let mut flush = None;
         while !self.ended && held + taken.len() < limits.inputs && taken.len() < share && bytes < limits.bytes {
             if let Some(time) = flush {
-                self.inputs.wait(time);
+                self.inputs.lines.wait(time);
             }
             let waits = held == 0 && taken.is_empty();
-            if !waits && !self.inputs.is_ready() {
+            if !waits && !self.inputs.lines.is_ready() {
                 break;
             }
             let input = self.inputs.next().transpose();

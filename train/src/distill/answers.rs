@@ -5,7 +5,7 @@
 //! `source = { format = "jsonl" }` and `examples = { kind = "template", input = "{input}", target = "{target}" }`.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ use crate::pipeline::{self, stream};
 use crate::random::derive;
 use crate::tasks::{self, TextExample};
 use crate::vocabulary::Vocabulary;
-use crate::{Error, Result, evaluate};
+use crate::{Error, Result, evaluate, files};
 
 /// Examples between two writes.
 const PART: usize = 256;
@@ -141,16 +141,7 @@ impl Log {
         let mut name = output.as_os_str().to_os_string();
         name.push(".unfinished");
         let path = PathBuf::from(name);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(Error::io(&path))?;
-        if file.try_lock().is_err() {
-            return Err(Error::file(&path, "is written by another process"));
-        }
+        let mut file = files::open_alone(&path, "is written by another process")?;
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(Error::io(&path))?;
         // What a kill left of the last line is written again.

@@ -6,7 +6,7 @@
 //! killed process left half written is cut off when the file is opened; a damaged one is computed again.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -74,21 +74,8 @@ impl Cache {
         files::create_folder(folder)?;
         let name: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         let path = folder.join(format!("{name}.probabilities"));
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(Error::io(&path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let what = "is written by another run; expected a distill.cache that no other run uses at this time";
-                return Err(Error::file(&path, what));
-            }
-            Err(TryLockError::Error(error)) => return Err(Error::io(&path)(error)),
-        }
+        let taken = "is written by another run; expected a distill.cache that no other run uses at this time";
+        let mut file = files::open_alone(&path, taken)?;
         let mut head = [&MAGIC[..], &digest].concat();
         head.extend((classes as u32).to_le_bytes());
         let size = file.metadata().map_err(Error::io(&path))?.len();
