@@ -96,6 +96,7 @@ pub use error::{Error, Result};
 pub use generate::{
     Batch, BatchEvent, Choice, Choices, EarlyStopping, Finish, GenerateOptions, Generation, GenerationDefaults,
     LengthPenalty, LengthPenaltyKind, LogitsProcessor, Lookup, Output, Overrides, SourceText, SplitSentences, Steps,
+    Token,
 };
 pub use incoming::Incoming;
 pub use kernels::Isa;

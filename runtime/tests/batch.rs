@@ -74,7 +74,7 @@ fn requests_join_and_leave_without_a_trace() {
             }
             for event in batch.step() {
                 match event {
-                    BatchEvent::Piece { id, text } => pieces.entry(id).or_default().push_str(&text),
+                    BatchEvent::Piece { id, text, .. } => pieces.entry(id).or_default().push_str(&text),
                     BatchEvent::Done { id, outputs } => {
                         let (text, options) = asked[&id];
                         assert_equal(&outputs, &alone(&mut other, text, options));
@@ -101,7 +101,7 @@ fn finish(batch: &mut Batch<&mut Session>) -> BTreeMap<u64, (Vec<Output>, String
     while !batch.is_empty() {
         for event in batch.step() {
             match event {
-                BatchEvent::Piece { id, text } => found.entry(id).or_default().1.push_str(&text),
+                BatchEvent::Piece { id, text, .. } => found.entry(id).or_default().1.push_str(&text),
                 BatchEvent::Done { id, outputs } => found.entry(id).or_default().0 = outputs,
                 event => panic!("{event:?}"),
             }
@@ -215,7 +215,7 @@ fn cancelled_requests_leave_the_others_alone() {
         }
         for event in batch.step() {
             match event {
-                BatchEvent::Piece { id, text } => pieces.entry(id).or_default().push_str(&text),
+                BatchEvent::Piece { id, text, .. } => pieces.entry(id).or_default().push_str(&text),
                 BatchEvent::Done { id, outputs } => {
                     assert_eq!(pieces.remove(&id).unwrap_or_default(), outputs[0].text);
                     found.insert(id, outputs);
@@ -254,4 +254,64 @@ fn wrong_requests_do_not_join() {
     }
     assert!(batch.add("a hill", &GenerateOptions::default().max_new_tokens(0)).is_err());
     assert!(batch.is_empty() && batch.step().is_empty());
+}
+
+/// Tokens come with the text that they are, with what the result says of them, and each once.
+#[test]
+fn pieces_have_the_tokens_they_are_made_of() {
+    let model = model();
+    let mut session = model.session();
+    let text = "The old house.  A hill! Is it old?";
+    let forced = GenerateOptions::default().max_new_tokens(9).min_new_tokens(9).top_logprobs(3);
+    let whole = alone(&mut session, text, &forced).remove(0).text;
+    let stop: String = whole.chars().skip(4).take(3).collect();
+    let draws = GenerateOptions::default().max_new_tokens(9).temperature(0.8).seed(3).top_logprobs(2);
+    for options in [forced.clone(), forced.clone().split_sentences(true), forced.stop(vec![stop]), draws] {
+        let mut batch = Batch::new(&mut session, 4).unwrap();
+        batch.add(text, &options).unwrap();
+        let (mut tokens, mut outputs) = (Vec::new(), Vec::new());
+        while !batch.is_empty() {
+            for event in batch.step() {
+                match event {
+                    BatchEvent::Piece { tokens: more, .. } => tokens.extend(more),
+                    BatchEvent::Done { outputs: all, .. } => outputs = all,
+                    event => panic!("{event:?}"),
+                }
+            }
+        }
+        let output = &outputs[0];
+        assert!(!tokens.is_empty() && output.alternatives.len() == output.ids.len());
+        for (place, token) in tokens.iter().enumerate() {
+            assert_eq!(token.id, output.ids[place]);
+            assert_eq!(token.logprob.to_bits(), output.logprobs[place].to_bits());
+            assert_eq!(token.alternatives, output.alternatives[place]);
+        }
+    }
+}
+
+/// The likeliest tokens are those of the logits, and greedy search's own is the first of them.
+#[test]
+fn alternatives_are_the_likeliest_tokens() {
+    let model = model();
+    let mut session = model.session();
+    let options = GenerateOptions::default().max_new_tokens(12).top_logprobs(4);
+    let output = alone(&mut session, "The house on the hill", &options).remove(0);
+    let source = model.tokenizer().unwrap().encode("The house on the hill");
+    let logits = session.logits_ids(&source, &output.ids).unwrap();
+    for (place, row) in logits.chunks_exact(model.config().vocab_size).enumerate() {
+        let alternatives = &output.alternatives[place];
+        assert_eq!(alternatives[0], (output.ids[place], output.logprobs[place]));
+        let mut sorted: Vec<usize> = (0..row.len()).collect();
+        sorted.sort_by(|&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));
+        assert_eq!(alternatives.iter().map(|(id, _)| *id as usize).collect::<Vec<_>>(), sorted[..4]);
+        assert!(
+            alternatives.is_sorted_by(|a, b| a.1 >= b.1) && alternatives.iter().all(|(_, logprob)| *logprob <= 0.0)
+        );
+    }
+    let plain = alone(&mut session, "The house on the hill", &options.clone().top_logprobs(0)).remove(0);
+    assert!(plain.alternatives.is_empty() && plain.ids == output.ids);
+    for (options, named) in [(options.clone().beams(2), "beam"), (options.top_logprobs(101), "101")] {
+        let error = session.generate("a hill", &options).unwrap_err().to_string();
+        assert!(error.starts_with("top_logprobs: ") && error.contains(named), "{error}");
+    }
 }

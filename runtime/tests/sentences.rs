@@ -51,6 +51,7 @@ fn joined(parts: &[Vec<Output>], between: &[&str]) -> Vec<Output> {
             text: text + between[parts.len()],
             ids: parts.iter().flat_map(|part| part.ids.clone()).collect(),
             logprobs: parts.iter().flat_map(|part| part.logprobs.clone()).collect(),
+            alternatives: Vec::new(),
             score: parts.iter().fold(0.0, |sum, part| sum + part.score),
             finish: if cut { Finish::Length } else { Finish::EndOfSequence },
         }

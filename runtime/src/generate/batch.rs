@@ -10,7 +10,7 @@ use super::decoding::{LiveDocument, Pass};
 use super::growing_text::GrowingText;
 use super::options::MAX_NEW_TOKENS;
 use super::plan::Plan;
-use super::{Finish, GenerateOptions, Output, SourceText};
+use super::{Finish, GenerateOptions, Output, SourceText, Token};
 use crate::error::{Error, Result};
 use crate::session::{Encoding, FORCED_ROWS, Session};
 
@@ -68,6 +68,9 @@ pub enum BatchEvent {
         id: u64,
         /// Never ends inside a character.
         text: String,
+        /// The tokens that have come with it, and those since the piece before it that added no text. What ends a text
+        /// (`</s>`) has no piece any more: it is among the ids of the result.
+        tokens: Vec<Token>,
     },
     /// It is done, and no longer part of the batch.
     Done {
@@ -96,6 +99,8 @@ struct Member {
 struct Request {
     source: SourceText,
     text: GrowingText,
+    /// Tokens that have not been handed out.
+    tokens: Vec<Token>,
     /// Those of its sentences that are done.
     done: Vec<Option<LiveDocument>>,
     stop: Vec<String>,
@@ -169,7 +174,7 @@ impl<S: BorrowMut<Session>> Batch<S> {
             self.waiting.push_back(Member { request: id, sentence, ids: ids.clone(), document });
         }
         let done = (0..count).map(|_| None).collect();
-        self.requests.insert(id, Request { source, text, done, stop: options.stop.clone() });
+        self.requests.insert(id, Request { source, text, tokens: Vec::new(), done, stop: options.stop.clone() });
         Ok(id)
     }
 
@@ -328,13 +333,17 @@ impl<S: BorrowMut<Session>> Batch<S> {
 
     /// Takes up the text of a request, sentence by sentence in their order, and hands out what can no longer change.
     fn take_up_text(&mut self, id: u64, events: &mut Vec<BatchEvent>) {
-        let Some(Request { source, text, done, stop }) = self.requests.get_mut(&id) else { return };
+        let Some(Request { source, text, tokens, done, stop }) = self.requests.get_mut(&id) else { return };
         let model = &self.session.borrow().model;
         while let Some(document) = done.get_mut(text.sentence()) {
             let next = |member: &&mut Member| member.request == id && member.sentence == text.sentence();
             let running = self.running.iter_mut().find(next).map(|member| &mut member.document);
             let Some(document) = document.as_mut().or(running) else { break };
-            if !text.take_up(document, source, model) {
+            let seen = (text.streams() && !text.is_over()).then(|| text.seen());
+            let goes_on = text.take_up(document, source, model);
+            // A stop string has ended the ids where it has ended the text.
+            tokens.extend(seen.into_iter().flat_map(|seen| document.tokens_from(seen)));
+            if !goes_on {
                 break;
             }
         }
@@ -346,7 +355,7 @@ impl<S: BorrowMut<Session>> Batch<S> {
             members.filter(|member| member.request == id).for_each(|member| member.document.cut(Finish::Stop));
         }
         if let Some(piece) = text.piece(stop) {
-            events.push(BatchEvent::Piece { id, text: piece.to_owned() });
+            events.push(BatchEvent::Piece { id, text: piece.to_owned(), tokens: std::mem::take(tokens) });
         }
     }
 

@@ -7,7 +7,7 @@ use super::lookup::{self, Proposer};
 use super::options::GenerateOptions;
 use super::plan::Plan;
 use super::search::{Hypothesis, Search};
-use super::{Finish, Output};
+use super::{Finish, Output, Token};
 use crate::decoder::Decoder;
 use crate::error::Result;
 use crate::layers::Query;
@@ -309,6 +309,18 @@ impl LiveDocument {
         }
     }
 
+    /// The new tokens of a single sequence from one on.
+    pub fn tokens_from(&self, from: usize) -> Vec<Token> {
+        let Search::Single(search) = &self.search else { return Vec::new() };
+        let Hypothesis { ids, logprobs, alternatives, .. } = search.first();
+        let token = |place: usize| Token {
+            id: ids[place],
+            logprob: logprobs.get(place).copied().unwrap_or(f32::NAN),
+            alternatives: alternatives.get(place).cloned().unwrap_or_default(),
+        };
+        (from..ids.len()).map(token).collect()
+    }
+
     /// Its results, best first, as many as were asked for.
     pub fn results(&self, model: &Model) -> Vec<Output> {
         self.best(model, self.plan.options.n_best)
@@ -336,6 +348,7 @@ impl LiveDocument {
             text,
             ids: hypothesis.ids.clone(),
             logprobs: hypothesis.logprobs.clone(),
+            alternatives: hypothesis.alternatives.clone(),
             score: hypothesis.score,
             finish,
         };

@@ -43,6 +43,11 @@ impl GrowingText {
         self.sentence
     }
 
+    /// How many of its tokens have been taken up.
+    pub fn seen(&self) -> usize {
+        if self.begun { self.seen } else { 0 }
+    }
+
     pub fn as_str(&self) -> &str {
         &self.text
     }

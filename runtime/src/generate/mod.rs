@@ -82,10 +82,24 @@ pub struct Output {
     pub ids: Vec<u32>,
     /// The log-probability of each token. Under beam search with processors, the processed one.
     pub logprobs: Vec<f32>,
+    /// Where [`GenerateOptions::top_logprobs`] asks for them: for each token the likeliest ones in its place, the
+    /// likeliest first, with the log-probabilities that the model gives them.
+    pub alternatives: Vec<Vec<(u32, f32)>>,
     /// Greedy search and sampling: the sum of `logprobs`. Beam search: that sum over the length penalty.
     pub score: f32,
     /// Why it ended.
     pub finish: Finish,
+}
+
+/// A token of a text as it comes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// Its log-probability; NaN where [`GenerateOptions::logprobs`] are not wanted.
+    pub logprob: f32,
+    /// As [`Output::alternatives`].
+    pub alternatives: Vec<(u32, f32)>,
 }
 
 impl Output {

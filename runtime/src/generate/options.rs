@@ -16,6 +16,9 @@ pub const DEFAULT_MAX_NEW_TOKENS: usize = 256;
 /// The highest limit of new tokens.
 pub const MAX_NEW_TOKENS: usize = 1 << 20;
 
+/// Likeliest tokens that [`GenerateOptions::top_logprobs`] may ask for.
+const MOST_ALTERNATIVES: usize = 100;
+
 /// Where a checkpoint asks for sampling and does not say among how many tokens: the transformers library's default.
 const LIBRARY_TOP_K: usize = 50;
 
@@ -256,6 +259,9 @@ options! {
     /// with AVX-512): the likeliest token is found without looking at all of the head. The text is the same. Other
     /// searches always have them.
     logprobs: bool, given as bool, set by bool = true;
+    /// For each token of greedy search and of draws so many of the likeliest tokens in its place, with their
+    /// log-probabilities: [`Output::alternatives`](crate::Output). 0: none.
+    top_logprobs: usize, given as usize, set by usize = 0;
     /// Greedy search of a single text may try tokens of its source ahead.
     lookup: Lookup, given as Lookup, set by Lookup = Lookup::Auto;
 }
@@ -389,6 +395,12 @@ impl GenerateOptions {
         }
         if self.beam_groups == 1 && self.diversity_penalty > 0.0 {
             return wrong("diversity_penalty", "expected groups of beams, found a single group".to_owned());
+        }
+        if self.top_logprobs > MOST_ALTERNATIVES {
+            return wrong("top_logprobs", format!("expected 0 to {MOST_ALTERNATIVES}, found {}", self.top_logprobs));
+        }
+        if self.top_logprobs > 0 && self.beams > 1 {
+            return wrong("top_logprobs", "alternatives of tokens and beam search exclude each other".to_owned());
         }
         if self.stop.iter().any(String::is_empty) {
             return wrong("stop", "expected strings that are not empty".to_owned());

@@ -99,6 +99,7 @@ impl Plan {
     pub fn needs_only_best(&self) -> bool {
         self.sequences() == 1
             && !self.options.logprobs
+            && self.options.top_logprobs == 0
             && !self.options.samples()
             && self.processors.iter().all(|processor| matches!(processor, Processor::HoldBackEnd(_)))
     }

@@ -112,6 +112,7 @@ impl SourceText {
             text: String::new(),
             ids: Vec::new(),
             logprobs: Vec::new(),
+            alternatives: Vec::new(),
             score: 0.0,
             finish: Finish::EndOfSequence,
         };
@@ -122,6 +123,7 @@ impl SourceText {
             whole.text.push_str(&output.text);
             whole.ids.extend(&output.ids);
             whole.logprobs.extend(&output.logprobs);
+            whole.alternatives.extend_from_slice(&output.alternatives);
             whole.score += output.score;
             if whole.stop(stop) {
                 return whole;

@@ -17,13 +17,16 @@ pub(super) struct Hypothesis {
     pub ids: Vec<u32>,
     /// The log-probability of each token: the model's own, or under beam search as processors left it.
     pub logprobs: Vec<f32>,
+    /// Where they are wanted, the likeliest tokens in the place of each.
+    pub alternatives: Vec<Vec<(u32, f32)>>,
     /// Sum of `logprobs`; for a finished hypothesis of beam search divided by the length penalty.
     pub score: f32,
 }
 
 impl Hypothesis {
     fn with_capacity(tokens: usize) -> Hypothesis {
-        Hypothesis { ids: Vec::with_capacity(tokens), logprobs: Vec::with_capacity(tokens), score: 0.0 }
+        let (ids, logprobs) = (Vec::with_capacity(tokens), Vec::with_capacity(tokens));
+        Hypothesis { ids, logprobs, alternatives: Vec::new(), score: 0.0 }
     }
 }
 

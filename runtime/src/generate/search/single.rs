@@ -90,6 +90,9 @@ impl SingleSearch {
             let Some((token, logprob)) = chosen else { continue };
             sequence.hypothesis.ids.push(token);
             sequence.hypothesis.logprobs.push(logprob);
+            if plan.options.top_logprobs > 0 {
+                sequence.hypothesis.alternatives.push(likeliest(kernels, logits, plan.options.top_logprobs));
+            }
             sequence.hypothesis.score += logprob;
             if !plan.ends(token) && self.step < plan.max_new {
                 self.live[kept] = index;
@@ -133,6 +136,7 @@ impl SingleSearch {
         if tokens < hypothesis.ids.len() {
             hypothesis.ids.truncate(tokens);
             hypothesis.logprobs.truncate(tokens);
+            hypothesis.alternatives.truncate(tokens);
             // Where there are no log-probabilities it is NaN.
             if !hypothesis.score.is_nan() {
                 hypothesis.score = hypothesis.logprobs.iter().fold(0.0, |sum, logprob| sum + logprob);
@@ -149,6 +153,21 @@ impl SingleSearch {
     pub fn results(&self) -> Vec<&Hypothesis> {
         best_first(self.sequences.iter().map(|sequence| &sequence.hypothesis).collect())
     }
+}
+
+/// The `count` likeliest tokens of a row of logits with their log-probabilities, the likeliest first; of equal ones the
+/// first.
+fn likeliest(kernels: Kernels, logits: &[f32], count: usize) -> Vec<(u32, f32)> {
+    let log_sum = kernels.log_sum_exp(logits);
+    let mut best: Vec<(u32, f32)> = Vec::with_capacity(count + 1);
+    for (id, &logit) in (0..).zip(logits) {
+        if best.len() < count || best.last().is_some_and(|&(_, last)| logit > last) {
+            best.insert(best.partition_point(|&(_, other)| other >= logit), (id, logit));
+            best.truncate(count);
+        }
+    }
+    best.iter_mut().for_each(|(_, logit)| *logit -= log_sum);
+    best
 }
 
 impl Chooser {
