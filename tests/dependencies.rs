@@ -41,9 +41,13 @@ fn the_runtime_knows_no_training_framework() {
 fn the_library_leaves_the_command_out() {
     let tree = tree("t5-runtime", &["--no-default-features"]);
     assert!(has(&tree, "half"), "{tree:?}");
-    for command in ["clap", "anyhow", "indicatif", "hf-hub", "ureq"] {
+    for command in ["clap", "anyhow", "indicatif", "hf-hub", "ureq", "axum", "tokio", "hyper", "tracing"] {
         assert!(!has(&tree, command), "the library alone depends on {command}");
     }
+    // The server is asked for by name.
+    let command = self::tree("t5-runtime", &[]);
+    assert!(["axum", "tokio", "hyper"].iter().all(|server| !has(&command, server)), "{command:?}");
+    assert!(has(&self::tree("t5-runtime", &["--features", "serve"]), "axum"));
     // Of the reference tokenizer the library needs the reader of character maps, which is a crate of its own.
     assert!(has(&tree, "spm_precompiled") && !has(&tree, "tokenizers"), "{tree:?}");
 }

@@ -1,4 +1,5 @@
-//! One model, a session for each thread: every line that a TCP connection sends is answered by a line.
+//! How a program of one's own shares a model: a session for each thread, and every line that a TCP connection sends is
+//! answered by a line. (What answers requests over HTTP, and decodes them side by side, is `t5 serve`.)
 //! `cargo run --release -p t5-runtime --example serve -- 127.0.0.1:4650 4`, then
 //! `echo 'translate English to German: Good morning.' | nc -N 127.0.0.1 4650`
 

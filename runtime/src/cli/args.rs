@@ -17,8 +17,8 @@ pub struct Arguments {
 }
 
 /// The names of the subcommands: a first argument that is none of them is text to generate from.
-pub const COMMANDS: [&str; 9] =
-    ["generate", "score", "align", "embed", "classify", "answer", "tokenize", "inspect", "bench"];
+pub const COMMANDS: [&str; 10] =
+    ["generate", "score", "align", "embed", "classify", "answer", "tokenize", "inspect", "bench", "serve"];
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -40,6 +40,9 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Measure speed and memory with random ids
     Bench(BenchArgs),
+    /// Answer requests over HTTP
+    #[cfg(feature = "serve")]
+    Serve(ServeArgs),
 }
 
 #[derive(Args)]
@@ -591,4 +594,79 @@ pub struct BenchArgs {
     /// One JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// How lines of the log are written.
+#[cfg(feature = "serve")]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    /// A JSON object a line
+    Json,
+}
+
+/// What is written to the log.
+#[cfg(feature = "serve")]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    /// A line for each request, too
+    Info,
+    Debug,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The address to listen on; 0.0.0.0 for all of them
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub host: std::net::IpAddr,
+    /// The port to listen on; 0: one that is free, which the log tells
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    pub port: u16,
+    /// What requests call the model [default: the name of its file or folder]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Decode N sequences side by side: a request has as many as it has beams or draws, for each sentence
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub parallel: usize,
+    /// Share each step's work among N threads; by default as many as the processor has cores
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Take in at most N texts, those that wait included; what comes above that is answered 429
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub queue: usize,
+    /// Keep at most N connections open; what comes above that waits
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub connections: usize,
+    /// Refuse a body of more than N bytes
+    #[arg(long, value_name = "N", default_value_t = 1 << 20)]
+    pub max_body_bytes: usize,
+    /// Refuse a text of more than N tokens
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    pub max_input_tokens: usize,
+    /// Refuse a request for more than N new tokens of a text (a sentence, where texts are read so)
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub max_new_tokens: usize,
+    /// Give a request up after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub timeout: u64,
+    /// After SIGTERM or SIGINT, wait so many seconds for what was begun
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub drain: u64,
+    /// Ask for the bearer token in this file; so does the variable T5_SERVE_TOKEN
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Let pages of this origin, such as https://example.org, read answers; * for all. May be given several times
+    #[arg(long, value_name = "ORIGIN")]
+    pub cors: Vec<String>,
+    /// How lines of the log are written
+    #[arg(long, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+    /// What is written to the log, on standard error
+    #[arg(long, value_enum, default_value = "info")]
+    pub log: LogLevel,
 }

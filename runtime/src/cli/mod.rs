@@ -14,6 +14,8 @@ mod lines;
 mod records;
 mod results;
 mod score;
+#[cfg(feature = "serve")]
+mod serve;
 mod side_by_side;
 mod states_file;
 mod tokenize;
@@ -39,6 +41,10 @@ fn run(mut arguments: Vec<OsString>) -> anyhow::Result<()> {
     {
         arguments.insert(1, "generate".into());
     }
+    #[cfg(not(feature = "serve"))]
+    if first == "serve" {
+        return Err(usage("serve: expected a build with --features serve, which is off by default, found another"));
+    }
     match command::parse::<Arguments>(arguments)?.command {
         Command::Generate(args) => generate::run(&args),
         Command::Score(args) => score::run(&args),
@@ -49,5 +55,7 @@ fn run(mut arguments: Vec<OsString>) -> anyhow::Result<()> {
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(&args),
     }
 }
