@@ -142,6 +142,7 @@ pub fn overrides(json: &str) -> Result<Overrides, Failure> {
             "stop" => overrides.stop = Some(lists(name, value, text)?),
             "choices" => overrides.choices = Some(lists(name, value, text)?),
             "logprobs" => overrides.logprobs = Some(choice(name, value)?),
+            "topLogprobs" => overrides.top_logprobs = Some(count(name, value)?),
             "splitSentences" => overrides.split_sentences = Some(choice(name, value)?),
             "maxInputTokens" => overrides.max_input_tokens = Some(count(name, value)?),
             "truncate" => overrides.truncate = Some(choice(name, value)?),
@@ -157,13 +158,17 @@ pub fn outputs(outputs: &[Output]) -> String {
     let list: Value = outputs
         .iter()
         .map(|output| {
-            json!({
+            let mut json = json!({
                 "text": output.text,
                 "ids": output.ids,
                 "logprobs": output.logprobs,
                 "score": output.score,
                 "finish": output.finish.name(),
-            })
+            });
+            if !output.alternatives.is_empty() {
+                json["alternatives"] = json!(output.alternatives);
+            }
+            json
         })
         .collect();
     list.to_string()
@@ -228,7 +233,8 @@ mod tests {
             "beginSuppress":[13],"allowed":[10],"badWords":[[14,15],[16]],"sequenceBias":[[[17],-2.5]],
             "renormalize":true,"removeInvalid":true,"stop":["b"],"choices":["c"],
             "earlyStopping":"never","lengthPenalty":0.5,"lengthPenaltyKind":"t5","beams":1,"beamGroups":1,
-            "diversityPenalty":0.75,"logprobs":false,"lookup":"on","splitSentences":true,"maxInputTokens":512,"truncate":true}"#;
+            "diversityPenalty":0.75,"logprobs":false,"topLogprobs":3,"lookup":"on","splitSentences":true,"maxInputTokens":512,
+            "truncate":true}"#;
         let expected = Overrides {
             task: Some("t".to_owned()),
             max_new_tokens: Some(10),
@@ -273,6 +279,7 @@ mod tests {
             stop: Some(vec!["b".to_owned()]),
             choices: Some(vec!["c".to_owned()]),
             logprobs: Some(false),
+            top_logprobs: Some(3),
             lookup: Some(Lookup::On),
         };
         assert_eq!(overrides(request).unwrap(), expected);

@@ -209,6 +209,8 @@ export interface GenerateOptions {
    * nothing, which is never in a browser today; `off` never does.
    */
   lookup?: "auto" | "on" | "off";
+  /** For each token of greedy search and draws so many of the likeliest in its place, at most 100; by default none. */
+  topLogprobs?: number;
   /** Ends the request between two pieces of its work, such as tokens. */
   signal?: AbortSignal;
 }
@@ -219,6 +221,8 @@ export interface Output {
   ids: number[];
   /** The log-probability of each id; empty where they were not wanted. */
   logprobs: number[];
+  /** With `topLogprobs`: for each id the likeliest ones in its place, with their log-probabilities, best first. */
+  alternatives?: [number, number][][];
   /** Their sum; of beams, over the length penalty. Null where they were not wanted. */
   score: number | null;
   /** Why it ended; `memory`: there was not enough for more tokens. */
