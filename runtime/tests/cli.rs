@@ -615,3 +615,10 @@ fn choices_are_ranked() {
 fn line_text(all: &[Value], line: &Value) -> &'static str {
     if line == &all[0] { "The house on the hill" } else { "a hill" }
 }
+
+#[cfg(not(feature = "serve"))]
+#[test]
+fn a_build_without_the_server_says_so() {
+    let error = fail(2, &["serve", "--port", "8080"], b"");
+    assert_eq!(error, "t5: serve: expected a build with --features serve, which is off by default, found another\n");
+}

@@ -36,14 +36,14 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 fn run(mut arguments: Vec<OsString>) -> anyhow::Result<()> {
     // `t5 TEXT` is short for `t5 generate TEXT`.
     let first = arguments.get(1).and_then(|argument| argument.to_str()).unwrap_or_default();
+    #[cfg(not(feature = "serve"))]
+    if first == "serve" {
+        return Err(usage("serve: expected a build with --features serve, which is off by default, found another"));
+    }
     if !(args::COMMANDS.contains(&first) || matches!(first, "" | "-h" | "--help" | "-V" | "--version" | "help"))
         || (first.is_empty() && arguments.len() > 1)
     {
         arguments.insert(1, "generate".into());
-    }
-    #[cfg(not(feature = "serve"))]
-    if first == "serve" {
-        return Err(usage("serve: expected a build with --features serve, which is off by default, found another"));
     }
     match command::parse::<Arguments>(arguments)?.command {
         Command::Generate(args) => generate::run(&args),
