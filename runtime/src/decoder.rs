@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::ensemble::Mean;
 use crate::error::Result;
 use crate::kernels::{Matrix, Numbers};
 use crate::layers::{CrossAttention, FeedForward, KvCache, Norm, Query, Scratch, SelfAttention, Sources, part};
@@ -14,6 +15,7 @@ use crate::loader::Loader;
 use crate::model::ModelData;
 use crate::position::StackBias;
 use crate::schema::Stack;
+use crate::session::Session;
 
 pub(crate) struct DecoderWeights {
     blocks: Vec<DecoderBlock>,
@@ -91,6 +93,11 @@ impl DecoderState {
             alignment: Vec::new(),
         }
     }
+
+    /// Puts back logits that were taken.
+    pub fn put_logits(&mut self, logits: Vec<f32>) {
+        self.logits = logits;
+    }
 }
 
 /// The decoder at work for a session.
@@ -99,6 +106,9 @@ pub(crate) struct Decoder<'a> {
     pub weights: &'a DecoderWeights,
     pub state: &'a mut DecoderState,
     pub scratch: &'a mut Scratch,
+    /// The other models of an ensemble at work beside it, and what is averaged.
+    pub others: &'a mut [Session],
+    pub mean: Mean,
 }
 
 impl<'a> Decoder<'a> {
@@ -132,11 +142,12 @@ impl<'a> Decoder<'a> {
     /// Runs the blocks over `queries`, of which any number may belong to one sequence, in ascending position:
     /// [`Decoder::head`] and [`Decoder::best`] go on from there.
     pub fn run(&mut self, queries: &[Query]) -> Result<()> {
-        self.run_blocks(queries, None)
+        self.run_blocks(queries, None)?;
+        self.others_too(|other| other.run(queries))
     }
 
     /// As [`Decoder::run`], with [`Decoder::alignment`]: an average in which heads have `shares` `[blocks, heads]`. All
-    /// queries must belong to one document.
+    /// queries must belong to one document, and the model must not be an ensemble.
     pub fn run_aligned(&mut self, queries: &[Query], shares: &[f32]) -> Result<()> {
         self.run_blocks(queries, Some(shares))
     }
@@ -190,6 +201,14 @@ impl<'a> Decoder<'a> {
         let logits = part(logits, wanted.len() * head.n());
         let chosen = &chosen[..wanted.len() * self.model.config.d_model];
         head.multiply(self.model.kernels, chosen, wanted.len(), logits, &mut self.scratch.workspace);
+        if !self.others.is_empty() {
+            self.others_too(|other| {
+                other.head(wanted);
+                Ok(())
+            })
+            .expect("every model of an ensemble has a decoder");
+            self.average(wanted.len());
+        }
     }
 
     /// Rows of what [`Decoder::head`] computed last, `[rows, vocab_size]`.
@@ -205,6 +224,14 @@ impl<'a> Decoder<'a> {
 
     /// The token with the largest logit, among those not in `except`, after one query of the last pass.
     pub fn best(&mut self, query: usize, except: &[u32]) -> u32 {
+        if !self.others.is_empty() {
+            // The largest mean is only known from all logits of all models.
+            self.head(&[query]);
+            let kernels = self.model.kernels;
+            let logits = self.logits(0..1);
+            except.iter().for_each(|&id| logits[id as usize] = f32::NEG_INFINITY);
+            return kernels.argmax(logits).unwrap_or(0) as u32;
+        }
         self.choose(&[query]);
         let DecoderState { chosen, logits, .. } = &mut *self.state;
         let head = &self.weights.head;
@@ -230,5 +257,20 @@ impl<'a> Decoder<'a> {
     /// Makes sequence `first + i` continue what was sequence `first + parents[i]`, over positions below `len`.
     pub fn reorder(&mut self, first: usize, parents: &[usize], len: usize) {
         self.state.cache.reorder(first, parents, len);
+        self.others_too(|other| {
+            other.reorder(first, parents, len);
+            Ok(())
+        })
+        .expect("every model of an ensemble has a decoder");
+    }
+
+    /// The logits, to be put back.
+    pub fn take_logits(&mut self) -> Vec<f32> {
+        std::mem::take(&mut self.state.logits)
+    }
+
+    /// Puts back what was taken.
+    pub fn put_logits(&mut self, logits: Vec<f32>) {
+        self.state.put_logits(logits);
     }
 }

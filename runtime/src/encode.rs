@@ -282,6 +282,7 @@ struct Passages {
 
 impl Passages {
     fn new(model: &Model, passages: &[Passage], options: &EncodeOptions) -> Result<Passages> {
+        model.check_alone("states")?;
         let blocks = options.blocks(model.config().num_layers)?;
         let padded = passages.iter().map(|passage| model.padded(passage, options)).collect::<Result<Vec<_>>>()?;
         // The longest first: whether there is memory for all of them is then seen at once.

@@ -55,6 +55,7 @@ mod cores;
 mod decoder;
 mod encode;
 mod encoder;
+mod ensemble;
 pub mod error;
 mod forced;
 pub mod generate;
@@ -92,6 +93,7 @@ mod under_way;
 pub use alignment::{Alignment, AlignmentHeads, WordAlignment};
 pub use cores::physical_cores;
 pub use encode::{EncodeOptions, Encoded, Passage};
+pub use ensemble::Mean;
 pub use error::{Error, Result};
 pub use generate::{
     Batch, BatchEvent, Choice, Choices, EarlyStopping, Finish, GenerateOptions, Generation, GenerationDefaults,

@@ -10,6 +10,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::T5Config;
 use crate::decoder::DecoderWeights;
 use crate::encoder::EncoderWeights;
+use crate::ensemble::Ensemble;
 use crate::error::{Error, Result};
 use crate::generate::{GenerateOptions, GenerationDefaults, Overrides};
 use crate::head::Head;
@@ -25,6 +26,8 @@ use crate::tokenizer::Tokenizer;
 #[derive(Clone)]
 pub struct Model {
     data: Arc<ModelData>,
+    /// `None` where it decodes alone.
+    ensemble: Option<Arc<Ensemble>>,
 }
 
 impl fmt::Debug for Model {
@@ -192,6 +195,7 @@ impl Model {
     ) -> Model {
         let Checkpoint { file, config, generation, sentence, head, encoder_scale, about, notes, .. } = checkpoint;
         Model {
+            ensemble: None,
             data: Arc::new(ModelData {
                 mapped: embedding.stored().cloned().into_iter().chain(packed).collect(),
                 file,
@@ -277,9 +281,18 @@ impl Model {
         &self.data.notes
     }
 
-    /// Bytes of weights that one decoder step reads: all of the decoder and the head.
+    /// Bytes of weights that one decoder step reads: all of the decoder and the head, of every model of an ensemble.
     pub fn decoder_step_bytes(&self) -> usize {
-        self.data.decoder.as_ref().map_or(0, DecoderWeights::bytes)
+        let others: usize = self.others().iter().map(Model::decoder_step_bytes).sum();
+        self.data.decoder.as_ref().map_or(0, DecoderWeights::bytes) + others
+    }
+
+    pub(crate) fn with(&self) -> Option<&Ensemble> {
+        self.ensemble.as_deref()
+    }
+
+    pub(crate) fn with_others(self, ensemble: Arc<Ensemble>) -> Model {
+        Model { ensemble: Some(ensemble), ..self }
     }
 
     pub(crate) fn data(&self) -> &ModelData {

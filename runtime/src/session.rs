@@ -27,6 +27,8 @@ pub struct Session {
     pub(crate) states: Vec<f32>,
     /// The largest request so far, in bytes: memory for such a one is there.
     granted: u64,
+    /// Of the other models of an ensemble; the scratch memory and the threads are the first one's.
+    others: Vec<Session>,
 }
 
 impl fmt::Debug for Session {
@@ -48,6 +50,8 @@ pub(crate) struct Encoding {
     done_ids: usize,
     /// How many of the next ones are in the encoder.
     group: usize,
+    /// The same sources on their way into the other models of an ensemble.
+    others: Vec<Encoding>,
 }
 
 /// The log-probability of a target given a source.
@@ -70,6 +74,7 @@ impl Model {
             scratch: Scratch::default(),
             states: Vec::new(),
             granted: 0,
+            others: self.others().iter().map(Model::session).collect(),
             model: self.clone(),
         }
     }
@@ -79,6 +84,11 @@ impl Encoding {
     /// How many there are.
     pub(crate) fn sources(&self) -> usize {
         self.lengths.len()
+    }
+
+    /// Whether all are in the caches, of every model.
+    fn is_done(&self) -> bool {
+        self.done == self.lengths.len() && self.others.iter().all(Encoding::is_done)
     }
 }
 
@@ -104,6 +114,7 @@ impl Session {
     /// # Errors
     /// If the source is empty or has ids outside the vocabulary, or there is no memory for one of this length.
     pub fn encode_ids(&mut self, source: &[u32]) -> Result<&[f32]> {
+        self.model.check_alone("states")?;
         self.model.check_source(source)?;
         self.ask(&[source.len()], 0, 0)?;
         let mut encoder = self.encoder();
@@ -243,7 +254,8 @@ impl Session {
         let model = self.model.data();
         let weights = model.decoder()?;
         let state = self.decoder.get_or_insert_with(|| DecoderState::new(model, weights));
-        Ok(Decoder { model, weights, state, scratch: &mut self.scratch })
+        let (others, mean) = (&mut self.others[..], self.model.mean());
+        Ok(Decoder { model, weights, state, scratch: &mut self.scratch, others, mean })
     }
 
     /// Prepares to encode sources and to decode `sequences` sequences of each, up to `positions` tokens long.
@@ -263,7 +275,14 @@ impl Session {
         self.decoder()?;
         self.ask(&lengths, sequences, positions)?;
         self.decoder()?.begin(sources.len(), sequences, positions)?;
-        Ok(Encoding { ids: sources.concat(), lengths, documents: (0..sources.len()).collect(), ..Encoding::default() })
+        let others = self.others.iter_mut().map(|other| other.begin_reading(sources, sequences, positions));
+        Ok(Encoding {
+            others: others.collect::<Result<_>>()?,
+            ids: sources.concat(),
+            lengths,
+            documents: (0..sources.len()).collect(),
+            ..Encoding::default()
+        })
     }
 
     /// Starts over with caches for so many sequences, which sources join one by one: see [`Session::begin_joining`].
@@ -274,13 +293,15 @@ impl Session {
         self.model.check_generates()?;
         self.decoder()?;
         self.ask_for(0, &[], sequences, positions)?;
-        self.decoder()?.begin(sequences, 1, positions)
+        self.decoder()?.begin(sequences, 1, positions)?;
+        self.others.iter_mut().try_for_each(|other| other.begin_open(sequences, positions))
     }
 
     /// An error if there is no memory for sources of these lengths to join those of `held` tokens in all, which are
     /// being decoded in `sequences` sequences or have room there.
     pub(crate) fn ask_joining(&mut self, held: usize, lengths: &[usize], sequences: usize) -> Result<()> {
-        self.ask_for(held, lengths, sequences, FIRST_POSITIONS)
+        self.ask_for(held, lengths, sequences, FIRST_POSITIONS)?;
+        self.others.iter_mut().try_for_each(|other| other.ask_joining(held, lengths, sequences))
     }
 
     /// Prepares to encode sources while others are being decoded. Each has the first of its sequences, and their
@@ -294,7 +315,8 @@ impl Session {
         let ids = sources.iter().flat_map(|(ids, ..)| ids.iter().copied()).collect();
         let lengths = sources.iter().map(|(ids, ..)| ids.len()).collect();
         let documents = sources.iter().map(|&(_, first, _)| first).collect();
-        Ok(Encoding { ids, lengths, documents, ..Encoding::default() })
+        let others = self.others.iter_mut().map(|other| other.begin_joining(sources)).collect::<Result<_>>()?;
+        Ok(Encoding { ids, lengths, documents, others, ..Encoding::default() })
     }
 
     /// An error if there is no memory for a request with sources of these lengths.
@@ -327,11 +349,21 @@ impl Session {
 
     /// Does the next piece of work on sources; false when all are in the decoder's caches.
     pub(crate) fn encode_more(&mut self, encoding: &mut Encoding) -> Result<bool> {
-        let Encoding { ids, lengths, documents, done, done_ids, group } = encoding;
-        let (ids, lengths) = (&ids[*done_ids..], &lengths[*done..]);
-        if lengths.is_empty() {
-            return Ok(false);
+        if encoding.done < encoding.lengths.len() {
+            self.encode_own(encoding)?;
+        } else {
+            let mut others = self.others.iter_mut().zip(&mut encoding.others);
+            if let Some((other, encoding)) = others.find(|(_, encoding)| !encoding.is_done()) {
+                other.lend(&mut self.scratch, |other| other.encode_more(encoding))?;
+            }
         }
+        Ok(!encoding.is_done())
+    }
+
+    /// As [`Session::encode_more`], into this model's caches alone.
+    fn encode_own(&mut self, encoding: &mut Encoding) -> Result<()> {
+        let Encoding { ids, lengths, documents, done, done_ids, group, .. } = encoding;
+        let (ids, lengths) = (&ids[*done_ids..], &lengths[*done..]);
         let mut encoder = self.encoder();
         if *group == 0 {
             let mut rows = 0;
@@ -343,7 +375,7 @@ impl Session {
             encoder.begin(ids.iter().copied(), lengths[..*group].iter().map(|&length| Document::whole(length)));
         }
         if encoder.run()? {
-            return Ok(true);
+            return Ok(());
         }
         self.encoder.finish(self.model.data(), &mut self.states);
         let states = std::mem::take(&mut self.states);
@@ -357,6 +389,11 @@ impl Session {
         self.states = states;
         *done += std::mem::take(group);
         *done_ids += row;
-        Ok(*done < encoding.lengths.len())
+        Ok(())
+    }
+
+    /// What passes write to on their way.
+    pub(crate) fn scratch(&mut self) -> &mut Scratch {
+        &mut self.scratch
     }
 }

@@ -6,7 +6,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use t5_runtime::{EarlyStopping, LengthPenaltyKind, Lookup, Pooling};
+use t5_runtime::{EarlyStopping, LengthPenaltyKind, Lookup, Mean, Pooling};
+
+use super::usage;
 
 /// Runs models of the T5 family: text in, text out.
 #[derive(Parser)]
@@ -48,9 +50,9 @@ pub enum Command {
 #[derive(Args)]
 pub struct ModelArgs {
     /// A GGUF or safetensors file, a folder, or hf:OWNER/NAME[/FOLDER|/FILE][:TYPE][@REVISION]; by default the built-in
-    /// model
+    /// model. Several, where texts are generated, decode as one
     #[arg(long, short, value_name = "MODEL")]
-    pub model: Option<String>,
+    pub model: Vec<String>,
     /// Force an instruction set (scalar, avx2, avx512, ...); by default the best one is used
     #[arg(long, value_name = "NAME")]
     pub isa: Option<String>,
@@ -221,10 +223,43 @@ impl std::str::FromStr for Decay {
     }
 }
 
+impl ModelArgs {
+    /// The model, where one is named. Several are an error.
+    pub fn one(&self) -> anyhow::Result<Option<&str>> {
+        match &self.model[..] {
+            [] => Ok(None),
+            [one] => Ok(Some(one)),
+            several => Err(usage(format!("--model: expected one model for this, found {}", several.len()))),
+        }
+    }
+}
+
+/// What several models' predictions become.
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub enum Averaged {
+    /// The mean of the logits, before the softmax
+    #[default]
+    Logits,
+    /// The mean of the probabilities
+    Probabilities,
+}
+
+impl From<Averaged> for Mean {
+    fn from(averaged: Averaged) -> Mean {
+        match averaged {
+            Averaged::Logits => Mean::Logits,
+            Averaged::Probabilities => Mean::Probabilities,
+        }
+    }
+}
+
 #[derive(Args)]
 pub struct GenerateArgs {
     #[command(flatten)]
     pub model: ModelArgs,
+    /// What is averaged where several models decode as one
+    #[arg(long, value_name = "WHAT", default_value = "logits")]
+    pub average: Averaged,
     #[command(flatten)]
     pub input: InputArgs,
     #[command(flatten)]

@@ -7,7 +7,7 @@ use t5_runtime::{Choice, Choices, SplitSentences};
 
 use super::args::{GenerateArgs, TextFormat};
 use super::generate::overrides;
-use super::input::{open_model, session};
+use super::input::{open_models, session};
 use super::inputs::Inputs;
 use super::lines::Lines;
 use super::results::Results;
@@ -25,7 +25,7 @@ pub fn run(args: &GenerateArgs, choices: &str) -> anyhow::Result<()> {
     let Some(mut results) = Results::open(&args.work, &mut inputs, objects || args.json || best == 1)? else {
         return Ok(());
     };
-    let model = open_model(&args.model)?;
+    let model = open_models(args)?;
     let choices = Choices::new(&model, &texts)?;
     let options = t5_runtime::Overrides { n_best: None, ..overrides(args) };
     let options = model.options(&options)?.split_sentences(SplitSentences::No);

@@ -28,7 +28,7 @@ pub fn run(args: &EmbedArgs) -> anyhow::Result<()> {
         None => None,
     };
     let records = Records::open(args)?;
-    let mut checkpoint = open_checkpoint(args.model.model.as_deref())?;
+    let mut checkpoint = open_checkpoint(args.model.one()?)?;
     if let Some(name) = &args.tokenizer {
         replace_tokenizer(&mut checkpoint, name)?;
     }

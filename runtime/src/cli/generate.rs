@@ -7,7 +7,7 @@ use t5_runtime::{GenerateOptions, Model, Output, Overrides, Session};
 
 use super::args::{GenerateArgs, Ids, TextFormat, TooLong, YesNo};
 use super::choose;
-use super::input::{open_model, sessions};
+use super::input::{open_models, sessions};
 use super::inputs::Inputs;
 use super::results::Results;
 use super::side_by_side::{self, Answer, Way, Work};
@@ -27,7 +27,7 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let mut inputs = Inputs::open(&args.input, &args.work)?;
     let one_line = args.json || args.work.input_format == TextFormat::Jsonl || args.n_best.unwrap_or(1) == 1;
     let Some(mut results) = Results::open(&args.work, &mut inputs, one_line)? else { return Ok(()) };
-    let model = open_model(&args.model)?;
+    let model = open_models(args)?;
     let options = model.options(&overrides(args))?;
     print_notes(&model, &options)?;
     let mut sessions = sessions(&model, args.jobs, args.threads)?;

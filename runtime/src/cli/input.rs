@@ -9,13 +9,27 @@ use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::hub;
 use t5_runtime::{Model, ModelOptions, Session, physical_cores};
 
-use super::args::{ModelArgs, PairArgs};
+use super::args::{GenerateArgs, ModelArgs, PairArgs};
 use super::lines::Lines;
 use super::usage;
 
 /// Opens the model that the arguments name and prints its notes if asked.
 pub fn open_model(args: &ModelArgs) -> anyhow::Result<Model> {
-    prepare(open_checkpoint(args.model.as_deref())?, args)
+    prepare(open_checkpoint(args.one()?)?, args)
+}
+
+/// As [`open_model`]; several models become one that decodes by their mean.
+pub fn open_models(args: &GenerateArgs) -> anyhow::Result<Model> {
+    let GenerateArgs { model: args, average, .. } = args;
+    if args.model.len() < 2 {
+        return open_model(args);
+    }
+    if args.packed.is_some() {
+        return Err(usage(format!("--packed: expected one --model with it, found {}", args.model.len())));
+    }
+    let models = args.model.iter().map(|name| prepare(open_checkpoint(Some(name))?, args));
+    let models = models.collect::<anyhow::Result<Vec<Model>>>()?;
+    Ok(Model::ensemble(models, (*average).into())?)
 }
 
 /// Makes a model of a checkpoint and prints its notes if asked.

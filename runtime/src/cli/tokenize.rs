@@ -13,7 +13,7 @@ use super::lines::Lines;
 pub fn run(args: &TokenizeArgs) -> anyhow::Result<()> {
     let mut lines = Lines::open(&args.input)?;
     // Weights are not needed.
-    let checkpoint = open_checkpoint(args.model.model.as_deref())?;
+    let checkpoint = open_checkpoint(args.model.one()?)?;
     let vocabulary = checkpoint
         .vocabulary
         .as_ref()
