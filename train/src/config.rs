@@ -14,7 +14,8 @@ use crate::init::Scheme;
 use crate::kernels::Precision;
 use crate::vocabulary::{self, VocabularyConfig};
 use crate::{Error, Result, distill, optimizer, schedule, tuning};
-use keys::{compare, merge, nested, serde_path};
+pub(crate) use keys::serde_path;
+use keys::{compare, merge, nested};
 
 /// Every knob with its default value and what it means.
 pub const BASE: &str = include_str!("../configs/base.toml");
@@ -249,7 +250,7 @@ pub struct Evaluation {
     pub beam_size: usize,
     pub length_penalty: f32,
     pub max_tokens: usize,
-    /// What makes a checkpoint the best one: "loss", or TASK/METRIC.
+    /// What makes a checkpoint the best one: "loss", or TASK/METRIC; of several, with commas between them, the mean.
     pub best_by: String,
     /// Evaluations in a row without a better one after which a run ends early; 0: it never does.
     pub patience: u64,

@@ -40,6 +40,7 @@ pub mod record;
 pub mod report;
 pub mod schedule;
 pub mod storing;
+pub mod study;
 pub mod trainer;
 pub mod tuning;
 

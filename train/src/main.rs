@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::command;
 use t5_runtime::storage::is_same_file;
+use t5_runtime::{Mean, Model};
 use t5_train::config::{self, Config};
 use t5_train::distill::answers::{self, Search, Written};
 use t5_train::export::{self, Weights};
@@ -15,9 +16,11 @@ use t5_train::extend::{self, Extension};
 use t5_train::finetune::{Prepared, Request};
 use t5_train::pipeline::{self, Pipeline};
 use t5_train::plan::{self, Plan};
-use t5_train::trainer::{Evaluator, Parts, Trainer};
+use t5_train::trainer::{Parts, Trainer};
 use t5_train::tuning::Method;
-use t5_train::{Error, batches::BatchSource, data, evaluate, files, precision, report, storing, trainer, vocabulary};
+use t5_train::{
+    Error, batches::BatchSource, data, evaluate, files, precision, report, storing, study, trainer, vocabulary,
+};
 
 /// Text-to-text pre-training and fine-tuning of T5 models.
 #[derive(Parser)]
@@ -39,8 +42,10 @@ enum Action {
     Finetune(FinetuneArguments),
     /// Write what a run's teacher answers to the training inputs, as records to train on
     Answers(AnswersArguments),
-    /// Run a model over the dev examples and print the tasks' metrics
+    /// Run a model, or several as one, over the dev examples and print the tasks' metrics
     Eval(EvalArguments),
+    /// Run an experiment with all its arms and seeds, and print its table beside the paper's
+    Study(StudyArguments),
     /// Print what storing a model costs: the tasks' metrics, size and speed in each type that a file can have
     Storing(StoringArguments),
     /// Write a run's checkpoint as a Hugging Face folder
@@ -140,15 +145,54 @@ struct AnswersArguments {
 struct EvalArguments {
     #[command(flatten)]
     config: ConfigArguments,
-    /// A model folder or GGUF file; otherwise the run's best checkpoint
+    /// A model folder or GGUF file; otherwise the run's best checkpoint. Several decode as one
     #[arg(short, long)]
-    model: Option<PathBuf>,
+    model: Vec<PathBuf>,
+    /// What is averaged where several models decode as one
+    #[arg(long, value_name = "WHAT", default_value = "logits")]
+    average: Averaged,
     /// Examples of each task; 0: all
     #[arg(short = 'n', long, default_value_t = 0)]
     examples: usize,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What several models' predictions become.
+#[derive(Clone, Copy, ValueEnum)]
+enum Averaged {
+    /// The mean of the logits, before the softmax
+    Logits,
+    /// The mean of the probabilities
+    Probabilities,
+}
+
+#[derive(Args)]
+struct StudyArguments {
+    /// The study's TOML file; those of the paper's tables are in train/studies
+    study: PathBuf,
+    /// Lengths, sizes and steps: tiny takes minutes an arm, base is the paper's
+    #[arg(long, default_value = "tiny", value_name = "SCALE")]
+    scale: String,
+    /// The folder for all that is made; otherwise studies/STUDY-SCALE
+    #[arg(short, long, value_name = "FOLDER")]
+    output: Option<PathBuf>,
+    /// Run this arm alone, for jobs on several machines with one folder; may be given several times
+    #[arg(long = "arm", value_name = "NAME")]
+    arms: Vec<String>,
+    /// Measure these columns alone, with commas between them
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    columns: Vec<String>,
+    /// Runs side by side, which share the processors
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: u16,
+    /// Print the table as far as it is there, and the jobs that are open, and run nothing
+    #[arg(long)]
+    look: bool,
+    /// Change one knob of every run
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
 }
 
 #[derive(Args)]
@@ -232,11 +276,12 @@ fn start() -> Result<()> {
     keep_candle_single_threaded();
     match arguments.action {
         Action::Vocab(arguments) => arguments.config.with_config(|config| vocab(&config, &arguments)),
-        Action::Run(arguments) => arguments.with_config(run),
+        Action::Run(arguments) => arguments.with_config(|config| run(config, None)),
         Action::Plan(arguments) => arguments.with_config(plan),
         Action::Finetune(arguments) => finetune(arguments),
         Action::Answers(arguments) => arguments.config.with_config(|config| write_answers(&config, &arguments)),
         Action::Eval(arguments) => arguments.config.with_config(|config| eval(&config, &arguments)),
+        Action::Study(arguments) => run_study(arguments),
         Action::Storing(arguments) => arguments.config.with_config(|config| storing(&config, &arguments)),
         Action::Export(arguments) => export(&arguments),
         Action::Extend(arguments) => extend(arguments),
@@ -281,9 +326,12 @@ fn vocab(config: &Config, arguments: &VocabArguments) -> Result<()> {
     Ok(())
 }
 
-fn run(mut config: Config) -> Result<()> {
+/// Trains. One of many runs has a title.
+fn run(mut config: Config, title: Option<&str>) -> Result<()> {
     let pipeline = Pipeline::load(&config)?;
-    eprint!("{}", data::inspect(&pipeline.tasks, &pipeline.vocabulary, 0));
+    if title.is_none() {
+        eprint!("{}", data::inspect(&pipeline.tasks, &pipeline.vocabulary, 0));
+    }
     let mut model = pipeline::model(&config, &pipeline.vocabulary)?;
     if let Some(line) = precision::settle(&mut config, model.config().d_model, model.config().d_ff)? {
         eprintln!("{line}");
@@ -297,7 +345,8 @@ fn run(mut config: Config) -> Result<()> {
         Method::Lora => format!(", {} of factors are trained", model.trained_values()),
         Method::All | Method::Gradual => String::new(),
     };
-    eprintln!("model: {} parameters in {} tensors{trained}", model.parameters(), model.vars().len());
+    let before = title.map_or(String::new(), |title| format!("{title}: "));
+    eprintln!("{before}model: {} parameters in {} tensors{trained}", model.parameters(), model.vars().len());
     let extra = pipeline::model_files(config, model.config(), &pipeline.vocabulary)?;
     let teacher = pipeline::teacher(config, model.config(), &pipeline.vocabulary)?;
     let parts = Parts {
@@ -309,8 +358,42 @@ fn run(mut config: Config) -> Result<()> {
         extra,
     };
     let mut trainer = Trainer::open(config, parts)?;
+    if let Some(title) = title {
+        trainer.set_title(title);
+    }
     trainer.run()?;
-    eprintln!("done: {}", trainer.checkpoints().path(trainer.step()).display());
+    if title.is_none() {
+        eprintln!("done: {}", trainer.checkpoints().path(trainer.step()).display());
+    }
+    Ok(())
+}
+
+fn run_study(arguments: StudyArguments) -> Result<()> {
+    let StudyArguments { study: file, scale, output, arms, columns, jobs, look, sets } = arguments;
+    let output = output.unwrap_or_else(|| {
+        let name = file.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Path::new("studies").join(format!("{name}-{scale}"))
+    });
+    let plan = study::Plan::new(&study::Request { file, scale, output, arms, columns, sets }).map_err(by_flag)?;
+    for arm in &plan.arms {
+        if let Some(why) = &arm.left_out {
+            eprintln!("arm {} is left out: {why}", arm.arm.name);
+        }
+    }
+    if look {
+        for job in plan.wanted().into_iter().filter(|&job| !plan.is_done(job)) {
+            eprintln!("open: {} ({})", plan.jobs[job].title, plan.jobs[job].name);
+        }
+    } else {
+        let train = |config: Config, title: &str| {
+            run(config, Some(title)).map_err(|error| Error::Invalid(format!("{error:#}")))
+        };
+        study::run(&plan, jobs.into(), &train)?;
+    }
+    let results = study::Results::read(&plan)?;
+    let page = study::write(&plan, &results)?;
+    print!("{}", results.terminal(&plan));
+    eprintln!("{} and table.md, table.csv, table.tex beside it", page.display());
     Ok(())
 }
 
@@ -358,7 +441,7 @@ fn finetune(arguments: FinetuneArguments) -> Result<()> {
         eprintln!("--add-tokens '{}' teaches them", strange.join(","));
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(config.run.threads).build()?;
-    pool.install(|| run(config))?;
+    pool.install(|| run(config, None))?;
     let (model, gguf) = (request.model(), request.gguf());
     let step = export::export(&request.run(), None, Weights::Best, &model)?;
     let bytes = storing::write_q8_0(&Checkpoint::open(&model)?, &gguf)?;
@@ -405,16 +488,20 @@ fn write_answers(config: &Config, arguments: &AnswersArguments) -> Result<()> {
 }
 
 fn eval(config: &Config, arguments: &EvalArguments) -> Result<()> {
-    let pipeline = Pipeline::load(&with_vocabulary(config, arguments.model.as_deref()))?;
-    let exported = config.run.output.join("evaluated");
-    let model = match &arguments.model {
-        Some(model) => model.clone(),
-        None => {
-            export::export(&config.run.output, None, Weights::Best, &exported)?;
-            exported
-        }
+    let named = arguments.model.first().map(PathBuf::as_path);
+    let pipeline = Pipeline::load(&with_vocabulary(config, named))?;
+    let models = if arguments.model.is_empty() {
+        let exported = config.run.output.join("evaluated");
+        export::export(&config.run.output, None, Weights::Best, &exported)?;
+        vec![Model::open(exported)?]
+    } else {
+        arguments.model.iter().map(Model::open).collect::<Result<_, _>>()?
     };
-    let report = pipeline.evaluator(config, arguments.examples).evaluate(&model)?;
+    let mean = match arguments.average {
+        Averaged::Logits => Mean::Logits,
+        Averaged::Probabilities => Mean::Probabilities,
+    };
+    let report = pipeline.evaluator(config, arguments.examples).judge(&Model::ensemble(models, mean)?)?.report;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

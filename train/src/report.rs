@@ -19,13 +19,13 @@ const TOP: f64 = 10.0;
 const POINTS: usize = 600;
 
 /// A named line.
-struct Line {
-    name: String,
-    points: Points,
+pub(crate) struct Line {
+    pub name: String,
+    pub points: Points,
 }
 
 /// Values by step; NaN where a score is no number.
-type Points = Vec<(f64, f64)>;
+pub(crate) type Points = Vec<(f64, f64)>;
 
 /// What the page is made of: the log and the configuration.
 pub fn files(run: &Path) -> [PathBuf; 2] {
@@ -38,13 +38,7 @@ pub fn files(run: &Path) -> [PathBuf; 2] {
 /// Where the folder has no log, or the log is damaged.
 pub fn html(run: &Path) -> Result<String> {
     let [path, config] = files(run);
-    let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
-    let mut records = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let record: LogRecord = serde_json::from_str(line)
-            .map_err(|error| Error::data(&path, index + 1, format!("expected a log record: {error}")))?;
-        records.push(record);
-    }
+    let records = records(run)?;
     let last = records.last().ok_or_else(|| Error::file(&path, "expected log records, found none"))?;
     let config = fs::read_to_string(config).unwrap_or_default();
 
@@ -73,6 +67,20 @@ pub fn html(run: &Path) -> Result<String> {
     }
     page += "</html>\n";
     Ok(page)
+}
+
+/// A run's log.
+///
+/// # Errors
+/// Where the folder has none, or it is damaged.
+pub(crate) fn records(run: &Path) -> Result<Vec<LogRecord>> {
+    let [path, _] = files(run);
+    let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
+    let record = |(index, line)| {
+        serde_json::from_str(line)
+            .map_err(|error| Error::data(&path, index + 1, format!("expected a log record: {error}")))
+    };
+    text.lines().enumerate().map(record).collect()
 }
 
 /// What is drawn: training curves beside those of the evaluation, then one chart for each task.
@@ -132,7 +140,7 @@ fn charts(records: &[LogRecord]) -> Vec<(String, Vec<Line>)> {
 }
 
 /// One chart as inline SVG.
-fn chart(title: &str, lines: &[Line]) -> String {
+pub(crate) fn chart(title: &str, lines: &[Line]) -> String {
     let lines: Vec<Line> = lines.iter().filter(|line| !line.points.is_empty()).map(thin).collect();
     if lines.is_empty() {
         return String::new();
@@ -235,7 +243,7 @@ fn thousands(value: u64) -> String {
     groups.join(",")
 }
 
-fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     let minutes = (seconds / 60.0).round() as u64;
     if minutes >= 60 { format!("{} h {} min", minutes / 60, minutes % 60) } else { format!("{seconds:.0} s") }
 }
@@ -263,13 +271,16 @@ fn evaluation(step: u64, report: &EvaluationReport) -> String {
     text
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-const COLORS: [&str; 6] = ["#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2"];
+pub(crate) const COLORS: [&str; 12] = [
+    "#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f", "#475569", "#92400e",
+    "#1e3a8a", "#f472b6",
+];
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1200px;margin:2em auto;\
+pub(crate) const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1200px;margin:2em auto;\
 padding:0 1em;color:#1f2937}\
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(420px,1fr));gap:1em}\
 figure{margin:0;border:1px solid #e5e7eb;border-radius:6px;padding:.6em}figcaption{font-weight:600}\

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::batches::{Batch, BatchSource};
 use crate::checkpoint::{self, Best, Checkpoints, Interval, Saved, State, Tensors, write_model};
@@ -57,6 +57,8 @@ pub struct Trainer {
     log_path: PathBuf,
     events: Option<EventWriter>,
     bar: ProgressBar,
+    /// What stands before each line that is said.
+    title: String,
 }
 
 impl Trainer {
@@ -109,6 +111,7 @@ impl Trainer {
             log_path,
             events,
             bar: ProgressBar::new(config.run.steps).with_style(progress_style()),
+            title: String::new(),
         };
         match newest {
             Some(step) => trainer.resume(step)?,
@@ -154,6 +157,12 @@ impl Trainer {
         files::replace(&self.log_path, text.as_bytes())?;
         self.log = OpenOptions::new().append(true).open(&self.log_path).map_err(Error::io(&self.log_path))?;
         Ok(())
+    }
+
+    /// Says in lines that begin with a title how far it is, in the place of a bar: for one of many runs.
+    pub fn set_title(&mut self, title: &str) {
+        self.bar.set_draw_target(ProgressDrawTarget::hidden());
+        self.title = format!("{title}: ");
     }
 
     /// Steps done.
@@ -368,16 +377,21 @@ impl Trainer {
             events.scalars(self.state.step, &scalars)?;
         }
         let best_by = &self.config.evaluation.best_by;
-        let score = match (best_by.as_str(), report.metrics.get(best_by)) {
-            ("loss", _) => -loss,
-            (_, Some(value)) if report.lower_is_better.contains(best_by) => -value,
-            (_, Some(value)) => *value,
-            (_, None) => {
-                let known = report.metrics.keys().cloned().collect::<Vec<_>>().join(", ");
-                let what = format!("expected loss or one of {known}, found {best_by}");
-                return Err(Error::config("configuration", "evaluation.best_by", what));
-            }
-        };
+        let names: Vec<&str> = best_by.split(',').map(str::trim).collect();
+        let mut score = 0.0;
+        for &name in &names {
+            let value = match (name, report.metrics.get(name)) {
+                ("loss", _) => -loss,
+                (_, Some(value)) if report.lower_is_better.contains(name) => -value,
+                (_, Some(value)) => *value,
+                (_, None) => {
+                    let known = report.metrics.keys().cloned().collect::<Vec<_>>().join(", ");
+                    let what = format!("expected loss or one of {known}, found {name}");
+                    return Err(Error::config("configuration", "evaluation.best_by", what));
+                }
+            };
+            score += value / names.len() as f64;
+        }
         // A score that is no number is never the best, not even as the first.
         let improved = !score.is_nan() && self.state.best.as_ref().is_none_or(|best| score > best.score);
         if improved {
@@ -449,7 +463,7 @@ impl Trainer {
     }
 
     fn say(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| eprintln!("{}{line}", self.title));
     }
 }
 

@@ -51,7 +51,10 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         token,
         origins: args.cors.clone(),
     };
-    let name = args.name.clone().unwrap_or_else(|| name(args.model.model.as_deref()));
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => name(args.model.one()?),
+    };
     serve::run(model, name, config)
 }
 

@@ -114,6 +114,20 @@ impl Metric {
         })
     }
 
+    /// The names of its scores, of which some metrics have several.
+    pub fn score_names(self) -> Vec<&'static str> {
+        match self {
+            Metric::Rouge => vec!["rouge1", "rouge2", "rougeL", "rougeLsum"],
+            Metric::Squad => vec!["squad-em", "squad-f1"],
+            Metric::SpanSquad => vec!["span-squad-em", "span-squad-f1"],
+            Metric::TriviaQa => vec!["trivia-qa-em", "trivia-qa-f1"],
+            Metric::PhonemeErrorRate => vec!["phoneme-error-rate", "phoneme-error-rate-no-stress"],
+            Metric::WordErrorRate => vec!["word-error-rate", "word-error-rate-no-stress"],
+            Metric::Multirc => vec!["multirc-f1", "multirc-em"],
+            one => NAMES.iter().filter(|(_, metric)| *metric == one).map(|(name, _)| *name).collect(),
+        }
+    }
+
     /// The scores of predictions, one for each example in order. `labels` are the task's class words.
     ///
     /// # Errors
