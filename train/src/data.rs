@@ -8,7 +8,7 @@ use crate::{
     Result,
     batches::{BatchConfig, TaskBatches},
     mixture::{Mixing, Rates, Size, probabilities},
-    tasks::{self, Limits, Task, TaskConfig, TooLong},
+    tasks::{self, Examples, Limits, Task, TaskConfig, TooLong},
     vocabulary::{self, Vocabulary, VocabularyConfig},
 };
 
@@ -24,6 +24,8 @@ pub struct DataConfig {
     pub targets_length: usize,
     /// What becomes of longer examples; both are counted and reported.
     pub too_long: TooLong,
+    /// Of each task of unlabelled text the first so many training tokens, which are repeated; 0: all.
+    pub limit_tokens: u64,
     pub mixture: Mixing,
     pub batches: BatchConfig,
     pub tasks: Vec<TaskConfig>,
@@ -36,6 +38,7 @@ impl Default for DataConfig {
             inputs_length: 128,
             targets_length: 128,
             too_long: TooLong::Truncate,
+            limit_tokens: 0,
             mixture: Mixing::default(),
             batches: BatchConfig::default(),
             tasks: Vec::new(),
@@ -78,6 +81,13 @@ impl DataConfig {
             if task.train.is_empty() && task.dev.is_empty() {
                 return invalid(format!("task {}: expected files to train or to evaluate on, found none", task.name));
             }
+            if task.limit_tokens.is_some() && !matches!(task.examples, Examples::Denoise { .. }) {
+                let what = "expected none, as its examples are not of unlabelled text (kind = \"denoise\")";
+                return invalid(format!("task {}: limit_tokens: {what}", task.name));
+            }
+            if task.limit_tokens == Some(0) {
+                return invalid(format!("task {}: limit_tokens: expected 1 or more, found 0", task.name));
+            }
             if let Some(hold_out) = &task.hold_out
                 && !(0.0..1.0).contains(&hold_out.share)
             {
@@ -102,7 +112,14 @@ impl DataConfig {
     /// As [`Task::load`].
     pub fn load(&self, vocabulary: &Vocabulary, seed: u64) -> Result<Vec<Task>> {
         self.check()?;
-        self.tasks.iter().map(|task| Task::load(task, &self.dir, vocabulary, self.limits(), seed)).collect()
+        let load = |task: &TaskConfig| {
+            let mut task = task.clone();
+            if self.limit_tokens > 0 && matches!(task.examples, Examples::Denoise { .. }) {
+                task.limit_tokens.get_or_insert(self.limit_tokens);
+            }
+            Task::load(&task, &self.dir, vocabulary, self.limits(), seed)
+        };
+        self.tasks.iter().map(load).collect()
     }
 
     /// The stream of batches of loaded tasks.

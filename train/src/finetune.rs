@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use crate::config::Config;
-use crate::corpus::{self, Format};
 use crate::extend::Extension;
+use crate::source::{self, Format};
 use crate::tasks::{self, HoldOut, TaskConfig, TextExample};
 use crate::vocabulary::{UNK, Vocabulary};
 use crate::{Error, Result, files};
@@ -156,7 +156,7 @@ impl Request {
         let mut train = self.data.clone();
         let mut dev = self.dev.clone();
         if self.data.is_dir() {
-            let split = |name: &str| corpus::has_split(&self.data, name).then(|| self.data.join(name));
+            let split = |name: &str| source::has_split(&self.data, name).then(|| self.data.join(name));
             if let Some(split_to_train) = split("train") {
                 train = split_to_train;
                 dev = dev.or_else(|| split("validation")).or_else(|| split("dev"));
@@ -171,6 +171,7 @@ impl Request {
         let brace = |text: &str| text.replace('{', "{{").replace('}', "}}");
         let hold_out = HoldOut { field: self.input.clone(), share: self.hold_out };
         Ok(TaskConfig {
+            limit_tokens: None,
             name: TASK.to_owned(),
             source: tasks::SourceConfig { format, header: format == Format::Tsv, ..Default::default() },
             train: vec![absolute(train)?],
@@ -190,12 +191,12 @@ impl Request {
 
     /// The format of a table that has both columns.
     fn check_table(&self, path: &Path) -> Result<Format> {
-        let Some(format) = corpus::format_of(path) else {
+        let Some(format) = source::format_of(path) else {
             let what = "expected a name that ends in .csv, .tsv, .jsonl or .parquet (.gz, .xz or .zst may follow), \
                  or a folder with Parquet files";
             return Err(Error::file(path, what));
         };
-        let columns = corpus::columns(path, format)?;
+        let columns = source::columns(path, format)?;
         if let [only] = &columns[..] {
             let what =
                 format!("expected two columns or more, found one ({only}); is it {format:?} with other separators?");

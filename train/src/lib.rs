@@ -5,13 +5,14 @@
 
 // What the trainer reads.
 pub mod batches;
-pub mod corpus;
 pub mod data;
 mod edit_distance;
 pub mod metrics;
 pub mod mixture;
 pub mod objectives;
 pub mod random;
+pub mod shards;
+pub mod source;
 pub mod tasks;
 pub mod vocabulary;
 

@@ -234,11 +234,16 @@ fn fill_in(tokens: &[u32], mask: &[bool], sentinels: Sentinels) -> Denoised {
 /// A random aligned chunk of a document longer than `max_length`: one of `ceil(len / max_length)`, the last one
 /// shorter.
 pub fn select_random_chunk<'a>(tokens: &'a [u32], max_length: usize, random: &mut Random) -> &'a [u32] {
-    if tokens.len() <= max_length || max_length == 0 {
-        return tokens;
+    &tokens[random_chunk(tokens.len(), max_length, random)]
+}
+
+/// As [`select_random_chunk`]: the chunk's place among so many tokens.
+pub(crate) fn random_chunk(len: usize, max_length: usize, random: &mut Random) -> std::ops::Range<usize> {
+    if len <= max_length || max_length == 0 {
+        return 0..len;
     }
-    let start = random.below(tokens.len().div_ceil(max_length)) * max_length;
-    &tokens[start..tokens.len().min(start + max_length)]
+    let start = random.below(len.div_ceil(max_length)) * max_length;
+    start..len.min(start + max_length)
 }
 
 /// Keeps the first `length - 1` tokens and appends the end mark (id 1).

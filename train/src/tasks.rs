@@ -9,10 +9,11 @@ mod example;
 mod formatters;
 mod joined;
 mod loading;
+mod mapped;
 mod slips;
 mod text;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
@@ -25,11 +26,13 @@ pub use slips::{Slips, add_slips};
 pub use text::split_sentences;
 
 use data::{Data, denoise, stream};
+use mapped::Segments;
 
 use crate::{
     Result,
     mixture::Size,
     random::{Permutation, derive, hash_bytes},
+    source::Format,
     vocabulary::Vocabulary,
 };
 
@@ -61,9 +64,16 @@ impl Task {
         config.examples.check(&config.name)?;
         let mut report = LoadReport::default();
 
-        let (records, dev_records) = loading::split_records(config, data_dir, seed, &mut report)?;
-        let source = loading::Loader { config, vocabulary, limits, seed };
-        let data = source.training_data(&records, &mut report)?;
+        let source = loading::Loader { config, vocabulary, limits, seed, limit_tokens: config.limit_tokens };
+        let (data, (dev, dev_ids)) = if config.source.format == Format::Shards {
+            let folders = |files: &[PathBuf]| files.iter().map(|file| data_dir.join(file)).collect::<Vec<_>>();
+            let data = source.mapped(&folders(&config.train), &mut report)?;
+            (data, source.mapped_dev_examples(&folders(&config.dev))?)
+        } else {
+            let (records, dev_records) = loading::split_records(config, data_dir, seed, &mut report)?;
+            let data = source.training_data(&records, &mut report)?;
+            (data, source.dev_examples(&dev_records)?)
+        };
         report.examples = data.len();
         if !config.train.is_empty() && report.examples == 0 {
             return Err(crate::Error::Invalid(format!(
@@ -71,7 +81,6 @@ impl Task {
                 config.name, report.records, report.filtered, report.dropped, report.unused
             )));
         }
-        let (dev, dev_ids) = source.dev_examples(&dev_records)?;
         report.dev_examples = dev.len();
         Ok(Task { config: config.clone(), dev, report, dev_ids, limits, seed, data })
     }
@@ -89,6 +98,14 @@ impl Task {
     /// The limits that its examples keep to.
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// A hash of its contents, where a source has one: of shards, whose ids may be others under the same name.
+    pub fn contents(&self) -> Option<&str> {
+        match &self.data {
+            Data::Segments { segments: Segments::Mapped(segments), .. } => Some(segments.fingerprint()),
+            _ => None,
+        }
     }
 
     /// What counts in the mixture: the rate that the task names, or its number of examples.
@@ -121,7 +138,7 @@ impl Task {
                 Example { inputs: inputs.get(index).to_vec(), targets: targets.get(index).to_vec() }
             }
             Data::Segments { segments, objective, prefix, modes } => {
-                denoise(segments.get(index), objective, prefix, modes, vocabulary, seed)
+                denoise(&segments.get(index), objective, prefix, modes, vocabulary, seed)
             }
             Data::Slips { texts, prefix, slips } => {
                 let clean = &texts[index];

@@ -7,6 +7,7 @@ mod training;
 
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::storage::Bytes;
 use t5_runtime::tokenizer::{self, PieceKind, Tokenizer, UnigramVocabulary};
@@ -35,6 +36,10 @@ const SPACE: char = '\u{2581}';
 pub fn padded_rows(ids: usize) -> usize {
     ids.next_multiple_of(128)
 }
+
+/// A text that two vocabularies of the same pieces divide otherwise where their scores or characters differ.
+const PROBE: &str =
+    "  The ﬁrst “unrecognizable” straße, naïve Ｔ５ —  internationalisation\n\tof 3.14159 <extra_id_0> 日本語! ";
 
 /// What unknown pieces are in a text, as SentencePiece writes them.
 const UNKNOWN: &str = " \u{2047} ";
@@ -160,6 +165,19 @@ impl Vocabulary {
     /// Number of ids, sentinels included, without padding rows.
     pub fn size(&self) -> u32 {
         self.tokenizer.vocab_size() as u32
+    }
+
+    /// A sha256 of the pieces of all ids, and of the ids of a text that differ where pieces are chosen otherwise.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        for id in 0..self.size() {
+            hash.update(self.piece(id).as_bytes());
+            hash.update([0]);
+        }
+        for id in self.encode(PROBE) {
+            hash.update(id.to_le_bytes());
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// What sets a checkpoint's vocabulary apart from this one, as "whose id 5 is ..."; `None` where all of this one's

@@ -168,7 +168,8 @@ impl TaskBatches {
             let limits = task.limits();
             config.check(limits.inputs_length, limits.targets_length)?;
         }
-        let described: Vec<_> = tasks.iter().map(|t| (t.config.name.as_str(), t.len())).collect();
+        let described: Vec<_> =
+            tasks.iter().map(|t| (t.config.name.clone() + t.contents().unwrap_or_default(), t.len())).collect();
         let fingerprint = hash_bytes(format!("{described:?} {shares:?} {config:?} {seed}").as_bytes());
         let mixture = Mixture::new(&shares, derive(seed, &[1]));
         let start = WindowStart { number: 0, drawn: mixture.drawn().to_vec(), carried: Vec::new() };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::formatters::Examples;
-use crate::{corpus::Format, random::hash_bytes};
+use crate::{random::hash_bytes, source::Format};
 
 /// One task as declared. Paths are relative to the run's data folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,9 @@ pub struct TaskConfig {
     /// At most this many training examples; a seeded choice.
     #[serde(default)]
     pub max_examples: Option<usize>,
+    /// Unlabelled text: the first so many tokens of the training files, which are repeated; also `data.limit_tokens`.
+    #[serde(default)]
+    pub limit_tokens: Option<u64>,
     /// At most this many evaluation examples, the first ones.
     #[serde(default)]
     pub max_dev_examples: Option<usize>,

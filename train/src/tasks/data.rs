@@ -1,6 +1,6 @@
 //! A task's training data as it lies in memory.
 
-use super::{example::Example, joined::Joined, slips::Slips};
+use super::{example::Example, joined::Joined, mapped::Segments, slips::Slips};
 use crate::{objectives::Objective, vocabulary::Vocabulary};
 
 /// What keeps the random streams of a task apart.
@@ -17,7 +17,7 @@ pub(super) enum Data {
     /// Token ids of pairs.
     Pairs { inputs: Ragged, targets: Ragged },
     /// Token ids of unlabelled segments, corrupted anew each epoch.
-    Segments { segments: Ragged, objective: Objective, prefix: Vec<u32>, modes: [Vec<u32>; 3] },
+    Segments { segments: Segments, objective: Objective, prefix: Vec<u32>, modes: [Vec<u32>; 3] },
     /// Clean texts, to which slips are added anew each epoch.
     Slips { texts: Vec<String>, prefix: String, slips: Slips },
     /// Records of which a few are put together anew each epoch.

@@ -11,7 +11,7 @@ pub(super) mod wnli;
 use serde::{Deserialize, Serialize};
 
 use super::{example::TextExample, slips::Slips};
-use crate::{Error, Result, corpus::Record, objectives::Objective};
+use crate::{Error, Result, objectives::Objective, source::Record};
 
 use fields::{Formatted, text, values};
 

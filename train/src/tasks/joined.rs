@@ -2,8 +2,8 @@
 
 use super::example::{Limits, TextExample};
 use super::formatters::{Examples, Template};
-use crate::corpus::{Record, Value};
 use crate::random::Random;
+use crate::source::{Record, Value};
 use crate::{Error, Result};
 
 /// Records of which a few are put together anew each epoch. Each alone keeps to the limits.

@@ -14,22 +14,23 @@ use super::{
     example::{Example, Limits, TextExample, TooLong},
     formatters::{Examples, Template, no_field},
     joined::Joined,
+    mapped::{self, MappedSegments, Segments},
     slips::{Slips, add_slips},
     text::split_sentences,
 };
 use crate::{
     Error, Result,
-    corpus::{self, Columns, Record},
     objectives::{Mode, Objective, select_random_chunk},
     random::{Permutation, Random, derive, hash_bytes},
+    source::{self, Columns, Record},
     vocabulary::Vocabulary,
 };
 
 /// Of a longer document of unlabelled text one chunk of so many tokens is taken, as in the reference.
-const CHUNK: usize = 65_536;
+pub(super) const CHUNK: usize = 65_536;
 
 /// Documents that the reference lays end to end before it cuts segments.
-const GROUP: usize = 128;
+pub(super) const GROUP: usize = 128;
 
 /// What loading a task found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -176,7 +177,7 @@ fn read_records(
     let columns = Columns { names: config.source.columns.clone(), header: config.source.header };
     for file in files {
         let path = data_dir.join(file);
-        corpus::for_each_record(&path, config.source.format, &columns, |record| {
+        source::for_each_record(&path, config.source.format, &columns, |record| {
             let mut keep = |record: Record| -> Result<()> {
                 if let Some(filter) = &config.source.length {
                     let value = record
@@ -192,7 +193,7 @@ fn read_records(
                 let text =
                     record.text("text").ok_or_else(|| Error::data(&path, record.line, no_field("text", &record)))?;
                 for sentence in split_sentences(&text) {
-                    let fields = vec![("text".to_string(), corpus::Value::Text(sentence.to_string()))];
+                    let fields = vec![("text".to_string(), source::Value::Text(sentence.to_string()))];
                     keep(Record::new(record.line, fields))?;
                 }
                 Ok(())
@@ -210,6 +211,8 @@ pub(super) struct Loader<'a> {
     pub vocabulary: &'a Vocabulary,
     pub limits: Limits,
     pub seed: u64,
+    /// Of unlabelled text, the first tokens.
+    pub limit_tokens: Option<u64>,
 }
 
 /// What tokenising one training text gave.
@@ -320,6 +323,59 @@ impl Loader<'_> {
         report: &mut LoadReport,
     ) -> Result<Data> {
         let template = Template::parse(text)?;
+        let (prefix, modes, length) = self.segmenting(prefix, objective)?;
+        let mut segments = Ragged::default();
+        let mut left = self.limit_tokens.unwrap_or(u64::MAX);
+        // Parts bound the memory that ids of single records take before they are cut. Each holds whole groups.
+        for (part, records) in records.chunks(128 * GROUP).enumerate() {
+            let tokens: Result<Vec<Vec<u32>>> = records
+                .par_iter()
+                .map(|record| {
+                    let text = template.fill(record).map_err(|e| self.in_record(record, e))?;
+                    Ok(self.vocabulary.encode(&text))
+                })
+                .collect();
+            let mut documents = tokens?;
+            let mut used = documents.len();
+            for (i, document) in documents.iter_mut().enumerate() {
+                if document.len() > CHUNK {
+                    let number = (part * 128 * GROUP + i) as u64;
+                    let random = &mut Random::from_path(self.seed, &[stream::CHUNK, number]);
+                    *document = select_random_chunk(document, CHUNK, random).to_vec();
+                    report.chunked += 1;
+                }
+                document.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+                left -= document.len() as u64;
+                if left == 0 {
+                    used = i + 1;
+                    break;
+                }
+            }
+            documents.truncate(used);
+            if concatenate {
+                for group in documents.chunks(GROUP) {
+                    group.concat().chunks(length).for_each(|segment| segments.push(segment));
+                }
+            } else {
+                for document in &documents {
+                    report.divided += usize::from(document.len() > length);
+                    document.chunks(length).for_each(|segment| segments.push(segment));
+                }
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        let cut = |i: usize| {
+            let longest = objective.longest_target(segments.get(i).len());
+            longest.is_some_and(|longest| longest >= self.limits.targets_length)
+        };
+        report.truncated += (0..segments.len()).filter(|&i| cut(i)).count();
+        Ok(Data::Segments { segments: Segments::Held(segments), objective: objective.clone(), prefix, modes })
+    }
+
+    /// The ids of a prefix, those of the objective's modes, and the tokens of a segment that leave room for them.
+    fn segmenting(&self, prefix: &str, objective: &Objective) -> Result<(Vec<u32>, [Vec<u32>; 3], usize)> {
         let prefix = self.vocabulary.encode(prefix);
         let modes: [Vec<u32>; 3] = match objective {
             Objective::Ul2 => Mode::TEXTS.map(|text| self.vocabulary.encode(text)),
@@ -331,49 +387,39 @@ impl Loader<'_> {
             let what = format!("of {} input tokens its prefix leaves {room}, expected 2", self.limits.inputs_length);
             return Err(Error::Invalid(format!("task {}: {what}", self.config.name)));
         }
-        let length = objective.segment_length(room, self.limits.targets_length);
-        let mut segments = Ragged::default();
-        // Parts bound the memory that ids of single records take before they are cut. Each holds whole groups.
-        for (part, records) in records.chunks(128 * GROUP).enumerate() {
-            let tokens: Result<Vec<Vec<u32>>> = records
-                .par_iter()
-                .map(|record| {
-                    let text = template.fill(record).map_err(|e| self.in_record(record, e))?;
-                    Ok(self.vocabulary.encode(&text))
-                })
-                .collect();
-            let mut documents = tokens?;
-            for (i, document) in documents.iter_mut().enumerate() {
-                if document.len() > CHUNK {
-                    let number = (part * 128 * GROUP + i) as u64;
-                    let random = &mut Random::from_path(self.seed, &[stream::CHUNK, number]);
-                    *document = select_random_chunk(document, CHUNK, random).to_vec();
-                    report.chunked += 1;
-                }
-            }
-            if concatenate {
-                for group in documents.chunks(GROUP) {
-                    group.concat().chunks(length).for_each(|segment| segments.push(segment));
-                }
-            } else {
-                for document in &documents {
-                    report.divided += usize::from(document.len() > length);
-                    document.chunks(length).for_each(|segment| segments.push(segment));
-                }
-            }
-        }
-        let cut = |i: usize| {
-            let longest = objective.longest_target(segments.get(i).len());
-            longest.is_some_and(|longest| longest >= self.limits.targets_length)
+        Ok((prefix, modes, objective.segment_length(room, self.limits.targets_length)))
+    }
+
+    /// The training data of folders of shards: as [`Loader::training_data`] of the texts that they were made of.
+    pub(super) fn mapped(&self, folders: &[PathBuf], report: &mut LoadReport) -> Result<Data> {
+        let shards = mapped::open(self.config, folders, self.vocabulary)?;
+        let Examples::Denoise { prefix, objective, concatenate, .. } = &self.config.examples else {
+            return Err(Error::Invalid(format!("task {}: expected unlabelled text", self.config.name)));
         };
-        report.truncated += (0..segments.len()).filter(|&i| cut(i)).count();
-        Ok(Data::Segments { segments, objective: objective.clone(), prefix, modes })
+        let (prefix, modes, length) = self.segmenting(prefix, objective)?;
+        let (how, targets_length) = ((length, *concatenate), self.limits.targets_length);
+        let segments =
+            MappedSegments::new(shards, how, self.seed, self.limit_tokens, objective, targets_length, report);
+        Ok(Data::Segments {
+            segments: Segments::Mapped(Box::new(segments)),
+            objective: objective.clone(),
+            prefix,
+            modes,
+        })
+    }
+
+    /// The evaluation examples of folders of shards.
+    pub(super) fn mapped_dev_examples(&self, folders: &[PathBuf]) -> Result<(Vec<TextExample>, Option<Vec<Example>>)> {
+        if folders.is_empty() {
+            return Ok((Vec::new(), None));
+        }
+        let data = Loader { limit_tokens: None, ..*self }.mapped(folders, &mut LoadReport::default())?;
+        self.dev_of(data)
     }
 
     /// The evaluation examples, and their ids where the texts do not give them back.
     pub(super) fn dev_examples(&self, records: &[Record]) -> Result<(Vec<TextExample>, Option<Vec<Example>>)> {
         let most = self.config.max_dev_examples.unwrap_or(usize::MAX);
-        let seed = |i: usize| derive(self.seed, &[stream::DEV, i as u64]);
         if self.config.merge_references && matches!(self.config.examples, Examples::Denoise { .. }) {
             let what = "merge_references: expected labelled examples, found unlabelled text";
             return Err(Error::Invalid(format!("task {}: {what}", self.config.name)));
@@ -389,7 +435,15 @@ impl Loader<'_> {
                 return Ok((dev.examples, None));
             }
         }
-        match self.training_data(records, &mut LoadReport::default())? {
+        self.dev_of(Loader { limit_tokens: None, ..*self }.training_data(records, &mut LoadReport::default())?)
+    }
+
+    /// The first evaluation examples of data that training would make anew each epoch.
+    fn dev_of(&self, data: Data) -> Result<(Vec<TextExample>, Option<Vec<Example>>)> {
+        let most = self.config.max_dev_examples.unwrap_or(usize::MAX);
+        let seed = |i: usize| derive(self.seed, &[stream::DEV, i as u64]);
+        let mut dev = DevExamples { most, merge: self.config.merge_references, ..DevExamples::default() };
+        match data {
             Data::Pairs { .. } => Ok((Vec::new(), None)),
             Data::Joined(joined) => {
                 joined.groups().take(most).for_each(|example| dev.add(example));
@@ -403,7 +457,7 @@ impl Loader<'_> {
             }
             Data::Segments { segments, objective, prefix, modes } => {
                 let ids: Vec<Example> = (0..segments.len().min(most))
-                    .map(|i| denoise(segments.get(i), &objective, &prefix, &modes, self.vocabulary, seed(i)))
+                    .map(|i| denoise(&segments.get(i), &objective, &prefix, &modes, self.vocabulary, seed(i)))
                     .collect();
                 let text = |example: &Example| {
                     TextExample::new(self.vocabulary.decode(&example.inputs), self.vocabulary.decode(&example.targets))

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::corpus::Record;
+use crate::source::Record;
 
 /// The sentence about a field that a record does not have.
 pub fn no_field(name: &str, record: &Record) -> String {

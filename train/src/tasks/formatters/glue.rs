@@ -4,7 +4,7 @@ use super::{
     fields::{Formatted, text},
     template::Template,
 };
-use crate::{corpus::Record, tasks::example::TextExample};
+use crate::{source::Record, tasks::example::TextExample};
 
 /// `benchmark key: value ...` and the word of the class, `<unk>` where a test set has none (no label, or -1).
 pub(super) fn glue(

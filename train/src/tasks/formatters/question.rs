@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::fields::{Formatted, text, values};
-use crate::{corpus::Record, tasks::example::TextExample};
+use crate::{source::Record, tasks::example::TextExample};
 
 /// A space on both sides of each ASCII punctuation mark; runs of white space become one space.
 fn pad_punctuation(text: &str) -> String {

@@ -6,7 +6,7 @@ use super::{
     fields::{Formatted, text, values},
     glue::glue,
 };
-use crate::{corpus::Record, tasks::example::TextExample};
+use crate::{source::Record, tasks::example::TextExample};
 
 /// MultiRC: a question, one of its answers, and whether it is right. HTML is taken out.
 pub(super) fn multirc(record: &Record) -> Formatted<TextExample> {

@@ -3,7 +3,7 @@
 use super::fields::{Formatted, text, values};
 use crate::{
     Error, Result,
-    corpus::{Record, Value},
+    source::{Record, Value},
 };
 
 /// A text with `{field}` places; `{{` and `}}` stand for braces.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::corpus::Value;
+use crate::source::Value;
 
 fn record(fields: &[(&str, &str)]) -> Record {
     Record::new(1, fields.iter().map(|(k, v)| (k.to_string(), Value::Text(v.to_string()))).collect())

@@ -80,12 +80,7 @@ pub fn format_of(path: &Path) -> Option<Format> {
     if path.is_dir() {
         return Some(Format::Parquet);
     }
-    let mut name = path.file_name()?.to_str()?.to_ascii_lowercase();
-    for suffix in super::SUFFIXES {
-        if let Some(bare) = name.strip_suffix(&format!(".{suffix}")) {
-            name.truncate(bare.len());
-        }
-    }
+    let name = super::without_compression(path)?;
     match Path::new(&name).extension()?.to_str()? {
         "csv" => Some(Format::Csv),
         "tsv" => Some(Format::Tsv),

@@ -40,6 +40,8 @@ pub enum Format {
     Parquet,
     /// SQuAD's JSON: fields `question`, `context`, `answers` (a list), `title` and `id`.
     Squad,
+    /// A folder of ids, which only unlabelled text is taken from (see `shards`).
+    Shards,
     /// The CMU pronouncing dictionary: fields `word` and `pronunciations` (a list, all variants of a word).
     Cmudict,
 }
@@ -121,6 +123,17 @@ pub fn find(path: &Path) -> Result<PathBuf> {
     }
     let found = if path.is_dir() { "found a folder" } else { "found nothing there (nor with .gz, .xz or .zst added)" };
     Err(Error::file(path, format!("expected a data file, {found}")))
+}
+
+/// A file's name in lower case, without a compression's suffix; `None` where it is not UTF-8.
+pub fn without_compression(path: &Path) -> Option<String> {
+    let mut name = path.file_name()?.to_str()?.to_ascii_lowercase();
+    for suffix in SUFFIXES {
+        if let Some(bare) = name.strip_suffix(&format!(".{suffix}")) {
+            name.truncate(bare.len());
+        }
+    }
+    Some(name)
 }
 
 pub use tables::{columns, format_of, has_split};
@@ -225,6 +238,7 @@ pub fn for_each_record(
         Format::Parquet => tables::parquet(path, f),
         Format::Squad => squad(path, f),
         Format::Cmudict => cmudict(path, f),
+        Format::Shards => Err(Error::file(path, "expected a format of texts, found shards, which hold ids alone")),
     }
 }
 
