@@ -1,7 +1,7 @@
 //! The run configuration. `configs/base.toml` holds every knob with its default; a run's file overrides a few of
 //! them, and `--set key=value` a few more. A key that the base does not have is an error.
 
-mod keys;
+pub(crate) mod keys;
 
 use std::path::{Path, PathBuf};
 

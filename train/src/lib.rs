@@ -5,6 +5,7 @@
 
 // What the trainer reads.
 pub mod batches;
+pub mod corpus;
 pub mod data;
 mod edit_distance;
 pub mod metrics;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::RecvTimeoutError;
 
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -19,7 +21,7 @@ use t5_train::plan::{self, Plan};
 use t5_train::trainer::{Parts, Trainer};
 use t5_train::tuning::Method;
 use t5_train::{
-    Error, batches::BatchSource, data, evaluate, files, precision, report, storing, study, trainer, vocabulary,
+    Error, batches::BatchSource, corpus, data, evaluate, files, precision, report, storing, study, trainer, vocabulary,
 };
 
 /// Text-to-text pre-training and fine-tuning of T5 models.
@@ -34,6 +36,8 @@ struct Command {
 enum Action {
     /// Train a vocabulary on the tasks' texts
     Vocab(VocabArguments),
+    /// Make a corpus of web text: cleaned by the rules of C4, without repeats, and as ids; or go on with one
+    Corpus(CorpusArguments),
     /// Train, or continue a run that was interrupted
     Run(ConfigArguments),
     /// Print what a run will take: parameters, memory, arithmetic, and time at this machine's speed
@@ -75,6 +79,18 @@ impl ConfigArguments {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(config.run.threads).build()?;
         pool.install(|| work(config))
     }
+}
+
+#[derive(Args)]
+struct CorpusArguments {
+    /// The corpus's TOML file; every knob is in train/configs/corpus.toml
+    config: PathBuf,
+    /// Change one knob
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Keep so many pages of each rule that removed some, in removed.jsonl
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep_removed: usize,
 }
 
 #[derive(Args)]
@@ -276,6 +292,7 @@ fn start() -> Result<()> {
     keep_candle_single_threaded();
     match arguments.action {
         Action::Vocab(arguments) => arguments.config.with_config(|config| vocab(&config, &arguments)),
+        Action::Corpus(arguments) => corpus(&arguments),
         Action::Run(arguments) => arguments.with_config(|config| run(config, None)),
         Action::Plan(arguments) => arguments.with_config(plan),
         Action::Finetune(arguments) => finetune(arguments),
@@ -323,6 +340,40 @@ fn vocab(config: &Config, arguments: &VocabArguments) -> Result<()> {
     let vocabulary = vocabulary::save(&tokenizer, &arguments.output)?;
     let (pieces, sentinels) = (vocabulary.size(), vocabulary.sentinels().count);
     eprintln!("{}: {pieces} ids, {sentinels} of them sentinels", arguments.output.display());
+    Ok(())
+}
+
+fn corpus(arguments: &CorpusArguments) -> Result<()> {
+    let options = corpus::options::Options::load(&arguments.config, &arguments.sets, arguments.keep_removed)?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build()?;
+    let (progress, started) = (corpus::job::Progress::default(), std::time::Instant::now());
+    let bar = indicatif::ProgressBar::new_spinner();
+    let (working, ended) = std::sync::mpsc::channel::<()>();
+    let (report, before) = std::thread::scope(|scope| {
+        let (bar, progress, started) = (&bar, &progress, &started);
+        scope.spawn(move || {
+            // Also where the work panics, its end of the channel goes.
+            while ended.recv_timeout(std::time::Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
+                let (pages, bytes) = (progress.pages.load(Ordering::Relaxed), progress.bytes.load(Ordering::Relaxed));
+                let mb = bytes as f64 / 1e6;
+                // Each page counts when it is read, when it is written and when it becomes ids.
+                let rate = mb / started.elapsed().as_secs_f64().max(0.001);
+                bar.set_message(format!("{pages} pages worked on, {mb:.0} MB, {rate:.1} MB/s"));
+                bar.tick();
+            }
+        });
+        let _working = working;
+        pool.install(|| corpus::job::run(&options, &progress))
+    })?;
+    bar.finish_and_clear();
+    print!("{}", report.table());
+    let (output, seconds) = (options.output.display(), started.elapsed().as_secs_f64());
+    if before {
+        eprintln!("{output}: was made before of the same files by the same rules");
+    } else {
+        let memory = trainer::peak_memory_mb().map_or(String::new(), |mb| format!(", {mb:.0} MB of memory at most"));
+        eprintln!("{output}: {seconds:.1} s{memory}");
+    }
     Ok(())
 }
 

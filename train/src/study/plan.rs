@@ -11,9 +11,9 @@ use toml::{Table, Value};
 use super::file::{Arm, Column, Columns, Stage, StudyFile, overlay};
 use super::run::done;
 use crate::config::Config;
-use crate::corpus::{self, Format};
 use crate::metrics::Metric;
 use crate::random::hash_bytes;
+use crate::source::{self, Format};
 use crate::tasks::TaskConfig;
 use crate::{Error, Result};
 
@@ -389,7 +389,7 @@ impl Planner<'_> {
         // A file that has grown is another one.
         for task in &config.data.tasks {
             for file in task.train.iter().chain(&task.dev) {
-                let length = corpus::find(&config.data.dir.join(file)).ok().and_then(|file| file.metadata().ok());
+                let length = source::find(&config.data.dir.join(file)).ok().and_then(|file| file.metadata().ok());
                 let _ = writeln!(text, "{} {:?}", file.display(), length.map(|metadata| metadata.len()));
             }
         }
@@ -451,7 +451,7 @@ fn missing_files(task: &TaskConfig, dir: &Path) -> Vec<PathBuf> {
     let is_there = |path: &Path| {
         // A split of a data-set folder is no file of its own.
         let folder = task.source.format == Format::Parquet && path.parent().is_some_and(Path::is_dir);
-        path.exists() || folder || corpus::find(path).is_ok()
+        path.exists() || folder || source::find(path).is_ok()
     };
     task.train.iter().chain(&task.dev).map(|file| dir.join(file)).filter(|path| !is_there(path)).collect()
 }

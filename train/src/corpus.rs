@@ -1,0 +1,21 @@
+//! Corpora: raw web text becomes cleaned, de-duplicated and tokenised text, by the rules of C4, the corpus that T5 was
+//! trained on.
+//!
+//! The rules are functions of a page or a line, in the order in which a page meets them: [`url`] (lists of sites and
+//! addresses, one page of an address), [`clean`] (lines and whole pages, with [`bad_words`]), [`repeats`] (lines or
+//! three-sentence spans that are elsewhere, too) and [`language`]. [`text`] has what they share.
+//!
+//! [`job`] applies them to the pages of files ([`read`]) as [`options`] say, in memory that does not grow with the
+//! corpus ([`repeated`]), and [`report`] says what each removed.
+
+pub mod bad_words;
+pub mod clean;
+pub mod job;
+pub mod language;
+pub mod options;
+pub mod read;
+pub mod repeated;
+pub mod repeats;
+pub mod report;
+pub mod text;
+pub mod url;

@@ -1,0 +1,341 @@
+//! Pages of files: WARC and WET, Parquet, JSON lines and plain text, compressed or not.
+
+use std::io::{BufRead, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::text::strip;
+use crate::source::{Columns, Format, Record, for_each_line, for_each_record, open, without_compression};
+use crate::{Error, Result};
+
+/// No record of a WARC file is read whose block has more bytes.
+const MAX_BLOCK: u64 = 64 << 20;
+/// No line of a WARC file's headers is longer.
+const MAX_HEADER: u64 = 1 << 16;
+
+/// A page of text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Where it is from; of a file's page that does not say it, `file:PATH#NUMBER`.
+    pub url: String,
+    /// When it was fetched, as its file says it; may be empty.
+    pub timestamp: String,
+    pub text: String,
+}
+
+/// What a file has in a page's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    Page(Page),
+    /// A page that is not plain text in UTF-8: HTML, an image, or too large.
+    NotText,
+    /// A page without an address or without text.
+    Empty,
+}
+
+/// How plain text is divided into pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Documents {
+    /// At empty lines.
+    #[default]
+    Paragraphs,
+    /// Every line.
+    Lines,
+}
+
+/// The files that paths name, those of folders in the order of their names.
+///
+/// # Errors
+/// Where a path leads nowhere, or a folder has no file.
+pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(crate::source::find(path)?);
+            continue;
+        }
+        let before = files.len();
+        collect(path, &mut files)?;
+        if files.len() == before {
+            return Err(Error::file(path, "expected a folder with files, found none"));
+        }
+        files[before..].sort();
+    }
+    Ok(files)
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let path = entry.map_err(Error::io(folder))?.path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if !hidden {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Calls `f` with every page of a file, in order.
+///
+/// # Errors
+/// Where the file cannot be read or is not what its name says, a record has no `text`, or `f` says so.
+pub fn for_each_page(path: &Path, documents: Documents, mut f: impl FnMut(Found) -> Result<()>) -> Result<()> {
+    let name = without_compression(path).unwrap_or_default();
+    let suffix = Path::new(&name).extension().and_then(|suffix| suffix.to_str()).unwrap_or_default();
+    let numbered = |number: usize| format!("file:{}#{number}", path.display());
+    match suffix {
+        "warc" | "wet" => warc(path, f),
+        "jsonl" | "ndjson" | "json" | "parquet" => {
+            let format = if suffix == "parquet" { Format::Parquet } else { Format::Jsonl };
+            for_each_record(path, format, &Columns::default(), |record| f(page(path, &record)?))
+        }
+        _ if documents == Documents::Lines => for_each_record(path, Format::Text, &Columns::default(), |record| {
+            let text = record.text("text").unwrap_or_default().into_owned();
+            f(Found::Page(Page { url: numbered(record.line), timestamp: String::new(), text }))
+        }),
+        _ => {
+            let (mut first, mut text) = (0, String::new());
+            let mut page = |first: usize, text: &mut String| {
+                if text.is_empty() {
+                    return Ok(());
+                }
+                f(Found::Page(Page { url: numbered(first), timestamp: String::new(), text: std::mem::take(text) }))
+            };
+            for_each_line(path, |number, line| {
+                if line.trim().is_empty() {
+                    return page(first, &mut text);
+                }
+                if text.is_empty() {
+                    first = number;
+                } else {
+                    text.push('\n');
+                }
+                text.push_str(line);
+                Ok(())
+            })?;
+            page(first, &mut text)
+        }
+    }
+}
+
+/// The page of a record with `text` and, where it has them, `url` and `timestamp` (or `date`).
+fn page(path: &Path, record: &Record) -> Result<Found> {
+    let Some(text) = record.text("text") else {
+        let names: Vec<&str> = record.names().collect();
+        return Err(Error::data(path, record.line, format!("expected a field \"text\", found {names:?}")));
+    };
+    if strip(&text).is_empty() {
+        return Ok(Found::Empty);
+    }
+    let field = |names: [&str; 2]| names.iter().find_map(|name| record.text(name)).unwrap_or_default().into_owned();
+    let mut url = field(["url", "id"]);
+    if url.is_empty() {
+        url = format!("file:{}#{}", path.display(), record.line);
+    }
+    Ok(Found::Page(Page { url, timestamp: field(["timestamp", "date"]), text: text.into_owned() }))
+}
+
+/// Pages of a WARC file: its records of type `conversion`, as WET files have them, and other plain text.
+fn warc(path: &Path, mut f: impl FnMut(Found) -> Result<()>) -> Result<()> {
+    let mut reader = open(path)?;
+    let mut line = Vec::new();
+    // Lines of headers, without white space at their ends; `None` at the file's end.
+    let mut read_line = |reader: &mut Box<dyn BufRead>, number: usize| -> Result<Option<String>> {
+        line.clear();
+        let read = reader.by_ref().take(MAX_HEADER).read_until(b'\n', &mut line).map_err(Error::io(path))?;
+        if read as u64 == MAX_HEADER {
+            return Err(in_record(path, number, "expected lines of headers, found one of over 64 KiB"));
+        }
+        Ok((read > 0).then(|| String::from_utf8_lossy(&line).trim().to_owned()))
+    };
+    for number in 1.. {
+        let mut start = read_line(&mut reader, number)?;
+        while start.as_deref() == Some("") {
+            start = read_line(&mut reader, number)?;
+        }
+        let Some(start) = start else {
+            return if number == 1 {
+                Err(Error::file(path, "expected WARC records, found an empty file"))
+            } else {
+                Ok(())
+            };
+        };
+        if !start.starts_with("WARC/") {
+            let start: String = start.chars().take(40).collect();
+            return Err(in_record(path, number, &format!("expected WARC/1.0, found {start:?}")));
+        }
+        let (mut kind, mut media, mut length, mut page) = (String::new(), String::new(), None, Page::default());
+        loop {
+            let Some(header) = read_line(&mut reader, number)? else {
+                return Err(in_record(path, number, "ends within its headers"));
+            };
+            if header.is_empty() {
+                break;
+            }
+            let Some((name, value)) = header.split_once(':') else { continue };
+            let value = value.trim();
+            match name.to_ascii_lowercase().as_str() {
+                "warc-type" => kind = value.to_ascii_lowercase(),
+                "content-type" => media = value.to_ascii_lowercase(),
+                "warc-target-uri" => page.url = value.trim_matches(['<', '>']).to_owned(),
+                "warc-date" => page.timestamp = value.to_owned(),
+                "content-length" => length = value.parse::<u64>().ok(),
+                _ => {}
+            }
+        }
+        let Some(length) = length else {
+            return Err(in_record(path, number, "expected a Content-Length, found none that is a number"));
+        };
+        let is_page = matches!(kind.as_str(), "conversion" | "resource" | "response");
+        let is_text = kind == "conversion" || kind == "resource" && media.starts_with("text/plain");
+        let wanted = is_text && length <= MAX_BLOCK;
+        let mut block = Vec::new();
+        let mut limited = reader.by_ref().take(length);
+        let read = if wanted {
+            limited.read_to_end(&mut block).map(|read| read as u64)
+        } else {
+            std::io::copy(&mut limited, &mut std::io::sink())
+        };
+        let read = read.map_err(Error::io(path))?;
+        if read < length {
+            return Err(in_record(path, number, &format!("ends after {read} of its {length} bytes")));
+        }
+        match String::from_utf8(block) {
+            _ if !is_page => {}
+            Ok(text) if wanted => {
+                page.text = kept_lines(&text);
+                f(if page.url.is_empty() || page.text.is_empty() { Found::Empty } else { Found::Page(page) })?;
+            }
+            _ => f(Found::NotText)?,
+        }
+    }
+    Ok(())
+}
+
+/// The lines of a record that C4's code takes as text: stripped, none empty, none that looks like a header.
+fn kept_lines(text: &str) -> String {
+    let is_header = |line: &str| ["WARC", "CONTENT-", "Content-"].iter().any(|start| line.starts_with(start));
+    let lines = text.split('\n').map(strip).filter(|line| !line.is_empty() && !is_header(line));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn in_record(path: &Path, number: usize, what: &str) -> Error {
+    Error::file(path, format!("record {number}: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn pages(path: &Path, documents: Documents) -> Result<Vec<Found>> {
+        let mut pages = Vec::new();
+        for_each_page(path, documents, |found| {
+            pages.push(found);
+            Ok(())
+        })?;
+        Ok(pages)
+    }
+
+    fn texts(path: &Path, documents: Documents) -> Vec<String> {
+        let texts = pages(path, documents).unwrap().into_iter().map(|found| match found {
+            Found::Page(page) => page.text,
+            other => format!("{other:?}"),
+        });
+        texts.collect()
+    }
+
+    fn record(kind: &str, headers: &str, block: &[u8]) -> Vec<u8> {
+        let length = block.len();
+        let mut record =
+            format!("WARC/1.0\r\nWARC-Type: {kind}\r\n{headers}Content-Length: {length}\r\n\r\n").into_bytes();
+        record.extend(block);
+        record.extend(b"\r\n\r\n");
+        record
+    }
+
+    #[test]
+    fn wet_files_have_pages_by_length_and_drop_what_looks_like_headers() {
+        let dir = tempfile::tempdir().unwrap();
+        let uri = "WARC-Target-URI: http://a.com/b\r\nWARC-Date: 2019-04-18T10:00:00Z\r\n";
+        let text = b"  One line.  \r\n\nWARC/1.0\nContent-Length: 5\nContent is king.\n".as_slice();
+        let all = [
+            record("warcinfo", "", b"software: x"),
+            record("conversion", uri, text),
+            record("conversion", "", b"no address"),
+            record("conversion", uri, b" \n "),
+            record("conversion", uri, b"not UTF-8: \xFF"),
+            record("response", uri, b"HTTP/1.1 200 OK\r\n\r\n<html>"),
+            record("request", uri, b"GET / HTTP/1.1"),
+            record("resource", &format!("{uri}Content-Type: text/plain\r\n"), "plain é".as_bytes()),
+        ]
+        .concat();
+        let page = |text: &str| {
+            let (url, timestamp) = ("http://a.com/b".to_owned(), "2019-04-18T10:00:00Z".to_owned());
+            Found::Page(Page { url, timestamp, text: text.to_owned() })
+        };
+        let expected = [
+            page("One line.\nContent is king."),
+            Found::Empty,
+            Found::Empty,
+            Found::NotText,
+            Found::NotText,
+            page("plain é"),
+        ];
+        let path = dir.path().join("a.warc.wet.gz");
+        let mut gz = flate2::write::GzEncoder::new(std::fs::File::create(&path).unwrap(), flate2::Compression::fast());
+        gz.write_all(&all).unwrap();
+        gz.finish().unwrap();
+        assert_eq!(pages(&path, Documents::Lines).unwrap(), expected);
+        let path = dir.path().join("a.warc");
+        let message = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            pages(&path, Documents::Lines).unwrap_err().to_string()
+        };
+        let cut = message(&all[..all.len() - 8]);
+        assert!(cut.contains("a.warc: record 8: ends after 4 of its 8 bytes"), "{cut}");
+        assert!(message(b"<html>").contains("record 1: expected WARC/1.0, found \"<html>\""));
+        assert!(message(b"").contains("expected WARC records, found an empty file"));
+        assert!(message(b"WARC/1.0\r\nWARC-Type: conversion\r\n\r\n").contains("expected a Content-Length"));
+        assert!(message(b"WARC/1.0\r\nWARC-Type").contains("ends within its headers"));
+    }
+
+    #[test]
+    fn json_lines_text_and_parquet_have_pages() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let path = write("a.json", "{\"text\": \"x\\ny\", \"url\": \"u\", \"timestamp\": \"t\"}\n{\"text\": \" \"}\n");
+        let page = Page { url: "u".into(), timestamp: "t".into(), text: "x\ny".into() };
+        assert_eq!(pages(&path, Documents::Lines).unwrap(), [Found::Page(page), Found::Empty]);
+        let path = write("b.jsonl", "{\"text\": \"x\"}\n{\"body\": \"x\"}\n");
+        let message = pages(&path, Documents::Lines).unwrap_err().to_string();
+        assert!(message.ends_with("b.jsonl:2: expected a field \"text\", found [\"body\"]"), "{message}");
+        let path = write("c.txt", "one\ntwo\n\n \nthree\n");
+        assert_eq!(texts(&path, Documents::Paragraphs), ["one\ntwo", "three"]);
+        assert_eq!(texts(&path, Documents::Lines), ["one", "two", "three"]);
+        let found = pages(&path, Documents::Paragraphs).unwrap();
+        assert!(matches!(&found[1], Found::Page(page) if page.url.ends_with("c.txt#5")), "{found:?}");
+        let listed = files(&[dir.path().to_owned(), path.clone()]).unwrap();
+        let names: Vec<_> = listed.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["a.json", "b.jsonl", "c.txt", "c.txt"]);
+        assert!(files(&[dir.path().join("none")]).unwrap_err().to_string().contains("expected a data file"));
+    }
+
+    #[test]
+    #[cfg(feature = "parquet")]
+    fn parquet_has_pages_where_a_column_is_called_text() {
+        // Written by pyarrow (tests/data/make_parquet.py); its column is called otherwise.
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/dataset/data/train-00001-of-00002.parquet");
+        let message = pages(&path, Documents::Lines).unwrap_err().to_string();
+        assert!(message.contains("expected a field \"text\", found [\"sentence\""), "{message}");
+    }
+}
