@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
 """CTranslate2 behind FastAPI and uvicorn, as services of T5 models are usually written: what `t5 serve` is compared to.
 
-    python3 -m venv /tmp/peer && /tmp/peer/bin/pip install ctranslate2 fastapi uvicorn transformers sentencepiece torch
-    /tmp/peer/bin/python tests/peers/serve_peer.py FOLDER --port 8000 --threads 2
+    python3 -m venv /tmp/ct2
+    /tmp/ct2/bin/pip install ctranslate2 fastapi uvicorn 'transformers<5' sentencepiece torch gguf
+    /tmp/ct2/bin/python tests/peers/serve_peer.py runtime/model/pocket-t5.gguf --port 8000 --threads 2
     POCKET_T5_LOAD_ADDRESS=127.0.0.1:8000 cargo test --profile unchecked -p t5-runtime --features serve \
         --test serve_load -- --ignored --nocapture
 
-FOLDER is a Hugging Face folder; it is converted to int8 beside it. Requests that are there together are translated
-together, up to `--batch` of them: CTranslate2 cannot let others join a batch that runs. Texts that the model reads
-sentence by sentence are split as the built-in model's tasks want it, so that both do the same work.
+The model is the built-in one, dequantised, or a Hugging Face folder; it is converted to int8 in `--work`. Requests that
+are there together are translated together, up to `--batch` of them: CTranslate2 cannot let others join a batch that
+runs. Texts are cut into sentences as the built-in model's tasks want it, so that both do the same work.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import pathlib
 import re
@@ -24,19 +26,41 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from transformers import AutoTokenizer
 
 parser = argparse.ArgumentParser()
-parser.add_argument("folder", type=pathlib.Path)
+parser.add_argument("model", type=pathlib.Path)
+parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("/tmp/serve_peer"))
 parser.add_argument("--port", type=int, default=8000)
 parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--batch", type=int, default=16)
 arguments = parser.parse_args()
 
-converted = arguments.folder.with_name(arguments.folder.name + "-ct2-int8")
+
+def folder_of(file):
+    """A Hugging Face folder of a GGUF file with tied ReLU weights."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    folder = arguments.work / file.stem
+    if folder.exists():
+        return folder
+    read = T5ForConditionalGeneration.from_pretrained(file.parent, gguf_file=file.name)
+    # The library takes the file's plain layers for the second halves of gated ones.
+    weights = {name.replace("wi_1", "wi"): value for name, value in read.state_dict().items() if "wi_0" not in name}
+    for name in ("encoder.embed_tokens", "decoder.embed_tokens", "lm_head"):
+        weights[name + ".weight"] = weights["shared.weight"]
+    config = {**read.config.to_dict(), "feed_forward_proj": "relu", "is_gated_act": False, "tie_word_embeddings": True}
+    model = T5ForConditionalGeneration(T5Config(**config))
+    model.load_state_dict(weights)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
+    return folder
+
+
+folder = folder_of(arguments.model) if arguments.model.suffix == ".gguf" else arguments.model
+converted = arguments.work / (folder.name + "-int8")
 if not converted.exists():
-    converter = ctranslate2.converters.TransformersConverter(str(arguments.folder))
+    converter = ctranslate2.converters.TransformersConverter(str(folder))
     converter.convert(str(converted), quantization="int8")
-tokenizer = AutoTokenizer.from_pretrained(arguments.folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
 translator = ctranslate2.Translator(str(converted), compute_type="int8", intra_threads=arguments.threads)
-app = FastAPI()
 waiting: asyncio.Queue = asyncio.Queue()
 
 SENTENCE = re.compile(r"(?<=[.!?])\s+")
@@ -81,9 +105,14 @@ async def work():
                 future.set_result(answer)
 
 
-@app.on_event("startup")
-async def start():
-    app.state.task = asyncio.create_task(work())
+@contextlib.asynccontextmanager
+async def lifespan(_):
+    task = asyncio.create_task(work())
+    yield
+    task.cancel()
+
+
+app = FastAPI(lifespan=lifespan)
 
 
 @app.post("/v1/completions")

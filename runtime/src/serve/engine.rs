@@ -85,7 +85,7 @@ impl Engine {
             Err(error @ Error::Config { .. }) => Err(Refusal::of(&error)),
             Err(error) => return Err(error.into()),
         };
-        let side = Side::new(model.clone(), config.threads);
+        let side = Side::new(model.clone(), config.threads, metrics.clone());
         Ok(Engine { batch, generating: BTreeMap::new(), side, metrics, last_done: Instant::now(), passes: 0 })
     }
 

@@ -54,7 +54,10 @@ impl Metrics {
             first_text,
             input_tokens: counter("t5_input_tokens_total", "Tokens of texts that were read.")?,
             new_tokens: counter("t5_new_tokens_total", "Tokens that were generated.")?,
-            cancelled: counter("t5_texts_cancelled_total", "Texts that nobody waited for any more.")?,
+            cancelled: counter(
+                "t5_texts_cancelled_total",
+                "Texts, and lists for vectors, that nobody waited for any more.",
+            )?,
             passes: counter("t5_decoder_passes_total", "Passes of the decoder, each of all sequences side by side.")?,
             in_flight: gauge("t5_texts_in_flight", "Texts in work and waiting.")?,
             decoding: gauge("t5_texts_generating", "Texts in the batch, those that wait for a sequence included.")?,

@@ -1,10 +1,12 @@
 //! What is done beside the texts that are generated, a piece between every two of their steps: vectors and scores.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use t5_runtime::{Encoded, Model, Passage, Score, Session, UnderWay};
 
 use super::engine::{Job, What, Work, session, tell};
+use super::metrics::Metrics;
 use super::refusal::Refusal;
 
 /// Texts of several requests that are encoded together.
@@ -13,6 +15,7 @@ const TOGETHER: usize = 64;
 pub struct Side {
     model: Model,
     threads: usize,
+    metrics: Arc<Metrics>,
     /// Made when it is first needed, and anew where an error took it.
     session: Option<Session>,
     waiting: VecDeque<Job>,
@@ -26,8 +29,8 @@ enum Current {
 }
 
 impl Side {
-    pub fn new(model: Model, threads: usize) -> Side {
-        Side { model, threads, session: None, waiting: VecDeque::new(), current: None }
+    pub fn new(model: Model, threads: usize, metrics: Arc<Metrics>) -> Side {
+        Side { model, threads, metrics, session: None, waiting: VecDeque::new(), current: None }
     }
 
     pub fn is_idle(&self) -> bool {
@@ -40,16 +43,22 @@ impl Side {
 
     /// Does a piece of work.
     pub fn step(&mut self) {
+        let before = self.waiting.len();
         self.waiting.retain(|job| !job.events.is_closed());
+        self.metrics.cancelled.inc_by((before - self.waiting.len()) as u64);
         let Some(current) = self.current.take() else {
             self.current = self.waiting.pop_front().and_then(|job| self.begin(job));
             return;
         };
         match current {
             Current::Encode(work, jobs) if jobs.iter().all(|(job, _)| job.events.is_closed()) => {
+                self.metrics.cancelled.inc_by(jobs.len() as u64);
                 self.session = Some(work.into_session());
             }
-            Current::Score(work, job) if job.events.is_closed() => self.session = Some(work.into_session()),
+            Current::Score(work, job) if job.events.is_closed() => {
+                self.metrics.cancelled.inc();
+                self.session = Some(work.into_session());
+            }
             Current::Encode(mut work, jobs) => match work.work() {
                 Ok(true) => self.current = Some(Current::Encode(work, jobs)),
                 Ok(false) => self.end_encoding(*work, jobs),
