@@ -1,7 +1,7 @@
 //! Requests and results as JSON, with the names of the JavaScript package.
 
 use serde_json::{Value, json};
-use t5_runtime::{EarlyStopping, LengthPenaltyKind, Lookup, Output, Overrides, Score, WordAlignment};
+use t5_runtime::{Output, Overrides, Score, WordAlignment};
 
 use crate::error::Failure;
 
@@ -9,66 +9,33 @@ fn wrong(option: &str, expected: &str, found: &Value) -> Failure {
     Failure::new("bad-option", format!("{option}: expected {expected}, found {found}"))
 }
 
-/// JavaScript's whole numbers up to 2^53 - 1, or `BigInt`s, which cross as digits in a text.
-fn whole(option: &str, value: &Value) -> Result<u64, Failure> {
-    let text = || value.as_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok();
-    // `as_u64` alone would refuse 1e3.
-    let number = || value.as_f64().filter(|n| n.fract() == 0.0 && (0.0..=9_007_199_254_740_991.0).contains(n));
-    let whole = text().or_else(|| number().map(|number| number as u64));
-    whole.ok_or_else(|| wrong(option, "a whole number of 0 or more", value))
-}
-
-fn count(option: &str, value: &Value) -> Result<usize, Failure> {
-    usize::try_from(whole(option, value)?).map_err(|_| wrong(option, "a number below 4294967296", value))
-}
-
-fn id(option: &str, value: &Value) -> Result<u32, Failure> {
-    u32::try_from(whole(option, value)?).map_err(|_| wrong(option, "ids below 4294967296", value))
-}
-
-fn float(option: &str, value: &Value) -> Result<f32, Failure> {
-    value.as_f64().map(|x| x as f32).ok_or_else(|| wrong(option, "a number", value))
-}
-
-fn choice(option: &str, value: &Value) -> Result<bool, Failure> {
-    value.as_bool().ok_or_else(|| wrong(option, "true or false", value))
-}
-
-fn text(option: &str, value: &Value) -> Result<String, Failure> {
-    value.as_str().map(str::to_owned).ok_or_else(|| wrong(option, "a text", value))
-}
-
-fn list<'v>(option: &str, value: &'v Value) -> Result<&'v [Value], Failure> {
-    value.as_array().map(Vec::as_slice).ok_or_else(|| wrong(option, "a list", value))
-}
-
-fn ids(option: &str, value: &Value) -> Result<Vec<u32>, Failure> {
-    list(option, value)?.iter().map(|value| id(option, value)).collect()
-}
-
-fn lookup(option: &str, value: &Value) -> Result<Lookup, Failure> {
-    match value.as_str() {
-        Some("auto") => Ok(Lookup::Auto),
-        Some("on") => Ok(Lookup::On),
-        Some("off") => Ok(Lookup::Off),
-        _ => Err(wrong(option, "\"auto\", \"on\" or \"off\"", value)),
+/// The value as the runtime names it, of an option whose JavaScript value is another.
+fn translated(name: &str, value: &Value) -> Result<Option<Value>, Failure> {
+    match name {
+        "lengthPenaltyKind" => match value.as_str() {
+            Some("t5") => Ok(None),
+            Some("huggingFace") => Ok(Some("hugging_face".into())),
+            _ => Err(wrong(name, "\"t5\" or \"huggingFace\"", value)),
+        },
+        // From 2^53 on, JavaScript's numbers stand for several; a `BigInt` crosses as digits in a text.
+        "seed" if value.as_u64().is_some_and(|seed| seed >= 1 << 53) => {
+            Err(wrong(name, "a whole number of 0 or more", value))
+        }
+        _ => Ok(None),
     }
 }
 
-/// A list of two.
-fn pair<'v>(option: &str, value: &'v Value) -> Result<(&'v Value, &'v Value), Failure> {
-    match list(option, value)? {
-        [first, second] => Ok((first, second)),
-        _ => Err(wrong(option, "a list of two", value)),
+/// An option's name as the runtime has it: `topK` is `top_k`. What is written that way already is no name here.
+fn in_rust(option: &str) -> Option<String> {
+    let mut name = String::new();
+    for letter in option.chars() {
+        match letter {
+            '_' => return None,
+            'A'..='Z' => name.extend(['_', letter.to_ascii_lowercase()]),
+            _ => name.push(letter),
+        }
     }
-}
-
-fn lists<T>(
-    option: &str,
-    value: &Value,
-    entry: impl Fn(&str, &Value) -> Result<T, Failure>,
-) -> Result<Vec<T>, Failure> {
-    list(option, value)?.iter().map(|value| entry(option, value)).collect()
+    Some(name)
 }
 
 /// What a request asks for.
@@ -81,73 +48,10 @@ pub fn overrides(json: &str) -> Result<Overrides, Failure> {
     let request = request.as_object().ok_or_else(|| wrong("options", "an object", &request))?;
     let mut overrides = Overrides::default();
     for (name, value) in request {
-        match name.as_str() {
-            "task" => overrides.task = Some(text(name, value)?),
-            "maxNewTokens" => overrides.max_new_tokens = Some(count(name, value)?),
-            "minNewTokens" => overrides.min_new_tokens = Some(count(name, value)?),
-            "beams" => overrides.beams = Some(count(name, value)?),
-            "beamGroups" => overrides.beam_groups = Some(count(name, value)?),
-            "diversityPenalty" => overrides.diversity_penalty = Some(float(name, value)?),
-            "nBest" => overrides.n_best = Some(count(name, value)?),
-            "lengthPenaltyKind" => {
-                overrides.length_penalty_kind = Some(match value.as_str() {
-                    Some("t5") => LengthPenaltyKind::T5,
-                    Some("huggingFace") => LengthPenaltyKind::HuggingFace,
-                    _ => return Err(wrong(name, "\"t5\" or \"huggingFace\"", value)),
-                });
-            }
-            "lengthPenalty" => overrides.length_penalty = Some(float(name, value)?),
-            "earlyStopping" => {
-                overrides.early_stopping = Some(match value {
-                    Value::Bool(true) => EarlyStopping::Yes,
-                    Value::Bool(false) => EarlyStopping::No,
-                    Value::String(never) if never == "never" => EarlyStopping::Never,
-                    _ => return Err(wrong(name, "true, false or \"never\"", value)),
-                });
-            }
-            "temperature" => overrides.temperature = Some(float(name, value)?),
-            "topK" => overrides.top_k = Some(count(name, value)?),
-            "topP" => overrides.top_p = Some(float(name, value)?),
-            "minP" => overrides.min_p = Some(float(name, value)?),
-            "typicalP" => overrides.typical_p = Some(float(name, value)?),
-            "epsilonCutoff" => overrides.epsilon_cutoff = Some(float(name, value)?),
-            "etaCutoff" => overrides.eta_cutoff = Some(float(name, value)?),
-            "topH" => overrides.top_h = Some(float(name, value)?),
-            "seed" => overrides.seed = Some(whole(name, value)?),
-            "repetitionPenalty" => overrides.repetition_penalty = Some(float(name, value)?),
-            "encoderRepetitionPenalty" => overrides.encoder_repetition_penalty = Some(float(name, value)?),
-            "noRepeatNgram" => overrides.no_repeat_ngram = Some(count(name, value)?),
-            "encoderNoRepeatNgram" => overrides.encoder_no_repeat_ngram = Some(count(name, value)?),
-            "exponentialDecay" => {
-                let (start, factor) = pair(name, value)?;
-                overrides.exponential_decay = Some((count(name, start)?, float(name, factor)?));
-            }
-            "prefix" => overrides.prefix = Some(text(name, value)?),
-            "prefixIds" => overrides.prefix_ids = Some(ids(name, value)?),
-            "forcedBos" => overrides.forced_bos = Some(id(name, value)?),
-            "forcedEos" => overrides.forced_eos = Some(ids(name, value)?),
-            "suppress" => overrides.suppress = Some(ids(name, value)?),
-            "beginSuppress" => overrides.begin_suppress = Some(ids(name, value)?),
-            "allowed" => overrides.allowed = Some(ids(name, value)?),
-            "badWords" => overrides.bad_words = Some(lists(name, value, ids)?),
-            "sequenceBias" => {
-                let entry = |name: &str, value: &Value| {
-                    let (sequence, bias) = pair(name, value)?;
-                    Ok((ids(name, sequence)?, float(name, bias)?))
-                };
-                overrides.sequence_bias = Some(lists(name, value, entry)?);
-            }
-            "renormalize" => overrides.renormalize = Some(choice(name, value)?),
-            "removeInvalid" => overrides.remove_invalid = Some(choice(name, value)?),
-            "stop" => overrides.stop = Some(lists(name, value, text)?),
-            "choices" => overrides.choices = Some(lists(name, value, text)?),
-            "logprobs" => overrides.logprobs = Some(choice(name, value)?),
-            "topLogprobs" => overrides.top_logprobs = Some(count(name, value)?),
-            "splitSentences" => overrides.split_sentences = Some(choice(name, value)?),
-            "maxInputTokens" => overrides.max_input_tokens = Some(count(name, value)?),
-            "truncate" => overrides.truncate = Some(choice(name, value)?),
-            "lookup" => overrides.lookup = Some(lookup(name, value)?),
-            _ => return Err(Failure::new("bad-option", format!("{name}: there is no option of this name"))),
+        let translated = translated(name, value)?;
+        let known = in_rust(name).map(|name| overrides.set(&name, translated.as_ref().unwrap_or(value))).transpose()?;
+        if known != Some(true) {
+            return Err(Failure::new("bad-option", format!("{name}: there is no option of this name")));
         }
     }
     Ok(overrides)
@@ -190,7 +94,7 @@ mod tests {
 
     use t5_runtime::checkpoint::Checkpoint;
     use t5_runtime::storage::Bytes;
-    use t5_runtime::{Model, ModelOptions};
+    use t5_runtime::{EarlyStopping, LengthPenaltyKind, Lookup, Model, ModelOptions};
 
     use super::*;
 
@@ -306,6 +210,7 @@ mod tests {
     fn wrong_requests_are_refused_by_name() {
         for (request, message) in [
             (r#"{"beam":2}"#, "beam: there is no option of this name"),
+            (r#"{"top_k":2}"#, "top_k: there is no option of this name"),
             (r#"{"beams":-1}"#, "beams: expected a whole number of 0 or more, found -1"),
             (r#"{"beams":1.5}"#, "beams: expected a whole number of 0 or more, found 1.5"),
             (r#"{"topP":"x"}"#, "topP: expected a number, found \"x\""),

@@ -1,6 +1,7 @@
 //! From a source to text.
 //!
-//! [`Settings`] are what a checkpoint asks for, [`Overrides`] what a caller asks for; both become [`GenerateOptions`].
+//! [`Settings`] are what a checkpoint asks for, [`Overrides`] what a caller asks for (a `request` in JSON, perhaps);
+//! both become [`GenerateOptions`].
 //! A [`SourceText`] is what the model reads of a text, all of it or each of its sentences. A `plan` is options that
 //! were checked against a model. `search` chooses tokens, with `processors` and with rules of the caller's
 //! ([`LogitsProcessor`]), such as that the result is one of some [`Choices`]; `decoding` runs the searches of any
@@ -17,6 +18,7 @@ mod lookup;
 mod options;
 mod plan;
 mod processors;
+mod request;
 mod search;
 mod settings;
 mod source_text;

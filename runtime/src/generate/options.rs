@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::custom::LogitsProcessor;
+use super::request::Requested;
 use super::settings::{GenerationDefaults, Settings};
 use super::source_text::{SourceText, SplitSentences};
 use crate::error::{Error, Result};
@@ -166,6 +167,28 @@ macro_rules! options {
                 $(if let Some(value) = &self.$name {
                     options.$name = value.clone().into();
                 })*
+            }
+
+            /// Sets the option of this name to what JSON holds, as [`Overrides::from_json`] does; false where there is
+            /// no such option.
+            ///
+            /// # Errors
+            /// For a value of another type.
+            pub fn set(&mut self, name: &str, value: &serde_json::Value) -> Result<bool> {
+                match name {
+                    "task" => self.task = Some(Requested::from_request("task", value)?),
+                    "length_penalty" => {
+                        self.length_penalty = Some(Requested::from_request("length_penalty", value)?);
+                    }
+                    "length_penalty_kind" => {
+                        self.length_penalty_kind = Some(Requested::from_request("length_penalty_kind", value)?);
+                    }
+                    $(stringify!($name) => {
+                        self.$name = Some(Requested::from_request(stringify!($name), value)?);
+                    })*
+                    _ => return Ok(false),
+                }
+                Ok(true)
             }
         }
     };
