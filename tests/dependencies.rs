@@ -59,6 +59,7 @@ fn crates_know_those_below_them() {
         // Of candle the command has the reader of pickles; what goes into other programs has not.
         ("t5-quantize", &["--no-default-features"], "t5-runtime", ["candle-core", "zip", "clap"]),
         ("t5-wasm", &[], "t5-quantize", ["candle-core", "t5-train", "clap"]),
+        ("t5-capi", &[], "t5-runtime", ["t5-quantize", "anyhow", "clap"]),
         // The trainer reads pickles as the quantiser does, and measures what storing costs.
         ("t5-train", &[], "t5-quantize", ["t5-tests", "t5-wasm", "hf-hub"]),
     ] {

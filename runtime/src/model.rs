@@ -281,6 +281,29 @@ impl Model {
         &self.data.notes
     }
 
+    /// What the model says of itself, for programs in other languages: `file`, `isa`, `config` as in `config.json`,
+    /// `generation` as in `generation_config.json` with its tasks, `tokenizer` (null where there is none), `about`,
+    /// `notes`.
+    pub fn to_json(&self) -> serde_json::Value {
+        let tokenizer = self.tokenizer().ok().map(|tokenizer| {
+            serde_json::json!({
+                "vocab_size": tokenizer.vocab_size(),
+                "pad_id": tokenizer.pad_id(),
+                "eos_id": tokenizer.eos_id(),
+                "unk_id": tokenizer.unk_id(),
+            })
+        });
+        serde_json::json!({
+            "file": self.file(),
+            "isa": self.isa().name(),
+            "config": self.config().to_json(),
+            "generation": self.generation_defaults().to_json(),
+            "tokenizer": tokenizer,
+            "about": self.about(),
+            "notes": self.notes(),
+        })
+    }
+
     /// Bytes of weights that one decoder step reads: all of the decoder and the head, of every model of an ensemble.
     pub fn decoder_step_bytes(&self) -> usize {
         let others: usize = self.others().iter().map(Model::decoder_step_bytes).sum();

@@ -1,0 +1,3 @@
+module example.com/pocket-t5
+
+go 1.19
