@@ -363,7 +363,7 @@ fn corpus(arguments: &CorpusArguments) -> Result<()> {
             }
         });
         let _working = working;
-        pool.install(|| corpus::job::run(&options, &progress))
+        pool.install(|| corpus::job::run(&options, progress))
     })?;
     bar.finish_and_clear();
     print!("{}", report.table());

@@ -226,6 +226,14 @@ impl Shards {
         &self.fingerprint
     }
 
+    /// Lets memory forget what was read; it is read again where it is needed.
+    pub fn release(&self) {
+        for shard in &self.shards {
+            shard.ids.release();
+            shard.ends.release();
+        }
+    }
+
     fn shard(&self, document: u64) -> &Shard {
         &self.shards[self.shards.partition_point(|shard| shard.first <= document) - 1]
     }
@@ -336,11 +344,8 @@ fn check_values(ids_path: &Path, path: &Path, ids: &Bytes, ends: &Bytes, width: 
         let what = format!("expected the last document to end at {}, found {last}", ids.len() / width);
         return Err(Error::file(path, what));
     }
-    // Parts of the mapping are given back as soon as they were looked at.
-    for part in ids.chunks(1 << 24) {
-        if let Some(id) = values(part, width).find(|&id| id >= size) {
-            return Err(Error::file(ids_path, format!("expected ids below the vocabulary's {size}, found {id}")));
-        }
+    if let Some(id) = values(ids, width).find(|&id| id >= size) {
+        return Err(Error::file(ids_path, format!("expected ids below the vocabulary's {size}, found {id}")));
     }
     ids.release();
     ends.release();

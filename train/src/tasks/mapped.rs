@@ -104,6 +104,7 @@ impl MappedSegments {
             }
             segments.before.push(total);
         }
+        segments.shards.release();
         segments
     }
 
