@@ -7,6 +7,7 @@
 #   need_target TARGET [TOOLCHAIN]       the standard library for a target
 #   need_component COMPONENT [TOOLCHAIN]
 #   need_commands "COMMAND..." PACKAGE...   commands (names or paths; alternatives by |) out of Debian packages
+#   need_libclang                        the library that reads C headers for bindgen
 #   need_node                            Node and npm
 #   need_modules FOLDER                  the packages that FOLDER/package-lock.json names
 #   need_python FOLDER PACKAGE...        PYTHON, if it is set, else an interpreter in FOLDER with packages; sets PYTHON
@@ -52,6 +53,19 @@ need_commands() {
         $how >/dev/null 2>&1 || { quietly apt-get update && quietly $how; } && return 0
     fi
     say "missing: ${missing[*]}. Install: $how"
+    return 1
+}
+
+need_libclang() {
+    [ -n "${LIBCLANG_PATH:-}" ] || ldconfig -p 2>/dev/null | grep -q 'libclang[-0-9.]*\.so' ||
+        compgen -G '/usr/lib/llvm-*/lib/libclang*.so' >/dev/null && return 0
+    local how="apt-get install --no-install-recommends -y libclang-dev"
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "installing libclang-dev"
+        # shellcheck disable=SC2086
+        DEBIAN_FRONTEND=noninteractive quietly $how && return 0
+    fi
+    say "missing: libclang. Install: $how"
     return 1
 }
 

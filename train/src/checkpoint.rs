@@ -53,6 +53,22 @@ pub struct Interval {
     pub divergence: f64,
     pub tokens: u64,
     pub seconds: f64,
+    /// Only of runs with several ranks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Shared>,
+}
+
+/// What several ranks took for the steps of an [`Interval`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Shared {
+    /// That each rank handed to the others.
+    pub bytes: u64,
+    /// That the first rank spent exchanging, and waiting for others to do so.
+    pub exchange_seconds: f64,
+    /// Of all ranks together.
+    pub rank_seconds: f64,
+    /// That one rank would have needed: the passes of all, and of the rest what the first one did.
+    pub alone_seconds: f64,
 }
 
 /// The tensors of a checkpoint.

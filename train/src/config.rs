@@ -12,6 +12,7 @@ use toml::{Table, Value};
 use crate::data::DataConfig;
 use crate::init::Scheme;
 use crate::kernels::Precision;
+use crate::sums::Sum;
 use crate::vocabulary::{self, VocabularyConfig};
 use crate::{Error, Result, distill, optimizer, schedule, tuning};
 pub(crate) use keys::serde_path;
@@ -55,9 +56,15 @@ pub struct Run {
     /// Steps before this run, which schedule and optimiser count on from: a run of `steps` steps is the last part of
     /// one of `start_step + steps`.
     pub start_step: u64,
-    /// Batches whose gradients are added up for one step.
+    /// Batches whose gradients are added up for one step, by all ranks together.
     pub accumulate: usize,
-    /// 0 takes every processor.
+    /// How they are added. Runs begun before there was a choice do not name it.
+    #[serde(default)]
+    pub sum: Sum,
+    /// Steps between comparisons of the ranks' parameters; 0: only where a run begins or goes on.
+    #[serde(default)]
+    pub compare_steps: u64,
+    /// Of each rank; 0 takes every processor.
     pub threads: usize,
     /// Of the products with parameters; parameters and everything else are f32.
     pub precision: PrecisionChoice,
@@ -102,16 +109,17 @@ pub enum DeviceChoice {
     /// The fused operations on the processor.
     #[default]
     Cpu,
-    /// The first NVIDIA GPU.
+    /// An NVIDIA GPU: of the ranks on a machine, each its own.
     Cuda,
 }
 
 impl DeviceChoice {
-    /// The device, or `None` for the processor.
+    /// The device of the rank with this number on its machine, or `None` for the processor. Where
+    /// `CUDA_VISIBLE_DEVICES` names one device, somebody else has given each rank its own, and that is taken.
     ///
     /// # Errors
     /// Where this program was built without the feature, or there is no such device.
-    pub fn device(self) -> Result<Option<candle_core::Device>> {
+    pub fn device(self, local_rank: usize) -> Result<Option<candle_core::Device>> {
         if self == DeviceChoice::Cpu {
             return Ok(None);
         }
@@ -119,9 +127,13 @@ impl DeviceChoice {
             let what = "expected cpu, since this t5-train was built without --features cuda; found cuda";
             return Err(Error::config("configuration", "run.device", what));
         }
-        candle_core::Device::new_cuda(0)
-            .map(Some)
-            .map_err(|error| Error::config("configuration", "run.device", format!("no NVIDIA GPU: {error}")))
+        let visible = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
+        let one = !visible.is_empty() && !visible.contains(',');
+        let ordinal = if one { 0 } else { local_rank };
+        candle_core::Device::new_cuda(ordinal).map(Some).map_err(|error| {
+            let what = format!("expected NVIDIA GPU {ordinal}, one for each rank of this machine: {error}");
+            Error::config("configuration", "run.device", what)
+        })
     }
 }
 
@@ -299,6 +311,22 @@ impl Config {
         path.exists().then(|| Config::load(&path, &[])).transpose()
     }
 
+    /// The keys of which two ranks of a run have different values. The number of threads and where data lie may differ.
+    ///
+    /// # Errors
+    /// Never in practice: every value has a TOML form.
+    pub fn differences_of_ranks(&self, other: &Config) -> Result<Vec<String>> {
+        let neutral = |config: &Config| {
+            let mut config = config.clone();
+            config.run.threads = 0;
+            config.data.dir = PathBuf::new();
+            Value::try_from(config).map_err(|error| Error::Invalid(format!("configuration: {error}")))
+        };
+        let mut differences = Vec::new();
+        compare(&neutral(self)?, &neutral(other)?, "", &mut differences);
+        Ok(differences.iter().filter_map(|line| Some(line.split_once(" was ")?.0.to_owned())).collect())
+    }
+
     fn from_table(file: &str, table: Table) -> Result<Config> {
         serde_path(Value::Table(table)).map_err(|what| Error::config(file, "configuration", what))
     }
@@ -381,6 +409,7 @@ impl Config {
             let mut config = config.clone();
             config.run.output = PathBuf::new();
             config.run.threads = 0;
+            config.run.compare_steps = 0;
             config.log = Log { every_steps: 1, tensorboard: false };
             config.checkpoint.every_steps = 1;
             config.checkpoint.keep_last = 1;
@@ -524,7 +553,7 @@ mod tests {
     #[cfg(not(feature = "cuda"))]
     fn a_device_that_was_not_built_in_is_refused() {
         let config = Config::parse("run.toml", "", &["run.device=cuda".to_owned()]).unwrap();
-        assert!(config.run.device.device().unwrap_err().to_string().contains("built without --features cuda"));
+        assert!(config.run.device.device(0).unwrap_err().to_string().contains("built without --features cuda"));
         assert_eq!(message("", &["run.device=gpu"]), "run.toml: configuration: gpu is not known; did you mean cpu?");
     }
 

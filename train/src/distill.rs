@@ -39,6 +39,25 @@ pub struct Options {
     pub cache_gb: f64,
 }
 
+impl Options {
+    /// The options of one rank of a run: what others than the first keep is in folders of their own, for no two
+    /// processes can keep it in one. `output` is the run's folder.
+    pub(crate) fn of_rank(&self, output: &Path, rank: usize) -> Options {
+        let mut options = self.clone();
+        if rank > 0 {
+            options.cache = self.cache_folder(output).join(format!("rank-{rank}")).display().to_string();
+        }
+        options
+    }
+
+    fn cache_folder(&self, output: &Path) -> PathBuf {
+        match self.cache.as_str() {
+            "" => output.join(FOLDER),
+            folder => PathBuf::from(folder),
+        }
+    }
+}
+
 /// The folder in a run's folder that holds what the teacher said, where none is named.
 const FOLDER: &str = "teacher";
 
@@ -118,10 +137,7 @@ impl Teacher {
         let rows = rows.min(checkpoint.config.vocab_size);
         let classes = options.top_k.min(rows);
         let cache = if options.cache_gb > 0.0 {
-            let folder = match options.cache.as_str() {
-                "" => output.join(FOLDER),
-                folder => PathBuf::from(folder),
-            };
+            let folder = options.cache_folder(output);
             let mut digest = digest(&checkpoint);
             digest.update(format!("temperature {} classes {classes} of {rows}", options.temperature));
             Some(Cache::open(&folder, digest.finalize().into(), classes, (options.cache_gb * 1e9) as u64)?)

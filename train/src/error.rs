@@ -38,9 +38,13 @@ pub enum Error {
     #[error("{option}: {what}")]
     Option { option: &'static str, what: String },
 
-    /// The loss or a gradient is not a number any more.
+    /// The loss or a gradient is not a number any more, or too large.
     #[error("{0}")]
     Diverged(String),
+
+    /// The processes of a run do not fit together, one of them failed where all have to succeed, or all failed alike.
+    #[error("{0}")]
+    Ranks(String),
 
     /// Anything else that is the user's to mend.
     #[error("{0}")]
@@ -58,6 +62,11 @@ impl Error {
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.into();
         move |error| Error::Io { path, error }
+    }
+
+    /// Whether all ranks of a run have this error, so that one has to say it.
+    pub fn is_of_all_ranks(&self) -> bool {
+        matches!(self, Error::Diverged(_) | Error::Ranks(_))
     }
 
     /// An [`Error::Data`].

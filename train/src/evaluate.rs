@@ -11,6 +11,7 @@ use t5_runtime::model::Model;
 
 use crate::config::Evaluation;
 use crate::metrics::Metric;
+use crate::ranks::Ranks;
 use crate::record::{EvaluationReport, Sample};
 use crate::tasks::Task;
 use crate::trainer::Evaluator;
@@ -29,6 +30,8 @@ pub struct RuntimeEvaluator {
     pub options: Evaluation,
     /// Examples of each task; 0: all.
     pub examples: usize,
+    /// Those that share the work, each of which judges the same model and gets the same report.
+    pub ranks: Ranks,
 }
 
 impl RuntimeEvaluator {
@@ -39,7 +42,30 @@ impl RuntimeEvaluator {
             .max_new_tokens(self.options.max_tokens);
         // The training vocabulary's text keeps sentinels, as the targets do.
         let text = |answer: &Option<Output>| self.vocabulary.decode(answer.as_ref().map_or(&[][..], |best| &best.ids));
-        Ok(best_answers(model, inputs, &options)?.iter().map(text).collect())
+        let answer = |inputs: &[Vec<u32>]| -> Result<Vec<String>> {
+            Ok(best_answers(model, inputs, &options)?.iter().map(text).collect())
+        };
+        if self.ranks.size() == 1 {
+            return answer(inputs);
+        }
+        // Long and short ones for each.
+        let mut order: Vec<usize> = (0..inputs.len()).collect();
+        order.sort_by_key(|&index| inputs[index].len());
+        let own: Vec<usize> = order
+            .into_iter()
+            .enumerate()
+            .filter(|(place, _)| self.ranks.does(*place))
+            .map(|(_, index)| index)
+            .collect();
+        let texts = answer(&own.iter().map(|&index| inputs[index].clone()).collect::<Vec<_>>())?;
+        let unreadable = |error: serde_json::Error| Error::Invalid(format!("answers of a rank: {error}"));
+        let said = serde_json::to_vec(&own.iter().zip(&texts).collect::<Vec<_>>()).map_err(unreadable)?;
+        let mut all = vec![String::new(); inputs.len()];
+        for said in self.ranks.gather(&said) {
+            let said: Vec<(usize, String)> = serde_json::from_slice(&said).map_err(unreadable)?;
+            said.into_iter().for_each(|(index, text)| all[index] = text);
+        }
+        Ok(all)
     }
 }
 

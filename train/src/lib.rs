@@ -38,11 +38,13 @@ pub mod parameters;
 pub mod pipeline;
 pub mod plan;
 pub mod precision;
+pub mod ranks;
 pub mod record;
 pub mod report;
 pub mod schedule;
 pub mod storing;
 pub mod study;
+pub mod sums;
 pub mod trainer;
 pub mod tuning;
 

@@ -13,11 +13,13 @@ use t5_runtime::storage::is_same_file;
 use t5_runtime::{Mean, Model};
 use t5_train::config::{self, Config};
 use t5_train::distill::answers::{self, Search, Written};
+use t5_train::evaluate::RuntimeEvaluator;
 use t5_train::export::{self, Weights};
 use t5_train::extend::{self, Extension};
 use t5_train::finetune::{Prepared, Request};
 use t5_train::pipeline::{self, Pipeline};
 use t5_train::plan::{self, Plan};
+use t5_train::ranks::{self, Ranks, World};
 use t5_train::trainer::{Parts, Trainer};
 use t5_train::tuning::Method;
 use t5_train::{
@@ -293,7 +295,7 @@ fn start() -> Result<()> {
     match arguments.action {
         Action::Vocab(arguments) => arguments.config.with_config(|config| vocab(&config, &arguments)),
         Action::Corpus(arguments) => corpus(&arguments),
-        Action::Run(arguments) => arguments.with_config(|config| run(config, None)),
+        Action::Run(arguments) => run_with_others(&arguments),
         Action::Plan(arguments) => arguments.with_config(plan),
         Action::Finetune(arguments) => finetune(arguments),
         Action::Answers(arguments) => arguments.config.with_config(|config| write_answers(&config, &arguments)),
@@ -377,44 +379,102 @@ fn corpus(arguments: &CorpusArguments) -> Result<()> {
     Ok(())
 }
 
-/// Trains. One of many runs has a title.
-fn run(mut config: Config, title: Option<&str>) -> Result<()> {
-    let pipeline = Pipeline::load(&config)?;
+/// Runs a configuration as one of the processes that a launcher may have started. One that fails ends all.
+fn run_with_others(arguments: &ConfigArguments) -> Result<()> {
+    let world = World::join()?;
+    let ranks = world.ranks();
+    let loaded = ranks.together(Config::load(&arguments.config, &arguments.sets));
+    let result = loaded.and_then(|config| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(world.threads(config.run.threads)).build()?;
+        let local_rank = world.local_rank();
+        pool.install(|| run(config, None, ranks, local_rank))
+    });
+    match result {
+        Ok(()) => world.leave(),
+        Err(error) if ranks.size() == 1 => return Err(error),
+        Err(error) => {
+            if !error.downcast_ref::<Error>().is_some_and(Error::is_of_all_ranks) {
+                command::report::<Command>(Err(error.context(format!("rank {}", ranks.rank()))));
+            } else if ranks.is_first() {
+                command::report::<Command>(Err(error));
+            } else {
+                // Until the first has said it and ends all.
+                ranks.meet();
+            }
+            world.abort();
+        }
+    }
+    Ok(())
+}
+
+/// Trains. One of many runs has a title; one of several processes of a run has a number on its machine.
+fn run(mut config: Config, title: Option<&str>, ranks: Ranks, local_rank: usize) -> Result<()> {
+    let say = |text: &str| {
+        if ranks.is_first() {
+            eprint!("{text}");
+        }
+    };
+    if config.run.accumulate < ranks.size() {
+        let (batches, size) = (config.run.accumulate, ranks.size());
+        let what = format!("run.accumulate: expected {size} batches, one for each rank, or more; found {batches}");
+        return Err(Error::Ranks(what).into());
+    }
+    let load = || -> Result<_> {
+        let pipeline = Pipeline::load(&config)?;
+        let model = pipeline::model(&config, &pipeline.vocabulary)?;
+        Ok((pipeline, model))
+    };
+    let (pipeline, mut model) = ranks.together(load())?;
     if title.is_none() {
-        eprint!("{}", data::inspect(&pipeline.tasks, &pipeline.vocabulary, 0));
+        say(&data::inspect(&pipeline.tasks, &pipeline.vocabulary, 0));
     }
-    let mut model = pipeline::model(&config, &pipeline.vocabulary)?;
-    if let Some(line) = precision::settle(&mut config, model.config().d_model, model.config().d_ff)? {
-        eprintln!("{line}");
+    // What one rank measures holds for all.
+    let settled = if ranks.is_first() {
+        precision::settle(&mut config, model.config().d_model, model.config().d_ff)
+    } else {
+        Ok(None)
+    };
+    if let Some(line) = ranks.together(settled)? {
+        say(&format!("{line}\n"));
     }
+    let precision = ranks.first_says(&serde_json::to_vec(&config.run.precision)?);
+    config.run.precision = serde_json::from_slice(&precision)?;
+    pipeline.expect_same(&config, ranks)?;
     let config = &config;
-    if let Some(device) = config.run.device.device()? {
-        model = model.composed_on(device);
-    }
-    let model = model.with_precision(config.run.precision.precision())?;
+    let finish = || -> Result<_> {
+        if let Some(device) = config.run.device.device(local_rank)? {
+            model = model.composed_on(device);
+        }
+        let model = model.with_precision(config.run.precision.precision())?;
+        let extra = pipeline::model_files(config, model.config(), &pipeline.vocabulary)?;
+        let teacher = pipeline::teacher(config, model.config(), &pipeline.vocabulary, ranks)?;
+        let evaluator = RuntimeEvaluator { ranks, ..pipeline.evaluator(config, config.evaluation.examples) };
+        Ok(Parts {
+            source: Box::new(pipeline.batches(config)?),
+            dev: pipeline.dev_batches(config.evaluation.examples)?,
+            evaluator: Some(Box::new(evaluator)),
+            teacher,
+            model,
+            extra,
+            ranks,
+        })
+    };
+    let parts = ranks.together(finish())?;
+    let model = &parts.model;
     let trained = match config.tuning.method {
         Method::Lora => format!(", {} of factors are trained", model.trained_values()),
         Method::All | Method::Gradual => String::new(),
     };
     let before = title.map_or(String::new(), |title| format!("{title}: "));
-    eprintln!("{before}model: {} parameters in {} tensors{trained}", model.parameters(), model.vars().len());
-    let extra = pipeline::model_files(config, model.config(), &pipeline.vocabulary)?;
-    let teacher = pipeline::teacher(config, model.config(), &pipeline.vocabulary)?;
-    let parts = Parts {
-        source: Box::new(pipeline.batches(config)?),
-        dev: pipeline.dev_batches(config.evaluation.examples)?,
-        evaluator: Some(Box::new(pipeline.evaluator(config, config.evaluation.examples))),
-        teacher,
-        model,
-        extra,
-    };
+    let (count, tensors) = (model.parameters(), model.vars().len());
+    say(&format!("{before}model: {count} parameters in {tensors} tensors{trained}\n"));
     let mut trainer = Trainer::open(config, parts)?;
     if let Some(title) = title {
         trainer.set_title(title);
     }
     trainer.run()?;
     if title.is_none() {
-        eprintln!("done: {}", trainer.checkpoints().path(trainer.step()).display());
+        say(&format!("done: {}\n", trainer.checkpoints().path(trainer.step()).display()));
     }
     Ok(())
 }
@@ -437,7 +497,7 @@ fn run_study(arguments: StudyArguments) -> Result<()> {
         }
     } else {
         let train = |config: Config, title: &str| {
-            run(config, Some(title)).map_err(|error| Error::Invalid(format!("{error:#}")))
+            run(config, Some(title), Ranks::ALONE, 0).map_err(|error| Error::Invalid(format!("{error:#}")))
         };
         study::run(&plan, jobs.into(), &train)?;
     }
@@ -471,6 +531,7 @@ fn plan(mut config: Config) -> Result<()> {
 }
 
 fn finetune(arguments: FinetuneArguments) -> Result<()> {
+    ranks::expect_alone("t5-train finetune")?;
     let request = Request {
         from: arguments.from,
         data: arguments.data,
@@ -492,7 +553,7 @@ fn finetune(arguments: FinetuneArguments) -> Result<()> {
         eprintln!("--add-tokens '{}' teaches them", strange.join(","));
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(config.run.threads).build()?;
-    pool.install(|| run(config, None))?;
+    pool.install(|| run(config, None, Ranks::ALONE, 0))?;
     let (model, gguf) = (request.model(), request.gguf());
     let step = export::export(&request.run(), None, Weights::Best, &model)?;
     let bytes = storing::write_q8_0(&Checkpoint::open(&model)?, &gguf)?;

@@ -1,9 +1,11 @@
 //! From a configuration to what a run is made of: vocabulary, tasks, batches and model.
 
 use std::collections::HashMap;
+use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use t5_runtime::config::T5Config;
 use t5_runtime::schema::{Stack, TensorId};
 
@@ -13,6 +15,7 @@ use crate::distill::Teacher;
 use crate::evaluate::{self, RuntimeEvaluator};
 use crate::model::Model;
 use crate::random::derive;
+use crate::ranks::Ranks;
 use crate::tasks::{Example, Task};
 use crate::tuning::Method;
 use crate::vocabulary::Vocabulary;
@@ -23,6 +26,20 @@ pub(crate) mod stream {
     pub const DATA: u64 = 1;
     pub const VALUES: u64 = 2;
     pub const FACTORS: u64 = 3;
+}
+
+/// A digest of what is hashed.
+struct Contents(Sha256);
+
+impl Hasher for Contents {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Nobody asks for it: the digest is longer.
+    fn finish(&self) -> u64 {
+        0
+    }
 }
 
 /// What the data half of a run is made of.
@@ -55,7 +72,36 @@ impl Pipeline {
     /// What judges a model on the first `examples` dev examples of each task; 0 takes all.
     pub fn evaluator(&self, config: &Config, examples: usize) -> RuntimeEvaluator {
         let (tasks, vocabulary) = (self.tasks.clone(), self.vocabulary.clone());
-        RuntimeEvaluator { tasks, vocabulary, options: config.evaluation.clone(), examples }
+        RuntimeEvaluator { tasks, vocabulary, options: config.evaluation.clone(), examples, ranks: Ranks::ALONE }
+    }
+
+    /// Compares the program, the configuration and all that was read on the ranks of a run.
+    ///
+    /// # Errors
+    /// Where they differ: all ranks get the same error.
+    pub fn expect_same(&self, config: &Config, ranks: Ranks) -> Result<()> {
+        if ranks.size() == 1 {
+            return Ok(());
+        }
+        let all = ranks.gather(config.to_toml()?.as_bytes());
+        let read = |text: &[u8]| Config::parse("a rank's configuration", &String::from_utf8_lossy(text), &[]);
+        let first = read(&all[0])?;
+        for (rank, other) in all.iter().enumerate() {
+            let keys = first.differences_of_ranks(&read(other)?)?;
+            if !keys.is_empty() {
+                let what = "expected the same configuration on all ranks, found another on rank";
+                return Err(Error::Ranks(format!("{what} {rank} than 0: {}", keys.join(", "))));
+            }
+        }
+        let path = std::env::current_exe().map_err(|error| Error::Invalid(format!("this program: {error}")))?;
+        ranks.expect_same("program", &Sha256::digest(std::fs::read(&path).map_err(Error::io(&path))?))?;
+        ranks.expect_same("vocabulary", &Sha256::digest(self.vocabulary.file()?))?;
+        for task in self.tasks.iter() {
+            let mut contents = Contents(Sha256::new());
+            task.hash_contents(&mut contents);
+            ranks.expect_same(&format!("data of the task {}", task.config.name), &contents.0.finalize())?;
+        }
+        Ok(())
     }
 
     /// Batches of the first `examples` dev examples of each task, in order; 0 takes all.
@@ -171,8 +217,17 @@ fn difference_of_stacks(model: &Model) -> Result<Option<String>> {
 ///
 /// # Errors
 /// As [`Teacher::open`].
-pub fn teacher(config: &Config, t5_config: &T5Config, vocabulary: &Vocabulary) -> Result<Option<Teacher>> {
-    let open = || Teacher::open(&config.distill, &config.run.output, vocabulary, t5_config.vocab_size);
+pub fn teacher(
+    config: &Config,
+    t5_config: &T5Config,
+    vocabulary: &Vocabulary,
+    ranks: Ranks,
+) -> Result<Option<Teacher>> {
+    let output = &config.run.output;
+    let open = || {
+        let options = config.distill.of_rank(output, ranks.rank());
+        Teacher::open(&options, output, vocabulary, t5_config.vocab_size)
+    };
     (!config.distill.teacher.is_empty()).then(open).transpose()
 }
 

@@ -13,6 +13,7 @@ use crate::init::Scheme;
 use crate::model::{LossOptions, Model};
 use crate::ops::Sequences;
 use crate::ops::dropout::Plan as DropoutPlan;
+use crate::sums::GradientSum;
 use crate::tuning::{self, Method};
 use crate::{optimizer, parameters};
 
@@ -30,6 +31,8 @@ pub struct Plan {
     pub trained: usize,
     pub weights: usize,
     pub gradients: usize,
+    /// Sums of gradients, where several batches are accumulated.
+    pub sums: usize,
     pub optimizer: usize,
     /// The average of the parameters, where one is kept.
     pub average: usize,
@@ -85,6 +88,7 @@ impl Plan {
             trained,
             weights: 4 * (parameters + bases + if lora { trained } else { 0 }),
             gradients: 4 * gradients,
+            sums: GradientSum::bytes(config.run.sum, trained, config.run.accumulate),
             optimizer: 4 * slots,
             average: if config.checkpoint.average_decay > 0.0 { 4 * parameters } else { 0 },
             activations: 4 * activations(model, tokens),
@@ -97,7 +101,7 @@ impl Plan {
 
     /// All bytes together.
     pub fn bytes(&self) -> usize {
-        self.weights + self.gradients + self.optimizer + self.average + self.activations
+        self.weights + self.gradients + self.sums + self.optimizer + self.average + self.activations
     }
 
     /// For people; `speed` is in operations a second.
@@ -112,6 +116,9 @@ impl Plan {
             ("gradients", gb(self.gradients)),
             ("optimizer", gb(self.optimizer)),
         ];
+        if self.sums > 0 {
+            rows.push(("sums", gb(self.sums)));
+        }
         if self.average > 0 {
             rows.push(("average", gb(self.average)));
         }

@@ -68,6 +68,9 @@ pub enum Entry {
         tokens_per_second: f64,
         /// The largest memory use so far in 10^6 bytes, where the system tells it.
         peak_memory_mb: Option<f64>,
+        /// Only where there are several ranks.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ranks: Option<RanksRecord>,
     },
     Evaluation {
         #[serde(deserialize_with = "number_or_nan")]
@@ -77,6 +80,18 @@ pub enum Entry {
         #[serde(flatten)]
         report: EvaluationReport,
     },
+}
+
+/// What the ranks of a run took since the last record.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RanksRecord {
+    pub size: usize,
+    /// That each rank handed to the others.
+    pub bytes: u64,
+    /// That the first rank spent exchanging, and waiting for others to do so.
+    pub seconds: f64,
+    /// The time that one rank would have needed, as a share of the time of all together.
+    pub efficiency: f64,
 }
 
 /// A number, or NaN for `null`.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::record::{Entry, EvaluationReport, LogRecord};
+use crate::record::{Entry, EvaluationReport, LogRecord, RanksRecord};
 use crate::{Error, Result};
 
 /// Size of a chart in pixels, and its margins.
@@ -45,11 +45,12 @@ pub fn html(run: &Path) -> Result<String> {
     let title = run.file_name().map_or_else(|| run.display().to_string(), |name| name.to_string_lossy().into_owned());
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{0}</title>\n<style>{STYLE}</style>\n\
-         <h1>{0}</h1>\n<p>{1} steps, {2} tokens, {3} of training.</p>\n<div class=\"charts\">\n",
+         <h1>{0}</h1>\n<p>{1} steps, {2} tokens, {3} of training{4}.</p>\n<div class=\"charts\">\n",
         escape(&title),
         last.step,
         thousands(last.tokens),
         duration(last.seconds),
+        exchanged(&records),
     );
     for (name, lines) in charts(&records) {
         page += &chart(&name, &lines);
@@ -81,6 +82,21 @@ pub(crate) fn records(run: &Path) -> Result<Vec<LogRecord>> {
             .map_err(|error| Error::data(&path, index + 1, format!("expected a log record: {error}")))
     };
     text.lines().enumerate().map(record).collect()
+}
+
+/// What several ranks exchanged, in words; nothing where there was one.
+fn exchanged(records: &[LogRecord]) -> String {
+    let all = records.iter().filter_map(|record| of_ranks(&record.entry));
+    let (mut size, mut bytes, mut seconds) = (0, 0, 0.0);
+    for ranks in all {
+        size = ranks.size;
+        bytes += ranks.bytes;
+        seconds += ranks.seconds;
+    }
+    if size == 0 {
+        return String::new();
+    }
+    format!(", by {size} ranks, each of which exchanged {:.2} GB in {}", bytes as f64 / 1e9, duration(seconds))
 }
 
 /// What is drawn: training curves beside those of the evaluation, then one chart for each task.
@@ -122,6 +138,8 @@ fn charts(records: &[LogRecord]) -> Vec<(String, Vec<Line>)> {
         ("Learning rate".to_owned(), vec![line("rate", train!(rate))]),
         ("Gradient norm".to_owned(), vec![line("norm", train!(gradient_norm))]),
         ("Tokens a second".to_owned(), vec![line("tok/s", train!(tokens_per_second))]),
+        ("Efficiency of the ranks".to_owned(), vec![line("efficiency", |entry| Some(of_ranks(entry)?.efficiency))]),
+        ("Seconds of exchange".to_owned(), vec![line("seconds", |entry| Some(of_ranks(entry)?.seconds))]),
     ];
     let mut by_task: BTreeMap<&str, BTreeMap<&str, Points>> = BTreeMap::new();
     for record in records {
@@ -137,6 +155,13 @@ fn charts(records: &[LogRecord]) -> Vec<(String, Vec<Line>)> {
         charts.push((task.to_owned(), lines.collect()));
     }
     charts
+}
+
+fn of_ranks(entry: &Entry) -> Option<&RanksRecord> {
+    match entry {
+        Entry::Train { ranks, .. } => ranks.as_ref(),
+        Entry::Evaluation { .. } => None,
+    }
 }
 
 /// One chart as inline SVG.
@@ -335,6 +360,13 @@ mod tests {
         let page = html(folder.path()).unwrap();
         assert!(page.contains(r#"<td class="number">NaN</td>"#) && page.contains("</b> NaN"), "{page}");
         assert!(!page.contains("\"NaN") && !page.contains("NaN,") && !page.contains(",NaN"), "no NaN in coordinates");
+        assert!(!page.contains("ranks"), "one rank says nothing of others");
+        let ranks = json!({"size": 4, "bytes": 2_500_000_000u64, "seconds": 3.0, "efficiency": 0.93});
+        let mut record = train(10);
+        record["train"]["ranks"] = ranks;
+        fs::write(folder.path().join("log.jsonl"), format!("{record}\n{record}\n")).unwrap();
+        let page = html(folder.path()).unwrap();
+        assert!(page.contains("by 4 ranks, each of which exchanged 5.00 GB in 6 s") && page.contains("</b> 0.93"));
         fs::write(folder.path().join("log.jsonl"), "{\n").unwrap();
         assert!(html(folder.path()).unwrap_err().to_string().contains("log.jsonl:1: expected a log record"));
     }

@@ -13,6 +13,7 @@ mod mapped;
 mod slips;
 mod text;
 
+use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -154,6 +155,12 @@ impl Task {
         };
         self.limits.end(&mut example);
         example
+    }
+
+    /// Hashes all that was read for training and evaluation.
+    pub fn hash_contents(&self, hasher: &mut impl Hasher) {
+        self.data.hash_contents(hasher);
+        (&self.dev, &self.dev_ids).hash(hasher);
     }
 
     /// The evaluation examples as ids, for the loss: one per example, its first reference.

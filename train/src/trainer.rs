@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sha2::{Digest, Sha256};
 
 use crate::batches::{Batch, BatchSource};
-use crate::checkpoint::{self, Best, Checkpoints, Interval, Saved, State, Tensors, write_model};
+use crate::checkpoint::{self, Best, Checkpoints, Interval, Saved, Shared, State, Tensors, write_model};
 use crate::config::{self, Config, Denominator};
 use crate::distill::Teacher;
 use crate::events::EventWriter;
@@ -20,7 +21,9 @@ use crate::ops::cross_entropy::Statistics;
 use crate::ops::dropout::Plan;
 use crate::optimizer::Optimizer;
 use crate::random::splitmix64;
-use crate::record::{Entry, EvaluationReport, LogRecord};
+use crate::ranks::Ranks;
+use crate::record::{Entry, EvaluationReport, LogRecord, RanksRecord};
+use crate::sums::{self, GradientSum, Sum};
 use crate::{Error, Result};
 
 /// Judges a model saved as a Hugging Face folder.
@@ -43,6 +46,40 @@ pub struct Parts {
     pub teacher: Option<Teacher>,
     /// Files that make a folder of weights a model: (name, contents).
     pub extra: Vec<(String, Vec<u8>)>,
+    /// The processes that share the work. The model, the batches and the dev batches are the same for all.
+    pub ranks: Ranks,
+}
+
+/// What a pass over one batch found.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Found {
+    loss: f64,
+    statistics: Statistics,
+    /// The largest size among the gradients, as [`GradientSum::add`] gives it.
+    largest: f64,
+}
+
+impl Found {
+    const PLACES: usize = 7;
+
+    /// What was found as numbers, which ranks can exchange.
+    fn numbers(self) -> [f64; Found::PLACES] {
+        let Statistics { negative_log_likelihood, z_loss, correct, weight, divergence } = self.statistics;
+        [self.loss, negative_log_likelihood, z_loss, correct, weight, divergence, self.largest]
+    }
+
+    /// The sums over batches, in their order.
+    fn total(numbers: &[f64]) -> Found {
+        let mut total = Found::default();
+        for part in numbers.chunks_exact(Found::PLACES) {
+            total.loss += part[0];
+            let [negative_log_likelihood, z_loss, correct, weight, divergence] =
+                [part[1], part[2], part[3], part[4], part[5]];
+            total.statistics.add(&Statistics { negative_log_likelihood, z_loss, correct, weight, divergence });
+            total.largest += part[6];
+        }
+        total
+    }
 }
 
 /// A run.
@@ -53,7 +90,9 @@ pub struct Trainer {
     average: Option<Vec<Vec<f32>>>,
     state: State,
     checkpoints: Checkpoints,
-    log: File,
+    gradients: GradientSum,
+    /// Of the first rank, which alone writes.
+    log: Option<File>,
     log_path: PathBuf,
     events: Option<EventWriter>,
     bar: ProgressBar,
@@ -65,26 +104,19 @@ impl Trainer {
     /// Starts a run in its output folder, or continues the one that is there.
     ///
     /// # Errors
-    /// Where the folder holds a run with another configuration, or cannot be written.
+    /// Where the folder holds a run with another configuration, or cannot be written; where ranks do not begin alike.
     pub fn open(config: &Config, parts: Parts) -> Result<Trainer> {
-        let output = &config.run.output;
-        files::create_folder(output)?;
-        let checkpoints = Checkpoints::open(&output.join("checkpoints"), config.checkpoint.keep_last)?;
-        checkpoints.clean()?;
-        let newest = checkpoints.steps()?.last().copied();
-        let kept = output.join(config::KEPT);
-        if newest.is_some() {
-            let before = Config::load(&kept, &[])?;
-            let differences = before.differences(config)?;
-            if !differences.is_empty() {
-                let what = format!(
-                    "holds a run with another configuration: {}; choose another run.output or undo the change",
-                    differences.join(", ")
-                );
-                return Err(Error::file(output, what));
-            }
+        let (output, ranks) = (&config.run.output, parts.ranks);
+        let newest = if ranks.is_first() { prepare(config)? } else { None };
+        let newest = match ranks.first_says(newest.map_or_else(String::new, |step| step.to_string()).as_bytes()) {
+            step if step.is_empty() => None,
+            step => String::from_utf8_lossy(&step).parse().ok(),
+        };
+        if !output.join(config::KEPT).exists() {
+            let what = "expected the run's folder on a file system that all ranks see, found none";
+            return Err(Error::file(output, what));
         }
-        files::replace(&kept, config.to_toml()?.as_bytes())?;
+        let checkpoints = Checkpoints::open(&output.join("checkpoints"), config.checkpoint.keep_last)?;
 
         let optimizer = Optimizer::new(&config.optimizer, &parts.model.trained());
         let state = State {
@@ -98,8 +130,9 @@ impl Trainer {
         let average = (config.checkpoint.average_decay > 0.0)
             .then(|| (0..parts.model.vars().len()).map(|index| parts.model.values(index)).collect::<Result<_>>())
             .transpose()?;
-        let events = config.log.tensorboard.then(|| EventWriter::create(&output.join("events"))).transpose()?;
-        let log_path = output.join("log.jsonl");
+        let has_events = config.log.tensorboard && ranks.is_first();
+        let events = has_events.then(|| EventWriter::create(&output.join("events"))).transpose()?;
+        let bar = if ranks.is_first() { ProgressBar::new(config.run.steps) } else { ProgressBar::hidden() };
         let mut trainer = Trainer {
             config: config.clone(),
             parts,
@@ -107,10 +140,11 @@ impl Trainer {
             average,
             state,
             checkpoints,
-            log: OpenOptions::new().create(true).append(true).open(&log_path).map_err(Error::io(&log_path))?,
-            log_path,
+            gradients: GradientSum::new(config.run.sum),
+            log: None,
+            log_path: output.join("log.jsonl"),
             events,
-            bar: ProgressBar::new(config.run.steps).with_style(progress_style()),
+            bar: bar.with_style(progress_style()),
             title: String::new(),
         };
         match newest {
@@ -118,8 +152,35 @@ impl Trainer {
             None if config.optimizer.keep_slots => trainer.take_slots()?,
             None => {}
         }
-        trainer.trim_log()?;
+        trainer.compare()?;
+        if ranks.is_first() {
+            trainer.open_log()?;
+        }
         Ok(trainer)
+    }
+
+    /// Compares the parameters and the optimiser's state of all ranks.
+    fn compare(&self) -> Result<()> {
+        if self.parts.ranks.size() == 1 {
+            return Ok(());
+        }
+        let mut digest = Sha256::new();
+        let mut update = |values: &[f32]| {
+            // A piece at a time: values have no bytes of their own here.
+            let mut bytes = [0u8; 1 << 12];
+            for values in values.chunks(bytes.len() / 4) {
+                bytes
+                    .chunks_exact_mut(4)
+                    .zip(values)
+                    .for_each(|(bytes, value)| bytes.copy_from_slice(&value.to_le_bytes()));
+                digest.update(&bytes[..4 * values.len()]);
+            }
+        };
+        for var in self.parts.model.vars() {
+            update(&crate::ops::Values::new(var.as_tensor())?);
+        }
+        self.optimizer.state(&self.parts.model.trained()).iter().for_each(|(_, values)| update(values));
+        self.parts.ranks.expect_same(&format!("parameters after step {}", self.state.step), &digest.finalize())
     }
 
     fn resume(&mut self, step: u64) -> Result<()> {
@@ -143,8 +204,10 @@ impl Trainer {
         self.optimizer.restore(&self.parts.model.trained(), |name| slots.read(name))
     }
 
-    /// Drops log records of steps after the checkpoint: they will be written again.
-    fn trim_log(&mut self) -> Result<()> {
+    /// Opens the log, and drops records of steps after the checkpoint: they will be written again.
+    fn open_log(&mut self) -> Result<()> {
+        let create = OpenOptions::new().create(true).append(true).open(&self.log_path);
+        drop(create.map_err(Error::io(&self.log_path))?);
         let text = fs::read_to_string(&self.log_path).map_err(Error::io(&self.log_path))?;
         let kept = |line: &&str| {
             serde_json::from_str::<serde_json::Value>(line)
@@ -155,7 +218,7 @@ impl Trainer {
         let lines: Vec<&str> = text.lines().filter(kept).collect();
         let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
         files::replace(&self.log_path, text.as_bytes())?;
-        self.log = OpenOptions::new().append(true).open(&self.log_path).map_err(Error::io(&self.log_path))?;
+        self.log = Some(OpenOptions::new().append(true).open(&self.log_path).map_err(Error::io(&self.log_path))?);
         Ok(())
     }
 
@@ -191,13 +254,18 @@ impl Trainer {
         }
         while self.state.step < self.config.run.steps && !self.is_stale() {
             self.train_step()?;
+            let compare = self.config.run.compare_steps;
+            if compare > 0 && self.state.step.is_multiple_of(compare) {
+                self.compare()?;
+            }
             let (step, last) = (self.state.step, self.state.step == self.config.run.steps);
             let due = |every: u64| every > 0 && (step.is_multiple_of(every) || last);
             let mut improved = false;
             if due(self.config.evaluation.every_steps) {
                 improved = self.evaluate()?;
             }
-            if due(self.config.checkpoint.every_steps) || improved || self.is_stale() {
+            let save = due(self.config.checkpoint.every_steps) || improved || self.is_stale();
+            if save && self.parts.ranks.is_first() {
                 self.save()?;
             }
         }
@@ -218,13 +286,14 @@ impl Trainer {
     fn train_step(&mut self) -> Result<()> {
         let started = Instant::now();
         let config = &self.config;
+        let ranks = self.parts.ranks;
         let step = self.state.step;
         let mut batches = Vec::with_capacity(config.run.accumulate);
         let mut sequences = Vec::with_capacity(config.run.accumulate);
-        for _ in 0..config.run.accumulate {
+        for micro in 0..config.run.accumulate {
             let batch = self.parts.source.next_batch()?;
             let mut ragged = Sequences::new(&batch, self.parts.model.config().vocab_size)?;
-            if let Some(teacher) = &mut self.parts.teacher {
+            if let Some(teacher) = self.parts.teacher.as_mut().filter(|_| ranks.does(micro)) {
                 teacher.teach(&mut ragged)?;
             }
             sequences.push(ragged);
@@ -242,21 +311,43 @@ impl Trainer {
                 Denominator::None => 1.0,
             },
         };
-        let (mut loss, mut statistics) = (0.0f64, Statistics::default());
-        for (micro, sequences) in sequences.into_iter().enumerate() {
+        let mut found = vec![0.0; config.run.accumulate * Found::PLACES];
+        let only = (0..config.run.accumulate).filter(|&micro| ranks.does(micro)).count() == 1;
+        let passes = Instant::now();
+        for (micro, sequences) in sequences.into_iter().enumerate().filter(|(micro, _)| ranks.does(*micro)) {
             let dropout = Plan {
                 rate: config.model.dropout,
                 seed: splitmix64(splitmix64(config.run.seed ^ splitmix64(step)) ^ micro as u64),
                 shared_over_length: config.model.dropout_shared_over_length,
             };
-            let (part, counts) = self.parts.model.backward(sequences, &options, dropout)?;
-            loss += part as f64;
-            statistics.add(&counts);
+            let (loss, statistics) = self.parts.model.backward(sequences, &options, dropout)?;
+            self.parts.model.collect_gradients()?;
+            let largest = self.gradients.add(&self.parts.model, only);
+            let found = &mut found[micro * Found::PLACES..][..Found::PLACES];
+            found.copy_from_slice(&Found { loss: loss.into(), statistics, largest: largest.into() }.numbers());
         }
-        self.parts.model.collect_gradients()?;
-        let gradient_norm = Optimizer::gradient_norm(&self.parts.model);
+        // Its seconds are the last number that a rank tells the others.
+        let passes = passes.elapsed().as_secs_f64();
+        found.push(passes);
+        let exchange = Instant::now();
+        ranks.merge(&mut found);
+        let all_passes = found.pop().unwrap_or(passes);
+        let Found { loss, statistics, largest } = Found::total(&found);
+        // Every rank finds the same here, and none has to wait for another that stopped.
+        if config.run.sum == Sum::Exact && largest.is_finite() && largest >= sums::LIMIT {
+            let what = format!(
+                "the largest gradients of its batches add up to {largest:e}, and exact sums are below {}; take run.sum \
+                 = \"float\", or a loss.denominator",
+                sums::LIMIT
+            );
+            return Err(self.diverged(step, &what, &batches));
+        }
+        let bytes = if largest.is_finite() { self.gradients.finish(&self.parts.model, ranks) } else { 0 };
+        let exchange = exchange.elapsed().as_secs_f64();
+        let gradient_norm = if largest.is_finite() { Optimizer::gradient_norm(&self.parts.model) } else { largest };
         if !loss.is_finite() || !gradient_norm.is_finite() {
-            return Err(self.diverged(step, loss, gradient_norm, &batches));
+            let what = format!("the loss is {loss} and the gradient norm {gradient_norm}");
+            return Err(self.diverged(step, &what, &batches));
         }
         // Schedule and optimiser count on from the steps before this run.
         let global_step = config.run.start_step + step;
@@ -277,6 +368,13 @@ impl Trainer {
         interval.divergence += statistics.divergence;
         interval.tokens += tokens as u64;
         interval.seconds += seconds;
+        if ranks.size() > 1 {
+            let shared = interval.shared.get_or_insert_default();
+            shared.bytes += bytes;
+            shared.exchange_seconds += exchange;
+            shared.rank_seconds += seconds * ranks.size() as f64;
+            shared.alone_seconds += all_passes + (seconds - passes - exchange);
+        }
         self.bar.set_position(self.state.step);
         if self.state.step.is_multiple_of(self.config.log.every_steps) || self.state.step == self.config.run.steps {
             self.log_interval(rate, gradient_norm)?;
@@ -307,9 +405,18 @@ impl Trainer {
         let (z_loss, tokens_per_second) = (interval.z_loss / weight, interval.tokens as f64 / interval.seconds);
         let divergence = self.parts.teacher.as_ref().map(|_| interval.divergence / weight);
         let teacher = divergence.map_or(String::new(), |divergence| format!("  from teacher {divergence:.4}"));
+        let size = self.parts.ranks.size();
+        let ranks = interval.shared.filter(|_| size > 1).map(|shared| {
+            let Shared { bytes, exchange_seconds: seconds, rank_seconds, alone_seconds } = shared;
+            RanksRecord { size, bytes, seconds, efficiency: alone_seconds / rank_seconds }
+        });
+        let shared = ranks.map_or(String::new(), |ranks| {
+            let RanksRecord { size, bytes, seconds, efficiency } = ranks;
+            format!("  {size} ranks {:.0} % ({:.0} MB in {seconds:.2} s)", efficiency * 100.0, bytes as f64 / 1e6)
+        });
         let line = format!(
             "loss {loss:.4}{teacher}  accuracy {accuracy:.4}  rate {rate:.2e}  norm {gradient_norm:.3}  \
-             {tokens_per_second:.0} tok/s"
+             {tokens_per_second:.0} tok/s{shared}"
         );
         self.bar.set_message(line.clone());
         if self.bar.is_hidden() {
@@ -325,6 +432,7 @@ impl Trainer {
             gradient_norm,
             tokens_per_second,
             peak_memory_mb,
+            ranks,
         })?;
         if let Some(events) = &mut self.events {
             let mut scalars = vec![
@@ -341,25 +449,33 @@ impl Trainer {
     }
 
     fn record(&mut self, entry: Entry) -> Result<()> {
+        let Some(log) = &mut self.log else { return Ok(()) };
         let State { step, tokens, seconds, .. } = self.state;
         let record = LogRecord { step, tokens, seconds, entry };
         let mut line = serde_json::to_string(&record).map_err(|error| Error::Invalid(format!("log: {error}")))?;
         line.push('\n');
-        self.log.write_all(line.as_bytes()).map_err(Error::io(&self.log_path))
+        log.write_all(line.as_bytes()).map_err(Error::io(&self.log_path))
     }
 
     /// Dev loss and task metrics; whether they are the best so far.
     fn evaluate(&mut self) -> Result<bool> {
-        let (mut statistics, options) =
-            (Statistics::default(), LossOptions { label_smoothing: 0.0, z_loss: 0.0, denominator: 1.0 });
-        let folder = self.config.run.output.join("evaluated");
-        files::create_folder(&folder)?;
-        self.write_folder(&folder)?;
-        let current = self.average.is_some().then(|| self.swap_average()).transpose()?;
-        for batch in &self.parts.dev {
-            let sequences = Sequences::new(batch, self.parts.model.config().vocab_size)?;
-            statistics.add(&self.parts.model.evaluate(sequences, &options)?.1);
+        let options = LossOptions { label_smoothing: 0.0, z_loss: 0.0, denominator: 1.0 };
+        let (folder, ranks) = (self.config.run.output.join("evaluated"), self.parts.ranks);
+        if ranks.is_first() {
+            files::create_folder(&folder)?;
+            self.write_folder(&folder)?;
         }
+        ranks.meet();
+        let current = self.average.is_some().then(|| self.swap_average()).transpose()?;
+        let mut found = vec![0.0; self.parts.dev.len() * Found::PLACES];
+        let parts = self.parts.dev.iter().zip(found.chunks_exact_mut(Found::PLACES)).enumerate();
+        for (_, (batch, found)) in parts.filter(|(place, _)| ranks.does(*place)) {
+            let sequences = Sequences::new(batch, self.parts.model.config().vocab_size)?;
+            let (loss, statistics) = self.parts.model.evaluate(sequences, &options)?;
+            found.copy_from_slice(&Found { loss: loss.into(), statistics, largest: 0.0 }.numbers());
+        }
+        ranks.merge(&mut found);
+        let Found { statistics, .. } = Found::total(&found);
         if let Some(current) = current {
             self.set_values(&current)?;
         }
@@ -387,7 +503,8 @@ impl Trainer {
                 (_, None) => {
                     let known = report.metrics.keys().cloned().collect::<Vec<_>>().join(", ");
                     let what = format!("expected loss or one of {known}, found {name}");
-                    return Err(Error::config("configuration", "evaluation.best_by", what));
+                    // On every rank alike.
+                    return Err(Error::Ranks(format!("configuration: evaluation.best_by: {what}")));
                 }
             };
             score += value / names.len() as f64;
@@ -437,7 +554,10 @@ impl Trainer {
         self.checkpoints.save(&self.state, &tensors, &self.parts.extra)
     }
 
-    fn diverged(&self, step: u64, loss: f64, gradient_norm: f64, batches: &[Batch]) -> Error {
+    fn diverged(&self, step: u64, what: &str, batches: &[Batch]) -> Error {
+        if !self.parts.ranks.is_first() {
+            return Error::Diverged(format!("step {step}: {what}"));
+        }
         let path = self.config.run.output.join("diverged.json");
         let ids: Vec<_> = (batches.iter())
             .map(|batch| {
@@ -457,14 +577,38 @@ impl Trainer {
             Some(step) => format!("the last good checkpoint is {}", self.checkpoints.path(step).display()),
             None => "there is no checkpoint yet".to_owned(),
         };
-        Error::Diverged(format!(
-            "step {step}: the loss is {loss} and the gradient norm {gradient_norm}; {where_batch}; {good}"
-        ))
+        Error::Diverged(format!("step {step}: {what}; {where_batch}; {good}"))
     }
 
     fn say(&self, line: &str) {
+        if !self.parts.ranks.is_first() {
+            return;
+        }
         self.bar.suspend(|| eprintln!("{}{line}", self.title));
     }
+}
+
+/// Makes the folder of a run and keeps its configuration there. Gives the newest step that the run can go on from.
+fn prepare(config: &Config) -> Result<Option<u64>> {
+    let output = &config.run.output;
+    files::create_folder(output)?;
+    let checkpoints = Checkpoints::open(&output.join("checkpoints"), config.checkpoint.keep_last)?;
+    checkpoints.clean()?;
+    let newest = checkpoints.steps()?.last().copied();
+    let kept = output.join(config::KEPT);
+    if newest.is_some() {
+        let before = Config::load(&kept, &[])?;
+        let differences = before.differences(config)?;
+        if !differences.is_empty() {
+            let what = format!(
+                "holds a run with another configuration: {}; choose another run.output or undo the change",
+                differences.join(", ")
+            );
+            return Err(Error::file(output, what));
+        }
+    }
+    files::replace(&kept, config.to_toml()?.as_bytes())?;
+    Ok(newest)
 }
 
 /// A bar with the time that is left.

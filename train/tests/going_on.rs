@@ -14,6 +14,7 @@ use t5_train::checkpoint::Saved;
 use t5_train::config::Config;
 use t5_train::init::Scheme;
 use t5_train::model::Model;
+use t5_train::ranks::Ranks;
 use t5_train::record::EvaluationReport;
 use t5_train::report;
 use t5_train::trainer::{Evaluator, Parts, Trainer};
@@ -72,7 +73,8 @@ fn trainer(config: &Config, scores: &[f64]) -> t5_train::Result<Trainer> {
     let model = if config.model.share_stacks { model.with_shared_stacks()? } else { model };
     let extra = vec![("config.json".to_owned(), sizes.to_json().to_string().into_bytes())];
     let evaluator = Some(Box::new(Scripted(Vec::from(scores).into_iter())) as Box<dyn Evaluator>);
-    Trainer::open(config, Parts { model, source: Box::new(Same), dev: Vec::new(), evaluator, teacher: None, extra })
+    let (source, dev, ranks) = (Box::new(Same), Vec::new(), Ranks::ALONE);
+    Trainer::open(config, Parts { model, source, dev, evaluator, teacher: None, extra, ranks })
 }
 
 fn values(trainer: &Trainer) -> Vec<Vec<f32>> {

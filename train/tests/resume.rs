@@ -6,46 +6,9 @@ mod common;
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::time::Duration;
 
-use common::{command, fail, prepare, succeed};
-
-/// The last checkpoint's files, without the clock in `state.json`.
-fn result(run: &Path, step: u64) -> Vec<(String, Vec<u8>)> {
-    let folder = run.join(format!("checkpoints/step-{step:08}"));
-    let mut files: Vec<_> = fs::read_dir(&folder)
-        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
-        .map(|entry| entry.unwrap().path())
-        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap()))
-        .collect();
-    for (name, contents) in &mut files {
-        if name == "state.json" {
-            let mut state: serde_json::Value = serde_json::from_slice(contents).unwrap();
-            state["seconds"] = 0.into();
-            state["interval"]["seconds"] = 0.into();
-            *contents = state.to_string().into_bytes();
-        }
-    }
-    files.sort();
-    files
-}
-
-/// The log without its clocks.
-fn log(run: &Path) -> Vec<serde_json::Value> {
-    let text = fs::read_to_string(run.join("log.jsonl")).unwrap();
-    let clean = |line: &str| {
-        let mut record: serde_json::Value = serde_json::from_str(line).unwrap();
-        record["seconds"] = 0.into();
-        for key in ["tokens_per_second", "peak_memory_mb"] {
-            if record["train"].get(key).is_some() {
-                record["train"][key] = 0.into();
-            }
-        }
-        record
-    };
-    text.lines().map(clean).collect()
-}
+use common::{command, fail, log, prepare, result, succeed};
 
 #[test]
 fn killed_runs_continue_bit_by_bit() {
@@ -110,6 +73,40 @@ fn results_do_not_depend_on_threads() {
         })
         .into();
     assert!(results[0] == results[1]);
+}
+
+/// What `run.sum` and the number of ranks change is in `ranks.rs`; this is one rank, which needs no MPI.
+#[test]
+fn sums_are_exact_unless_floats_are_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = prepare(folder.path(), "accumulate = 4");
+    let run = |name: &str, sets: &[&str]| {
+        let run = folder.path().join(name);
+        let output = format!("run.output={}", run.display());
+        succeed(&[&["run", &config, "--set", &output, "--set", "run.steps=6"][..], sets].concat());
+        result(&run, 6)
+    };
+    let exact = run("exact", &["--set", "run.sum=exact"]);
+    assert!(exact == run("default", &[]) && exact != run("float", &["--set", "run.sum=float"]));
+    let more = format!("run.output={}", folder.path().join("float").display());
+    let message = fail(&["run", &config, "--set", &more, "--set", "run.steps=9"]);
+    assert!(message.contains("run.sum was \"float\" and is \"exact\""), "{message}");
+}
+
+#[test]
+#[cfg(not(feature = "mpi"))]
+fn one_of_several_processes_needs_mpi() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = prepare(folder.path(), "");
+    for variable in ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"] {
+        let output = command(&["run", &config]).env(variable, "2").output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        let expected = format!("built without --features mpi; found 2 processes ({variable})");
+        assert!(!output.status.success() && message.contains(&expected), "{message}");
+        assert!(!folder.path().join("run").exists(), "nothing is written");
+    }
+    let output = command(&["run", &config, "--set", "run.steps=3"]).env("PMI_SIZE", "1").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! A task's training data as it lies in memory.
 
+use std::hash::{Hash, Hasher};
+
 use super::{example::Example, joined::Joined, mapped::Segments, slips::Slips};
 use crate::{objectives::Objective, vocabulary::Vocabulary};
 
@@ -25,7 +27,7 @@ pub(super) enum Data {
 }
 
 /// Lists of ids of different lengths in one allocation.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Ragged {
     ids: Vec<u32>,
     ends: Vec<usize>,
@@ -54,6 +56,19 @@ impl Data {
             Data::Segments { segments, .. } => segments.len(),
             Data::Slips { texts, .. } => texts.len(),
             Data::Joined(joined) => joined.len(),
+        }
+    }
+
+    /// Hashes what was read; the knobs are in the configuration.
+    pub fn hash_contents(&self, hasher: &mut impl Hasher) {
+        match self {
+            Data::Pairs { inputs, targets } => (inputs, targets).hash(hasher),
+            Data::Segments { segments, prefix, .. } => {
+                segments.hash_contents(hasher);
+                prefix.hash(hasher);
+            }
+            Data::Slips { texts, prefix, .. } => (texts, prefix).hash(hasher),
+            Data::Joined(joined) => joined.hash_contents(hasher),
         }
     }
 }

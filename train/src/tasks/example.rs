@@ -32,7 +32,7 @@ impl Limits {
 }
 
 /// An example as text.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TextExample {
     pub inputs: String,
     pub targets: String,
@@ -60,7 +60,7 @@ impl TextExample {
 }
 
 /// An example as ids, each list ending with the end mark.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Example {
     pub inputs: Vec<u32>,
     pub targets: Vec<u32>,

@@ -1,5 +1,7 @@
 //! Examples of several neighbouring records, for models that are given paragraphs.
 
+use std::hash::{Hash, Hasher};
+
 use super::example::{Limits, TextExample};
 use super::formatters::{Examples, Template};
 use crate::random::Random;
@@ -49,6 +51,11 @@ impl Joined {
     /// One example begins with each record.
     pub(super) fn len(&self) -> usize {
         self.records.len()
+    }
+
+    /// Hashes the records.
+    pub(super) fn hash_contents(&self, hasher: &mut impl Hasher) {
+        self.records.iter().for_each(|record| format!("{record:?}").hash(hasher));
     }
 
     /// The example that begins with a record: so many of those behind it as are drawn, exist and fit.

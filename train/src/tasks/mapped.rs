@@ -1,6 +1,7 @@
 //! Segments of documents that lie in mapped shards: where each begins is worked out when it is asked for.
 
 use std::borrow::Cow;
+use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 
 use super::config::TaskConfig;
@@ -26,6 +27,14 @@ impl Segments {
         match self {
             Segments::Held(ids) => ids.len(),
             Segments::Mapped(segments) => segments.len(),
+        }
+    }
+
+    /// Hashes the ids, or the digest of their files.
+    pub fn hash_contents(&self, hasher: &mut impl Hasher) {
+        match self {
+            Segments::Held(ids) => ids.hash(hasher),
+            Segments::Mapped(segments) => segments.fingerprint().hash(hasher),
         }
     }
 

@@ -117,3 +117,48 @@ pub fn prepare(folder: &Path, more: &str) -> String {
     succeed(&["vocab", &config, "-o", &folder.join("tokenizer.json").display().to_string()]);
     config
 }
+
+/// A checkpoint's files, without what `state.json` says of clocks and ranks.
+pub fn result(run: &Path, step: u64) -> Vec<(String, Vec<u8>)> {
+    let folder = run.join(format!("checkpoints/step-{step:08}"));
+    let mut files: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.expect("a run's file").path())
+        .map(|path| {
+            (
+                path.file_name().expect("a run's file").to_str().expect("a run's file").to_owned(),
+                std::fs::read(&path).expect("a run's file"),
+            )
+        })
+        .collect();
+    for (name, contents) in &mut files {
+        if name == "state.json" {
+            let mut state: serde_json::Value = serde_json::from_slice(contents).expect("a run's file");
+            state["seconds"] = 0.into();
+            state["interval"]["seconds"] = 0.into();
+            state["interval"].as_object_mut().expect("an object").remove("shared");
+            *contents = state.to_string().into_bytes();
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The log without its clocks and ranks.
+pub fn log(run: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(run.join("log.jsonl")).expect("a run's file");
+    let clean = |line: &str| {
+        let mut record: serde_json::Value = serde_json::from_str(line).expect("a run's file");
+        record["seconds"] = 0.into();
+        if let Some(train) = record["train"].as_object_mut() {
+            train.remove("ranks");
+        }
+        for key in ["tokens_per_second", "peak_memory_mb"] {
+            if record["train"].get(key).is_some() {
+                record["train"][key] = 0.into();
+            }
+        }
+        record
+    };
+    text.lines().map(clean).collect()
+}
