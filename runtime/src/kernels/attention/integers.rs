@@ -341,9 +341,12 @@ fn mix<V: Dot, const M: usize>(
             }
             continue;
         }
-        for group in 0..groups {
-            let mut all = [v.splat(0.0); M];
-            for block in 0..pairs.div_ceil(BLOCK / 2) {
+        // Block by block: values are read once and in order, and a block's weights stay near for all groups. Where a
+        // head has thousands of positions neither fits the caches next to the processor.
+        let mut all = [[v.splat(0.0); M]; FOUR];
+        for block in 0..pairs.div_ceil(BLOCK / 2) {
+            let scale = v.splat(packed.value_scales[block]);
+            for (group, all) in all[..groups].iter_mut().enumerate() {
                 let mut sums = [v.splat_i32(0); M];
                 for p in block * (BLOCK / 2)..pairs.min((block + 1) * (BLOCK / 2)) {
                     let values = v.load_pairs(&four[p * groups + group]);
@@ -351,11 +354,12 @@ fn mix<V: Dot, const M: usize>(
                         sums[i] = v.dot_pairs(sums[i], values, v.splat_pair(rows[i][p]));
                     }
                 }
-                let scale = v.splat(packed.value_scales[block]);
                 for i in 0..M {
                     all[i] = v.add(all[i], v.mul(v.to_f32(sums[i]), scale));
                 }
             }
+        }
+        for all in &all[..groups] {
             for i in 0..M {
                 out.store(v, v.mul(all[i], v.splat(inverse[i])), row + i, column);
             }

@@ -1,5 +1,6 @@
 //! AVX-512 with VNNI: one register holds all sixteen lanes, and one instruction multiplies 64 weights.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 use std::sync::LazyLock;
 
@@ -7,6 +8,19 @@ use crate::kernels::activations::Activations;
 use crate::kernels::dot::{Dot, Pairs, TileSums, TileValues, four};
 use crate::kernels::layout::{BLOCK, Layout, Order, STEPS, WeightStep};
 use crate::kernels::simd::{BF16, F16, LANES, Simd};
+
+/// `_mm512_dpwssd_epi32` as one instruction. The intrinsic becomes a multiplication and an addition where LLVM takes
+/// their shorter path for a gain: twice as many instructions for the same ports.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn vpdpwssd(mut sums: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    // SAFETY: it reads and writes registers alone.
+    unsafe {
+        asm!("vpdpwssd {}, {}, {}", inout(zmm_reg) sums, in(zmm_reg) a, in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    sums
+}
 
 /// Proof that the processor has the features of [`detected`].
 #[derive(Clone, Copy)]
@@ -270,8 +284,8 @@ impl Dot for Avx512 {
 
     #[inline(always)]
     fn dot_pairs(self, sums: __m512i, a: __m512i, b: __m512i) -> __m512i {
-        // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
-        unsafe { _mm512_dpwssd_epi32(sums, a, b) }
+        // SAFETY: `self` proves that the processor has the instruction.
+        unsafe { vpdpwssd(sums, a, b) }
     }
 
     #[inline(always)]
