@@ -95,6 +95,8 @@ pub use cores::physical_cores;
 pub use encode::{EncodeOptions, Encoded, Passage};
 pub use ensemble::Mean;
 pub use error::{Error, Result};
+#[cfg(feature = "grammar")]
+pub use generate::Grammar;
 pub use generate::{
     Batch, BatchEvent, Choice, Choices, EarlyStopping, Finish, GenerateOptions, Generation, GenerationDefaults,
     LengthPenalty, LengthPenaltyKind, LogitsProcessor, Lookup, Output, Overrides, SourceText, SplitSentences, Steps,

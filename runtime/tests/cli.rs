@@ -580,6 +580,35 @@ fn the_built_in_model_answers() {
 }
 
 #[test]
+fn results_follow_a_grammar() {
+    let (model, bytes) = (model(), fixture("byt5").display().to_string());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("schema.json");
+    std::fs::write(&file, r#"{"type": "array", "items": {"enum": [12, "hill"]}, "minItems": 1, "maxItems": 2}"#)
+        .unwrap();
+    let file = file.display().to_string();
+    let base = |model| ["generate", "--model", model, "--max-new-tokens", "40", "--input", "-"];
+    let text = succeed(&[&base(&model)[..], &["--regex", "(the|a) (house|hill)"]].concat(), b"The house\n");
+    assert!(["the house\n", "the hill\n", "a house\n", "a hill\n"].contains(&text.as_str()), "{text}");
+    for (schema, expected) in [(r#"{"enum": [true]}"#, Some("true\n")), (&file, None)] {
+        let text = succeed(&[&base(&bytes)[..], &["--json-schema", schema]].concat(), b"The house\n");
+        let values: Value = serde_json::from_str(&text).expect(&text);
+        assert!(expected.is_none_or(|expected| text == expected), "{text}");
+        assert!(expected.is_some() || (1..=2).contains(&values.as_array().unwrap().len()), "{text}");
+    }
+    for (arguments, expected) in [
+        (["--regex", "(a"], "--regex: "),
+        (["--json-schema", "{"], "--json-schema: expected a JSON schema"),
+        (["--json-schema", r#"{"type": "object"}"#], "the model's vocabulary has no tokens for \"{"),
+    ] {
+        let error = fail(2, &[&base(&model)[..], &arguments].concat(), b"The house\n");
+        assert!(error.contains(expected), "{error}");
+    }
+    let error = fail(1, &[&base(&model)[..], &["--json-schema", "/nowhere.json"]].concat(), b"The house\n");
+    assert!(error.contains("/nowhere.json"), "{error}");
+}
+
+#[test]
 fn choices_are_ranked() {
     let model = model();
     let folder = tempfile::tempdir().unwrap();

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+#[cfg(feature = "grammar")]
+use t5_runtime::Grammar;
 use t5_runtime::{Choices, Error, Finish, GenerateOptions, LogitsProcessor, Lookup, Model, Overrides};
 
 fn model() -> Model {
@@ -187,4 +189,86 @@ fn wrong_choices_are_named() {
     let choices = || GenerateOptions::default().choices(LABELS.map(str::to_owned).to_vec());
     wrong(choices().prefix("The"), "choices: texts to choose from and a forced prefix exclude each other");
     wrong(choices().max_new_tokens(2), "max_new_tokens: expected at least");
+}
+
+/// Each search, alone and in a batch, with tokens of SentencePiece and of bytes, writes what the grammar allows.
+#[cfg(feature = "grammar")]
+#[test]
+fn results_match_a_regular_expression() {
+    let families = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families");
+    for family in ["unigram", "byt5"] {
+        let model = Model::open(families.join(family)).unwrap();
+        let mut session = model.session();
+        for (pattern, expected) in [
+            (
+                "(the|a) (house|hill)( on the hill)?",
+                regex::Regex::new("^(the|a) (house|hill)( on the hill)?$").unwrap(),
+            ),
+            ("[a-z]{3,5} [a-z]+", regex::Regex::new("^[a-z]{3,5} [a-z]+$").unwrap()),
+        ] {
+            let grammar = Grammar::regex(&model, pattern).unwrap();
+            let base = || GenerateOptions::default().max_new_tokens(48).processor(grammar.processor());
+            for options in
+                [base(), base().logprobs(false), base().temperature(1.0).n_best(3), base().beams(4).n_best(4)]
+            {
+                let together = session.generate_batch(&TEXTS, &options).unwrap();
+                for (text, outputs) in TEXTS.iter().zip(&together) {
+                    assert_eq!(&session.generate(text, &options).unwrap().finish(), outputs);
+                    for output in outputs {
+                        let ended = output.finish == Finish::EndOfSequence;
+                        assert!(ended || output.finish == Finish::Length, "{family}: {output:?}");
+                        assert!(!ended || expected.is_match(&output.text), "{family}: {:?}", output.text);
+                        assert!(!ended || !output.text.is_empty());
+                    }
+                }
+            }
+        }
+        // The first pattern is finite: each result ends.
+        let grammar = Grammar::regex(&model, "(the|a) (house|hill)").unwrap();
+        let options = GenerateOptions::default().max_new_tokens(48).processor(grammar.processor());
+        let output = session.generate(TEXT, &options).unwrap().finish().remove(0);
+        assert_eq!(output.finish, Finish::EndOfSequence, "{output:?}");
+    }
+}
+
+#[cfg(feature = "grammar")]
+#[test]
+fn results_are_json_by_a_schema() {
+    let families = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families");
+    let model = Model::open(families.join("byt5")).unwrap();
+    let schema = r#"{"type": "object", "properties": {
+        "label": {"enum": ["house", "hill"]}, "sure": {"type": "boolean"},
+        "count": {"type": "integer", "minimum": 1, "maximum": 99}
+    }, "required": ["label", "sure", "count"], "additionalProperties": false}"#;
+    let grammar = Grammar::json_schema(&model, schema).unwrap();
+    let base = || GenerateOptions::default().max_new_tokens(100).processor(grammar.processor());
+    for options in [base(), base().temperature(1.0).n_best(3), base().beams(3)] {
+        for output in model.session().generate(TEXT, &options).unwrap().finish() {
+            assert_eq!(output.finish, Finish::EndOfSequence);
+            let value: serde_json::Value = serde_json::from_str(&output.text).expect(&output.text);
+            assert!(["house", "hill"].contains(&value["label"].as_str().unwrap()));
+            assert!(value["sure"].is_boolean() && (1..=99).contains(&value["count"].as_i64().unwrap()));
+        }
+    }
+}
+
+#[cfg(feature = "grammar")]
+#[test]
+fn wrong_grammars_are_named() {
+    let model = model();
+    let said = |result: Result<Grammar, Error>| result.unwrap_err().to_string();
+    let error = said(Grammar::regex(&model, "(a"));
+    assert!(error.starts_with("regex: ") && error.contains("unclosed group"), "{error}");
+    let error = said(Grammar::json_schema(&model, "{"));
+    assert!(error.starts_with("json_schema: expected a JSON schema, found what is no JSON"), "{error}");
+    let error = said(Grammar::json_schema(&model, r#"{"type": "thing"}"#));
+    assert!(error.starts_with("json_schema: ") && error.contains("thing"), "{error}");
+    // Its vocabulary has no braces.
+    let error = said(Grammar::json_schema(&model, r#"{"type": "object"}"#));
+    assert!(error.contains("the model's vocabulary has no tokens for \"{"), "{error}");
+    // A character in the midst that it does not have.
+    let grammar = Grammar::regex(&model, "the \u{4e00}").unwrap();
+    let options = GenerateOptions::default().processor(grammar.processor());
+    let output = model.session().generate(TEXT, &options).unwrap().finish().remove(0);
+    assert_eq!((output.text.as_str(), output.finish), ("the", Finish::Blocked));
 }

@@ -386,6 +386,12 @@ pub struct GenerateArgs {
         "batch", "jobs", "stats",
     ])]
     pub choices: Option<String>,
+    /// Let each result match a regular expression as a whole; a text is then read whole, too
+    #[arg(long, value_name = "PATTERN", conflicts_with_all = ["choices", "json_schema", "split_sentences"])]
+    pub regex: Option<String>,
+    /// Let each result be JSON by a schema, which stands here or in a file
+    #[arg(long, value_name = "FILE|{…}", conflicts_with_all = ["choices", "split_sentences"])]
+    pub json_schema: Option<String>,
     /// Text that each result must begin with
     #[arg(long, value_name = "TEXT")]
     pub prefix: Option<String>,

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use serde_json::{Value, json};
-use t5_runtime::{GenerateOptions, Model, Output, Overrides, Session};
+use t5_runtime::{Error, GenerateOptions, Grammar, Model, Output, Overrides, Session, SplitSentences};
 
 use super::args::{GenerateArgs, Ids, TextFormat, TooLong, YesNo};
 use super::choose;
@@ -28,7 +29,7 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let one_line = args.json || args.work.input_format == TextFormat::Jsonl || args.n_best.unwrap_or(1) == 1;
     let Some(mut results) = Results::open(&args.work, &mut inputs, one_line)? else { return Ok(()) };
     let model = open_models(args)?;
-    let options = model.options(&overrides(args))?;
+    let options = grammar(args, &model, model.options(&overrides(args))?)?;
     print_notes(&model, &options)?;
     let mut sessions = sessions(&model, args.jobs, args.threads)?;
     let mut stats = Stats { load: start.elapsed().as_secs_f64(), ..Stats::default() };
@@ -64,6 +65,30 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         stats.print();
     }
     results.finish()
+}
+
+/// With the rule that `--regex` or `--json-schema` asks for.
+fn grammar(args: &GenerateArgs, model: &Model, options: GenerateOptions) -> anyhow::Result<GenerateOptions> {
+    let grammar = match (&args.regex, &args.json_schema) {
+        (Some(pattern), _) => Grammar::regex(model, pattern).map_err(|error| named("--regex", error))?,
+        (None, Some(schema)) if schema.trim_start().starts_with('{') => {
+            Grammar::json_schema(model, schema).map_err(|error| named("--json-schema", error))?
+        }
+        (None, Some(file)) => {
+            let schema = std::fs::read_to_string(file).with_context(|| format!("--json-schema {file}"))?;
+            Grammar::json_schema(model, &schema).map_err(|error| named(&format!("--json-schema {file}"), error))?
+        }
+        (None, None) => return Ok(options),
+    };
+    Ok(options.split_sentences(SplitSentences::No).processor(grammar.processor()))
+}
+
+/// What is wrong with an argument is told of it, as of all arguments.
+fn named(argument: &str, error: Error) -> anyhow::Error {
+    match error {
+        Error::Option { what, .. } => usage(format!("{argument}: {what}")),
+        error => error.into(),
+    }
 }
 
 /// What the arguments ask for.

@@ -4,7 +4,8 @@
 //! both become [`GenerateOptions`].
 //! A [`SourceText`] is what the model reads of a text, all of it or each of its sentences. A `plan` is options that
 //! were checked against a model. `search` chooses tokens, with `processors` and with rules of the caller's
-//! ([`LogitsProcessor`]), such as that the result is one of some [`Choices`]; `decoding` runs the searches of any
+//! ([`LogitsProcessor`]), such as that the result is one of some [`Choices`] or follows a
+//! `Grammar` (a regular expression, a JSON schema: Cargo feature `grammar`); `decoding` runs the searches of any
 //! number of documents in lock step, and `lookup` proposes tokens ahead; [`Generation`] hands out the text of one as it
 //! comes (`growing_text`), `texts` are many at once. [`Steps`] are for searches of the caller's own, and a [`Batch`] is
 //! for requests that come and go.
@@ -13,6 +14,8 @@ mod batch;
 mod choices;
 mod custom;
 mod decoding;
+#[cfg(feature = "grammar")]
+mod grammar;
 mod growing_text;
 mod lookup;
 mod options;
@@ -29,6 +32,8 @@ mod texts;
 pub use batch::{Batch, BatchEvent};
 pub use choices::{Choice, Choices};
 pub use custom::LogitsProcessor;
+#[cfg(feature = "grammar")]
+pub use grammar::Grammar;
 pub use options::{
     DEFAULT_MAX_NEW_TOKENS, EarlyStopping, GenerateOptions, LengthPenalty, LengthPenaltyKind, Lookup, Overrides,
 };

@@ -185,6 +185,34 @@ impl Tokenizer {
         }
     }
 
+    /// The bytes that a token adds to a text in which others stand before it, with its space: none if it is no text, or
+    /// if it has spaces also elsewhere than in front, which are lost where it comes first. `None` for tokenizers of other
+    /// kinds, whose tokens are not bytes by themselves.
+    #[cfg(feature = "grammar")]
+    pub(crate) fn bytes_in_a_sentence(&self, id: u32) -> Option<Vec<u8>> {
+        match &*self.inner {
+            Inner::Unigram(unigram) => Some(match unigram.reading(id) {
+                Some(Reading::Byte(byte)) => vec![byte],
+                Some(Reading::Text | Reading::LineEnd) => {
+                    let mut text = String::new();
+                    unigram.write(id, false, &mut text);
+                    let lost = unigram.add_dummy_prefix && text.chars().skip(1).any(|c| c == ' ');
+                    if lost { Vec::new() } else { text.into_bytes() }
+                }
+                Some(Reading::Special) | None => Vec::new(),
+            }),
+            Inner::Bytes(bytes) => Some(bytes.byte(id).into_iter().collect()),
+            #[cfg(feature = "tokenizers")]
+            Inner::Foreign(_) => None,
+        }
+    }
+
+    /// Whether the space of a text's first token is not written.
+    #[cfg(feature = "grammar")]
+    pub(crate) fn drops_first_space(&self) -> bool {
+        matches!(&*self.inner, Inner::Unigram(unigram) if unigram.add_dummy_prefix)
+    }
+
     /// The id of `<pad>`, which also starts a decoder.
     pub fn pad_id(&self) -> u32 {
         match &*self.inner {

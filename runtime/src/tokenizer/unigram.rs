@@ -21,7 +21,7 @@ pub(super) struct UnigramTokenizer {
     /// What is used in their place where the model is not Unigram.
     spm: Option<Spm>,
     whitespace: Whitespace,
-    add_dummy_prefix: bool,
+    pub(super) add_dummy_prefix: bool,
     legacy: bool,
     split_words: bool,
     /// The texts of all pieces one after the other, and where each ends.
