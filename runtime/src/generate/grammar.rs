@@ -1,4 +1,5 @@
-//! A result that follows a grammar: a regular expression or a JSON schema. `llguidance` tells which tokens may come next.
+//! A result that follows a grammar: a regular expression or a JSON schema. `llguidance` tells which tokens may come
+//! next.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,8 +48,8 @@ impl Grammar {
         Grammar::new(model, option, GrammarWithLexer::from_regex(pattern))
     }
 
-    /// A JSON schema whose values the text is, without white space that the schema does not ask for. What of JSON Schema
-    /// `llguidance` does not know is refused by name.
+    /// A JSON schema whose values the text is, without white space that the schema does not ask for. What of JSON
+    /// Schema `llguidance` does not know is refused by name.
     ///
     /// Many T5 vocabularies have no token for `{` and `}`, which is said at once; ByT5's has.
     ///

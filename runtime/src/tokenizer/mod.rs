@@ -186,8 +186,8 @@ impl Tokenizer {
     }
 
     /// The bytes that a token adds to a text in which others stand before it, with its space: none if it is no text, or
-    /// if it has spaces also elsewhere than in front, which are lost where it comes first. `None` for tokenizers of other
-    /// kinds, whose tokens are not bytes by themselves.
+    /// if it has spaces also elsewhere than in front, which are lost where it comes first. `None` for tokenizers of
+    /// other kinds, whose tokens are not bytes by themselves.
     #[cfg(feature = "grammar")]
     pub(crate) fn bytes_in_a_sentence(&self, id: u32) -> Option<Vec<u8>> {
         match &*self.inner {
