@@ -10,8 +10,11 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::Format`] where the text is no JSON, or another value than an object.
 pub(crate) fn object(file: &str, text: &[u8]) -> Result<Value> {
-    let json: Value = serde_json::from_slice(text)
+    let mut json: Value = serde_json::from_slice(text)
         .map_err(|error| Error::format(file, format!("expected a JSON object: {error}")))?;
+    // Programs may be built so that the order of the file is kept (`preserve_order` of serde_json): what is listed, and
+    // the files that are written, must not depend on it.
+    json.sort_all_objects();
     if json.is_object() { Ok(json) } else { Err(Error::format(file, "expected a JSON object, found another value")) }
 }
 

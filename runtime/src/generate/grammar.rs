@@ -93,13 +93,14 @@ impl Grammar {
         });
         let parser = factory.and_then(|factory| factory.create_parser(grammar));
         let mut start = Matcher::new(parser);
+        let asked = start.deep_clone().compute_ff_bytes();
         let first = start.compute_mask_or_eos().map_err(|error| wrong(said(&error)))?;
-        if let Some(missing) = blocked(&mut start, &first) {
-            let asked = match missing.is_empty() {
-                true => "what the grammar begins with".to_owned(),
-                false => format!("{:?}, with which the grammar begins", String::from_utf8_lossy(&missing)),
-            };
-            return Err(wrong(format!("the model's vocabulary has no tokens for {asked}")));
+        if blocked(&start, &first) {
+            let asked = String::from_utf8_lossy(&asked);
+            return Err(wrong(match asked.trim_start() {
+                "" => "the model's vocabulary has no tokens for what the grammar begins with".to_owned(),
+                text => format!("the model's vocabulary has no tokens for {text:?}, with which the grammar begins"),
+            }));
         }
         Ok(Grammar { start })
     }
@@ -162,22 +163,14 @@ impl Walk {
     }
 }
 
-/// If no token can come first, or none after each of the few that can: the bytes that the grammar asks for there, as far
-/// as it leaves no choice.
-fn blocked(start: &mut Matcher, first: &SimpleVob) -> Option<Vec<u8>> {
-    if first.is_zero() {
-        return Some(start.compute_ff_bytes());
-    }
-    let mut asked = Vec::new();
-    for token in first.iter().take(FOLLOWED + 1).collect::<Vec<_>>() {
-        let mut next = start.deep_clone();
-        let ends = next.consume_token(token).is_err() || next.is_stopped();
-        if ends || next.compute_mask_or_eos().is_ok_and(|mask| !mask.is_zero()) {
-            return None;
-        }
-        asked = next.compute_ff_bytes();
-    }
-    (first.num_set() <= FOLLOWED).then_some(asked)
+/// Whether no token can come first, or none after each of the few that can.
+fn blocked(start: &Matcher, first: &SimpleVob) -> bool {
+    first.num_set() <= FOLLOWED
+        && first.iter().all(|token| {
+            let mut next = start.deep_clone();
+            let ends = next.consume_token(token).is_err() || next.is_stopped();
+            !ends && !next.compute_mask_or_eos().is_ok_and(|mask| !mask.is_zero())
+        })
 }
 
 /// The bytes of each id as it stands in a sentence; none for those that are no text.
@@ -192,7 +185,9 @@ fn tokens(tokenizer: &Tokenizer, count: usize) -> Option<Vec<Vec<u8>>> {
         .collect()
 }
 
-/// An error's first line.
+/// What is wrong, in one line: of a regular expression the last one, the others show where.
 fn said(error: &dyn fmt::Display) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
+    let text = error.to_string();
+    let cause = text.lines().find_map(|line| line.strip_prefix("error: "));
+    cause.or(text.lines().next()).unwrap_or_default().to_owned()
 }

@@ -197,7 +197,9 @@ impl GenerationDefaults {
         if !self.not_obeyed.is_empty() {
             object.0.insert("not_obeyed".to_owned(), self.not_obeyed.clone().into());
         }
-        Json::Object(object.0)
+        let mut json = Json::Object(object.0);
+        json.sort_all_objects(); // by name, however serde_json is built
+        json
     }
 }
 
