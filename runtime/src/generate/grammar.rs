@@ -108,7 +108,7 @@ impl Grammar {
     /// The rule by which a generation follows the grammar, whatever searches. A text that reaches the limit of new
     /// tokens ends in the midst of it, and one whose next character the vocabulary does not have ends with
     /// [`Finish::Blocked`](super::Finish). A space right behind a line break is lost, as in
-    /// [`Tokenizer::decode`](crate::Tokenizer::decode).
+    /// [`Tokenizer::decode`](crate::tokenizer::Tokenizer::decode).
     pub fn processor(&self) -> LogitsProcessor {
         let start = self.start.deep_clone();
         let walk = Mutex::new(Walk { matcher: start.deep_clone(), read: Vec::new() });
