@@ -54,6 +54,11 @@ pub fn replace(path: &Path, contents: &[u8]) -> Result<()> {
     Ok(OutputFile::replace(path, contents)?)
 }
 
+/// A hash as it stands in files and in their names.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Makes renames in the file's folder durable.
 ///
 /// # Errors

@@ -16,8 +16,9 @@ use sha2::{Digest, Sha256};
 use t5_runtime::output::OutputFile;
 use t5_runtime::storage::Bytes;
 
+use crate::files::{self, hex};
 use crate::vocabulary::Vocabulary;
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 
 /// The index's file in a folder of shards.
 pub const INDEX: &str = "index.json";
@@ -117,10 +118,6 @@ impl HashedFile {
         file.commit()?;
         Ok(hex(&self.hash.finalize()))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl ShardWriter {

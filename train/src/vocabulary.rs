@@ -177,7 +177,7 @@ impl Vocabulary {
         for id in self.encode(PROBE) {
             hash.update(id.to_le_bytes());
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        crate::files::hex(&hash.finalize())
     }
 
     /// What sets a checkpoint's vocabulary apart from this one, as "whose id 5 is ..."; `None` where all of this one's

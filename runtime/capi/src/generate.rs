@@ -200,7 +200,7 @@ fn side_by_side(
     cancel: &Cancel,
     listener: &mut Listener,
 ) -> Result<Vec<Vec<Output>>> {
-    let each = if options.samples() { options.n_best } else { options.beams };
+    let each = options.sequences();
     let sequences = texts.len().saturating_mul(each).clamp(1, SIDE_BY_SIDE.max(each));
     let mut batch = Batch::new(session, sequences)?;
     let mut places = HashMap::new();

@@ -70,25 +70,19 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
 /// With the rule that `--regex` or `--json-schema` asks for.
 fn grammar(args: &GenerateArgs, model: &Model, options: GenerateOptions) -> anyhow::Result<GenerateOptions> {
     let grammar = match (&args.regex, &args.json_schema) {
-        (Some(pattern), _) => Grammar::regex(model, pattern).map_err(|error| named("--regex", error))?,
-        (None, Some(schema)) if schema.trim_start().starts_with('{') => {
-            Grammar::json_schema(model, schema).map_err(|error| named("--json-schema", error))?
-        }
+        (Some(pattern), _) => Grammar::regex(model, pattern)?,
+        (None, Some(schema)) if schema.trim_start().starts_with('{') => Grammar::json_schema(model, schema)?,
         (None, Some(file)) => {
-            let schema = std::fs::read_to_string(file).with_context(|| format!("--json-schema {file}"))?;
-            Grammar::json_schema(model, &schema).map_err(|error| named(&format!("--json-schema {file}"), error))?
+            let argument = format!("--json-schema {file}");
+            let schema = std::fs::read_to_string(file).with_context(|| argument.clone())?;
+            Grammar::json_schema(model, &schema).map_err(|error| match error {
+                Error::Option { what, .. } => usage(format!("{argument}: {what}")),
+                error => error.into(),
+            })?
         }
         (None, None) => return Ok(options),
     };
     Ok(options.split_sentences(SplitSentences::No).processor(grammar.processor()))
-}
-
-/// What is wrong with an argument is told of it, as of all arguments.
-fn named(argument: &str, error: Error) -> anyhow::Error {
-    match error {
-        Error::Option { what, .. } => usage(format!("{argument}: {what}")),
-        error => error.into(),
-    }
 }
 
 /// What the arguments ask for.

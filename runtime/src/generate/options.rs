@@ -316,8 +316,8 @@ impl GenerateOptions {
         self.temperature > 0.0
     }
 
-    /// Sequences that run side by side for one source.
-    pub(super) fn sequences(&self) -> usize {
+    /// Sequences that run side by side for one source: draws, or beams.
+    pub fn sequences(&self) -> usize {
         if self.samples() { self.n_best } else { self.beams }
     }
 

@@ -28,7 +28,7 @@ use super::repeated::{Buckets, Entry, PLACE, WHOLE, removed};
 use super::repeats::{self, Unit, hash, hashes, without};
 use super::report::{Removed, Report};
 use super::url::{Listed, normalise};
-use crate::files::{create_folder, open_alone, replace};
+use crate::files::{create_folder, hex, open_alone, replace};
 use crate::shards::{self, Index, ShardInfo, ShardWriter};
 use crate::source::{Columns, Format, for_each_record};
 use crate::vocabulary::Vocabulary;
@@ -635,8 +635,4 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let text = fs::read(path).map_err(Error::io(path))?;
     let read = serde_json::from_slice(&text);
     read.map(Some).map_err(|error| Error::file(path, format!("expected what t5-train corpus wrote: {error}")))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -99,8 +99,7 @@ mod tests {
         assert_eq!(found[0], found[1]);
         assert_ne!(found[0], found[2]);
         // `md5("the end.")`, by Python's hashlib.
-        let hex: String = found[0].iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, HEX);
+        assert_eq!(crate::files::hex(&found[0]), HEX);
     }
 
     const HEX: &str = "a71e884741fddc49847c1e75eb3b4ae1";

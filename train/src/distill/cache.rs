@@ -72,8 +72,7 @@ impl Cache {
     /// Where the file is open in another process, is not such a file, or the operating system refuses.
     pub fn open(folder: &Path, digest: [u8; 32], classes: usize, limit: u64) -> Result<Cache> {
         files::create_folder(folder)?;
-        let name: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        let path = folder.join(format!("{name}.probabilities"));
+        let path = folder.join(format!("{}.probabilities", files::hex(&digest[..8])));
         let taken = "is written by another run; expected a distill.cache that no other run uses at this time";
         let mut file = files::open_alone(&path, taken)?;
         let mut head = [&MAGIC[..], &digest].concat();
