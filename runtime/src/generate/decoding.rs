@@ -313,12 +313,7 @@ impl LiveDocument {
     pub fn tokens_from(&self, from: usize) -> Vec<Token> {
         let Search::Single(search) = &self.search else { return Vec::new() };
         let Hypothesis { ids, logprobs, alternatives, .. } = search.first();
-        let token = |place: usize| Token {
-            id: ids[place],
-            logprob: logprobs.get(place).copied().unwrap_or(f32::NAN),
-            alternatives: alternatives.get(place).cloned().unwrap_or_default(),
-        };
-        (from..ids.len()).map(token).collect()
+        Token::all(ids, logprobs, alternatives, from)
     }
 
     /// Its results, best first, as many as were asked for.

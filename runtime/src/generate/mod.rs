@@ -109,7 +109,24 @@ pub struct Token {
     pub alternatives: Vec<(u32, f32)>,
 }
 
+impl Token {
+    /// Those of a result, or of what there is of it, from one on.
+    fn all(ids: &[u32], logprobs: &[f32], alternatives: &[Vec<(u32, f32)>], from: usize) -> Vec<Token> {
+        let token = |place: usize| Token {
+            id: ids[place],
+            logprob: logprobs.get(place).copied().unwrap_or(f32::NAN),
+            alternatives: alternatives.get(place).cloned().unwrap_or_default(),
+        };
+        (from..ids.len()).map(token).collect()
+    }
+}
+
 impl Output {
+    /// Its tokens from one on, as a running [`Batch`] gives them with pieces.
+    pub fn tokens_from(&self, from: usize) -> Vec<Token> {
+        Token::all(&self.ids, &self.logprobs, &self.alternatives, from)
+    }
+
     /// Ends the text before the first of the stop strings, if there is one in it.
     fn stop(&mut self, stop: &[String]) -> bool {
         let end = growing_text::find_stop(&self.text, stop);

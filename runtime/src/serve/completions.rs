@@ -190,7 +190,7 @@ impl Choices {
         best.map(|(k, output)| {
             let mut choice = self.begun.remove(&index).unwrap_or_else(|| self.begin());
             let text = output.text.get(choice.text..).unwrap_or_default();
-            let rest = tokens::of(&output, choice.tokens);
+            let rest = output.tokens_from(choice.tokens);
             let logprobs = self.logprobs_of(&mut choice, &rest);
             let reason = if output.finish == Finish::Length { "length" } else { "stop" };
             json!({"index": index * self.n + k, "text": text, "logprobs": logprobs, "finish_reason": reason})

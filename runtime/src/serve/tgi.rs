@@ -144,7 +144,7 @@ fn top_tokens(model: &Model, of: &Token) -> Value {
 /// A result's text and its details.
 fn sequence(model: &Model, output: &Output, seed: Option<u64>, top: usize) -> (Value, Value) {
     let mut texts = model.tokenizer().ok().map(Texts::new);
-    let all = tokens::of(output, 0);
+    let all = output.tokens_from(0);
     let mut text = |id| texts.as_mut().map_or_else(String::new, |texts| texts.of(id));
     let list: Vec<Value> = all.iter().map(|one| token(model, one, &text(one.id))).collect();
     let mut details = json!({
@@ -206,7 +206,7 @@ impl sse::Writer for Events {
             What::Outputs(mut outputs) => {
                 let Some(output) = outputs.drain(..).next() else { return };
                 self.text.clone_from(&output.text);
-                let rest = tokens::of(&output, self.tokens);
+                let rest = output.tokens_from(self.tokens);
                 // What ends a text stands for none of it, if something else is there to.
                 let (before, last) = rest.split_at(rest.len().saturating_sub(1));
                 self.add(before, events);

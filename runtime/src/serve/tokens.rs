@@ -1,17 +1,6 @@
 //! Tokens of an answer as protocols show them.
 
 use t5_runtime::tokenizer::{TextStream, Tokenizer};
-use t5_runtime::{Output, Token};
-
-/// The tokens of a result from one on.
-pub fn of(output: &Output, from: usize) -> Vec<Token> {
-    let token = |place: usize| Token {
-        id: output.ids[place],
-        logprob: output.logprobs.get(place).copied().unwrap_or(f32::NAN),
-        alternatives: output.alternatives.get(place).cloned().unwrap_or_default(),
-    };
-    (from..output.ids.len()).map(token).collect()
-}
 
 /// The text of a token by itself, special ones and sentinels by their names.
 pub fn name(tokenizer: &Tokenizer, id: u32) -> String {
