@@ -1,4 +1,4 @@
-//! The model that comes with the program: `runtime/model/pocket-t5.gguf`, described in the card beside it.
+//! The model that comes with the program, a crate of its own: `runtime/model`, described in the card there.
 
 use crate::checkpoint::Checkpoint;
 use crate::storage::Bytes;
@@ -7,15 +7,9 @@ use crate::{Model, ModelOptions, Result};
 /// How messages name it.
 pub const NAME: &str = "the built-in model";
 
-/// Weights are read in place, so the bytes are aligned as in a mapped file.
-#[repr(C, align(64))]
-struct Aligned<T: ?Sized>(T);
-
-static FILE: &Aligned<[u8]> = &Aligned(*include_bytes!("../model/pocket-t5.gguf"));
-
 /// The file's bytes: GGUF, Q8_0.
 pub fn bytes() -> &'static [u8] {
-    &FILE.0
+    pocket_t5_model::gguf()
 }
 
 impl Checkpoint {
