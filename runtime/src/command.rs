@@ -66,12 +66,14 @@ fn with_flag(command: &clap::Command, error: anyhow::Error) -> anyhow::Error {
     if has(command) || command.get_subcommands().any(has) { usage(format!("--{flag}: {what}")) } else { error }
 }
 
-/// The part of the argument parser's message that says what is wrong, on one line.
+/// The part of the argument parser's message that says what is wrong, on one line, and what may have been meant.
 fn shorten(message: &str) -> String {
     let after = |line: &str| ["Usage:", "For more", "  tip:"].iter().any(|start| line.starts_with(start));
     let wrong = message.lines().take_while(|line| !after(line));
     let line = wrong.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-    format!("{}; see --help", line.strip_prefix("error: ").unwrap_or(&line))
+    let tip = message.lines().filter_map(|line| line.strip_prefix("  tip: ")).find(|tip| tip.contains("similar"));
+    let tip = tip.map_or_else(String::new, |tip| format!(": {tip}"));
+    format!("{}{tip}; see --help", line.strip_prefix("error: ").unwrap_or(&line))
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

@@ -22,16 +22,22 @@ pub(crate) fn predict(
     piece: Range<usize>,
     shares: Option<&[f32]>,
 ) -> Result<()> {
-    // The decoder reads the target shifted right.
     let start = decoder.model.config.decoder_start_token_id;
-    let read = |position: usize| position.checked_sub(1).map_or(start, |before| target[before]);
-    let query = |position| Query { token: read(position), sequence: 0, position };
-    let wanted: Vec<usize> = (0..piece.len()).collect();
-    let queries: Vec<Query> = piece.map(query).collect();
+    let queries: Vec<Query> = piece.map(|position| query(start, target, 0, position)).collect();
+    read(decoder, &queries, shares)
+}
+
+/// What the decoder reads in the place of a token of a target: it is shifted right.
+fn query(start: u32, target: &[u32], sequence: usize, position: usize) -> Query {
+    Query { token: position.checked_sub(1).map_or(start, |before| target[before]), sequence, position }
+}
+
+fn read(decoder: &mut Decoder<'_>, queries: &[Query], shares: Option<&[f32]>) -> Result<()> {
     match shares {
-        Some(shares) => decoder.run_aligned(&queries, shares)?,
-        None => decoder.run(&queries)?,
+        Some(shares) => decoder.run_aligned(queries, shares)?,
+        None => decoder.run(queries)?,
     }
+    let wanted: Vec<usize> = (0..queries.len()).collect();
     decoder.head(&wanted);
     Ok(())
 }
@@ -43,11 +49,14 @@ pub(crate) fn logprobs<'a>(decoder: &'a mut Decoder<'_>, targets: &'a [u32]) -> 
     targets.iter().zip(rows).map(move |(&id, row)| row[id as usize] - kernels.log_sum_exp(row))
 }
 
-/// A target that is given, not chosen.
+/// Targets that are given, not chosen, each with a source.
 pub(crate) struct Forced {
     encoding: Encoding,
     encoded: bool,
-    target: Vec<u32>,
+    /// One after the other.
+    targets: Vec<u32>,
+    /// What the decoder reads for each of their tokens.
+    queries: Vec<Query>,
     /// Tokens that the decoder has predicted.
     done: usize,
 }
@@ -56,13 +65,22 @@ impl Forced {
     /// # Errors
     /// If the model has no decoder, the source or the target is empty or has ids outside the vocabulary, or there is no
     /// memory for them.
-    pub fn begin(session: &mut Session, source: &[u32], target: Vec<u32>) -> Result<Forced> {
-        session.model.check_ids("target", &target)?;
-        if target.is_empty() {
-            return Err(Error::Option { option: "target", what: "expected at least one token".to_owned() });
+    pub fn begin(session: &mut Session, pairs: &[(&[u32], &[u32])]) -> Result<Forced> {
+        for (_, target) in pairs {
+            session.model.check_ids("target", target)?;
+            if target.is_empty() {
+                return Err(Error::Option { option: "target", what: "expected at least one token".to_owned() });
+            }
         }
-        let encoding = session.begin_sources(&[source], 1, target.len())?;
-        Ok(Forced { encoding, encoded: false, target, done: 0 })
+        let (sources, targets): (Vec<&[u32]>, Vec<&[u32]>) = pairs.iter().copied().unzip();
+        let longest = targets.iter().map(|target| target.len()).max().unwrap_or(0);
+        let encoding = session.begin_sources(&sources, 1, longest)?;
+        let start = session.model.config().decoder_start_token_id;
+        let mut queries = Vec::new();
+        for (sequence, target) in targets.iter().enumerate() {
+            queries.extend((0..target.len()).map(|position| query(start, target, sequence, position)));
+        }
+        Ok(Forced { encoding, encoded: false, targets: targets.concat(), queries, done: 0 })
     }
 
     /// Does the next piece; false when there is none left. `each` gets tokens of the target, and the decoder with their
@@ -77,40 +95,66 @@ impl Forced {
             self.encoded = !session.encode_more(&mut self.encoding)?;
             return Ok(true);
         }
-        let piece = self.done..self.target.len().min(self.done + FORCED_ROWS);
+        let piece = self.done..self.targets.len().min(self.done + FORCED_ROWS);
         let mut decoder = session.decoder()?;
-        predict(&mut decoder, &self.target, piece.clone(), shares)?;
+        read(&mut decoder, &self.queries[piece.clone()], shares)?;
         self.done = piece.end;
-        each(&self.target[piece], &mut decoder);
-        Ok(self.done < self.target.len())
+        each(&self.targets[piece], &mut decoder);
+        Ok(self.done < self.targets.len())
     }
 }
 
-/// The log-probabilities of a target.
+/// The log-probabilities of targets.
 pub(crate) struct Scoring {
     forced: Forced,
+    lengths: Vec<usize>,
     logprobs: Vec<f32>,
 }
 
 impl Scoring {
     /// # Errors
     /// As [`Forced::begin`].
-    pub fn begin(session: &mut Session, source: &[u32], target: &[u32]) -> Result<Scoring> {
-        let logprobs = Vec::with_capacity(target.len());
-        Ok(Scoring { forced: Forced::begin(session, source, target.to_vec())?, logprobs })
+    pub fn begin(session: &mut Session, pairs: &[(&[u32], &[u32])]) -> Result<Scoring> {
+        let forced = Forced::begin(session, pairs)?;
+        let logprobs = Vec::with_capacity(forced.targets.len());
+        Ok(Scoring { forced, lengths: pairs.iter().map(|(_, target)| target.len()).collect(), logprobs })
     }
 }
 
 impl Pieces for Scoring {
-    type Results = Score;
+    type Results = Vec<Score>;
 
     fn work(&mut self, session: &mut Session) -> Result<bool> {
+        if self.lengths.is_empty() {
+            return Ok(false);
+        }
         let all = &mut self.logprobs;
         self.forced.work(session, None, |targets, decoder| all.extend(logprobs(decoder, targets)))
     }
 
+    fn results(self: Box<Self>) -> Vec<Score> {
+        let (mut ids, mut logprobs) = (&self.forced.targets[..], &self.logprobs[..]);
+        let score = |&length: &usize| {
+            let (own_ids, own) = (ids.split_off(..length), logprobs.split_off(..length));
+            let (own_ids, own) = (own_ids.unwrap_or_default(), own.unwrap_or_default());
+            Score { ids: own_ids.to_vec(), logprobs: own.to_vec(), sum: own.iter().sum() }
+        };
+        self.lengths.iter().map(score).collect()
+    }
+}
+
+/// Those of a single one.
+pub(crate) struct ScoringOne(pub Scoring);
+
+impl Pieces for ScoringOne {
+    type Results = Score;
+
+    fn work(&mut self, session: &mut Session) -> Result<bool> {
+        self.0.work(session)
+    }
+
     fn results(self: Box<Self>) -> Score {
-        Score { ids: self.forced.target, sum: self.logprobs.iter().sum(), logprobs: self.logprobs }
+        Box::new(self.0).results().swap_remove(0)
     }
 }
 
@@ -131,7 +175,7 @@ impl Aligning {
         let weights = memory::room("an alignment of these lengths", [source.len(), target.len() + 1])?;
         // The last token is read by one more step, whatever that predicts.
         let given = target.iter().chain(target.last()).copied().take(target.len() + usize::from(heads.reading));
-        let forced = Forced::begin(session, source, given.collect())?;
+        let forced = Forced::begin(session, &[(source, &given.collect::<Vec<u32>>())])?;
         let alignment = Alignment { source_ids: source.to_vec(), target_ids: target.to_vec(), weights };
         Ok(Aligning { forced, shares, reading: heads.reading, alignment })
     }

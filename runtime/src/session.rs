@@ -7,7 +7,7 @@ use crate::decoder::{Decoder, DecoderState};
 use crate::encode::{EncodeOptions, Passage};
 use crate::encoder::{self, Encoder, EncoderState};
 use crate::error::Result;
-use crate::forced::{Aligning, Forced, Scoring, WordAligning};
+use crate::forced::{Aligning, Forced, Scoring, ScoringOne, WordAligning};
 use crate::layers::{Document, FIRST_POSITIONS, Scratch};
 use crate::memory::{self, Request};
 use crate::model::Model;
@@ -172,7 +172,29 @@ impl Session {
     /// If the model has no decoder, the source or the target is empty or has ids outside the vocabulary, or there is no
     /// memory for them.
     pub fn score_ids(&mut self, source: &[u32], target: &[u32]) -> Result<Score> {
-        let scoring = Scoring::begin(self, source, target)?;
+        let scoring = Scoring::begin(self, &[(source, target)])?;
+        self.complete(ScoringOne(scoring))
+    }
+
+    /// As [`Session::score`], for pairs of a source and its target. They are read side by side, which takes less time
+    /// than one after the other, and memory for all of them; the numbers are the same, to the last bit.
+    ///
+    /// # Errors
+    /// As [`Session::score`], where one of the pairs is wrong.
+    pub fn score_batch(&mut self, pairs: &[(&str, &str)]) -> Result<Vec<Score>> {
+        let tokenizer = self.model.tokenizer()?;
+        let ids = |(source, target): &(&str, &str)| (tokenizer.encode(source), tokenizer.encode(target));
+        let ids: Vec<(Vec<u32>, Vec<u32>)> = pairs.iter().map(ids).collect();
+        let pairs: Vec<(&[u32], &[u32])> = ids.iter().map(|(source, target)| (&source[..], &target[..])).collect();
+        self.score_batch_ids(&pairs)
+    }
+
+    /// As [`Session::score_batch`], from ids.
+    ///
+    /// # Errors
+    /// As [`Session::score_ids`], where one of the pairs is wrong.
+    pub fn score_batch_ids(&mut self, pairs: &[(&[u32], &[u32])]) -> Result<Vec<Score>> {
+        let scoring = Scoring::begin(self, pairs)?;
         self.complete(scoring)
     }
 
@@ -181,8 +203,8 @@ impl Session {
     /// # Errors
     /// As [`Session::score_ids`]; the session is lost then.
     pub fn into_scoring(mut self, source: &[u32], target: &[u32]) -> Result<UnderWay<Score>> {
-        let scoring = Scoring::begin(&mut self, source, target)?;
-        Ok(UnderWay::new(self, scoring))
+        let scoring = Scoring::begin(&mut self, &[(source, target)])?;
+        Ok(UnderWay::new(self, ScoringOne(scoring)))
     }
 
     /// Logits of every step of a teacher-forced target, `[target, vocab_size]`.
@@ -191,7 +213,7 @@ impl Session {
     /// As [`Session::score_ids`].
     pub fn logits_ids(&mut self, source: &[u32], target: &[u32]) -> Result<Vec<f32>> {
         let mut all = memory::room("logits of all tokens", [target.len(), self.model.config().vocab_size])?;
-        let mut forced = Forced::begin(self, source, target.to_vec())?;
+        let mut forced = Forced::begin(self, &[(source, target)])?;
         while forced.work(self, None, |targets, decoder| all.extend_from_slice(decoder.logits(0..targets.len())))? {}
         Ok(all)
     }

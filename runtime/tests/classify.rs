@@ -1,6 +1,9 @@
 //! `t5 classify` and `t5 answer`: what they print. What models say is held against the reference by the workspace's
 //! tests.
 
+#[path = "common/documented.rs"]
+mod documented;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -58,6 +61,7 @@ fn classes_of_texts() {
     assert!(lines[1].starts_with("neutral\t"), "{found}");
     let object: Value = serde_json::from_str(&succeed("classify", folder.path(), &["--json", "The house"])).unwrap();
     assert_eq!((&object["label"], &object["score"]), (&"negative".into(), &scores[0].into()));
+    documented::check("t5 classify --json", &object);
     assert_eq!(object["scores"]["positive"], Value::from(scores[2]));
 
     let error = fail("generate", folder.path(), &["a"]);
@@ -91,6 +95,8 @@ fn classes_of_tokens() {
     let pieces: Vec<&str> = rows.iter().map(|row| row[0]).collect();
     assert_eq!(pieces.concat(), "▁The▁house</s>");
     assert!(rows.iter().all(|row| row.len() == 3 && ["O", "B-PER", "I-PER", "B-LOC"].contains(&row[1])), "{found}");
+    let object: Value = serde_json::from_str(&succeed("classify", folder.path(), &["--json", "The house"])).unwrap();
+    documented::check("t5 classify --json, of tokens", &object);
 }
 
 #[test]
@@ -104,6 +110,7 @@ fn answers() {
     let object: Value =
         serde_json::from_str(&succeed("answer", folder.path(), &["--json", "--max-answer-tokens", "1", &line]))
             .unwrap();
+    documented::check("t5 answer --json", &object);
     let span = object["span"].as_array().unwrap();
     assert_eq!(span[0].as_u64().unwrap() + 1, span[1].as_u64().unwrap());
     let error = fail("answer", folder.path(), &["no tab"]);

@@ -2,6 +2,8 @@
 
 #[path = "common/command.rs"]
 mod command;
+#[path = "common/documented.rs"]
+mod documented;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -368,10 +370,139 @@ fn bench_prints_its_keys() {
             b"",
         );
     }
+    // Of steps that take next to nothing, too, none takes less.
+    for _ in 0..20 {
+        let arguments =
+            ["bench", "-m", &model, "--input-tokens", "60", "--new-tokens", "2", "--repeats", "3", "--json"];
+        let object = &json_lines(&succeed(&arguments, b""))[0];
+        assert!(object["ms_per_token"]["min"].as_f64().unwrap() > 0.0, "{object}");
+        assert!(object["tokens_per_s"]["min"].as_f64().unwrap() > 0.0, "{object}");
+    }
+    let error = fail(2, &["bench", "-m", &model, "--batch", "100", "--beams", "4"], b"");
+    assert!(error.contains("--batch: expected at most 256 sequences (inputs times beams), found 400"), "{error}");
     // An encoder alone has no tokens to count.
     let encoder = fixture("encoder-only").display().to_string();
     let object = &json_lines(&succeed(&["bench", "--model", &encoder, "--json", "--repeats", "1"], b""))[0];
     assert!(object["encoder_ms"]["median"].is_number() && object["ms_per_token"].is_null());
+}
+
+#[test]
+fn json_is_as_it_is_documented() {
+    let model = model();
+    let model = model.as_str();
+    let first = |arguments: &[&str], input: &[u8]| json_lines(&succeed(arguments, input)).remove(0);
+    let short = ["generate", "-m", model, "--max-new-tokens", "5", "--json"];
+    documented::check("t5 generate --json", &first(&[&short[..], &["The house"]].concat(), b""));
+    documented::check("t5 generate --json --stream", &first(&[&short[..], &["--stream", "The house"]].concat(), b""));
+    let choices = ["generate", "-m", model, "--json", "--choices", "leave,put", "The house"];
+    documented::check("t5 generate --json --choices", &first(&choices, b""));
+    for command in ["score", "align"] {
+        let section = format!("t5 {command} --json");
+        documented::check(&section, &first(&[command, "-m", model, "-i", "-", "--json"], b"The house\tleave\n"));
+    }
+    let embed = ["embed", "-m", model, "--json", "The house"];
+    documented::check("t5 embed --json", &first(&embed, b""));
+    documented::check("t5 embed --json --pooling none", &first(&[&embed[..], &["--pooling", "none"]].concat(), b""));
+    documented::check("t5 tokenize --json", &first(&["tokenize", "-m", model, "--json", "The"], b""));
+    let decode = ["tokenize", "-m", model, "--json", "--decode", "3 148"];
+    documented::check("t5 tokenize --json --decode", &first(&decode, b""));
+    documented::check("t5 inspect --json", &first(&["inspect", model, "--json"], b""));
+    let bench = ["bench", "-m", model, "--input-tokens", "4", "--new-tokens", "2", "--repeats", "1", "--json"];
+    documented::check("t5 bench --json", &first(&bench, b""));
+    let faulty = ["generate", "-m", model, "--input-format", "jsonl"];
+    documented::check("--input-format jsonl", &first(&faulty, b"{}\n"));
+}
+
+#[test]
+fn pieces_come_through_pipes() {
+    let model = model();
+    let texts = "The house on the hill\nA small red building\n";
+    let flags = ["generate", "-m", &model, "--max-new-tokens", "24"];
+    let plain = succeed(&flags, texts.as_bytes());
+    assert_eq!(succeed(&[&flags[..], &["--stream"]].concat(), texts.as_bytes()), plain);
+    let whole = json_lines(&succeed(&[&flags[..], &["--json"]].concat(), texts.as_bytes()));
+    let events = json_lines(&succeed(&[&flags[..], &["--json", "--stream"]].concat(), texts.as_bytes()));
+    for (line, expected) in (1..).zip(&whole) {
+        let of_line: Vec<&Value> = events.iter().filter(|event| event["line"] == line).collect();
+        let (last, pieces) = of_line.split_last().unwrap();
+        let mut expected = expected.clone();
+        expected["line"] = json!(line);
+        assert_eq!(**last, expected);
+        assert!(pieces.len() > 1, "{events:?}");
+        let text: String = pieces.iter().map(|piece| piece["piece"].as_str().unwrap()).collect();
+        assert_eq!(text, expected["text"].as_str().unwrap());
+    }
+    assert!(events.iter().map(|event| event["line"].as_u64().unwrap()).is_sorted());
+
+    // A piece is there before the text is done: whoever reads it can end the rest.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_t5"))
+        .args(["generate", "-m", &model, "--stream", "--json", "--max-new-tokens", "4096", "--min-new-tokens", "4096"])
+        .args(["--isa", "scalar", "The house on the hill"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(json_lines(&line)[0]["piece"].is_string(), "{line}");
+    assert!(child.wait().unwrap().success());
+
+    for (flags, message) in [
+        (
+            &["--n-best", "2", "--beams", "2"][..],
+            "--stream: expected one result of each text, or --json, found 2 results",
+        ),
+        (&["--input-format", "jsonl"], "--stream: expected texts, found --input-format jsonl"),
+    ] {
+        let error = fail(2, &[&["generate", "-m", &model, "--stream", "A"], flags].concat(), b"");
+        assert_eq!(error, format!("t5: {message}\n"));
+    }
+}
+
+/// On a terminal, which `script` (of util-linux) makes; a pipe is told nothing.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_long_file_shows_how_far_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, out) = (folder.path().join("in.txt"), folder.path().join("out.txt"));
+    std::fs::write(&input, "The house on the hill\n".repeat(60)).unwrap();
+    let (input, out) = (input.display().to_string(), out.display().to_string());
+    let program = env!("CARGO_BIN_EXE_t5");
+    let model = model();
+    for (command, lines) in [("generate", input.as_str()), ("score", "pairs"), ("embed", input.as_str())] {
+        let pairs = folder.path().join("pairs");
+        std::fs::write(&pairs, "The house\tleave\n".repeat(60)).unwrap();
+        let lines = if lines == "pairs" { pairs.display().to_string() } else { lines.to_owned() };
+        let line = format!("{program} {command} -m {model} -i {lines} > {out}");
+        let Ok(output) = Command::new("script").args(["--quiet", "--return", "--command", &line, "/dev/null"]).output()
+        else {
+            println!("skipped: there is no script of util-linux");
+            return;
+        };
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{shown}");
+        assert!(shown.contains("records") || shown.contains("texts"), "{command}: {shown:?}");
+        assert_eq!(std::fs::read_to_string(&out).unwrap().lines().count(), 60);
+    }
+    assert!(t5(&["generate", "-m", &model, "-i", &input], b"").stderr.is_empty());
+}
+
+/// The same numbers as one after the other, whatever stands beside a pair.
+#[test]
+fn pairs_are_scored_side_by_side() {
+    let model = model();
+    let pairs: Vec<String> = (0..40)
+        .map(|i| format!("{}\t{}\n", "The house on the hill ".repeat(1 + i % 5), "leave it ".repeat(1 + i % 7)))
+        .collect();
+    let score = |input: &str| succeed(&["score", "-m", &model, "-i", "-", "--json"], input.as_bytes());
+    let alone: String = pairs.iter().map(|pair| score(pair)).collect();
+    assert_eq!(score(&pairs.concat()), alone);
+    // A bad line ends the work behind those before it.
+    let output = t5(&["score", "-m", &model, "-i", "-", "--json"], (pairs.concat() + "no tab\n").as_bytes());
+    assert_eq!((output.status.code(), String::from_utf8(output.stdout).unwrap()), (Some(1), alone));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "t5: standard input, line 41: expected SOURCE<TAB>TARGET, found no tab\n"
+    );
 }
 
 #[test]
@@ -493,6 +624,44 @@ fn decoding_goes_on_behind_the_end() {
 }
 
 #[test]
+fn ids_that_mean_nothing_are_refused() {
+    let error = fail(1, &["tokenize", "-m", &model(), "--decode", "3 256"], b"");
+    assert_eq!(error, "t5: argument, line 1: expected ids below 256, found 256\n");
+}
+
+#[test]
+fn words_that_are_hardly_texts_are_refused() {
+    for (word, meant) in [("generat", "generate"), ("scor", "score"), ("tokenise", "tokenize")] {
+        let message = format!(
+            "t5: expected a text or a subcommand, found {word}: a similar subcommand exists: {meant}; for it as a text: \
+             t5 generate {word}\n"
+        );
+        assert_eq!(fail(2, &[word, "-m", &model()], b""), message);
+    }
+    let error = fail(2, &["google/flan-t5-small", "A"], b"");
+    let message = "expected a text or a subcommand, found google/flan-t5-small: a model is named by --model \
+                   hf:google/flan-t5-small, a text like it by t5 generate google/flan-t5-small";
+    assert_eq!(error, format!("t5: {message}\n"));
+    let error = fail(1, &["generate", "-m", "google/flan-t5-small", "A"], b"");
+    assert!(error.ends_with("; for the one of the hub: --model hf:google/flan-t5-small\n"), "{error}");
+    // Asked for by name, they are texts; other words and paths are, anyway.
+    for text in ["generat", "google/flan-t5-small"] {
+        assert_eq!(succeed(&["generate", "-m", &model(), text], b"").lines().count(), 1);
+    }
+    for text in ["house", "1/2/3", "a generat", "km/h?"] {
+        let short = succeed(&[text, "-m", &model(), "--max-new-tokens", "4"], b"");
+        assert_eq!(short, succeed(&["generate", text, "-m", &model(), "--max-new-tokens", "4"], b""));
+    }
+}
+
+#[test]
+fn what_may_have_been_meant_is_said() {
+    let error = fail(2, &["generate", "--beam", "2", "A"], b"");
+    let message = "unexpected argument '--beam' found: a similar argument exists: '--beams'; see --help";
+    assert_eq!(error, format!("t5: {message}\n"));
+}
+
+#[test]
 fn what_cannot_be_understood_exits_with_2() {
     let model = model();
     let cases: &[(&[&str], &str)] = &[
@@ -520,6 +689,27 @@ fn what_cannot_be_understood_exits_with_2() {
         let error = fail(2, arguments, b"");
         assert!(error.contains(word), "{arguments:?}: {error}");
     }
+}
+
+/// What people name in the place of a model, and what is to be done with it.
+#[test]
+fn folders_without_a_model_say_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display().to_string();
+    std::fs::write(folder.path().join("pytorch_model.bin"), b"PK").unwrap();
+    let expected = format!(
+        "t5: {path}/pytorch_model.bin: not a model: expected safetensors or GGUF; `t5-quantize {path} OUT.gguf` makes \
+         a GGUF file of a PyTorch pickle\n"
+    );
+    assert_eq!(fail(1, &["inspect", &path], b""), expected);
+    std::fs::remove_file(folder.path().join("pytorch_model.bin")).unwrap();
+    let adapter = json!({"peft_type": "LORA", "base_model_name_or_path": "google/flan-t5-small"});
+    std::fs::write(folder.path().join("adapter_config.json"), adapter.to_string()).unwrap();
+    let expected = format!(
+        "t5: {path}: not a model: expected a whole model, found a LoRA adapter of google/flan-t5-small; \
+         `t5-quantize google/flan-t5-small OUT.gguf --adapter {path}` merges the two\n"
+    );
+    assert_eq!(fail(1, &["inspect", &path], b""), expected);
 }
 
 #[test]
@@ -566,6 +756,63 @@ fn help_and_version_go_to_stdout() {
     for command in [&["--help"][..], &["--version"], &["generate", "--help"], &["help"]] {
         assert!(!succeed(command, b"").is_empty());
     }
+    let version = succeed(&["--version"], b"");
+    let build =
+        version.strip_prefix(concat!("t5 ", env!("CARGO_PKG_VERSION"), " (")).unwrap_or_else(|| panic!("{version}"));
+    assert!(build.contains(std::env::consts::ARCH) && build.ends_with(")\n"), "{version}");
+    let help = succeed(&["--help"], b"");
+    for said in ["t5 TEXT is short for t5 generate TEXT", "translate English to French: ...", "Exit codes: 0, 1 "] {
+        assert!(help.contains(said), "{help}");
+    }
+    // What a packager asks for is there, and in nobody's way.
+    assert!(!help.contains("completions"), "{help}");
+}
+
+#[test]
+fn completions_and_manual_pages_are_made() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = succeed(&["completions", shell], b"");
+        assert!(script.contains("tokenize") && script.contains("no-repeat-ngram"), "{shell}: {script}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let man = folder.path().join("man1");
+    succeed(&["man", man.to_str().unwrap()], b"");
+    let page = std::fs::read_to_string(man.join("t5-generate.1")).unwrap();
+    assert!(page.contains("no\\-repeat\\-ngram"), "{page}");
+    assert!(std::fs::read_to_string(man.join("t5.1")).unwrap().contains("Exit codes"));
+    assert!(man.join("t5-bench.1").exists() && !man.join("t5-man.1").exists());
+}
+
+#[cfg(feature = "default-model")]
+#[test]
+fn lines_that_are_piped_in_are_answered() {
+    let text = succeed(&[], b"translate English to German: Where is the station?\n");
+    assert_eq!(text, "Wo ist der Bahnhof?\n");
+}
+
+/// On a terminal, which `script` (of util-linux) makes.
+#[cfg(all(feature = "default-model", target_os = "linux"))]
+#[test]
+fn a_terminal_is_asked_for_texts() {
+    let program = env!("CARGO_BIN_EXE_t5");
+    let child = Command::new("script")
+        .args(["--quiet", "--return", "--command", program, "/dev/null"])
+        .env("TERM", "dumb")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = child else {
+        println!("skipped: there is no script of util-linux");
+        return;
+    };
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"translate English to German: Where is the station?\n\nfix: He go home.\n\x04").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("Pocket T5, the built-in model.") && text.contains("pronounce: ..."), "{text}");
+    assert!(text.contains("Wo ist der Bahnhof?"), "{text}");
+    assert!(text.matches("t5> ").count() >= 4, "{text}");
 }
 
 /// README's first command: no path, no download.

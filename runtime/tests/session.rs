@@ -342,6 +342,23 @@ fn scores_are_those_of_generation() {
 }
 
 #[test]
+fn scores_do_not_depend_on_what_is_beside_them() {
+    let model = model();
+    let mut session = model.session();
+    let pairs: Vec<(Vec<u32>, Vec<u32>)> =
+        (0..9).map(|i| ((0..3 + 7 * i).map(|id| 5 + id).collect(), vec![9 + i; 1 + (13 * i as usize) % 50])).collect();
+    let pairs: Vec<(&[u32], &[u32])> = pairs.iter().map(|(source, target)| (&source[..], &target[..])).collect();
+    let all = session.score_batch_ids(&pairs).unwrap();
+    assert_eq!(all.len(), pairs.len());
+    for ((source, target), score) in pairs.iter().zip(&all) {
+        assert_eq!(&session.score_ids(source, target).unwrap(), score);
+    }
+    assert!(session.score_batch_ids(&[]).unwrap().is_empty());
+    let error = session.score_batch_ids(&[pairs[0], (&[5], &[])]).unwrap_err().to_string();
+    assert_eq!(error, "target: expected at least one token");
+}
+
+#[test]
 fn heads_align_alone_and_in_either_step() {
     let model = model();
     let mut session = model.session();

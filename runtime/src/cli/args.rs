@@ -12,15 +12,29 @@ use super::usage;
 
 /// Runs models of the T5 family: text in, text out.
 #[derive(Parser)]
-#[command(name = "t5", version, about)]
+#[command(name = "t5", version = VERSION, about, after_help = EXAMPLES)]
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// The names of the subcommands: a first argument that is none of them is text to generate from.
-pub const COMMANDS: [&str; 10] =
-    ["generate", "score", "align", "embed", "classify", "answer", "tokenize", "inspect", "bench", "serve"];
+/// With what it was built for and, in releases, of which commit.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("POCKET_T5_BUILD"), ")");
+
+/// `t5 TEXT` is short for `t5 generate TEXT`.
+const EXAMPLES: &str = "\
+t5 TEXT is short for t5 generate TEXT, and so is echo TEXT | t5. Without arguments, on a terminal, t5 asks for texts.
+
+Examples:
+  t5 \"translate English to German: Where is the station?\"
+  t5 --model hf:google/flan-t5-small \"summarize: ...\"
+  t5 generate --input texts.txt --output answers.txt
+
+The built-in model knows: translate English to German: ..., translate English to French: ..., pronounce: WORD,
+fix: ..., and text with gaps <extra_id_0>, <extra_id_1>, ...
+
+Exit codes: 0, 1 for what cannot be done, 2 for arguments that cannot be understood, 3 where some inputs of a job with
+--strict gave no result.";
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -42,6 +56,18 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Measure speed and memory with random ids
     Bench(BenchArgs),
+    /// What makes a shell complete t5's arguments
+    #[command(hide = true)]
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages, a file for each subcommand
+    #[command(hide = true)]
+    Man {
+        /// Where to
+        folder: PathBuf,
+    },
     /// Answer requests over HTTP
     #[cfg(feature = "serve")]
     Serve(ServeArgs),
@@ -411,6 +437,10 @@ pub struct GenerateArgs {
     /// Work on N groups of inputs at once, each with threads of its own
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub jobs: usize,
+    /// Show each text as it comes, into pipes and files, too, one input after the other; with --json an object for each
+    /// piece, {"line", "piece"}, and one of all behind them
+    #[arg(long, conflicts_with_all = ["batch", "jobs", "choices"])]
+    pub stream: bool,
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,

@@ -4,11 +4,14 @@ use std::io::Write;
 use std::time::Instant;
 
 use serde_json::json;
-use t5_runtime::{GenerateOptions, Lookup, Model, Session};
+use t5_runtime::{GenerateOptions, Lookup, Model, Session, SourceText};
 
 use super::args::BenchArgs;
 use super::input::{open_model, sessions};
 use super::usage;
+
+/// Sequences that the library decodes side by side.
+const MOST: usize = 256;
 
 /// What was measured: a value of each repetition.
 #[derive(Default)]
@@ -33,9 +36,14 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
             return Err(usage(format!("{name}: expected at least 1, found 0")));
         }
     }
+    let sequences = args.batch.saturating_mul(args.beams);
+    if sequences > MOST {
+        let what = format!("expected at most {MOST} sequences (inputs times beams), found {sequences}");
+        return Err(usage(format!("--batch: {what}: more are not decoded side by side")));
+    }
     let begin = Instant::now();
     let model = open_model(&args.model)?;
-    let load_ms = vec![milliseconds(begin)];
+    let load_ms = vec![milliseconds(begin, Instant::now())];
     let mut sessions = sessions(&model, args.jobs, args.threads)?;
     let measured = Measured { load_ms, ..measure(&model, &mut sessions, args)? };
     let mut out = std::io::stdout().lock();
@@ -62,7 +70,7 @@ fn random_sources(vocab_size: usize, args: &BenchArgs) -> Vec<Vec<u32>> {
 
 fn measure(model: &Model, sessions: &mut [Session], args: &BenchArgs) -> anyhow::Result<Measured> {
     let sources = random_sources(model.config().vocab_size, args);
-    let sources: Vec<&[u32]> = sources.iter().map(Vec::as_slice).collect();
+    let texts: Vec<SourceText> = sources.iter().map(|ids| SourceText::from(ids.as_slice())).collect();
     let options = GenerateOptions::default()
         .max_new_tokens(args.new_tokens)
         // At most the limit: the end token never comes.
@@ -76,22 +84,18 @@ fn measure(model: &Model, sessions: &mut [Session], args: &BenchArgs) -> anyhow:
     let mut measured = Measured::default();
     // The first run warms caches and grows buffers.
     for repeat in 0..=args.repeats {
-        let encoder = timed(sessions, |session| session.encode_ids(sources[0]).map(|_| ()))?;
+        let encoder = slowest(sessions, |session| {
+            let begin = Instant::now();
+            session.encode_ids(&sources[0])?;
+            Ok(milliseconds(begin, Instant::now()))
+        })?;
         if repeat > 0 {
             measured.encoder_ms.push(encoder);
         }
         if model.config().is_encoder_only() {
             continue;
         }
-        // Steps only: encoding and the first step (which also computes cross-attention keys and values) are
-        // taken off by a run of one token.
-        let one = options.clone().max_new_tokens(1).min_new_tokens(1);
-        let first = timed(sessions, |session| session.generate_batch_ids(&sources, &one).map(|_| ()))?;
-        let all = timed(sessions, |session| session.generate_batch_ids(&sources, &options).map(|_| ()))?;
-        let step = match args.new_tokens {
-            1 => all,
-            tokens => (all - first) / (tokens - 1) as f64,
-        };
+        let step = slowest(sessions, |session| step_ms(session, &texts, &options, args.new_tokens))?;
         if repeat > 0 {
             measured.ms_per_token.push(step);
             measured.tokens_per_s.push(1e3 * (args.batch * sessions.len()) as f64 / step);
@@ -138,27 +142,49 @@ fn print(measured: &Measured, model: &Model, out: &mut impl Write) -> std::io::R
     writeln!(out, "{:18} {:>10}", "instruction set", model.isa().name())
 }
 
-/// How long all sessions take, each in a thread of its own, to do the same work at the same time, in ms.
-fn timed(
-    sessions: &mut [Session],
-    work: impl Fn(&mut Session) -> t5_runtime::Result<()> + Sync,
-) -> anyhow::Result<f64> {
-    let begin = Instant::now();
-    if let [session] = sessions {
-        work(session)?;
-        return Ok(milliseconds(begin));
+/// How long a step of decoding takes, in ms. The first one does not count, which comes with the encoder's work, unless
+/// it is the only one: then all of it does.
+fn step_ms(
+    session: &mut Session,
+    texts: &[SourceText],
+    options: &GenerateOptions,
+    tokens: usize,
+) -> t5_runtime::Result<f64> {
+    let spare = session.model().session();
+    let mut ends = vec![Instant::now()];
+    let mut batch = std::mem::replace(session, spare).into_batch(texts.to_vec(), options)?;
+    while batch.work()? {
+        ends.push(Instant::now());
     }
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = sessions.iter_mut().map(|session| scope.spawn(|| work(session))).collect();
-        threads
-            .into_iter()
-            .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })?;
-    Ok(milliseconds(begin))
+    ends.push(Instant::now());
+    *session = batch.finish()?.1;
+    // A piece of work is some blocks of the encoder or a step, and the last piece is the last step.
+    let last = ends.len() - 1;
+    Ok(match tokens {
+        1 => milliseconds(ends[0], ends[last]),
+        tokens => milliseconds(ends[last - (tokens - 1)], ends[last]) / (tokens - 1) as f64,
+    })
 }
 
-fn milliseconds(since: Instant) -> f64 {
-    1e3 * since.elapsed().as_secs_f64()
+/// All sessions measure the same work at the same time, each in a thread of its own: the largest of what they find.
+fn slowest(
+    sessions: &mut [Session],
+    work: impl Fn(&mut Session) -> t5_runtime::Result<f64> + Sync,
+) -> anyhow::Result<f64> {
+    if let [session] = sessions {
+        return Ok(work(session)?);
+    }
+    let all = std::thread::scope(|scope| {
+        let threads: Vec<_> = sessions.iter_mut().map(|session| scope.spawn(|| work(session))).collect();
+        let results = threads.into_iter().map(|thread| thread.join());
+        results.map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect::<Vec<_>>()
+    });
+    let all = all.into_iter().collect::<t5_runtime::Result<Vec<f64>>>()?;
+    Ok(all.into_iter().fold(0.0, f64::max))
+}
+
+fn milliseconds(begin: Instant, end: Instant) -> f64 {
+    1e3 * (end - begin).as_secs_f64()
 }
 
 /// Median, minimum and maximum.

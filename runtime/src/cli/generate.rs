@@ -9,10 +9,13 @@ use t5_runtime::{Error, GenerateOptions, Grammar, Model, Output, Overrides, Sess
 use super::args::{GenerateArgs, Ids, TextFormat, TooLong, YesNo};
 use super::choose;
 use super::input::{open_models, sessions};
-use super::inputs::Inputs;
+use super::inputs::{Input, Inputs};
 use super::results::Results;
 use super::side_by_side::{self, Answer, Way, Work};
 use super::usage;
+
+/// What `--stream` asks for, in a few words.
+const STREAM: &str = "--stream: expected";
 
 pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     if args.batch == Some(0) {
@@ -24,24 +27,33 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     if args.too_long == TooLong::Truncate && args.max_input_tokens.is_none() {
         return Err(usage("--too-long truncate: expected --max-input-tokens with it"));
     }
+    if args.stream && args.work.input_format == TextFormat::Jsonl {
+        return Err(usage(format!("{STREAM} texts, found --input-format jsonl")));
+    }
     let start = Instant::now();
     let mut inputs = Inputs::open(&args.input, &args.work)?;
-    let one_line = args.json || args.work.input_format == TextFormat::Jsonl || args.n_best.unwrap_or(1) == 1;
+    let one_line = match args.json {
+        true => !args.stream,
+        false => args.work.input_format == TextFormat::Jsonl || args.n_best.unwrap_or(1) == 1,
+    };
     let Some(mut results) = Results::open(&args.work, &mut inputs, one_line)? else { return Ok(()) };
     let model = open_models(args)?;
     let options = grammar(args, &model, model.options(&overrides(args))?)?;
     print_notes(&model, &options)?;
     let mut sessions = sessions(&model, args.jobs, args.threads)?;
     let mut stats = Stats { load: start.elapsed().as_secs_f64(), ..Stats::default() };
-    let streams = results.are_watched()
+    if args.stream && !args.json && options.n_best > 1 {
+        return Err(usage(format!("{STREAM} one result of each text, or --json, found {} results", options.n_best)));
+    }
+    let watched = results.are_watched()
         && !results.are_objects()
         && !args.json
         && options.beams == 1
         && options.n_best == 1
         && args.batch.unwrap_or(1) * sessions.len() == 1;
-    if streams {
+    if args.stream || watched {
         while let Some(input) = inputs.next()? {
-            stream(&mut sessions[0], input.text()?, &options, &mut results, &mut stats)?;
+            stream(&mut sessions[0], &input, &options, args.json, &mut results, &mut stats)?;
         }
     } else {
         let flush = Duration::from_millis(args.flush_ms);
@@ -141,27 +153,41 @@ fn print_notes(model: &Model, options: &GenerateOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints pieces as they come.
+/// Prints pieces as they come, as JSON an object each and then one of all.
 fn stream(
     session: &mut Session,
-    text: &str,
+    input: &Input,
     options: &GenerateOptions,
+    json: bool,
     results: &mut Results,
     stats: &mut Stats,
 ) -> anyhow::Result<()> {
     let begin = Instant::now();
-    let mut generation = session.generate(text, options)?;
+    let source = options.source(session.model(), input.text()?)?;
+    let input_ids = source.sentences().concat();
+    let mut generation = session.generate_source(source, options)?;
     let mut first = None;
     while let Some(piece) = generation.next_piece() {
         first.get_or_insert_with(|| begin.elapsed().as_secs_f64());
-        results.write(piece.as_bytes())?;
+        match json {
+            true => results.line(&json!({"line": input.line, "piece": piece}).to_string())?,
+            false => results.write(piece.as_bytes())?,
+        }
     }
-    results.line("")?;
     stats.passes += generation.passes();
-    let outputs = generation.finish();
+    let answer = side_by_side::whole(Answer { input_ids, outputs: generation.finish() });
     stats.seconds += begin.elapsed().as_secs_f64();
     stats.first_piece.get_or_insert(first.unwrap_or(0.0));
-    stats.count(&outputs);
+    let tokens = answer.as_ref().map_or(0, |answer| stats.count(&answer.outputs));
+    if json {
+        let mut object = whole(&answer?);
+        object["line"] = json!(input.line);
+        results.line(&object.to_string())?;
+    } else {
+        results.line("")?;
+        answer?;
+    }
+    results.count(tokens, input.end);
     Ok(())
 }
 

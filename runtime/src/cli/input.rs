@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use t5_runtime::checkpoint::Checkpoint;
 #[cfg(feature = "hub")]
 use t5_runtime::hub;
-use t5_runtime::{Model, ModelOptions, Session, physical_cores};
+use t5_runtime::{Error, Model, ModelOptions, Session, physical_cores};
 
 use super::args::{GenerateArgs, ModelArgs, PairArgs};
 use super::lines::Lines;
@@ -77,11 +77,30 @@ pub fn open_checkpoint(name: Option<&str>) -> anyhow::Result<Checkpoint> {
         #[cfg(not(feature = "default-model"))]
         return Err(usage("--model: expected a GGUF file, a Hugging Face folder or hf:OWNER/NAME"));
     };
-    let checkpoint = Checkpoint::open(&local_path(name)?)?;
+    let checkpoint = Checkpoint::open(&local_path(name)?).map_err(|error| with_hub_name(name, error))?;
     for note in &checkpoint.not_obeyed {
         eprintln!("t5: note: {note}");
     }
     Ok(checkpoint)
+}
+
+/// Where there is no such file, what may have been meant is a model of the hub.
+fn with_hub_name(name: &str, error: Error) -> anyhow::Error {
+    match &error {
+        Error::Io { error: cause, .. } if cause.kind() == std::io::ErrorKind::NotFound && is_like_hub_name(name) => {
+            anyhow!("{error}; for the one of the hub: --model hf:{name}")
+        }
+        _ => error.into(),
+    }
+}
+
+/// Whether a word looks like OWNER/NAME, a model of the hub.
+pub fn is_like_hub_name(word: &str) -> bool {
+    let is_name = |part: &str| {
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        part.bytes().all(known) && part.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+    };
+    word.split_once('/').is_some_and(|(owner, name)| is_name(owner) && is_name(name))
 }
 
 /// Puts another tokenizer in the place of the checkpoint's.

@@ -6,11 +6,14 @@ mod bench;
 mod choose;
 mod classify;
 mod embed;
+mod first;
 mod generate;
 mod input;
 mod inputs;
 mod inspect;
 mod lines;
+mod papers;
+mod prompt;
 mod records;
 mod results;
 mod score;
@@ -27,24 +30,22 @@ use t5_runtime::command;
 use t5_runtime::command::usage;
 
 use args::{Arguments, Command};
+use first::First;
 
 /// Runs the command and tells a failure. `arguments` begin with the program's name.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     command::report::<Arguments>(run(arguments))
 }
 
-fn run(mut arguments: Vec<OsString>) -> anyhow::Result<()> {
-    // `t5 TEXT` is short for `t5 generate TEXT`.
-    let first = arguments.get(1).and_then(|argument| argument.to_str()).unwrap_or_default();
+fn run(arguments: Vec<OsString>) -> anyhow::Result<()> {
     #[cfg(not(feature = "serve"))]
-    if first == "serve" {
+    if arguments.get(1).is_some_and(|first| first == "serve") {
         return Err(usage("serve: expected a build with --features serve, which is off by default, found another"));
     }
-    if !(args::COMMANDS.contains(&first) || matches!(first, "" | "-h" | "--help" | "-V" | "--version" | "help"))
-        || (first.is_empty() && arguments.len() > 1)
-    {
-        arguments.insert(1, "generate".into());
-    }
+    let arguments = match first::what(arguments)? {
+        First::Prompt => return prompt::run(),
+        First::Command(arguments) => arguments,
+    };
     match command::parse::<Arguments>(arguments)?.command {
         Command::Generate(args) => generate::run(&args),
         Command::Score(args) => score::run(&args),
@@ -55,6 +56,8 @@ fn run(mut arguments: Vec<OsString>) -> anyhow::Result<()> {
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Completions { shell } => papers::completions(shell),
+        Command::Man { folder } => papers::man(&folder),
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(&args),
     }

@@ -68,7 +68,10 @@ impl<'a> Results<'a> {
             }
         };
         let objects = args.input_format == TextFormat::Jsonl;
-        let bar = bar(inputs.lines.size(), args.output.is_some() || (objects && !std::io::stdout().is_terminal()));
+        let size = inputs.lines.size();
+        // A text or two are done before anybody asks how far they are.
+        let unseen = (objects || size.is_some()) && !std::io::stdout().is_terminal();
+        let bar = bar(size, args.output.is_some() || unseen);
         Ok(Some(Results { args, out, done: 0, failed: 0, tokens: 0, bar, begin: Instant::now() }))
     }
 

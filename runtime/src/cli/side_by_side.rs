@@ -300,7 +300,7 @@ impl<E: FnMut(Answered) -> anyhow::Result<()>> Answers<E> {
 }
 
 /// An answer that there was memory for.
-fn whole(answer: Answer) -> anyhow::Result<Answer> {
+pub fn whole(answer: Answer) -> anyhow::Result<Answer> {
     if let Some(output) = answer.outputs.iter().find(|output| output.finish == Finish::Memory) {
         bail!("not enough memory for more than {} tokens of the text", output.ids.len());
     }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::json;
 use t5_runtime::tokenizer::Tokenizer;
 
@@ -26,7 +26,11 @@ pub fn run(args: &TokenizeArgs) -> anyhow::Result<()> {
                 .split(|c: char| c.is_whitespace() || matches!(c, ',' | '[' | ']'))
                 .filter(|word| !word.is_empty())
                 .map(|word| {
-                    word.parse::<u32>().with_context(|| format!("{}: expected ids, found {word:?}", lines.place()))
+                    let id =
+                        word.parse().with_context(|| format!("{}: expected ids, found {word:?}", lines.place()))?;
+                    let size = tokenizer.vocab_size();
+                    ensure!((id as usize) < size, "{}: expected ids below {size}, found {id}", lines.place());
+                    Ok(id)
                 })
                 .collect::<anyhow::Result<Vec<u32>>>()?;
             let text = tokenizer.decode(&ids, true);

@@ -74,11 +74,22 @@ pub(super) fn open(files: Files) -> Result<Checkpoint> {
         };
         return with_companions(files, &files.name(), &files.place(weights), stored);
     }
+    if let Some(text) = files.text(ADAPTER)? {
+        let adapter = json::object(&files.place(ADAPTER), text.as_bytes())?;
+        let base = adapter.get("base_model_name_or_path").and_then(serde_json::Value::as_str).unwrap_or("MODEL");
+        return Err(not_a_model(&format!(
+            "a whole model, found a LoRA adapter of {base}; `t5-quantize {base} OUT.gguf --adapter {}` merges the two",
+            files.name()
+        )));
+    }
     Err(not_a_model(match files.bytes("config.json")? {
         Some(_) => "model.safetensors or model.safetensors.index.json in this folder",
         None => "config.json and model.safetensors in this folder",
     }))
 }
+
+/// What PEFT says of an adapter, which lies in a folder without a model.
+const ADAPTER: &str = "adapter_config.json";
 
 /// What PyTorch saves weights as: pickles, which are programs. The reader of t5-quantize runs none of them.
 pub(crate) const PICKLES: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
