@@ -65,7 +65,7 @@ fn texts_are_those_of_the_command() {
         (
             GERMAN,
             &["--beams", "4", "--penalty", "hf", "--early-stopping", "never"],
-            json!({"beams": 4, "length_penalty_kind": "hf", "early_stopping": "never"}),
+            json!({"beams": 4, "length_penalty_kind": "hugging_face", "early_stopping": "never"}),
         ),
         (
             TEXT,

@@ -169,6 +169,17 @@ macro_rules! options {
                 })*
             }
 
+            /// Whether the option of this name is given.
+            pub fn has(&self, name: &str) -> bool {
+                match name {
+                    "task" => self.task.is_some(),
+                    "length_penalty" => self.length_penalty.is_some(),
+                    "length_penalty_kind" => self.length_penalty_kind.is_some(),
+                    $(stringify!($name) => self.$name.is_some(),)*
+                    _ => false,
+                }
+            }
+
             /// Sets the option of this name to what JSON holds, as [`Overrides::from_json`] does; false where there is
             /// no such option.
             ///

@@ -34,6 +34,11 @@ impl Fields {
         }
     }
 
+    /// The names of those.
+    pub fn names(&self) -> Vec<String> {
+        self.map.keys().cloned().collect()
+    }
+
     /// The value of a field; null is none.
     pub fn value(&mut self, name: &str) -> Option<Value> {
         self.map.remove(name).filter(|value| !value.is_null())
@@ -114,10 +119,14 @@ fn kind(value: &Value) -> &'static str {
 
 /// A value as messages show it: the beginning of it.
 fn short(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(60) {
+    cut(&value.to_string(), 60)
+}
+
+/// At most so many characters of a text.
+pub fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+        None => text.to_owned(),
     }
 }
 
@@ -175,13 +184,6 @@ fn list<T: Field>(value: &Value) -> Option<Vec<T>> {
     value.as_array()?.iter().map(T::read).collect()
 }
 
-fn pair<A: Field, B: Field>(value: &Value) -> Option<(A, B)> {
-    match value.as_array()?.as_slice() {
-        [first, second] => Some((A::read(first)?, B::read(second)?)),
-        _ => None,
-    }
-}
-
 impl Field for Vec<u32> {
     const EXPECTED: &'static str = "a list of token ids";
 
@@ -190,42 +192,10 @@ impl Field for Vec<u32> {
     }
 }
 
-impl Field for Vec<Vec<u32>> {
-    const EXPECTED: &'static str = "a list of lists of token ids";
-
-    fn read(value: &Value) -> Option<Vec<Vec<u32>>> {
-        list(value)
-    }
-}
-
 impl Field for Vec<String> {
     const EXPECTED: &'static str = "a list of strings";
 
     fn read(value: &Value) -> Option<Vec<String>> {
-        list(value)
-    }
-}
-
-impl Field for (usize, f32) {
-    const EXPECTED: &'static str = "a list of a whole number and a number";
-
-    fn read(value: &Value) -> Option<(usize, f32)> {
-        pair(value)
-    }
-}
-
-impl Field for (Vec<u32>, f32) {
-    const EXPECTED: &'static str = "a list of a list of token ids and a number";
-
-    fn read(value: &Value) -> Option<(Vec<u32>, f32)> {
-        pair(value)
-    }
-}
-
-impl Field for Vec<(Vec<u32>, f32)> {
-    const EXPECTED: &'static str = "a list of pairs of a list of token ids and a number";
-
-    fn read(value: &Value) -> Option<Vec<(Vec<u32>, f32)>> {
         list(value)
     }
 }
@@ -256,12 +226,12 @@ mod tests {
 
     #[test]
     fn every_field_is_taken_or_named() {
-        let body = r#"{"a": 3, "b": 3.0, "c": null, "d": [[1, 2], 0.5], "e": "x", "f": {"g": -1}}"#;
+        let body = r#"{"a": 3, "b": 3.0, "c": null, "d": [1, 2], "e": "x", "f": {"g": -1}}"#;
         let mut fields = Fields::parse(body.as_bytes()).unwrap();
         assert_eq!(fields.get::<usize>("a").unwrap(), Some(3));
         assert_eq!(fields.get::<u64>("b").unwrap(), Some(3));
         assert_eq!(fields.get::<bool>("c").unwrap(), None);
-        assert_eq!(fields.get("d").unwrap(), Some((vec![1, 2], 0.5)));
+        assert_eq!(fields.get("d").unwrap(), Some(vec![1u32, 2]));
         assert_eq!(fields.get("e").unwrap(), Some(Strings(vec!["x".to_owned()])));
         let mut inner = fields.object("f").unwrap();
         let expected = "f.g: expected a whole number of 0 or more, found -1";
