@@ -1,0 +1,31 @@
+//! The library's errors as Python's exceptions, which `pocket_t5/_errors.py` declares.
+
+use pyo3::prelude::*;
+use t5_runtime::Error;
+
+/// An exception with the library's sentence.
+pub fn raised(py: Python<'_>, error: Error) -> PyErr {
+    let class = match &error {
+        Error::NotAModel { .. }
+        | Error::Format { .. }
+        | Error::Tensor { .. }
+        | Error::Config { .. }
+        | Error::Tokenizer { .. } => "ModelError",
+        Error::Io { .. } | Error::Changed { .. } => "FileError",
+        Error::Option { .. } => "OptionError",
+        Error::Memory { .. } => "NoMemoryError",
+        Error::Hub { .. } => "HubError",
+        _ => "Error",
+    };
+    exception(py, class, error.to_string())
+}
+
+/// An `OptionError`.
+pub fn option(py: Python<'_>, what: impl Into<String>) -> PyErr {
+    exception(py, "OptionError", what.into())
+}
+
+fn exception(py: Python<'_>, class: &str, message: String) -> PyErr {
+    let made = py.import("pocket_t5._errors").and_then(|errors| errors.getattr(class)?.call1((message,)));
+    made.map_or_else(|error| error, PyErr::from_value)
+}
