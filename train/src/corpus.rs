@@ -5,11 +5,16 @@
 //! addresses, one page of an address), [`clean`] (lines and whole pages, with [`bad_words`]), [`repeats`] (lines or
 //! three-sentence spans that are elsewhere, too) and [`language`]. [`text`] has what they share.
 //!
-//! [`job`] applies them to the pages of files ([`read`]) as [`options`] say, in memory that does not grow with the
-//! corpus ([`repeated`]), and [`report`] says what each removed.
+//! [`job`] applies them ([`rules`]) to the pages of files ([`read`]) as [`options`] say, in memory that does not grow
+//! with the corpus ([`repeated`]): what it does to a file stands in `steps`, what lies between the steps in [`rows`],
+//! and who does them in `engine` and, for several machines, in `cluster`. [`report`] says what each rule removed, and
+//! [`samples`] show some of it.
 
 pub mod bad_words;
 pub mod clean;
+#[cfg(feature = "cluster")]
+pub mod cluster;
+mod engine;
 pub mod job;
 pub mod language;
 pub mod options;
@@ -17,5 +22,9 @@ pub mod read;
 pub mod repeated;
 pub mod repeats;
 pub mod report;
+pub mod rows;
+pub mod rules;
+pub mod samples;
+mod steps;
 pub mod text;
 pub mod url;

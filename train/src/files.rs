@@ -7,6 +7,8 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use t5_runtime::output::OutputFile;
 use t5_runtime::storage::Bytes;
 
@@ -52,6 +54,29 @@ pub fn open_alone(path: &Path, taken: &str) -> Result<File> {
 /// Where the operating system refuses; the old file is then still there.
 pub fn replace(path: &Path, contents: &[u8]) -> Result<()> {
     Ok(OutputFile::replace(path, contents)?)
+}
+
+/// Writes a value as JSON, in one step.
+///
+/// # Errors
+/// Where the operating system refuses; the old file is then still there.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_vec_pretty(value).map_err(|error| Error::file(path, error.to_string()))?;
+    replace(path, &text)
+}
+
+/// The value in a file that [`write_json`] wrote; `None` where there is no file.
+///
+/// # Errors
+/// Where it cannot be read, or holds something else.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io(path)(error)),
+    };
+    let read = serde_json::from_slice(&text);
+    read.map(Some).map_err(|error| Error::file(path, format!("expected what t5-train wrote: {error}")))
 }
 
 /// A hash as it stands in files and in their names.
@@ -140,6 +165,17 @@ impl TensorFile {
 mod tests {
     use super::*;
     use safetensors::tensor::TensorView;
+
+    #[test]
+    fn values_are_read_back_and_others_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("value.json");
+        assert_eq!(read_json::<Vec<u32>>(&path).unwrap(), None);
+        write_json(&path, &vec![1, 2]).unwrap();
+        assert_eq!(read_json::<Vec<u32>>(&path).unwrap(), Some(vec![1, 2]));
+        let message = read_json::<String>(&path).unwrap_err().to_string();
+        assert!(message.contains("value.json: expected what t5-train wrote: "), "{message}");
+    }
 
     #[test]
     fn tensors_are_read_back_and_the_file_is_as_readable_as_any_new_one() {

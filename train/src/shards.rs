@@ -74,9 +74,7 @@ impl Index {
     /// # Errors
     /// Where the operating system refuses.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let path = folder.join(INDEX);
-        let text = serde_json::to_string_pretty(self).map_err(|error| Error::file(&path, error.to_string()))?;
-        files::replace(&path, text.as_bytes())
+        files::write_json(&folder.join(INDEX), self)
     }
 }
 

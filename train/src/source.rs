@@ -4,6 +4,7 @@
 //! A file becomes records; a record is a handful of named values. Reading is strict: a byte that is not UTF-8, a row
 //! without its tabs or a line that is not JSON stops the run with the file and the line.
 
+pub mod stores;
 mod tables;
 
 use std::{
@@ -21,6 +22,16 @@ const MAX_LINE: u64 = 64 << 20;
 
 /// Compression by file name.
 const SUFFIXES: [&str; 3] = ["gz", "xz", "zst"];
+
+/// A file or an object as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    pub path: PathBuf,
+    /// Its bytes.
+    pub size: u64,
+    /// What changes when it is written again: its time, or a store's mark.
+    pub version: String,
+}
 
 /// How a file is divided into records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,13 +149,19 @@ pub fn without_compression(path: &Path) -> Option<String> {
 
 pub use tables::{columns, format_of, has_split};
 
-/// Opens a file, decompressing by its suffix.
+/// Opens a file, or an object by its address, decompressing by its suffix.
 ///
 /// # Errors
 /// Where it does not exist, cannot be read or has no valid compression header.
 pub fn open(path: &Path) -> Result<Box<dyn BufRead>> {
-    let path = find(path)?;
-    let file = BufReader::with_capacity(1 << 18, File::open(&path).map_err(Error::io(&path))?);
+    let (path, file): (PathBuf, Box<dyn Read>) = if stores::is_address(path) {
+        (path.to_owned(), stores::read(path)?)
+    } else {
+        let path = find(path)?;
+        let file = File::open(&path).map_err(Error::io(&path))?;
+        (path, Box::new(file))
+    };
+    let file = BufReader::with_capacity(1 << 18, file);
     Ok(match path.extension().and_then(|e| e.to_str()) {
         Some("gz") => Box::new(BufReader::with_capacity(1 << 18, flate2::bufread::MultiGzDecoder::new(file))),
         Some("xz") => Box::new(BufReader::with_capacity(1 << 18, lzma_rust2::XzReader::new(file, true))),

@@ -119,10 +119,6 @@ impl Options {
         if self.input.is_empty() {
             return wrong("input", "expected files or folders, found none".into());
         }
-        if let Some(remote) = self.input.iter().find(|path| path.to_string_lossy().contains("://")) {
-            let what = "expected files and folders of this machine (mount or copy it first), found ";
-            return wrong("input", format!("{what}{}", remote.display()));
-        }
         for (key, path, variant) in
             [("sites", &self.sites, Variant::Realnews), ("addresses", &self.addresses, Variant::Webtext)]
         {
@@ -172,7 +168,6 @@ mod tests {
             ("input = [\"a\"]\nclean = 1", "c.toml: clean: expected a value like true, found 1"),
             ("input = [\"a\"]\nvariant = \"c5\"", "c.toml: variant: c5 is not known; did you mean c4?"),
             ("input = [\"a\"]\nvariant = \"realnews\"", "c.toml: sites: expected a file"),
-            ("input = [\"s3://a/b\"]", "c.toml: input: expected files and folders of this machine"),
             ("input = [\"a\"]\nlanguage_confidence = 2.0", "c.toml: language_confidence: expected 0 to 1, found 2"),
             ("input = [\"a\"]\nvalidation_per_thousand = 1000", "expected 0 to 999, found 1000"),
         ] {

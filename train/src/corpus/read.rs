@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::text::strip;
-use crate::source::{Columns, Format, Record, for_each_line, for_each_record, open, without_compression};
+use crate::source::stores::{self, is_address};
+use crate::source::{Columns, Format, Input, Record, for_each_line, for_each_record, open, without_compression};
 use crate::{Error, Result};
 
 /// No record of a WARC file is read whose block has more bytes.
@@ -17,7 +18,7 @@ const MAX_HEADER: u64 = 1 << 16;
 /// A page of text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// Where it is from; of a file's page that does not say it, `file:PATH#NUMBER`.
+    /// Where it is from; of a file's page that does not say it, `file:PATH#NUMBER`, of an object's `ADDRESS#NUMBER`.
     pub url: String,
     /// When it was fetched, as its file says it; may be empty.
     pub timestamp: String,
@@ -45,23 +46,32 @@ pub enum Documents {
     Lines,
 }
 
-/// The files that paths name, those of folders in the order of their names.
+/// The files that paths and addresses name, those of folders in the order of their names.
 ///
 /// # Errors
 /// Where a path leads nowhere, or a folder has no file.
-pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+pub fn files(paths: &[PathBuf]) -> Result<Vec<Input>> {
     let mut files = Vec::new();
     for path in paths {
-        if !path.is_dir() {
-            files.push(crate::source::find(path)?);
+        if is_address(path) {
+            files.extend(stores::list(path)?);
             continue;
         }
-        let before = files.len();
-        collect(path, &mut files)?;
-        if files.len() == before {
-            return Err(Error::file(path, "expected a folder with files, found none"));
+        let mut local = Vec::new();
+        if path.is_dir() {
+            collect(path, &mut local)?;
+            if local.is_empty() {
+                return Err(Error::file(path, "expected a folder with files, found none"));
+            }
+            local.sort();
+        } else {
+            local.push(crate::source::find(path)?);
         }
-        files[before..].sort();
+        for path in local {
+            let metadata = std::fs::metadata(&path).map_err(Error::io(&path))?;
+            let version = format!("{:?}", metadata.modified().ok());
+            files.push(Input { path, size: metadata.len(), version });
+        }
     }
     Ok(files)
 }
@@ -86,7 +96,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 pub fn for_each_page(path: &Path, documents: Documents, mut f: impl FnMut(Found) -> Result<()>) -> Result<()> {
     let name = without_compression(path).unwrap_or_default();
     let suffix = Path::new(&name).extension().and_then(|suffix| suffix.to_str()).unwrap_or_default();
-    let numbered = |number: usize| format!("file:{}#{number}", path.display());
+    let numbered = |number: usize| numbered(path, number);
     match suffix {
         "warc" | "wet" => warc(path, f),
         "jsonl" | "ndjson" | "json" | "parquet" => {
@@ -122,6 +132,12 @@ pub fn for_each_page(path: &Path, documents: Documents, mut f: impl FnMut(Found)
     }
 }
 
+/// The address of a page that has none: its place in a file.
+fn numbered(path: &Path, number: usize) -> String {
+    let scheme = if is_address(path) { "" } else { "file:" };
+    format!("{scheme}{}#{number}", path.display())
+}
+
 /// The page of a record with `text` and, where it has them, `url` and `timestamp` (or `date`).
 fn page(path: &Path, record: &Record) -> Result<Found> {
     let Some(text) = record.text("text") else {
@@ -134,7 +150,7 @@ fn page(path: &Path, record: &Record) -> Result<Found> {
     let field = |names: [&str; 2]| names.iter().find_map(|name| record.text(name)).unwrap_or_default().into_owned();
     let mut url = field(["url", "id"]);
     if url.is_empty() {
-        url = format!("file:{}#{}", path.display(), record.line);
+        url = numbered(path, record.line);
     }
     Ok(Found::Page(Page { url, timestamp: field(["timestamp", "date"]), text: text.into_owned() }))
 }
@@ -325,7 +341,7 @@ mod tests {
         let found = pages(&path, Documents::Paragraphs).unwrap();
         assert!(matches!(&found[1], Found::Page(page) if page.url.ends_with("c.txt#5")), "{found:?}");
         let listed = files(&[dir.path().to_owned(), path.clone()]).unwrap();
-        let names: Vec<_> = listed.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+        let names: Vec<_> = listed.iter().map(|input| input.path.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["a.json", "b.jsonl", "c.txt", "c.txt"]);
         assert!(files(&[dir.path().join("none")]).unwrap_err().to_string().contains("expected a data file"));
     }

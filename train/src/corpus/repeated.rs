@@ -108,8 +108,7 @@ impl Buckets {
             gone.sort_unstable();
             let _writing = lock(&writing);
             for part in gone.chunk_by(|one, other| one.0 == other.0) {
-                let bytes: Vec<u8> =
-                    part.iter().flat_map(|(_, row, at)| [row.to_be_bytes(), at.to_be_bytes()].concat()).collect();
+                let bytes: Vec<u8> = part.iter().flat_map(|&(_, row, at)| pair(row, at)).collect();
                 let path = part_file(output, part[0].0);
                 let mut options = OpenOptions::new();
                 let file = options.create(true).append(true).open(&path);
@@ -131,8 +130,29 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-fn part_file(folder: &Path, part: u32) -> PathBuf {
+/// A page and the number of what goes from it, as [`removed`] reads them.
+pub(super) fn pair(row: u32, at: u32) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&row.to_be_bytes());
+    bytes[4..].copy_from_slice(&at.to_be_bytes());
+    bytes
+}
+
+/// The file of a part in a folder of what was found.
+pub(super) fn part_file(folder: &Path, part: u32) -> PathBuf {
     folder.join(format!("{part:05}"))
+}
+
+/// Makes the files of parts of which nothing is elsewhere: that one is missing is then an error, where machines share a
+/// folder and see each other's files late.
+///
+/// # Errors
+/// Where the operating system refuses.
+pub fn complete(output: &Path, parts: u32) -> Result<()> {
+    (0..parts).map(|part| part_file(output, part)).try_for_each(|path| {
+        let mut options = OpenOptions::new();
+        options.create(true).append(true).open(&path).map(drop).map_err(Error::io(&path))
+    })
 }
 
 /// The (row, number) pairs that [`Buckets::remove_all_but_one`] wrote for a part, in order.
@@ -141,9 +161,6 @@ fn part_file(folder: &Path, part: u32) -> PathBuf {
 /// Where they cannot be read.
 pub fn removed(folder: &Path, part: u32) -> Result<Vec<(u32, u32)>> {
     let path = part_file(folder, part);
-    if !path.exists() {
-        return Ok(Vec::new());
-    }
     let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
     let number = |bytes: &[u8]| bytes.iter().fold(0, |value, &byte| value << 8 | u32::from(byte));
     let mut gone: Vec<(u32, u32)> =
@@ -187,6 +204,8 @@ mod tests {
         let gone = entries.iter().filter(|entry| first[&entry.hash] != entry.place);
         let expected: HashSet<_> = gone.map(Entry::id).collect();
         let mut found = HashSet::new();
+        assert!(removed(&output, 7).is_err());
+        complete(&output, 8).unwrap();
         for part in 0..8 {
             for (row, at) in removed(&output, part).unwrap() {
                 assert!(found.insert((part, row, at)));

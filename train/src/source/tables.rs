@@ -160,19 +160,34 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 /// Calls `f` with every record of Parquet files; a record's line is its row, from 1.
 #[cfg(feature = "parquet")]
 pub(super) fn parquet(path: &Path, mut f: impl FnMut(Record) -> Result<()>) -> Result<()> {
+    if super::stores::is_address(path) {
+        #[cfg(feature = "stores")]
+        return parquet_rows(path, super::stores::Ranged::open(path)?, f);
+        #[cfg(not(feature = "stores"))]
+        return super::stores::read(path).map(drop);
+    }
+    shards(path)?.into_iter().try_for_each(|shard| {
+        let file = std::fs::File::open(&shard).map_err(Error::io(&shard))?;
+        parquet_rows(&shard, file, &mut f)
+    })
+}
+
+#[cfg(feature = "parquet")]
+fn parquet_rows(
+    path: &Path,
+    file: impl parquet::file::reader::ChunkReader + 'static,
+    mut f: impl FnMut(Record) -> Result<()>,
+) -> Result<()> {
     use parquet::file::reader::{FileReader, SerializedFileReader};
 
-    for shard in shards(path)? {
-        let wrong = |error: parquet::errors::ParquetError| {
-            Error::file(&shard, format!("expected a Parquet file that can be read: {error}"))
-        };
-        let file = std::fs::File::open(&shard).map_err(Error::io(&shard))?;
-        let reader = SerializedFileReader::new(file).map_err(wrong)?;
-        for (row, record) in (1..).zip(reader.get_row_iter(None).map_err(wrong)?) {
-            let record = record.map_err(wrong)?;
-            let fields = record.get_column_iter().filter_map(|(name, field)| Some((name.clone(), value(field)?)));
-            f(Record::new(row, fields.collect()))?;
-        }
+    let wrong = |error: parquet::errors::ParquetError| {
+        Error::file(path, format!("expected a Parquet file that can be read: {error}"))
+    };
+    let reader = SerializedFileReader::new(file).map_err(wrong)?;
+    for (row, record) in (1..).zip(reader.get_row_iter(None).map_err(wrong)?) {
+        let record = record.map_err(wrong)?;
+        let fields = record.get_column_iter().filter_map(|(name, field)| Some((name.clone(), value(field)?)));
+        f(Record::new(row, fields.collect()))?;
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ pub type Train<'a> = dyn Fn(Config, &str) -> Result<()> + Sync + 'a;
 
 /// What is known of a job that is done; `None` while it is not.
 pub(super) fn done(folder: &Path) -> Option<Done> {
-    serde_json::from_slice(&std::fs::read(folder.join(DONE)).ok()?).ok()
+    files::read_json(&folder.join(DONE)).ok().flatten()
 }
 
 /// Which jobs are open, taken and done.
@@ -137,8 +137,7 @@ fn do_job(plan: &Plan, index: usize, threads: usize, train: &Train) -> Result<()
             }
         }
     })?;
-    let text = serde_json::to_string(&found).map_err(|error| Error::Invalid(format!("{DONE}: {error}")))?;
-    files::replace(&folder.join(DONE), text.as_bytes())
+    files::write_json(&folder.join(DONE), &found)
 }
 
 /// Puts files in the place of the jobs that a configuration names.
@@ -178,7 +177,6 @@ fn judge(plan: &Plan, job: &Job, members: &[usize], config: &mut Config, folder:
     let model = Model::ensemble(models, Mean::Logits)?;
     let report: EvaluationReport =
         Pipeline::load(config)?.evaluator(config, config.evaluation.examples).judge(&model)?.report;
-    let text = serde_json::to_string(&report).map_err(|error| Error::Invalid(format!("{EVALUATION}: {error}")))?;
     pipeline::create_parent(&folder.join(EVALUATION))?;
-    files::replace(&folder.join(EVALUATION), text.as_bytes())
+    files::write_json(&folder.join(EVALUATION), &report)
 }
