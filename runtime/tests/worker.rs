@@ -3,6 +3,9 @@
 
 #[path = "common/command.rs"]
 mod command;
+#[cfg(target_os = "linux")]
+#[path = "../../tests/src/small_disk.rs"]
+mod small_disk;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -223,6 +226,51 @@ fn a_killed_job_goes_on() {
     assert!(code == 1 && errors.contains("expected at most 40 results, one for each input, found 80"), "{errors}");
     let (code, _, errors) = generate(&["--output", &path("x"), "--resume", "--n-best", "2", "--beams", "2", "a"], b"");
     assert!(code == 2 && errors.starts_with("t5: --resume: expected a result of one line"), "{errors}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_loses_no_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk_folder = folder.path().join("disk");
+    let Some(disk) = small_disk::SmallDisk::mount(&disk_folder, 256) else { return };
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(path("input"), objects(300)).unwrap();
+    let job = |output: &str, more: &[&str]| {
+        let (input, output) = (path("input"), path(output));
+        generate(&[&["--input-format", "jsonl", "--input", &input, "--output", &output], more].concat(), b"")
+    };
+    assert_eq!(job("whole", &[]).0, 0);
+    let whole = fs::read(path("whole")).unwrap();
+    // A line is longer than 60 bytes.
+    assert!(whole.len() > 300 * 60);
+    for name in ["disk/out", "disk/out.gz"] {
+        let mut failures = 0;
+        for kib in (8..).step_by(4) {
+            disk.leave(kib);
+            let more: &[&str] = if failures == 0 { &[] } else { &["--resume"] };
+            let (code, out, errors) = job(name, more);
+            if code == 0 {
+                break;
+            }
+            failures += 1;
+            assert_eq!((code, out.as_str(), errors.lines().count()), (1, "", 1), "{errors}");
+            assert!(errors.starts_with("t5: ") && errors.contains(name), "{errors}");
+            assert!(errors.ends_with("No space left on device (os error 28)\n"), "{errors}");
+            assert!(!Path::new(&path(name)).exists());
+            // Whole lines, and at most the beginning of one.
+            let partial = fs::read(path(&format!("{name}.partial"))).unwrap();
+            assert!(whole.starts_with(&partial), "{failures}");
+        }
+        assert!(failures > 2, "{failures}");
+        let mut found = fs::read(path(name)).unwrap();
+        if name.ends_with("gz") {
+            let compressed = std::mem::take(&mut found);
+            flate2::read::GzDecoder::new(&compressed[..]).read_to_end(&mut found).unwrap();
+        }
+        assert!(found == whole, "{name}");
+        fs::remove_file(path(name)).unwrap();
+    }
 }
 
 #[test]
