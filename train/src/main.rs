@@ -84,15 +84,79 @@ impl ConfigArguments {
 }
 
 #[derive(Args)]
+#[cfg_attr(feature = "cluster", command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true))]
 struct CorpusArguments {
+    #[cfg(feature = "cluster")]
+    #[command(subcommand)]
+    server: Option<CorpusServer>,
     /// The corpus's TOML file; every knob is in train/configs/corpus.toml
-    config: PathBuf,
+    #[arg(required = true)]
+    config: Option<PathBuf>,
     /// Change one knob
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
     /// Keep so many pages of each rule that removed some, in removed.jsonl
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_removed: usize,
+    /// Let the executors of this scheduler do the work: df://HOST:PORT. All machines see the files by the same paths
+    #[cfg(feature = "cluster")]
+    #[arg(long, value_name = "ADDRESS")]
+    cluster: Option<String>,
+}
+
+/// The processes of a cluster. They ask nobody who they are: for networks of your own.
+#[cfg(feature = "cluster")]
+#[derive(Subcommand)]
+enum CorpusServer {
+    /// Share the steps of corpora out to executors
+    Scheduler {
+        /// Where to listen
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:50050")]
+        listen: std::net::SocketAddr,
+        /// Seconds after which an executor that says nothing is taken for dead, and its work done again
+        #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(6..))]
+        executor_timeout: u64,
+    },
+    /// Do what a scheduler gives out
+    Executor {
+        /// The scheduler
+        #[arg(long, value_name = "HOST:PORT", default_value = "localhost:50050")]
+        scheduler: String,
+        /// Where others fetch exchanged data
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:50051")]
+        listen: std::net::SocketAddr,
+        /// The name by which others reach this machine; otherwise the address that the scheduler sees
+        #[arg(long)]
+        host: Option<String>,
+        /// Parts at the same time; 0: as many as processors
+        #[arg(long, default_value_t = 0)]
+        threads: usize,
+        /// The folder for exchanged data; otherwise one for temporary files
+        #[arg(long, value_name = "FOLDER")]
+        work: Option<PathBuf>,
+    },
+}
+
+#[cfg(feature = "cluster")]
+impl CorpusServer {
+    fn serve(&self) -> Result<()> {
+        match self {
+            CorpusServer::Scheduler { listen, executor_timeout } => {
+                corpus::cluster::Scheduler { listen: *listen, executor_timeout: *executor_timeout }.serve()?;
+            }
+            CorpusServer::Executor { scheduler, listen, host, threads, work } => {
+                let port = |(host, port): (&str, &str)| Some((host.to_owned(), port.parse().ok()?));
+                let Some(scheduler) = scheduler.rsplit_once(':').and_then(port) else {
+                    bail!(command::usage(format!("--scheduler: expected HOST:PORT, found {scheduler}")));
+                };
+                let own = || std::env::temp_dir().join(format!("t5-train-executor-{}", listen.port()));
+                let work = work.clone().unwrap_or_else(own);
+                corpus::cluster::Executor { scheduler, listen: *listen, host: host.clone(), threads: *threads, work }
+                    .serve()?;
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Args)]
@@ -346,7 +410,14 @@ fn vocab(config: &Config, arguments: &VocabArguments) -> Result<()> {
 }
 
 fn corpus(arguments: &CorpusArguments) -> Result<()> {
-    let options = corpus::options::Options::load(&arguments.config, &arguments.sets, arguments.keep_removed)?;
+    #[cfg(feature = "cluster")]
+    if let Some(server) = &arguments.server {
+        return server.serve();
+    }
+    let Some(config) = &arguments.config else { bail!(command::usage("expected the corpus's TOML file")) };
+    let options = corpus::options::Options::load(config, &arguments.sets, arguments.keep_removed)?;
+    #[cfg(feature = "cluster")]
+    let cluster = arguments.cluster.as_deref().map(corpus::cluster::Cluster::new).transpose()?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build()?;
     let (progress, started) = (corpus::job::Progress::default(), std::time::Instant::now());
     let bar = indicatif::ProgressBar::new_spinner();
@@ -365,6 +436,10 @@ fn corpus(arguments: &CorpusArguments) -> Result<()> {
             }
         });
         let _working = working;
+        #[cfg(feature = "cluster")]
+        if let Some(cluster) = &cluster {
+            return corpus::cluster::run(cluster, &options, progress);
+        }
         pool.install(|| corpus::job::run(&options, progress))
     })?;
     bar.finish_and_clear();
