@@ -72,7 +72,7 @@ mod loader;
 mod memory;
 pub mod model;
 mod order;
-#[cfg(not(target_arch = "wasm32"))]
+#[cfg(any(not(target_arch = "wasm32"), target_os = "wasi"))]
 #[doc(hidden)] // for the commands of the other crates
 pub mod output;
 #[cfg(not(target_arch = "wasm32"))]

@@ -38,7 +38,10 @@ pub fn prepare(checkpoint: Checkpoint, args: &ModelArgs) -> anyhow::Result<Model
     let said = checkpoint.not_obeyed.clone();
     let options = ModelOptions { isa, copy: args.no_mmap };
     let model = match &args.packed {
+        #[cfg(not(target_arch = "wasm32"))]
         Some(packed) => Model::from_checkpoint_and_packed(checkpoint, &options, packed)?,
+        #[cfg(target_arch = "wasm32")]
+        Some(_) => return Err(usage("--packed: expected a system that maps files, found WebAssembly")),
         None => Model::from_checkpoint(checkpoint, &options)?,
     };
     if args.verbose {
