@@ -1,0 +1,79 @@
+"""Whether a program that was built for a release answers as it should, and how fast and how large it is.
+
+    python3 tests/released.py FOLDER NAME COMMAND...     t5, perhaps behind an emulator
+    python3 tests/released.py FOLDER wheel               the package pocket_t5
+
+The greedy requests of golden/pocket.jsonl must give their texts, and everything that is printed of them,
+log-probabilities included, must be what the first program gave whose answers lie in FOLDER/bits.json. Prints a row: name, bytes of the
+program, the median time from start to answer, and the most memory that it took. Under an emulator the last two tell of
+the emulator.
+"""
+
+import json
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent
+RUNS = 5
+
+
+def main():
+    folder, name, *command = sys.argv[1:]
+    lines = map(json.loads, (ROOT / "golden/pocket.jsonl").read_text().splitlines())
+    goldens = [line for line in lines if line.get("kind") == "greedy"]
+    texts = [golden["text"] for golden in goldens]
+    if name == "wheel":
+        size, found = None, of_package(texts)
+    else:
+        size, found = pathlib.Path(command[-1]).stat().st_size, of_command(command, texts)
+    for golden, answer in zip(goldens, found, strict=True):
+        expected = {"text": golden["answer"], "ids": golden["ids"]}
+        got = {key: answer[key] for key in expected}
+        if got != expected:
+            sys.exit(f"{name}: expected {expected}, found {got}")
+    bits = pathlib.Path(folder) / "bits.json"
+    if not bits.exists():
+        bits.write_text(json.dumps(found))
+    elif json.loads(bits.read_text()) != found:
+        sys.exit(f"{name}: expected the log-probabilities of the programs before it, found others")
+    if command:
+        times = []
+        for _ in range(RUNS):
+            begin = time.monotonic()
+            subprocess.run([*command, texts[0]], check=True, stdout=subprocess.DEVNULL)
+            times.append(time.monotonic() - begin)
+        seconds = statistics.median(times)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        print(f"| {name} | {size / 1e6:.1f} MB | {1e3 * seconds:.0f} ms | {peak / 1e6:.0f} MB |")
+    print(f"{name}: {len(texts)} golden texts, the same bits")
+
+
+def of_command(command, texts):
+    output = subprocess.run([*command, "generate", "--json", *texts], check=True, stdout=subprocess.PIPE, text=True)
+    keys = ["text", "ids", "logprobs", "score"]
+    return [{key: json.loads(line)[key] for key in keys} for line in output.stdout.splitlines()]
+
+
+def of_package(texts):
+    import numpy as np
+    import pocket_t5
+
+    results = pocket_t5.Model().outputs(texts)
+    # As the command prints an f32: the shortest digits that are read as it.
+    number = lambda value: float(str(np.float32(value)))
+    return [
+        {
+            "text": best.text,
+            "ids": best.ids,
+            "logprobs": [number(value) for value in best.logprobs],
+            "score": number(best.score),
+        }
+        for best, *_ in results
+    ]
+
+
+main()
