@@ -96,7 +96,7 @@ mod tests {
             lines: LineCounts::default(),
             text: if i == 7 { String::new() } else { "x".into() },
         };
-        let rule = |i: usize| if i % 3 == 0 { Removed::BadWord } else { Removed::TooLong };
+        let rule = |i: usize| if i.is_multiple_of(3) { Removed::BadWord } else { Removed::TooLong };
         let folder = tempfile::tempdir().unwrap();
         let lines = |parts: &[Vec<usize>]| {
             let mut all = Samples::new(2);
