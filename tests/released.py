@@ -59,20 +59,12 @@ def of_command(command, texts):
 
 
 def of_package(texts):
-    import numpy as np
     import pocket_t5
 
+    keys = ["text", "ids", "score"]
     results = pocket_t5.Model().outputs(texts)
-    # As the command prints an f32: the shortest digits that are read as it.
-    number = lambda value: float(str(np.float32(value)))
     return [
-        {
-            "text": best.text,
-            "ids": best.ids,
-            "logprobs": [number(value) for value in best.logprobs],
-            "score": number(best.score),
-        }
-        for best, *_ in results
+        {key: getattr(best, key) for key in keys} | {"logprobs": best.logprobs.tolist()} for best, *_ in results
     ]
 
 
