@@ -4,10 +4,9 @@
     python3 tests/released.py FOLDER wheel               the package pocket_t5
 
 The greedy requests of golden/pocket.jsonl must give their texts, and everything that is printed of them,
-log-probabilities included, must be what the first program gave whose answers lie in FOLDER/bits.json. Prints a row: name, bytes of the
-program, the median time from start to answer, and the most memory that it took. Under an emulator the last two tell of
-the emulator.
-"""
+log-probabilities included, must be what the first program gave whose answers lie in FOLDER/bits.json. Prints a row:
+name, bytes of the program, the median time from start to answer, and the most memory that it took. Under an emulator
+the last two tell of the emulator. """
 
 import json
 import pathlib

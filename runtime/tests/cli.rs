@@ -633,8 +633,8 @@ fn ids_that_mean_nothing_are_refused() {
 fn words_that_are_hardly_texts_are_refused() {
     for (word, meant) in [("generat", "generate"), ("scor", "score"), ("tokenise", "tokenize")] {
         let message = format!(
-            "t5: expected a text or a subcommand, found {word}: a similar subcommand exists: {meant}; for it as a text: \
-             t5 generate {word}\n"
+            "t5: expected a text or a subcommand, found {word}: a similar subcommand exists: {meant}; for it as a \
+             text: t5 generate {word}\n"
         );
         assert_eq!(fail(2, &[word, "-m", &model()], b""), message);
     }
