@@ -153,7 +153,7 @@ fn an_executor_that_is_killed_in_the_middle_of_a_stage_changes_nothing() {
         };
         let begin = Instant::now();
         while done() < least {
-            assert!(begin.elapsed() < Duration::from_secs(120), "{name}: no part is done");
+            assert!(begin.elapsed() < Duration::from_secs(600), "{name}: no part is done");
             assert!(client.try_wait().unwrap().is_none(), "{name}: the job ended before the executor was killed");
             std::thread::sleep(Duration::from_millis(1));
         }
