@@ -100,6 +100,9 @@ pub fn role_pattern(role: Role) -> &'static str {
         Role::Wi0 => "wi_0",
         Role::Wi1 => "wi_1",
         Role::Wo => "wo",
+        Role::AdapterNorm => "adapter_norm",
+        Role::AdapterDown => "adapter_down",
+        Role::AdapterUp => "adapter_up",
     }
 }
 

@@ -63,6 +63,17 @@ impl FeedForwardKind {
     }
 }
 
+/// A small dense-ReLU-dense layer behind each feed-forward layer (Houlsby et al. 2019; Raffel et al. 2020, section
+/// 3.5.1), which can be trained alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adapters {
+    /// Its width.
+    pub size: usize,
+    /// Inside the feed-forward layer, `y + up(relu(down(y)))` of what that would add to the residual stream, in the
+    /// place of a layer of its own with a norm, `x + up(relu(down(norm(x))))`.
+    pub inside: bool,
+}
+
 /// The sizes and switches of a model: all that is known of it beside its tensors and its vocabulary.
 ///
 /// Read from `config.json` by [`T5Config::from_json`], or from the keys of a GGUF file.
@@ -94,6 +105,8 @@ pub struct T5Config {
     pub layer_norm_epsilon: f32,
     /// What the feed-forward layer computes.
     pub feed_forward: FeedForwardKind,
+    /// Layers that were put in behind the feed-forward layers.
+    pub adapters: Option<Adapters>,
     /// No `lm_head` of its own: the embedding is the output matrix, too.
     pub tie_word_embeddings: bool,
     /// Multiply the decoder's output by d_model^-0.5 before the head. Independent of the tie (docs/t5.md 1.6).
@@ -142,6 +155,9 @@ impl T5Config {
         check("d_model", self.d_model, 1, 1 << 20)?;
         check("d_kv", self.d_kv, 1, 1 << 16)?;
         check("d_ff", self.d_ff, 1, 1 << 22)?;
+        if let Some(adapters) = self.adapters {
+            check("adapter_size", adapters.size, 1, 1 << 20)?;
+        }
         check("num_heads", self.num_heads, 1, 1 << 16)?;
         check("num_heads * d_kv", self.inner_dim(), 1, 1 << 20)?;
         check("num_layers", self.num_layers, 1, 1024)?;

@@ -54,11 +54,17 @@ pub enum Role {
     Wi1,
     /// The last matrix of a feed-forward layer.
     Wo,
+    /// Before an adapter that is a layer of its own.
+    AdapterNorm,
+    /// The first matrix of an adapter.
+    AdapterDown,
+    /// Its last one.
+    AdapterUp,
 }
 
 impl Role {
     /// Every role, in the order of reports.
-    pub const ALL: [Role; 19] = [
+    pub const ALL: [Role; 22] = [
         Role::TokenEmbedding,
         Role::OutputHead,
         Role::RelativeBias,
@@ -78,11 +84,26 @@ impl Role {
         Role::Wi0,
         Role::Wi1,
         Role::Wo,
+        Role::AdapterNorm,
+        Role::AdapterDown,
+        Role::AdapterUp,
     ];
 
     /// Norm weights: always F32 vectors.
     pub fn is_norm(self) -> bool {
-        matches!(self, Role::AttentionNorm | Role::CrossAttentionNorm | Role::FeedForwardNorm | Role::FinalNorm)
+        matches!(
+            self,
+            Role::AttentionNorm
+                | Role::CrossAttentionNorm
+                | Role::FeedForwardNorm
+                | Role::FinalNorm
+                | Role::AdapterNorm
+        )
+    }
+
+    /// What belongs to adapters.
+    pub fn is_adapter(self) -> bool {
+        matches!(self, Role::AdapterNorm | Role::AdapterDown | Role::AdapterUp)
     }
 
     /// The name in reports.
@@ -107,6 +128,9 @@ impl Role {
             Role::Wi0 => "feed-forward wi_0",
             Role::Wi1 => "feed-forward wi_1",
             Role::Wo => "feed-forward wo",
+            Role::AdapterNorm => "adapter norm",
+            Role::AdapterDown => "adapter down",
+            Role::AdapterUp => "adapter up",
         }
     }
 }
@@ -196,6 +220,13 @@ fn stack(config: &T5Config, stack: Stack, blocks: usize, table: &mut Vec<TensorS
             add(Role::Wi, vec![f, d]);
         }
         add(Role::Wo, vec![d, f]);
+        if let Some(adapters) = config.adapters {
+            if !adapters.inside {
+                add(Role::AdapterNorm, vec![d]);
+            }
+            add(Role::AdapterDown, vec![adapters.size, d]);
+            add(Role::AdapterUp, vec![d, adapters.size]);
+        }
     }
     table.push(spec(Role::FinalNorm, Some(stack), None, vec![d]));
 }
@@ -239,6 +270,9 @@ pub fn hf_name(id: TensorId) -> String {
         Role::Wi0 => (ff, "DenseReluDense.wi_0"),
         Role::Wi1 => (ff, "DenseReluDense.wi_1"),
         Role::Wo => (ff, "DenseReluDense.wo"),
+        Role::AdapterNorm => (ff + 1, "layer_norm"),
+        Role::AdapterDown => (ff + 1, "Adapter.down"),
+        Role::AdapterUp => (ff + 1, "Adapter.up"),
         Role::TokenEmbedding | Role::OutputHead | Role::FinalNorm => unreachable!("not inside a block"),
     };
     format!("{stack}.block.{block}.layer.{layer}.{rest}.weight")
@@ -275,6 +309,9 @@ pub fn gguf_name(id: TensorId) -> String {
         Role::Wi0 => "ffn_gate",
         Role::Wi | Role::Wi1 => "ffn_up",
         Role::Wo => "ffn_down",
+        Role::AdapterNorm => "adapter_norm",
+        Role::AdapterDown => "adapter_down",
+        Role::AdapterUp => "adapter_up",
         Role::TokenEmbedding | Role::OutputHead | Role::FinalNorm => unreachable!("not inside a block"),
     };
     format!("{stack}.blk.{block}.{rest}.weight")

@@ -82,6 +82,7 @@ pub fn specification_config(feed_forward: &str, tied: bool, model_type: &str) ->
         relative_bias_per_block: model_type == "umt5",
         layer_norm_epsilon: 1e-6,
         feed_forward: FeedForwardKind::from_name(feed_forward).expect("a known name"),
+        adapters: None,
         tie_word_embeddings: tied,
         scale_decoder_outputs: tied,
         pad_token_id: 0,

@@ -11,7 +11,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
 
 use candle_core::{D, DType, Device, Tensor, Var};
-use t5_runtime::config::Activation;
+use t5_runtime::config::{Activation, Adapters};
 use t5_runtime::schema::{Role, Stack};
 
 use crate::kernels::Precision;
@@ -244,7 +244,16 @@ impl<'a> ComposedPass<'a> {
             }
             let y = self.norm(&x, at(Role::FeedForwardNorm))?;
             let y = self.feed_forward(&y, stack, block)?;
-            x = (x + self.drop_rows(y, self.dropout.at(DropoutPlace::FeedForwardOutput, decoder, block), tokens)?)?;
+            let y = self.drop_rows(y, self.dropout.at(DropoutPlace::FeedForwardOutput, decoder, block), tokens)?;
+            x = match self.parameters.config().adapters {
+                None => (x + y)?,
+                Some(Adapters { inside: true, .. }) => (x + (&y + self.adapter(&y, stack, block)?)?)?,
+                Some(Adapters { inside: false, .. }) => {
+                    let x = (x + y)?;
+                    let y = self.norm(&x, at(Role::AdapterNorm))?;
+                    (&x + self.adapter(&y, stack, block)?)?
+                }
+            };
         }
         let y = self.norm(&x, self.parameter(Role::FinalNorm, Some(stack), None))?;
         self.drop_rows(y, self.dropout.at(DropoutPlace::Final, decoder, 0), tokens)
@@ -296,6 +305,16 @@ impl<'a> ComposedPass<'a> {
         let decoder = stack == Stack::Decoder;
         let dropout = self.dropout.at(DropoutPlace::FeedForwardHidden, decoder, block);
         self.linear(&self.drop_rows(inner, dropout, self.tokens(stack))?, at(Role::Wo))
+    }
+
+    /// `up(relu(down(x)))` with its dropout.
+    fn adapter(&self, x: &Tensor, stack: Stack, block: usize) -> Result<Tensor> {
+        let at = |role| self.parameter(role, Some(stack), Some(block));
+        let (decoder, tokens) = (stack == Stack::Decoder, self.tokens(stack));
+        let inner = self.linear(x, at(Role::AdapterDown))?.relu()?;
+        let dropout = self.dropout.at(DropoutPlace::AdapterHidden, decoder, block);
+        let y = self.linear(&self.drop_rows(inner, dropout, tokens)?, at(Role::AdapterUp))?;
+        self.drop_rows(y, self.dropout.at(DropoutPlace::AdapterOutput, decoder, block), tokens)
     }
 
     /// `[1, heads, longest, longest]`: the bias of each query and key, from the table `[buckets, heads]`.

@@ -197,6 +197,7 @@ impl ModelOptions {
             relative_bias_per_block: self.relative_bias_per_block,
             layer_norm_epsilon: self.layer_norm_epsilon,
             feed_forward,
+            adapters: None,
             tie_word_embeddings: self.tie_word_embeddings,
             scale_decoder_outputs: self.tie_word_embeddings,
             pad_token_id: 0,

@@ -112,7 +112,7 @@ fn wrong(option: &'static str, what: String) -> Error {
 
 /// Whether a matrix is the last one of a layer, whose products are added to the residual stream.
 fn adds_to_the_stream(role: Role) -> bool {
-    matches!(role, Role::SelfO | Role::CrossO | Role::Wo)
+    matches!(role, Role::SelfO | Role::CrossO | Role::Wo | Role::AdapterUp)
 }
 
 /// The old model's tensors by their places.

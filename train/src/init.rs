@@ -20,6 +20,7 @@ pub enum Scheme {
 }
 
 enum Distribution {
+    Zero,
     One,
     Normal(f64),
     /// Nominal standard deviation, cut at twice that.
@@ -31,7 +32,7 @@ enum Distribution {
 const TRUNCATED_DEVIATION: f64 = 0.879_596_566_170_685_9;
 
 fn distribution(scheme: Scheme, config: &T5Config, role: Role) -> Distribution {
-    use Distribution::{Normal, One, Truncated, Uniform};
+    use Distribution::{Normal, One, Truncated, Uniform, Zero};
     let (d, f) = (config.d_model as f64, config.d_ff as f64);
     let feed_forward = |fan_in: f64| match scheme {
         Scheme::Mesh => Truncated(fan_in.powf(-0.5)),
@@ -39,7 +40,14 @@ fn distribution(scheme: Scheme, config: &T5Config, role: Role) -> Distribution {
         Scheme::Hf => Normal(fan_in.powf(-0.5)),
     };
     match role {
-        Role::AttentionNorm | Role::CrossAttentionNorm | Role::FeedForwardNorm | Role::FinalNorm => One,
+        Role::AttentionNorm
+        | Role::CrossAttentionNorm
+        | Role::FeedForwardNorm
+        | Role::FinalNorm
+        | Role::AdapterNorm => One,
+        Role::AdapterDown => Normal(d.powf(-0.5)),
+        // So that adapters change nothing at first.
+        Role::AdapterUp => Zero,
         Role::TokenEmbedding => Normal(1.0),
         Role::SelfQ | Role::CrossQ => Normal((d * config.d_kv as f64).powf(-0.5)),
         Role::SelfK | Role::SelfV | Role::CrossK | Role::CrossV => Normal(d.powf(-0.5)),
@@ -86,6 +94,7 @@ pub fn values(scheme: Scheme, config: &T5Config, spec: &TensorSpec, seed: u64) -
     (0..count)
         .map(|_| {
             let value = match distribution {
+                Distribution::Zero => 0.0,
                 Distribution::One => 1.0,
                 Distribution::Normal(deviation) => deviation * normal(&mut uniform),
                 Distribution::Uniform(limit) => limit * (2.0 * uniform() - 1.0),

@@ -538,6 +538,7 @@ fn run(mut config: Config, title: Option<&str>, ranks: Ranks, local_rank: usize)
     let model = &parts.model;
     let trained = match config.tuning.method {
         Method::Lora => format!(", {} of factors are trained", model.trained_values()),
+        Method::Adapters => format!(", {} of adapters are trained", model.trained_values()),
         Method::All | Method::Gradual => String::new(),
     };
     let before = title.map_or(String::new(), |title| format!("{title}: "));

@@ -1,12 +1,13 @@
 //! The trainable model: its parameters, and the graph of fused operations over them.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use candle_core::{Device, Tensor, Var};
 use t5_runtime::checkpoint::Checkpoint;
-use t5_runtime::config::T5Config;
-use t5_runtime::schema::{Role, Stack, TensorSpec};
+use t5_runtime::config::{Activation, Adapters, FeedForwardKind, T5Config};
+use t5_runtime::schema::{Role, Stack, TensorId, TensorSpec};
 
 use crate::checkpoint::Saved;
 use crate::composed::Composed;
@@ -29,6 +30,8 @@ pub struct Model {
     parameters: Parameters,
     precision: Precision,
     lora: Option<Lora>,
+    /// Which parameters are trained, where not all are.
+    chosen: Option<Vec<bool>>,
     /// Where passes run, if not as fused operations on the CPU.
     composed: Option<Composed>,
 }
@@ -85,6 +88,7 @@ impl Model {
             parameters: Parameters::new(config, values)?,
             precision: Precision::F32,
             lora: None,
+            chosen: None,
             composed: None,
         })
     }
@@ -105,6 +109,29 @@ impl Model {
         self.lora = Some(Lora::new(&self.parameters, options, base_model, seed)?);
         self.changed();
         Ok(self)
+    }
+
+    /// The same model with adapters behind its feed-forward layers, which are trained alone, or with all norms. New ones
+    /// change nothing at first; those that the model has are trained on.
+    ///
+    /// # Errors
+    /// Where the model has adapters of another kind.
+    pub fn with_adapters(self, adapters: Adapters, norms: bool, seed: u64) -> Result<Model> {
+        let old = self.config();
+        if let Some(found) = old.adapters.filter(|found| *found != adapters) {
+            let what = format!("expected a model without adapters or with {adapters:?}, found {found:?}");
+            return Err(Error::config("configuration", "tuning.adapter_size", what));
+        }
+        let config = T5Config { adapters: Some(adapters), ..old.clone() };
+        config.validate("configuration")?;
+        let places: HashMap<TensorId, usize> = self.specs().iter().enumerate().map(|(i, spec)| (spec.id, i)).collect();
+        let model = Model::from_values(&config, |spec| match places.get(&spec.id) {
+            Some(&index) => self.values(index),
+            None => Ok(init::values(Scheme::T5x, &config, spec, seed)),
+        })?;
+        let chosen: Vec<bool> = model.specs().iter().map(|spec| tuning::is_chosen(spec.id.role, norms)).collect();
+        chosen.iter().enumerate().for_each(|(index, &chosen)| model.parameters.want_gradient(index, chosen));
+        Ok(Model { chosen: Some(chosen), precision: self.precision, ..model })
     }
 
     /// The factors that are trained, where only they are.
@@ -139,7 +166,9 @@ impl Model {
                 .collect(),
             None => {
                 let trained = self.specs().iter().zip(self.vars()).enumerate();
+                let is_chosen = |index: usize| self.chosen.as_ref().is_none_or(|chosen| chosen[index]);
                 trained
+                    .filter(|(index, _)| is_chosen(*index))
                     .map(|(index, (spec, var))| Trained {
                         name: spec.hf_name.clone(),
                         shape: spec.shape.clone(),
@@ -388,7 +417,18 @@ impl Model {
             if let Some(memory) = memory {
                 x = x.apply_op2(memory, self.cross_attention(pass, block))?;
             }
-            x = x.apply_op1(self.feed_forward(pass, stack, block))?;
+            let adapters = self.config().adapters;
+            let feed_forward = self.feed_forward(pass, stack, block);
+            x = match adapters {
+                None => x.apply_op1(feed_forward)?,
+                Some(Adapters { inside: false, size }) => {
+                    x.apply_op1(feed_forward)?.apply_op1(self.adapter(pass, stack, block, size))?
+                }
+                Some(Adapters { inside: true, size }) => {
+                    let y = x.apply_op1(FeedForwardLayer { residual: false, ..feed_forward })?;
+                    (x + y.apply_op1(self.adapter(pass, stack, block, size))?)?
+                }
+            };
         }
         Ok(x.apply_op1(FinalNorm {
             pass: pass.clone(),
@@ -453,17 +493,37 @@ impl Model {
         let gated = self.config().feed_forward.gated;
         FeedForwardLayer {
             pass: pass.clone(),
-            norm: at(Role::FeedForwardNorm),
+            norm: Some(at(Role::FeedForwardNorm)),
             wi: at(if gated { Role::Wi0 } else { Role::Wi }),
             wi_linear: gated.then(|| at(Role::Wi1)),
             wo: at(Role::Wo),
             eps: self.config().layer_norm_epsilon,
             kind: self.config().feed_forward,
             d_ff: self.config().d_ff,
+            d_model: self.config().d_model,
+            residual: true,
             decoder,
             hidden_dropout: pass.dropout.at(DropoutPlace::FeedForwardHidden, decoder, block),
             output_dropout: pass.dropout.at(DropoutPlace::FeedForwardOutput, decoder, block),
             saved: ForBackward::default(),
+        }
+    }
+
+    /// The adapter behind a feed-forward layer, which is one itself: plain, with ReLU.
+    fn adapter(&self, pass: &Arc<Pass>, stack: Stack, block: usize, size: usize) -> FeedForwardLayer {
+        let decoder = stack == Stack::Decoder;
+        let at = |role| self.parameters.index(role, Some(stack), Some(block));
+        let inside = self.config().adapters.is_some_and(|adapters| adapters.inside);
+        FeedForwardLayer {
+            norm: (!inside).then(|| at(Role::AdapterNorm)),
+            wi: at(Role::AdapterDown),
+            wi_linear: None,
+            wo: at(Role::AdapterUp),
+            kind: FeedForwardKind { activation: Activation::Relu, gated: false },
+            d_ff: size,
+            hidden_dropout: pass.dropout.at(DropoutPlace::AdapterHidden, decoder, block),
+            output_dropout: pass.dropout.at(DropoutPlace::AdapterOutput, decoder, block),
+            ..self.feed_forward(pass, stack, block)
         }
     }
 }

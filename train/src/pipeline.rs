@@ -153,7 +153,9 @@ pub(crate) fn vocabulary_path(config: &Config) -> Result<PathBuf> {
 pub fn t5_config(config: &Config) -> Result<T5Config> {
     let model = &config.model;
     if !model.from.is_empty() {
-        return Ok(t5_quantize::pytorch::open(Path::new(&model.from))?.config);
+        let found = t5_quantize::pytorch::open(Path::new(&model.from))?.config;
+        let adapters = (config.tuning.method == Method::Adapters).then(|| config.tuning.adapters());
+        return Ok(T5Config { adapters: adapters.or(found.adapters), ..found });
     }
     let pieces = match model.vocabulary.as_str() {
         "" if model.rows > 0 => model.rows,
@@ -196,6 +198,10 @@ pub fn model(config: &Config, vocabulary: &Vocabulary) -> Result<Model> {
     match config.tuning.method {
         Method::Lora => {
             model.with_lora(&config.tuning, &config.model.from, derive(config.run.seed, &[stream::FACTORS]))
+        }
+        Method::Adapters => {
+            let adapters = config.tuning.adapters();
+            model.with_adapters(adapters, config.tuning.adapter_norms, derive(config.run.seed, &[stream::FACTORS]))
         }
         Method::All | Method::Gradual => Ok(model),
     }

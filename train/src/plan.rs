@@ -57,8 +57,12 @@ impl Plan {
         let parameters = specs.iter().map(|spec| count(&spec.shape)).sum();
         let lora = config.tuning.method == Method::Lora;
         let (mut trained, mut gradients, mut slots, mut bases) = (0, 0, 0, 0);
+        let adapters = config.tuning.method == Method::Adapters;
         for spec in &specs {
             let size = count(&spec.shape);
+            if adapters && !tuning::is_chosen(spec.id.role, config.tuning.adapter_norms) {
+                continue;
+            }
             if !lora {
                 trained += size;
                 gradients += size;

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use t5_quantize::adapter::{self, Adapter, Factors};
+use t5_runtime::config::Adapters;
 use t5_runtime::schema::{Role, Stack, TensorSpec};
 
 use crate::config::Config;
@@ -40,6 +41,20 @@ pub struct Options {
     pub targets: Vec<String>,
     /// LoRA: an adapter's folder to go on from; empty: A is drawn and B is zero.
     pub adapter: String,
+    /// Adapters: their width.
+    #[serde(default = "usual_adapter_size")]
+    pub adapter_size: usize,
+    /// Adapters: inside the feed-forward layers, as the paper's text has them, or layers of their own, as its released
+    /// configuration.
+    #[serde(default)]
+    pub adapter_inside: bool,
+    /// Adapters: whether all norms are trained, too.
+    #[serde(default)]
+    pub adapter_norms: bool,
+}
+
+fn usual_adapter_size() -> usize {
+    64
 }
 
 /// What is trained.
@@ -52,17 +67,32 @@ pub enum Method {
     Gradual,
     /// Low-rank factors alone.
     Lora,
+    /// Small layers that are put in behind the feed-forward layers.
+    Adapters,
 }
 
 impl Options {
     /// Refuses what cannot be.
     pub(crate) fn check(&self, file: &str, config: &Config) -> Result<()> {
         let refuse = |key: &str, what: String| Err(Error::config(file, key, what));
-        if self.method != Method::Lora {
+        if !matches!(self.method, Method::Lora | Method::Adapters) {
             return Ok(());
         }
         if config.model.from.is_empty() {
-            return refuse("tuning.method", "expected model.from, whose matrices LoRA leaves as they are".to_owned());
+            return refuse("tuning.method", "expected model.from, whose matrices stay as they are".to_owned());
+        }
+        if self.method == Method::Adapters {
+            if !(1..=1 << 20).contains(&self.adapter_size) {
+                return refuse("tuning.adapter_size", format!("expected 1 to 1048576, found {}", self.adapter_size));
+            }
+            if config.model.share_stacks {
+                let what = "expected false with adapters, which each stack has of its own".to_owned();
+                return refuse("model.share_stacks", what);
+            }
+            if config.optimizer.keep_slots {
+                return refuse("optimizer.keep_slots", "expected false with adapters, which are new".to_owned());
+            }
+            return Ok(());
         }
         if !(1..=1 << 16).contains(&self.rank) {
             return refuse("tuning.rank", format!("expected 1 to 65536, found {}", self.rank));
@@ -82,6 +112,11 @@ impl Options {
             return refuse("optimizer.keep_slots", "expected false with LoRA, whose factors are new".to_owned());
         }
         Ok(())
+    }
+
+    /// The adapters that are asked for.
+    pub(crate) fn adapters(&self) -> Adapters {
+        Adapters { size: self.adapter_size, inside: self.adapter_inside }
     }
 
     /// How many blocks of each stack are trained at a step, counted from the top; `None`: all.
@@ -104,6 +139,11 @@ impl Options {
 /// and the head are trained from the start, as in the paper.
 pub(crate) fn is_trained(spec: &TensorSpec, blocks: usize, encoder: usize, decoder: usize) -> bool {
     blocks_above(spec, encoder, decoder).is_none_or(|above| above < blocks)
+}
+
+/// Whether a tensor is trained where adapters are: they alone, or with all norms.
+pub(crate) fn is_chosen(role: Role, norms: bool) -> bool {
+    role.is_adapter() || norms && role.is_norm()
 }
 
 /// How many blocks of its stack are above a tensor's; `None` for one that belongs to no block.

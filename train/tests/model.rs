@@ -35,6 +35,7 @@ fn golden_model(config: &T5Config) -> Model {
         Role::FeedForwardNorm => 15,
         Role::FinalNorm => 16,
         Role::OutputHead => 17,
+        Role::AdapterNorm | Role::AdapterDown | Role::AdapterUp => unreachable!("these models have no adapters"),
     };
     let mut order: Vec<_> = schema::tensors(config).iter().map(|spec| spec.id).collect();
     order.sort_by_key(|id| {

@@ -31,6 +31,9 @@ fn options(targets: &[&str]) -> Options {
         rank_stabilised: false,
         targets: targets.iter().map(|&target| target.to_owned()).collect(),
         adapter: String::new(),
+        adapter_size: 64,
+        adapter_inside: false,
+        adapter_norms: false,
     }
 }
 

@@ -1,7 +1,8 @@
-//! The feed-forward layer: `x + wo(act(wi norm(x)))`, or gated `x + wo(act(wi_0 norm(x)) * wi_1 norm(x))`.
+//! The feed-forward layer: `x + wo(act(wi norm(x)))`, or gated `x + wo(act(wi_0 norm(x)) * wi_1 norm(x))`; and the
+//! adapter behind it, where a model has one.
 
 use super::{Norm, Scratch, part};
-use crate::config;
+use crate::config::{self, Adapters};
 use crate::error::Result;
 use crate::kernels::{Activation, Kernels, Matrix};
 use crate::loader::Loader;
@@ -15,6 +16,33 @@ pub(crate) struct FeedForward {
     wi: Matrix,
     /// `[d_model, d_ff]`
     wo: Matrix,
+    adapter: Option<Adapter>,
+}
+
+struct Adapter {
+    /// `None` for one inside the layer.
+    norm: Option<Norm>,
+    /// `[size, d_model]`
+    down: Matrix,
+    /// `[d_model, size]`
+    up: Matrix,
+}
+
+impl Adapter {
+    fn load(loader: &Loader, adapters: Adapters, stack: Stack, block: usize) -> Result<Adapter> {
+        let norm = (!adapters.inside).then(|| loader.norm(Role::AdapterNorm, stack, block));
+        Ok(Adapter {
+            norm: norm.transpose()?,
+            down: loader.matrix(&[Role::AdapterDown], stack, block)?,
+            up: loader.matrix(&[Role::AdapterUp], stack, block)?.for_zeros(),
+        })
+    }
+
+    /// What `up` reads of what `down` gave.
+    fn activate(&self, kernels: Kernels, rows: usize, s: &mut Scratch) {
+        let hidden = part(&mut s.narrow, rows * self.up.k());
+        kernels.activate(Activation::Relu, &s.wide[..rows * self.down.n()], hidden);
+    }
 }
 
 impl FeedForward {
@@ -30,6 +58,7 @@ impl FeedForward {
             norm: loader.norm(Role::FeedForwardNorm, stack, block)?,
             wi: loader.matrix(wi, stack, block)?,
             wo: if sparse { wo.for_zeros() } else { wo },
+            adapter: config.adapters.map(|adapters| Adapter::load(loader, adapters, stack, block)).transpose()?,
         })
     }
 
@@ -43,11 +72,26 @@ impl FeedForward {
         } else {
             kernels.activate(self.form.activation, wide, hidden);
         }
-        s.leave(kernels, &self.wo, rows, x);
+        match &self.adapter {
+            None => s.leave(kernels, &self.wo, rows, x),
+            Some(adapter @ Adapter { norm: None, .. }) => {
+                s.hold(kernels, &self.wo, rows, x.len());
+                s.enter_held(kernels, &adapter.down, rows, x.len());
+                adapter.activate(kernels, rows, s);
+                s.leave_held(kernels, &adapter.up, rows, x);
+            }
+            Some(adapter @ Adapter { norm: Some(norm), .. }) => {
+                s.leave(kernels, &self.wo, rows, x);
+                s.enter(kernels, norm, &adapter.down, x);
+                adapter.activate(kernels, rows, s);
+                s.leave(kernels, &adapter.up, rows, x);
+            }
+        }
     }
 
     /// Bytes of weights that a pass reads.
     pub fn bytes(&self) -> usize {
-        self.wi.bytes() + self.wo.bytes()
+        let adapter = self.adapter.as_ref().map_or(0, |adapter| adapter.down.bytes() + adapter.up.bytes());
+        self.wi.bytes() + self.wo.bytes() + adapter
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Scratch {
     pub narrow: Vec<f32>,
     /// `[rows, d_model]`: what is added to the residual stream.
     delta: Vec<f32>,
+    /// `[rows, d_model]`: what a layer would add, where an adapter stands between.
+    held: Vec<f32>,
     /// `[num_heads, keys]`
     pub scores: Vec<f32>,
     pub workspace: Workspace,
@@ -41,6 +43,27 @@ impl Scratch {
         let wide = part(&mut self.wide, rows * matrix.n());
         matrix.multiply(kernels, normed, rows, wide, &mut self.workspace);
         rows
+    }
+
+    /// What a layer would add to x `[rows, d_model]`, of `len` values, is held: `held = narrow matrix^T`.
+    pub fn hold(&mut self, kernels: Kernels, matrix: &Matrix, rows: usize, len: usize) {
+        let held = part(&mut self.held, len);
+        matrix.multiply(kernels, &self.narrow[..rows * matrix.k()], rows, held, &mut self.workspace);
+    }
+
+    /// `wide = held matrix^T`
+    pub fn enter_held(&mut self, kernels: Kernels, matrix: &Matrix, rows: usize, len: usize) {
+        let wide = part(&mut self.wide, rows * matrix.n());
+        matrix.multiply(kernels, &self.held[..len], rows, wide, &mut self.workspace);
+    }
+
+    /// `x += held + narrow matrix^T`
+    pub fn leave_held(&mut self, kernels: Kernels, matrix: &Matrix, rows: usize, x: &mut [f32]) {
+        let delta = part(&mut self.delta, x.len());
+        matrix.multiply(kernels, &self.narrow[..rows * matrix.k()], rows, delta, &mut self.workspace);
+        let held = &mut self.held[..x.len()];
+        kernels.add(held, delta);
+        kernels.add(x, held);
     }
 
     /// How a layer ends: `x += narrow matrix^T`.

@@ -19,6 +19,9 @@ pub enum DropoutPlace {
     FeedForwardHidden,
     /// After a stack's final norm.
     Final,
+    /// As those of the feed-forward layer.
+    AdapterHidden,
+    AdapterOutput,
 }
 
 /// All masks of one pass.

@@ -13,8 +13,8 @@ use crate::kernels::{Product, math, vectorised};
 /// The sub-layer. `x` `[tokens, d_model]` -> the same shape.
 pub struct FeedForwardLayer {
     pub pass: Arc<Pass>,
-    /// Indices of the parameters.
-    pub norm: usize,
+    /// Indices of the parameters. Without a norm `h` is `x`.
+    pub norm: Option<usize>,
     pub wi: usize,
     /// The linear branch of a gated layer.
     pub wi_linear: Option<usize>,
@@ -22,6 +22,9 @@ pub struct FeedForwardLayer {
     pub eps: f32,
     pub kind: FeedForwardKind,
     pub d_ff: usize,
+    pub d_model: usize,
+    /// Whether the result is added to `x`, or stands alone.
+    pub residual: bool,
     pub decoder: bool,
     pub hidden_dropout: Dropout,
     pub output_dropout: Dropout,
@@ -145,12 +148,14 @@ impl CustomOp1 for FeedForwardLayer {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let x = argument(storage, layout)?;
         let pass = &self.pass;
-        let norm_weight = pass.parameter(self.norm)?;
-        let (d, f) = (norm_weight.len(), self.d_ff);
+        let (d, f) = (self.d_model, self.d_ff);
         let tokens = x.len() / d;
 
-        let (mut hidden, mut inverse) = (vec![0.0; x.len()], vec![0.0; tokens]);
-        norm::forward(x, &norm_weight, self.eps, &mut hidden, &mut inverse);
+        let (mut hidden, mut inverse) = (x.to_vec(), Vec::new());
+        if let Some(norm) = self.norm {
+            inverse.resize(tokens, 0.0);
+            norm::forward(x, &pass.parameter(norm)?, self.eps, &mut hidden, &mut inverse);
+        }
         let mut activated = vec![0.0; tokens * f];
         let (wide, narrow) = (pass.linear(tokens, f, d), pass.linear(tokens, d, f));
         wide.forward(&hidden, &pass.parameter(self.wi)?, &mut activated);
@@ -166,7 +171,9 @@ impl CustomOp1 for FeedForwardLayer {
         if !self.output_dropout.is_off() {
             mask_rows(&self.output_dropout, &mut out, d, self.rows());
         }
-        add(&mut out, x);
+        if self.residual {
+            add(&mut out, x);
+        }
         if pass.training {
             if self.kind.activation == Activation::Relu && !self.kind.gated {
                 activated = Vec::new();
@@ -180,11 +187,10 @@ impl CustomOp1 for FeedForwardLayer {
         let pass = &self.pass;
         let saved = self.saved.take(self.name())?;
         let (x_values, d_out) = (Values::new(x)?, Values::new(gradient)?);
-        let norm_weight = pass.parameter(self.norm)?;
-        let (d, f) = (norm_weight.len(), self.d_ff);
+        let (d, f) = (self.d_model, self.d_ff);
         let tokens = x_values.len() / d;
 
-        let mut dx = d_out.to_vec();
+        let mut dx = if self.residual { d_out.to_vec() } else { vec![0.0; d_out.len()] };
         let mut dy = d_out.to_vec();
         if !self.output_dropout.is_off() {
             mask_rows(&self.output_dropout, &mut dy, d, self.rows());
@@ -202,8 +208,13 @@ impl CustomOp1 for FeedForwardLayer {
             wide.weight_gradient(&d_gate, &saved.hidden, &mut pass.gradients.get(wi_linear));
             wide.input_gradient(Product::Add, &d_gate, &pass.parameter(wi_linear)?, &mut d_hidden);
         }
-        let mut d_norm = pass.gradients.get(self.norm);
-        norm::backward(&x_values, &norm_weight, &saved.inverse, &d_hidden, &mut dx, &mut d_norm);
+        match self.norm {
+            Some(norm) => {
+                let (weight, mut d_norm) = (pass.parameter(norm)?, pass.gradients.get(norm));
+                norm::backward(&x_values, &weight, &saved.inverse, &d_hidden, &mut dx, &mut d_norm);
+            }
+            None => add(&mut dx, &d_hidden),
+        }
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
     }
 }

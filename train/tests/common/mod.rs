@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 #[path = "../../../tests/src/checkpoint.rs"]
 mod checkpoint;
 
-pub use checkpoint::specification_config as golden_config;
+pub use checkpoint::{part, specification_config as golden_config};
 
 /// `t5-train` with arguments.
 pub fn command(arguments: &[&str]) -> Command {

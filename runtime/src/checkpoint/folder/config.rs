@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::head;
-use crate::config::{Activation, FeedForwardKind, T5Config};
+use crate::config::{Activation, Adapters, FeedForwardKind, T5Config};
 use crate::error::{Error, Result};
 use crate::head::HeadTask;
 use crate::json::{self, Keys};
@@ -24,7 +24,8 @@ impl T5Config {
         read(json, matches!(json.string("model_type")?, Some("mt5" | "umt5")), &mut Vec::new())
     }
 
-    /// Writes `config.json` so that the transformers library builds the same model.
+    /// Writes `config.json` so that the transformers library builds the same model, but for adapters, which it does not
+    /// know.
     pub fn to_json(&self) -> Value {
         let family = match self.model_type.as_str() {
             "mt5" => "MT5",
@@ -57,6 +58,9 @@ impl T5Config {
         });
         if !self.is_encoder_only() {
             json["num_decoder_layers"] = self.num_decoder_layers.into();
+        }
+        if let Some(Adapters { size, inside }) = self.adapters {
+            (json["adapter_size"], json["adapter_inside"]) = (size.into(), inside.into());
         }
         json
     }
@@ -118,6 +122,10 @@ pub(super) fn read(json: Keys, gated: bool, notes: &mut Vec<String>) -> Result<T
         relative_bias_per_block: model_type == "umt5",
         layer_norm_epsilon: json.number("layer_norm_epsilon")?.unwrap_or(1e-6),
         feed_forward: feed_forward(json, gated)?,
+        adapters: match json.integer("adapter_size")?.unwrap_or(0) {
+            0 => None,
+            size => Some(Adapters { size, inside: json.boolean("adapter_inside")?.unwrap_or(false) }),
+        },
         tie_word_embeddings,
         scale_decoder_outputs: scales(json, &model_type, tie_word_embeddings)?,
         pad_token_id,

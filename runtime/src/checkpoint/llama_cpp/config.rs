@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{defaults, keys, vocabulary};
-use crate::config::{FeedForwardKind, T5Config};
+use crate::config::{Adapters, FeedForwardKind, T5Config};
 use crate::error::{Error, Result};
 use crate::generate::GenerationDefaults;
 use crate::gguf::{File, Value};
@@ -67,6 +67,10 @@ pub fn metadata(
     put(keys::TIE_WORD_EMBEDDINGS, Value::Bool(config.tie_word_embeddings));
     put(keys::FEED_FORWARD_PROJ, text(&config.feed_forward.name()));
     put(keys::MAX_DISTANCE, Value::count(config.relative_attention_max_distance));
+    if let Some(Adapters { size, inside }) = config.adapters {
+        put(keys::ADAPTER_SIZE, Value::count(size));
+        put(keys::ADAPTER_INSIDE, Value::Bool(inside));
+    }
     defaults::append(generation, &mut put);
     Ok(values)
 }
@@ -149,6 +153,10 @@ pub(super) fn read(file: &File) -> Result<T5Config> {
             .float(&rms_epsilon)?
             .ok_or_else(|| file.error(&rms_epsilon, "expected a finite number, found nothing"))?,
         feed_forward: feed_forward(file)?,
+        adapters: match file.usize(keys::ADAPTER_SIZE)?.unwrap_or(0) {
+            0 => None,
+            size => Some(Adapters { size, inside: file.boolean(keys::ADAPTER_INSIDE)?.unwrap_or(false) }),
+        },
         tie_word_embeddings: !has_tensor(file, "output.weight"),
         scale_decoder_outputs: scale_decoder_outputs(file, architecture, d_model)?,
         pad_token_id,
@@ -226,6 +234,7 @@ fn in_gguf_terms(error: Error, architecture: &str) -> Error {
         "num_decoder_layers" => keys::of(architecture, keys::DECODER_BLOCK_COUNT),
         "relative_attention_num_buckets" => keys::of(architecture, keys::BUCKETS),
         "relative_attention_max_distance" => keys::MAX_DISTANCE.to_owned(),
+        "adapter_size" => keys::ADAPTER_SIZE.to_owned(),
         "layer_norm_epsilon" => keys::of(architecture, keys::RMS_EPSILON),
         _ => key,
     };

@@ -94,6 +94,10 @@ pub const MODEL_TYPE: &str = "pocket_t5.model_type";
 pub const TIE_WORD_EMBEDDINGS: &str = "pocket_t5.tie_word_embeddings";
 /// `feed_forward_proj` in Hugging Face's spelling.
 pub const FEED_FORWARD_PROJ: &str = "pocket_t5.feed_forward_proj";
+/// The width of adapters; none where absent.
+pub const ADAPTER_SIZE: &str = "pocket_t5.adapter_size";
+/// Whether adapters are inside the feed-forward layers; false where absent.
+pub const ADAPTER_INSIDE: &str = "pocket_t5.adapter_inside";
 /// `relative_attention_max_distance`; 128 where absent.
 pub const MAX_DISTANCE: &str = "pocket_t5.relative_attention_max_distance";
 /// How many sentinels `<extra_id_n>` there are.
