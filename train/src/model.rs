@@ -111,8 +111,8 @@ impl Model {
         Ok(self)
     }
 
-    /// The same model with adapters behind its feed-forward layers, which are trained alone, or with all norms. New ones
-    /// change nothing at first; those that the model has are trained on.
+    /// The same model with adapters behind its feed-forward layers, which are trained alone, or with all norms. New
+    /// ones change nothing at first; those that the model has are trained on.
     ///
     /// # Errors
     /// Where the model has adapters of another kind.

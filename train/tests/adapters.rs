@@ -1,5 +1,5 @@
-//! Adapters behind feed-forward layers: values of a reference in float64, no change at first, gradients, what is trained,
-//! and the runtime's logits.
+//! Adapters behind feed-forward layers: values of a reference in float64, no change at first, gradients, what is
+//! trained, and the runtime's logits.
 
 mod common;
 
