@@ -701,12 +701,16 @@ pub struct ServeArgs {
     /// What requests call the model [default: the name of its file or folder]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Decode N sequences side by side: a request has as many as it has beams or draws, for each sentence
+    /// Decode N sequences side by side in each batch: a request has as many as it has beams or draws, for each sentence
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub parallel: usize,
-    /// Share each step's work among N threads; by default as many as the processor has cores
+    /// Work the model with N threads; by default as many as the processor has cores
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Have N batches, which share the threads: each request joins the one that has least to do [default: one for each
+    /// thread where the decoder is small enough for a processor's caches, else one for all]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
     /// Take in at most N texts, those that wait included; what comes above that is answered 429
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub queue: usize,

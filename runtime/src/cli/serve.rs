@@ -11,6 +11,11 @@ use super::input::{open_model, session};
 use super::usage;
 use crate::serve::{self, Config, Limits};
 
+/// A decoder of at most so many bytes stays in the caches of a processor's core. Then a batch for each thread answers
+/// more than one batch whose steps all of them share; a larger one is read from memory in each step, the better the
+/// more sequences it is read for.
+const IN_CACHES: usize = 16 << 20;
+
 /// Where a token may be, beside a file.
 const TOKEN_VARIABLE: &str = "T5_SERVE_TOKEN";
 
@@ -34,10 +39,20 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     start_log(args.log, args.log_format);
     let token = token(args.token_file.as_deref())?;
     let model = open_model(&args.model)?;
+    let threads = session(&model, args.threads)?.threads();
+    let workers = match args.workers {
+        Some(workers) if (1..=threads).contains(&workers) => workers,
+        Some(workers) => {
+            return Err(usage(format!("--workers: expected 1 to {threads}, a thread for each, found {workers}")));
+        }
+        None if model.decoder_step_bytes() <= IN_CACHES => threads,
+        None => 1,
+    };
     let config = Config {
         host: args.host,
         port: args.port,
-        threads: session(&model, args.threads)?.threads(),
+        threads,
+        workers,
         parallel: args.parallel,
         queue: args.queue,
         connections: args.connections,

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use axum::extract::Request;
@@ -13,7 +12,7 @@ use t5_runtime::{EncodeOptions, Finish, GenerateOptions, Model, Overrides, Passa
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::engine::{self, Engine, Job, What, Work};
+use super::engine::{Job, What, Work, Workers};
 use super::fields::Fields;
 use super::limits::{Config, Limits};
 use super::metrics::Metrics;
@@ -29,7 +28,7 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     pub token: Option<Vec<u8>>,
     alive: Arc<AtomicBool>,
-    jobs: mpsc::Sender<Job>,
+    workers: Workers,
     /// A permit for each text in work or waiting.
     room: Arc<Semaphore>,
     queue: usize,
@@ -65,12 +64,11 @@ pub struct Generation {
 }
 
 impl App {
-    /// Starts the engine; what comes with it is ready when the engine has ended.
+    /// Starts the workers; what comes with them is ready when they have ended.
     pub fn start(model: Model, name: String, config: &Config) -> anyhow::Result<(App, oneshot::Receiver<()>)> {
         let metrics = Arc::new(Metrics::new()?);
         let alive = Arc::new(AtomicBool::new(true));
-        let engine = Engine::new(&model, config, metrics.clone())?;
-        let (jobs, ended) = engine::spawn(engine, alive.clone())?;
+        let (workers, ended) = Workers::start(&model, config, &metrics, &alive)?;
         let app = App {
             model,
             name,
@@ -78,7 +76,7 @@ impl App {
             metrics,
             token: config.token.clone(),
             alive,
-            jobs,
+            workers,
             room: Arc::new(Semaphore::new(config.queue)),
             queue: config.queue,
         };
@@ -286,8 +284,8 @@ impl App {
         let (sender, events) = tokio::sync::mpsc::unbounded_channel();
         let left = work.len();
         for (index, work, room) in work {
-            let job = Job { index, work, events: sender.clone(), begun: Instant::now(), room };
-            self.jobs.send(job).map_err(|_| Refusal::broken())?;
+            let job = Job { index, work, events: sender.clone(), begun: Instant::now(), room, load: None };
+            self.workers.send(job)?;
         }
         let deadline = Instant::now() + self.limits.time;
         Ok(Answers { events, left, deadline, seconds: self.limits.time.as_secs() })

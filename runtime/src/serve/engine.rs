@@ -1,9 +1,9 @@
-//! The one thread that works the model.
+//! The threads that work the model: each a batch of its own, which shares the work of its steps among further threads.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -28,12 +28,44 @@ pub struct Job {
     pub begun: Instant,
     /// Its share of the room, given back with it.
     pub room: Option<OwnedSemaphorePermit>,
+    /// Its share of what its worker has to do, likewise.
+    pub load: Option<Load>,
+}
+
+/// What a job adds to its worker's work while it is there.
+pub struct Load {
+    all: Arc<AtomicUsize>,
+    own: usize,
+}
+
+impl Load {
+    fn add(all: &Arc<AtomicUsize>, own: usize) -> Load {
+        all.fetch_add(own, Ordering::Relaxed);
+        Load { all: all.clone(), own }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.own, Ordering::Relaxed);
+    }
 }
 
 pub enum Work {
     Generate { source: SourceText, options: Arc<GenerateOptions> },
     Encode { passages: Vec<Passage>, options: EncodeOptions },
     Score { source: Vec<u32>, target: Vec<u32> },
+}
+
+impl Work {
+    /// How many sequences it is, at the least.
+    fn size(&self) -> usize {
+        match self {
+            Work::Generate { source, .. } => source.sentences().len(),
+            Work::Encode { passages, .. } => passages.len(),
+            Work::Score { .. } => 1,
+        }
+    }
 }
 
 /// What has come of a job. Each ends with one that is no piece, or a refusal.
@@ -53,10 +85,13 @@ pub struct Engine {
     generating: BTreeMap<u64, Generating>,
     side: Side,
     metrics: Arc<Metrics>,
+    /// Of how many this is one.
+    workers: u32,
     /// When the last text was done, or the first begun.
     last_done: Instant,
-    /// Passes that are counted.
+    /// Passes, and texts in the batch, that are counted.
     passes: usize,
+    counted: usize,
 }
 
 struct Generating {
@@ -66,6 +101,7 @@ struct Generating {
     has_text: bool,
     cancelled: bool,
     _room: Option<OwnedSemaphorePermit>,
+    _load: Option<Load>,
 }
 
 /// A session as the server uses them.
@@ -78,15 +114,17 @@ pub fn session(model: &Model, threads: usize) -> Session {
 impl Engine {
     /// # Errors
     /// If there is no memory for so many sequences.
-    pub fn new(model: &Model, config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Engine> {
-        let batch = match Batch::new(session(model, config.threads), config.parallel) {
+    fn new(model: &Model, config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Engine> {
+        let threads = (config.threads / config.workers).max(1);
+        let batch = match Batch::new(session(model, threads), config.parallel) {
             Ok(batch) => Ok(batch),
             // Encoders, and models with heads of other kinds.
             Err(error @ Error::Config { .. }) => Err(Refusal::of(&error)),
             Err(error) => return Err(error.into()),
         };
-        let side = Side::new(model.clone(), config.threads, metrics.clone());
-        Ok(Engine { batch, generating: BTreeMap::new(), side, metrics, last_done: Instant::now(), passes: 0 })
+        let side = Side::new(model.clone(), threads, metrics.clone());
+        let (generating, workers, last_done) = (BTreeMap::new(), config.workers as u32, Instant::now());
+        Ok(Engine { batch, generating, side, metrics, workers, last_done, passes: 0, counted: 0 })
     }
 
     /// Works until nobody can send jobs any more, and what they have sent is done.
@@ -116,9 +154,9 @@ impl Engine {
             self.metrics.cancelled.inc();
             return;
         }
-        let Job { index, work, events, begun, room } = job;
+        let Job { index, work, events, begun, room, load } = job;
         let Work::Generate { source, options } = work else {
-            return self.side.take(Job { index, work, events, begun, room });
+            return self.side.take(Job { index, work, events, begun, room, load });
         };
         let added = match &mut self.batch {
             Ok(batch) => batch.add_source(source, &options).map_err(|error| Refusal::of(&error)),
@@ -126,7 +164,8 @@ impl Engine {
         };
         match added {
             Ok(id) => {
-                let generating = Generating { index, events, begun, has_text: false, cancelled: false, _room: room };
+                let (has_text, cancelled) = (false, false);
+                let generating = Generating { index, events, begun, has_text, cancelled, _room: room, _load: load };
                 self.generating.insert(id, generating);
             }
             Err(refusal) => tell(&events, index, Err(refusal)),
@@ -154,7 +193,8 @@ impl Engine {
         let events = batch.step();
         self.metrics.passes.inc_by((batch.passes() - self.passes) as u64);
         self.passes = batch.passes();
-        self.metrics.set_generating(batch.len());
+        self.metrics.generating(self.counted, batch.len());
+        self.counted = batch.len();
         for event in events {
             match event {
                 BatchEvent::Piece { id, text, tokens } => {
@@ -177,7 +217,8 @@ impl Engine {
             let tokens: usize = outputs.iter().map(|output| output.ids.len()).sum();
             self.metrics.new_tokens.inc_by(tokens as u64);
             if outputs.iter().all(|output| output.finish != Finish::Cancelled) {
-                self.metrics.text_done(self.last_done.elapsed());
+                // The others have done as many meanwhile.
+                self.metrics.text_done(self.last_done.elapsed() / self.workers);
                 self.last_done = Instant::now();
             }
         }
@@ -190,32 +231,79 @@ pub fn tell(events: &Events, index: usize, what: Result<What, Refusal>) {
     let _ = events.send((index, what));
 }
 
-/// Says when the thread is over, however that comes about.
+/// Says when the last thread is over, or one has panicked.
 struct Ending {
     alive: Arc<AtomicBool>,
-    ended: Option<oneshot::Sender<()>>,
+    ended: Mutex<Option<oneshot::Sender<()>>>,
 }
 
-impl Drop for Ending {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.alive.store(false, Ordering::Relaxed);
-        }
-        if let Some(ended) = self.ended.take() {
+impl Ending {
+    fn say(&self) {
+        if let Some(ended) = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = ended.send(());
         }
     }
 }
 
-/// Starts the thread. It ends when the last sender is gone; if it ends by a panic, `alive` is false from then on.
-pub fn spawn(mut engine: Engine, alive: Arc<AtomicBool>) -> anyhow::Result<(Sender<Job>, oneshot::Receiver<()>)> {
-    let (jobs, receiver) = channel();
-    let (sender, ended) = oneshot::channel();
-    let ending = Ending { alive, ended: Some(sender) };
-    let work = move || {
-        let _ending = ending;
-        engine.run(&receiver);
-    };
-    std::thread::Builder::new().name("t5-model".to_owned()).spawn(work).context("no thread for the model")?;
-    Ok((jobs, ended))
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.say();
+    }
+}
+
+/// One thread's part in it.
+struct Part(Arc<Ending>);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.alive.store(false, Ordering::Relaxed);
+            self.0.say();
+        }
+    }
+}
+
+/// The way to the threads.
+pub struct Workers(Vec<(Sender<Job>, Arc<AtomicUsize>)>);
+
+impl Workers {
+    /// Starts them. They end when this is gone, and what is under way is done; if one ends by a panic, `alive` is false
+    /// from then on. The receiver is told when all have ended, or one has panicked.
+    ///
+    /// # Errors
+    /// If there is no memory for so many sequences, or no thread.
+    pub fn start(
+        model: &Model,
+        config: &Config,
+        metrics: &Arc<Metrics>,
+        alive: &Arc<AtomicBool>,
+    ) -> anyhow::Result<(Workers, oneshot::Receiver<()>)> {
+        let (sender, ended) = oneshot::channel();
+        let ending = Arc::new(Ending { alive: alive.clone(), ended: Mutex::new(Some(sender)) });
+        let mut workers = Vec::with_capacity(config.workers);
+        for number in 0..config.workers {
+            let mut engine = Engine::new(model, config, metrics.clone())?;
+            let (jobs, receiver) = channel();
+            let part = Part(ending.clone());
+            let work = move || {
+                let _part = part;
+                engine.run(&receiver);
+            };
+            let thread = std::thread::Builder::new().name(format!("t5-model-{number}"));
+            thread.spawn(work).context("no thread for the model")?;
+            workers.push((jobs, Arc::default()));
+        }
+        Ok((Workers(workers), ended))
+    }
+
+    /// Hands a job to the one that has least to do.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn send(&self, mut job: Job) -> Result<(), Refusal> {
+        let least = self.0.iter().min_by_key(|(_, load)| load.load(Ordering::Relaxed));
+        let (jobs, load) = least.ok_or_else(Refusal::broken)?;
+        job.load = Some(Load::add(load, job.work.size()));
+        jobs.send(job).map_err(|_| Refusal::broken())
+    }
 }

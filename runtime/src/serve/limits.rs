@@ -21,9 +21,11 @@ pub struct Config {
     pub host: IpAddr,
     /// 0: one that is free.
     pub port: u16,
-    /// Threads that share the work of a step.
+    /// Threads that work the model, all together.
     pub threads: usize,
-    /// Sequences that are decoded side by side.
+    /// Batches side by side: each has as many of the threads.
+    pub workers: usize,
+    /// Sequences that a worker decodes side by side.
     pub parallel: usize,
     /// Texts in work and waiting.
     pub queue: usize,

@@ -60,7 +60,7 @@ impl Metrics {
             )?,
             passes: counter("t5_decoder_passes_total", "Passes of the decoder, each of all sequences side by side.")?,
             in_flight: gauge("t5_texts_in_flight", "Texts in work and waiting.")?,
-            decoding: gauge("t5_texts_generating", "Texts in the batch, those that wait for a sequence included.")?,
+            decoding: gauge("t5_texts_generating", "Texts in the batches, those that wait for a sequence included.")?,
             pace: AtomicU64::new(0),
             registry,
             requests,
@@ -74,8 +74,9 @@ impl Metrics {
         self.seconds.with_label_values(&[endpoint]).observe(took.as_secs_f64());
     }
 
-    pub fn set_generating(&self, texts: usize) {
-        self.decoding.set(texts as i64);
+    /// A worker has so many texts now, and had so many before.
+    pub fn generating(&self, before: usize, now: usize) {
+        self.decoding.add(now as i64 - before as i64);
     }
 
     /// A text is done, so long after the one before it.

@@ -3,9 +3,10 @@
 //! A request's way: `listen` has the connections, `watch` gives it an id, a line in the log and its place in the
 //! numbers, and lets in who may; a module for each protocol (`completions`, `embeddings`, `tgi`, `kserve`, `plain`)
 //! reads it by `fields` and `options` and writes the answer. `app` asks the engine in between: whether there is room,
-//! and within which limits. `engine` is the one thread that works the model, a step at a time for all requests that are
-//! there: texts in a [`Batch`](t5_runtime::Batch), which they join and leave, and beside it `side`, which encodes and
-//! scores. Who is gone is noticed between two steps. What is wrong is a `refusal`, told in the form of its protocol.
+//! and within which limits. `engine` is a thread that works the model, a step at a time for all requests that are there:
+//! texts in a [`Batch`](t5_runtime::Batch), which they join and leave, and beside it `side`, which encodes and scores.
+//! There may be several; a request's texts go to the one that has least to do. Who is gone is noticed between two steps.
+//! What is wrong is a `refusal`, told in the form of its protocol.
 
 mod app;
 mod completions;
@@ -62,11 +63,11 @@ async fn serve(model: Model, name: String, config: &Config) -> anyhow::Result<()
     if !address.ip().is_loopback() && config.token.is_none() {
         tracing::warn!("whoever reaches {address} may ask: no token is set (--token-file)");
     }
-    let (parallel, queue, threads) = (config.parallel, config.queue, config.threads);
-    tracing::info!(%address, model = app.name, parallel, queue, threads, "listening");
+    let Config { parallel, queue, threads, workers, .. } = *config;
+    tracing::info!(%address, model = app.name, parallel, queue, threads, workers, "listening");
     let whole = listen::serve(listener, router(&app, config), config, ended).await?;
     if !app.is_alive() {
-        bail!("the thread that works the model has ended");
+        bail!("a thread that works the model has ended");
     }
     tracing::info!(whole, "stopped");
     Ok(())
