@@ -124,6 +124,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     };
     let mut checkpoint = pytorch::open(&path)?;
     if arguments.encoder_only {
+        if checkpoint.config.one_stack().is_some() {
+            let what = format!("expected a model with an encoder, found one stack, {}", checkpoint.config.model_type);
+            return Err(Error::Option { option: "encoder-only", what });
+        }
         checkpoint.keep_encoder_only();
     }
     let notes = if arguments.verbose { &checkpoint.notes } else { &checkpoint.not_obeyed };

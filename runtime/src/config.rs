@@ -74,12 +74,40 @@ pub struct Adapters {
     pub inside: bool,
 }
 
+/// What the positions of a model of one stack see (docs/t5.md 1.7): a decoder without cross-attention that reads the
+/// source as the beginning of its own text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OneStack {
+    /// A language model: each position sees what is before it, and itself.
+    Causal,
+    /// A prefix language model: those that read the source see each other, too.
+    Prefix,
+}
+
+impl OneStack {
+    /// Both.
+    pub const ALL: [OneStack; 2] = [OneStack::Causal, OneStack::Prefix];
+
+    /// The `model_type`, which is of this project: no other program has such models.
+    pub fn model_type(self) -> &'static str {
+        match self {
+            OneStack::Causal => "pocket_t5_lm",
+            OneStack::Prefix => "pocket_t5_prefix_lm",
+        }
+    }
+
+    /// The model of this `model_type`; `None` for an encoder and its decoder.
+    pub fn of_type(model_type: &str) -> Option<OneStack> {
+        OneStack::ALL.into_iter().find(|one| one.model_type() == model_type)
+    }
+}
+
 /// The sizes and switches of a model: all that is known of it beside its tensors and its vocabulary.
 ///
 /// Read from `config.json` by [`T5Config::from_json`], or from the keys of a GGUF file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct T5Config {
-    /// The published family: `t5`, `mt5`, `umt5` …
+    /// The published family: `t5`, `mt5`, `umt5` …; or what its one stack is ([`OneStack::model_type`]).
     pub model_type: String,
     /// Rows of the embedding, usually more than the tokenizer has pieces.
     pub vocab_size: usize,
@@ -89,7 +117,7 @@ pub struct T5Config {
     pub d_kv: usize,
     /// Width inside the feed-forward layer.
     pub d_ff: usize,
-    /// Encoder blocks.
+    /// Encoder blocks; 0 for a model of one stack.
     pub num_layers: usize,
     /// Decoder blocks; 0 for an encoder-only model.
     pub num_decoder_layers: usize,
@@ -129,6 +157,11 @@ impl T5Config {
         self.num_heads * self.d_kv
     }
 
+    /// What the one stack of a model without an encoder sees; `None` where there is an encoder.
+    pub fn one_stack(&self) -> Option<OneStack> {
+        OneStack::of_type(&self.model_type)
+    }
+
     /// Whether there is no decoder.
     pub fn is_encoder_only(&self) -> bool {
         self.num_decoder_layers == 0
@@ -160,8 +193,16 @@ impl T5Config {
         }
         check("num_heads", self.num_heads, 1, 1 << 16)?;
         check("num_heads * d_kv", self.inner_dim(), 1, 1 << 20)?;
-        check("num_layers", self.num_layers, 1, 1024)?;
-        check("num_decoder_layers", self.num_decoder_layers, 0, 1024)?;
+        match self.one_stack() {
+            None => {
+                check("num_layers", self.num_layers, 1, 1024)?;
+                check("num_decoder_layers", self.num_decoder_layers, 0, 1024)?;
+            }
+            Some(_) => {
+                check("num_layers", self.num_layers, 0, 0)?;
+                check("num_decoder_layers", self.num_decoder_layers, 1, 1024)?;
+            }
+        }
         check("relative_attention_num_buckets", self.relative_attention_num_buckets, 4, 4096)?;
         if !self.relative_attention_num_buckets.is_multiple_of(2) {
             return Err(Error::config(

@@ -2,7 +2,8 @@
 //!
 //! One forward pass serves greedy steps, beams, batches, forced prefixes and scoring: it takes any number of
 //! queries, each a token at a position of a sequence, writes all their keys and values and then lets each attend
-//! to the past of its own sequence. Cross-attention keys and values are computed once per document.
+//! to the past of its own sequence. Cross-attention keys and values are computed once per document; in a model of one
+//! stack a document is the beginning of its sequences ([`crate::one_stack`]).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::kernels::{Matrix, Numbers};
 use crate::layers::{CrossAttention, FeedForward, KvCache, Norm, Query, Scratch, SelfAttention, Sources, part};
 use crate::loader::Loader;
 use crate::model::ModelData;
+use crate::one_stack::Beginnings;
 use crate::position::StackBias;
 use crate::schema::Stack;
 use crate::session::Session;
@@ -29,7 +31,8 @@ pub(crate) struct DecoderWeights {
 
 struct DecoderBlock {
     attention: SelfAttention,
-    cross: CrossAttention,
+    /// `None` in a model of one stack.
+    cross: Option<CrossAttention>,
     feed_forward: FeedForward,
 }
 
@@ -37,12 +40,13 @@ impl DecoderWeights {
     pub fn load(loader: &Loader) -> Result<DecoderWeights> {
         let config = loader.config();
         let blocks = config.num_decoder_layers;
+        let reads_states = config.one_stack().is_none();
         Ok(DecoderWeights {
             blocks: (0..blocks)
                 .map(|block| {
                     Ok(DecoderBlock {
                         attention: SelfAttention::load(loader, Stack::Decoder, block)?,
-                        cross: CrossAttention::load(loader, block)?,
+                        cross: reads_states.then(|| CrossAttention::load(loader, block)).transpose()?,
                         feed_forward: FeedForward::load(loader, Stack::Decoder, block)?,
                     })
                 })
@@ -58,10 +62,17 @@ impl DecoderWeights {
         &self.head
     }
 
+    /// How many there are.
+    pub fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
     /// Bytes of weights that one step reads.
     pub fn bytes(&self) -> usize {
-        let of_block =
-            |block: &DecoderBlock| block.attention.bytes() + block.cross.bytes() + block.feed_forward.bytes();
+        let of_block = |block: &DecoderBlock| {
+            let cross = block.cross.as_ref().map_or(0, CrossAttention::bytes);
+            block.attention.bytes() + cross + block.feed_forward.bytes()
+        };
         self.blocks.iter().map(of_block).sum::<usize>() + self.head.bytes()
     }
 }
@@ -70,7 +81,9 @@ impl DecoderWeights {
 pub(crate) struct DecoderState {
     bias: StackBias,
     cache: KvCache,
-    sources: Sources,
+    pub sources: Sources,
+    /// In a model of one stack: what sequences begin with.
+    pub beginnings: Beginnings,
     /// `[rows, d_model]`: the residual stream.
     x: Vec<f32>,
     /// `[wanted, d_model]`: what the head reads.
@@ -87,6 +100,7 @@ impl DecoderState {
             bias: weights.bias.clone(),
             cache: KvCache::new(weights.blocks.len(), model.heads()),
             sources: Sources::default(),
+            beginnings: Beginnings::default(),
             x: Vec::new(),
             chosen: Vec::new(),
             logits: Vec::new(),
@@ -118,6 +132,7 @@ impl<'a> Decoder<'a> {
         self.state.cache.begin(documents * sequences, positions)?;
         self.state.bias.prepare(self.state.cache.positions());
         self.state.sources.begin(documents, sequences);
+        self.state.beginnings.begin(documents);
         Ok(())
     }
 
@@ -128,13 +143,14 @@ impl<'a> Decoder<'a> {
 
     /// Computes the cross-attention keys and values of a document from its encoder states `[len, d_model]`.
     pub fn set_source(&mut self, document: usize, states: &[f32]) -> Result<()> {
-        let blocks = &self.weights.blocks;
+        let weights = self.weights;
+        let layers = || weights.blocks.iter().filter_map(|block| block.cross.as_ref());
         let len = states.len() / self.model.config.d_model;
-        let numbers = blocks.first().map_or_else(Numbers::default, |block| block.cross.numbers());
+        let numbers = layers().next().map_or_else(Numbers::default, CrossAttention::numbers);
         let sources = &mut self.state.sources;
-        sources.begin_document(document, numbers, self.model.heads(), len, blocks.len())?;
-        for (index, block) in blocks.iter().enumerate() {
-            block.cross.set_source(self.model.kernels, index, document, states, sources, self.scratch);
+        sources.begin_document(document, numbers, self.model.heads(), len, layers().count())?;
+        for (index, cross) in layers().enumerate() {
+            cross.set_source(self.model.kernels, index, document, states, sources, self.scratch);
         }
         Ok(())
     }
@@ -153,8 +169,25 @@ impl<'a> Decoder<'a> {
     }
 
     fn run_blocks(&mut self, queries: &[Query], shares: Option<&[f32]>) -> Result<()> {
-        let DecoderState { bias, cache, sources, x, alignment, .. } = &mut *self.state;
-        let kernels = self.model.kernels;
+        let mut placed = std::mem::take(&mut self.state.beginnings.placed);
+        let mut x = std::mem::take(&mut self.state.x);
+        let queries = self.behind_beginnings(queries, &mut placed);
+        let entered = self.enter(queries, &mut x);
+        let DecoderState { sources, alignment, .. } = &mut *self.state;
+        alignment.clear();
+        if shares.is_some() {
+            alignment.resize(queries.len() * sources.of(&queries[0]).len(), 0.0);
+        }
+        if entered.is_ok() {
+            self.pass(0..self.weights.blocks(), queries, false, shares, &mut x);
+        }
+        (self.state.x, self.state.beginnings.placed) = (x, placed);
+        entered
+    }
+
+    /// Makes room for the keys and values of queries, and looks up their tokens: x is `[queries, d_model]`.
+    pub fn enter(&mut self, queries: &[Query], x: &mut Vec<f32>) -> Result<()> {
+        let DecoderState { bias, cache, .. } = &mut *self.state;
         let longest = queries.iter().map(|query| query.position + 1).max().unwrap_or(0);
         if longest > cache.positions() {
             cache.grow(longest.max(2 * cache.positions()))?;
@@ -163,19 +196,33 @@ impl<'a> Decoder<'a> {
         cache.extend(queries);
         let d = self.model.config.d_model;
         let x = part(x, queries.len() * d);
-        self.model.embedding.look_up(kernels, queries.iter().map(|query| query.token), d, x);
-        alignment.clear();
-        if shares.is_some() {
-            alignment.resize(queries.len() * sources.of(&queries[0]).len(), 0.0);
-        }
-        let heads = self.model.config.num_heads;
-        for (index, block) in self.weights.blocks.iter().enumerate() {
-            let aligned = shares.map(|shares| (&mut alignment[..], &shares[index * heads..][..heads]));
-            block.attention.apply_cached(kernels, index, queries, cache, bias.of_block(index), x, self.scratch);
-            block.cross.apply(kernels, index, queries, sources, aligned, x, self.scratch);
-            block.feed_forward.apply(kernels, x, self.scratch);
-        }
+        self.model.embedding.look_up(self.model.kernels, queries.iter().map(|query| query.token), d, x);
         Ok(())
+    }
+
+    /// Runs what has entered through some blocks. Queries that are read `together` are the beginning of one sequence,
+    /// and see each other.
+    pub fn pass(
+        &mut self,
+        blocks: Range<usize>,
+        queries: &[Query],
+        together: bool,
+        shares: Option<&[f32]>,
+        x: &mut [f32],
+    ) {
+        let DecoderState { bias, cache, sources, alignment, .. } = &mut *self.state;
+        let (kernels, heads) = (self.model.kernels, self.model.config.num_heads);
+        let x = &mut x[..queries.len() * self.model.config.d_model];
+        for index in blocks {
+            let block = &self.weights.blocks[index];
+            let (bias, s) = (bias.of_block(index), &mut *self.scratch);
+            block.attention.apply_cached(kernels, index, queries, together, cache, bias, x, s);
+            if let Some(cross) = &block.cross {
+                let aligned = shares.map(|shares| (&mut alignment[..], &shares[index * heads..][..heads]));
+                cross.apply(kernels, index, queries, sources, aligned, x, s);
+            }
+            block.feed_forward.apply(kernels, x, s);
+        }
     }
 
     /// `[queries, source]` of the last pass: cross-attention weights averaged over the heads that have shares.
@@ -256,7 +303,8 @@ impl<'a> Decoder<'a> {
 
     /// Makes sequence `first + i` continue what was sequence `first + parents[i]`, over positions below `len`.
     pub fn reorder(&mut self, first: usize, parents: &[usize], len: usize) {
-        self.state.cache.reorder(first, parents, len);
+        let before = self.state.beginnings.len_of(&self.state.sources, first);
+        self.state.cache.reorder(first, parents, before + len);
         self.others_too(|other| {
             other.reorder(first, parents, len);
             Ok(())

@@ -283,6 +283,7 @@ struct Passages {
 impl Passages {
     fn new(model: &Model, passages: &[Passage], options: &EncodeOptions) -> Result<Passages> {
         model.check_alone("states")?;
+        model.data().encoder()?;
         let blocks = options.blocks(model.config().num_layers)?;
         let padded = passages.iter().map(|passage| model.padded(passage, options)).collect::<Result<Vec<_>>>()?;
         // The longest first: whether there is memory for all of them is then seen at once.
@@ -296,10 +297,10 @@ impl Passages {
         if self.group.is_empty() && !self.begin(session)? {
             return Ok(false);
         }
-        if session.encoder().run()? {
+        if session.encoder()?.run()? {
             return Ok(true);
         }
-        session.encoder.finish_states(self.model.data(), &mut session.states);
+        session.finish_states()?;
         let d = self.model.config().d_model;
         let mut row = 0;
         for &index in &self.order[self.group.clone()] {
@@ -345,7 +346,7 @@ impl Passages {
             visible: if self.options.pad_mask { padded.tokens } else { padded.ids.len() },
         };
         let ids = group.clone().flat_map(|padded| padded.ids.iter().copied());
-        session.encoder().begin_to(self.blocks, ids, group.map(document));
+        session.encoder()?.begin_to(self.blocks, ids, group.map(document));
         self.group = self.group.end..self.group.end + count;
         Ok(true)
     }

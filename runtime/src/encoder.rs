@@ -58,27 +58,6 @@ impl EncoderState {
         EncoderState { bias: weights.bias.clone(), x: Vec::new(), documents: Vec::new(), passed: 0, blocks: 0 }
     }
 
-    /// The hidden states, `[rows, d_model]`, once the blocks are passed: after the last one normalised.
-    pub fn finish(&self, model: &ModelData, out: &mut Vec<f32>) {
-        let len = self.rows() * model.config.d_model;
-        let (x, out) = (&self.x[..len], part(out, len));
-        if self.blocks == model.encoder.blocks.len() {
-            model.encoder.final_norm.apply(model.kernels, x, out);
-        } else {
-            out.copy_from_slice(x);
-        }
-    }
-
-    /// As [`EncoderState::finish`], for readers other than the model's own decoder: in the units that the states had
-    /// before the file was balanced.
-    pub fn finish_states(&self, model: &ModelData, out: &mut Vec<f32>) {
-        self.finish(model, out);
-        if let Some(scale) = model.encoder_scale.as_ref().filter(|_| self.blocks == model.encoder.blocks.len()) {
-            let rows = out[..self.rows() * scale.len()].chunks_exact_mut(scale.len());
-            rows.for_each(|row| row.iter_mut().zip(scale).for_each(|(value, factor)| *value *= factor));
-        }
-    }
-
     /// Of all documents.
     fn rows(&self) -> usize {
         self.documents.iter().map(|document| document.rows).sum()
@@ -88,6 +67,7 @@ impl EncoderState {
 /// The encoder at work for a session.
 pub(crate) struct Encoder<'a> {
     pub model: &'a ModelData,
+    pub weights: &'a EncoderWeights,
     pub state: &'a mut EncoderState,
     pub scratch: &'a mut Scratch,
 }
@@ -96,7 +76,7 @@ impl Encoder<'_> {
     /// Begins with several documents at once, whose ids stand one after the other. Each attends to itself only: its
     /// states do not depend on which others run beside it.
     pub fn begin(&mut self, ids: impl Iterator<Item = u32>, documents: impl Iterator<Item = Document>) {
-        self.begin_to(self.model.encoder.blocks.len(), ids, documents);
+        self.begin_to(self.weights.blocks.len(), ids, documents);
     }
 
     /// As [`Encoder::begin`], for the states behind so many blocks: behind 0 they are the embeddings.
@@ -124,7 +104,7 @@ impl Encoder<'_> {
         let rows = self.state.rows();
         let EncoderState { bias, x, documents, passed, blocks: until } = &mut *self.state;
         let kernels = self.model.kernels;
-        let blocks = &self.model.encoder.blocks[..*until];
+        let blocks = &self.weights.blocks[..*until];
         let x = &mut x[..rows * self.model.config.d_model];
         let piece = (ROWS / rows.max(1)).max(1);
         for block in blocks.iter().skip(*passed).take(piece) {
@@ -133,5 +113,26 @@ impl Encoder<'_> {
             *passed += 1;
         }
         Ok(*passed < blocks.len())
+    }
+    /// The hidden states, `[rows, d_model]`, once the blocks are passed: after the last one normalised.
+    pub fn finish(&self, out: &mut Vec<f32>) {
+        let len = self.state.rows() * self.model.config.d_model;
+        let (x, out) = (&self.state.x[..len], part(out, len));
+        if self.state.blocks == self.weights.blocks.len() {
+            self.weights.final_norm.apply(self.model.kernels, x, out);
+        } else {
+            out.copy_from_slice(x);
+        }
+    }
+
+    /// As [`Encoder::finish`], for readers other than the model's own decoder: in the units that the states had before
+    /// the file was balanced.
+    pub fn finish_states(&self, out: &mut Vec<f32>) {
+        self.finish(out);
+        let all = self.state.blocks == self.weights.blocks.len();
+        if let Some(scale) = self.model.encoder_scale.as_ref().filter(|_| all) {
+            let rows = out[..self.state.rows() * scale.len()].chunks_exact_mut(scale.len());
+            rows.for_each(|row| row.iter_mut().zip(scale).for_each(|(value, factor)| *value *= factor));
+        }
     }
 }

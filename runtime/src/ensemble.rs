@@ -94,12 +94,11 @@ impl Model {
         }
         let marks = |model: &Model| {
             let (settings, config) = (&model.generation_defaults().settings, model.config());
-            let start = settings.decoder_start_token_id.unwrap_or(config.decoder_start_token_id);
             let mut ends = settings.eos_token_id.clone().unwrap_or_default();
             if ends.is_empty() {
                 ends.push(config.eos_token_id);
             }
-            (start, ends)
+            (model.data().start(), ends)
         };
         let marks = [self, other].map(marks);
         (marks[0] != marks[1]).then(|| {

@@ -171,6 +171,7 @@ impl Aligning {
     /// As [`Forced::begin`], and if the model has no such head.
     pub fn begin(session: &mut Session, heads: &AlignmentHeads, source: &[u32], target: &[u32]) -> Result<Aligning> {
         session.model.check_alone("an alignment")?;
+        session.model.data().encoder()?;
         let shares = heads.shares(session.model.config())?;
         let weights = memory::room("an alignment of these lengths", [source.len(), target.len() + 1])?;
         // The last token is read by one more step, whatever that predicts.

@@ -71,6 +71,7 @@ mod layers;
 mod loader;
 mod memory;
 pub mod model;
+mod one_stack;
 mod order;
 #[cfg(any(not(target_arch = "wasm32"), target_os = "wasi"))]
 #[doc(hidden)] // for the commands of the other crates

@@ -46,7 +46,8 @@ pub(crate) struct ModelData {
     pub config: T5Config,
     pub kernels: Kernels,
     pub embedding: Embedding,
-    pub encoder: EncoderWeights,
+    /// `None` in a model of one stack.
+    encoder: Option<EncoderWeights>,
     /// `None` in an encoder-only model.
     decoder: Option<DecoderWeights>,
     tokenizer: Option<Tokenizer>,
@@ -92,7 +93,8 @@ impl ModelOptions {
 
 /// The weights of both stacks.
 pub(crate) struct Stacks {
-    encoder: EncoderWeights,
+    /// `None` in a model of one stack.
+    encoder: Option<EncoderWeights>,
     /// `None` in an encoder-only model.
     decoder: Option<DecoderWeights>,
     embedding: Embedding,
@@ -100,7 +102,8 @@ pub(crate) struct Stacks {
 
 impl Stacks {
     pub(crate) fn load(loader: &Loader) -> Result<Stacks> {
-        let encoder = EncoderWeights::load(loader)?;
+        let has_encoder = loader.config().one_stack().is_none();
+        let encoder = has_encoder.then(|| EncoderWeights::load(loader)).transpose()?;
         let decoder = if loader.config().is_encoder_only() { None } else { Some(DecoderWeights::load(loader)?) };
         let head: Option<&Arc<Matrix>> = decoder.as_ref().map(DecoderWeights::head);
         let embedding = loader.embedding(head)?;
@@ -346,6 +349,19 @@ impl ModelData {
     /// The attention heads of both stacks.
     pub fn heads(&self) -> Heads {
         Heads { count: self.config.num_heads, width: self.config.d_kv }
+    }
+
+    /// The encoder, or an error for a model of one stack.
+    pub fn encoder(&self) -> Result<&EncoderWeights> {
+        self.encoder.as_ref().ok_or_else(|| {
+            let what = format!("expected a model with an encoder, found one stack, {}", self.config.model_type);
+            Error::config(&self.file, "model_type", what)
+        })
+    }
+
+    /// The token that a decoder starts with.
+    pub fn start(&self) -> u32 {
+        self.generation.settings.decoder_start_token_id.unwrap_or(self.config.decoder_start_token_id)
     }
 
     /// The decoder, or an error for an encoder-only model.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::T5Config;
+use crate::config::{OneStack, T5Config};
 use crate::error::Result;
 use crate::kernels::BiasRow;
 use crate::schema::Stack;
@@ -11,7 +11,7 @@ use crate::tensor::Tensor;
 /// Which distances a stack can see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// Encoder: keys on both sides; half the buckets for each.
+    /// Encoder, and a prefix language model: keys on both sides; half the buckets for each.
     Bidirectional,
     /// Decoder: keys up to the query; all buckets for the past.
     Causal,
@@ -73,8 +73,12 @@ impl Buckets {
 
     /// The table of a stack of this model.
     pub fn of_stack(config: &T5Config, stack: Stack) -> Buckets {
+        let direction = match config.one_stack() {
+            Some(OneStack::Prefix) => Direction::Bidirectional,
+            _ => stack.into(),
+        };
         let (count, max_distance) = (config.relative_attention_num_buckets, config.relative_attention_max_distance);
-        Buckets::new(stack.into(), count, max_distance)
+        Buckets::new(direction, count, max_distance)
     }
 
     /// The bucket of a key at `key` for a query at `query` (positions).

@@ -4,7 +4,7 @@
 
 use crate::config::T5Config;
 
-/// One of the two stacks.
+/// One of the two stacks; the one of a language model is a decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stack {
     /// Reads the source.
@@ -183,7 +183,9 @@ pub fn is_ignored(name: &str) -> bool {
 pub fn tensors(config: &T5Config) -> Vec<TensorSpec> {
     let d = config.d_model;
     let mut table = vec![spec(Role::TokenEmbedding, None, None, vec![config.vocab_size, d])];
-    stack(config, Stack::Encoder, config.num_layers, &mut table);
+    if config.one_stack().is_none() {
+        stack(config, Stack::Encoder, config.num_layers, &mut table);
+    }
     if !config.is_encoder_only() {
         stack(config, Stack::Decoder, config.num_decoder_layers, &mut table);
         if !config.tie_word_embeddings {
@@ -205,7 +207,7 @@ fn stack(config: &T5Config, stack: Stack, blocks: usize, table: &mut Vec<TensorS
         if block == 0 || config.relative_bias_per_block {
             add(Role::RelativeBias, vec![config.relative_attention_num_buckets, config.num_heads]);
         }
-        if stack == Stack::Decoder {
+        if stack == Stack::Decoder && config.one_stack().is_none() {
             add(Role::CrossAttentionNorm, vec![d]);
             add(Role::CrossQ, vec![inner, d]);
             add(Role::CrossK, vec![inner, d]);

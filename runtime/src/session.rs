@@ -19,8 +19,8 @@ pub(crate) const FORCED_ROWS: usize = 32;
 /// Everything that changes while a model runs. Buffers grow to the largest request met and are then re-used.
 pub struct Session {
     pub(crate) model: Model,
-    pub(crate) encoder: EncoderState,
-    /// Made when it is first needed.
+    /// Made when it is first needed, as the decoder's.
+    encoder: Option<EncoderState>,
     decoder: Option<DecoderState>,
     scratch: Scratch,
     /// `[rows, d_model]`: encoder output of the last documents.
@@ -69,7 +69,7 @@ impl Model {
     /// A working space over this model: every buffer of encoding and decoding, allocated once and re-used.
     pub fn session(&self) -> Session {
         Session {
-            encoder: EncoderState::new(&self.data().encoder),
+            encoder: None,
             decoder: None,
             scratch: Scratch::default(),
             states: Vec::new(),
@@ -112,15 +112,17 @@ impl Session {
     /// The encoder's hidden states of a source, `[len, d_model]`.
     ///
     /// # Errors
-    /// If the source is empty or has ids outside the vocabulary, or there is no memory for one of this length.
+    /// If the model has no encoder, the source is empty or has ids outside the vocabulary, or there is no memory for
+    /// one of this length.
     pub fn encode_ids(&mut self, source: &[u32]) -> Result<&[f32]> {
         self.model.check_alone("states")?;
+        self.model.data().encoder()?;
         self.model.check_source(source)?;
         self.ask(&[source.len()], 0, 0)?;
-        let mut encoder = self.encoder();
+        let mut encoder = self.encoder()?;
         encoder.begin(source.iter().copied(), std::iter::once(Document::whole(source.len())));
         while encoder.run()? {}
-        self.encoder.finish_states(self.model.data(), &mut self.states);
+        self.finish_states()?;
         Ok(&self.states[..source.len() * self.model.config().d_model])
     }
 
@@ -264,8 +266,22 @@ impl Session {
     }
 
     /// The encoder at work in this session.
-    pub(crate) fn encoder(&mut self) -> Encoder<'_> {
-        Encoder { model: self.model.data(), state: &mut self.encoder, scratch: &mut self.scratch }
+    ///
+    /// # Errors
+    /// For a model of one stack.
+    pub(crate) fn encoder(&mut self) -> Result<Encoder<'_>> {
+        let model = self.model.data();
+        let weights = model.encoder()?;
+        let state = self.encoder.get_or_insert_with(|| EncoderState::new(weights));
+        Ok(Encoder { model, weights, state, scratch: &mut self.scratch })
+    }
+
+    /// Brings what the encoder is through with to the session's states, for readers other than the decoder.
+    pub(crate) fn finish_states(&mut self) -> Result<()> {
+        let mut states = std::mem::take(&mut self.states);
+        self.encoder()?.finish_states(&mut states);
+        self.states = states;
+        Ok(())
     }
 
     /// The decoder at work in this session.
@@ -296,7 +312,8 @@ impl Session {
         let lengths: Vec<usize> = sources.iter().map(|ids| ids.len()).collect();
         self.decoder()?;
         self.ask(&lengths, sequences, positions)?;
-        self.decoder()?.begin(sources.len(), sequences, positions)?;
+        let before = self.before(&lengths);
+        self.decoder()?.begin(sources.len(), sequences, before + positions)?;
         let others = self.others.iter_mut().map(|other| other.begin_reading(sources, sequences, positions));
         Ok(Encoding {
             others: others.collect::<Result<_>>()?,
@@ -341,6 +358,12 @@ impl Session {
         Ok(Encoding { ids, lengths, documents, others, ..Encoding::default() })
     }
 
+    /// The most positions of a sequence that a source of these lengths takes, in a model of one stack.
+    fn before(&self, lengths: &[usize]) -> usize {
+        let longest = || lengths.iter().copied().max().unwrap_or(0);
+        self.model.config().one_stack().map_or(0, |_| longest())
+    }
+
     /// An error if there is no memory for a request with sources of these lengths.
     pub(crate) fn ask(&mut self, lengths: &[usize], sequences: usize, positions: usize) -> Result<()> {
         self.ask_for(0, lengths, lengths.len() * sequences, positions)
@@ -358,7 +381,7 @@ impl Session {
             longest,
             encoder_rows: longest.max(source.min(encoder::ROWS)),
             sequences,
-            positions: positions.min(FIRST_POSITIONS),
+            positions: self.before(lengths) + positions.min(FIRST_POSITIONS),
             threads: self.threads(),
         };
         let bytes = request.bytes(self.model.config());
@@ -384,9 +407,12 @@ impl Session {
 
     /// As [`Session::encode_more`], into this model's caches alone.
     fn encode_own(&mut self, encoding: &mut Encoding) -> Result<()> {
+        if self.model.config().one_stack().is_some() {
+            return self.read_own(encoding);
+        }
         let Encoding { ids, lengths, documents, done, done_ids, group, .. } = encoding;
         let (ids, lengths) = (&ids[*done_ids..], &lengths[*done..]);
-        let mut encoder = self.encoder();
+        let mut encoder = self.encoder()?;
         if *group == 0 {
             let mut rows = 0;
             let fits = |len: &&usize| {
@@ -399,8 +425,8 @@ impl Session {
         if encoder.run()? {
             return Ok(());
         }
-        self.encoder.finish(self.model.data(), &mut self.states);
-        let states = std::mem::take(&mut self.states);
+        let mut states = std::mem::take(&mut self.states);
+        self.encoder()?.finish(&mut states);
         let mut decoder = self.decoder()?;
         let d = decoder.model.config.d_model;
         let mut row = 0;
@@ -411,6 +437,24 @@ impl Session {
         self.states = states;
         *done += std::mem::take(group);
         *done_ids += row;
+        Ok(())
+    }
+
+    /// As [`Session::encode_own`], one source after the other, in a model of one stack.
+    fn read_own(&mut self, encoding: &mut Encoding) -> Result<()> {
+        let start = self.model.data().start();
+        self.model.check_ids("decoder_start_token_id", &[start])?;
+        let Encoding { ids, lengths, documents, done, done_ids, group, .. } = encoding;
+        let source = &ids[*done_ids..][..lengths[*done]];
+        let mut decoder = self.decoder()?;
+        if *group == 0 {
+            decoder.begin_source(documents[*done], start, source)?;
+            *group = 1;
+        }
+        if !decoder.read_source() {
+            *done += std::mem::take(group);
+            *done_ids += source.len();
+        }
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
 
 use candle_core::{D, DType, Device, Tensor, Var};
-use t5_runtime::config::{Activation, Adapters};
+use t5_runtime::config::{Activation, Adapters, OneStack};
 use t5_runtime::schema::{Role, Stack};
 
 use crate::kernels::Precision;
@@ -195,15 +195,23 @@ impl<'a> ComposedPass<'a> {
 
     /// The decoder's normalised output, `[decoder tokens, d_model]`.
     fn output(&self) -> Result<Tensor> {
-        let memory = self.stack(Stack::Encoder, self.parameters.config().num_layers, None)?;
-        self.stack(Stack::Decoder, self.parameters.config().num_decoder_layers, Some(&memory))
+        let config = self.parameters.config();
+        let memory = match config.one_stack() {
+            None => Some(self.stack(Stack::Encoder, config.num_layers, None)?),
+            Some(_) => None,
+        };
+        self.stack(Stack::Decoder, config.num_decoder_layers, memory.as_ref())
     }
 
     fn stack(&self, stack: Stack, blocks: usize, memory: Option<&Tensor>) -> Result<Tensor> {
         let decoder = stack == Stack::Decoder;
         let tokens = self.tokens(stack);
         let mut x = self.embed(tokens, decoder)?;
-        let unseen = self.unseen(if decoder { AttentionKind::Decoder } else { AttentionKind::Encoder })?;
+        let unseen = self.unseen(match self.parameters.config().one_stack() {
+            Some(OneStack::Prefix) => AttentionKind::Prefix,
+            _ if decoder => AttentionKind::Decoder,
+            _ => AttentionKind::Encoder,
+        })?;
         let unseen_memory = self.unseen(AttentionKind::Cross)?;
         let mut biases: HashMap<usize, Tensor> = HashMap::new();
         for block in 0..blocks {
@@ -340,14 +348,25 @@ impl<'a> ComposedPass<'a> {
         rows.narrow(2, 0, n)?.contiguous()?.unsqueeze(0)
     }
 
-    /// What is added to scores so that nothing unseen is attended to: `[1, 1, queries, keys]` or
-    /// `[examples, 1, 1, keys]`.
+    /// What is added to scores so that nothing unseen is attended to: `[1, 1, queries, keys]`,
+    /// `[examples, 1, queries, keys]` where there are prefixes, or `[examples, 1, 1, keys]`.
     fn unseen(&self, kind: AttentionKind) -> Result<Tensor> {
         let unseen = |hidden: bool| if hidden { UNSEEN } else { 0.0 };
         if kind == AttentionKind::Decoder {
             let n = self.decoder.longest;
             let mask: Vec<f32> = (0..n * n).map(|i| unseen(i % n > i / n)).collect();
             return Tensor::from_vec(mask, (1, 1, n, n), self.device);
+        }
+        if kind == AttentionKind::Prefix {
+            let n = self.decoder.longest;
+            let of_example = |prefix: usize| {
+                (0..n * n).map(move |i| (i / n, i % n)).map(move |(query, key)| {
+                    let last = if query < prefix { prefix - 1 } else { query };
+                    unseen(key > last)
+                })
+            };
+            let mask = self.sequences.spans.iter().flat_map(|span| of_example(span.prefix));
+            return Tensor::from_vec(mask.collect(), (self.decoder.examples, 1, n, n), self.device);
         }
         let n = self.encoder.longest;
         let mask = self.encoder.lengths.iter().flat_map(|&length| (0..n).map(move |key| unseen(key >= length)));

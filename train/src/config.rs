@@ -6,7 +6,7 @@ pub(crate) mod keys;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use t5_runtime::config::{FeedForwardKind, T5Config};
+use t5_runtime::config::{FeedForwardKind, OneStack, T5Config};
 use toml::{Table, Value};
 
 use crate::data::DataConfig;
@@ -71,6 +71,9 @@ pub struct Run {
     /// Where the passes run. Runs begun before there was a choice do not name it.
     #[serde(default)]
     pub device: DeviceChoice,
+    /// Whether blocks keep nothing but their inputs for the backward pass, which computes the rest again.
+    #[serde(default)]
+    pub recompute_blocks: bool,
 }
 
 /// The precision of products, or that it is to be chosen.
@@ -137,6 +140,30 @@ impl DeviceChoice {
     }
 }
 
+/// Which stacks a model made from scratch has (Raffel et al. 2020, section 3.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Architecture {
+    /// An encoder and a decoder.
+    #[default]
+    EncoderDecoder,
+    /// One stack that reads inputs and targets as one text, of which each token sees what is before it.
+    LanguageModel,
+    /// As that, and the tokens of the inputs see each other.
+    PrefixLanguageModel,
+}
+
+impl Architecture {
+    /// What its one stack sees; `None` where there is an encoder.
+    pub fn one_stack(self) -> Option<OneStack> {
+        match self {
+            Architecture::EncoderDecoder => None,
+            Architecture::LanguageModel => Some(OneStack::Causal),
+            Architecture::PrefixLanguageModel => Some(OneStack::Prefix),
+        }
+    }
+}
+
 /// The model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -149,6 +176,8 @@ pub struct ModelOptions {
     pub size: String,
     /// Rows of the embedding; 0: the vocabulary's ids, filled up as in the reference.
     pub rows: usize,
+    #[serde(default)]
+    pub architecture: Architecture,
     pub d_model: usize,
     pub d_kv: usize,
     pub d_ff: usize,
@@ -183,13 +212,22 @@ impl ModelOptions {
             let what = format!("expected at least the vocabulary's {pieces}, or 0, found {}", self.rows);
             return Err(Error::config(file, "model.rows", what));
         }
+        let one_stack = self.architecture.one_stack();
+        for (key, set) in
+            [("model.share_stacks", self.share_stacks), ("model.relative_bias_per_block", self.relative_bias_per_block)]
+        {
+            if set && one_stack.is_some() {
+                return Err(Error::config(file, key, "expected false for a model of one stack, found true"));
+            }
+        }
+        let family = if self.relative_bias_per_block { "umt5" } else { "t5" };
         let config = T5Config {
-            model_type: if self.relative_bias_per_block { "umt5" } else { "t5" }.to_owned(),
+            model_type: one_stack.map_or(family, OneStack::model_type).to_owned(),
             vocab_size: if self.rows > 0 { self.rows } else { vocabulary::padded_rows(pieces) },
             d_model: self.d_model,
             d_kv: self.d_kv,
             d_ff: self.d_ff,
-            num_layers: self.num_layers,
+            num_layers: if one_stack.is_some() { 0 } else { self.num_layers },
             num_decoder_layers: self.num_decoder_layers,
             num_heads: self.num_heads,
             relative_attention_num_buckets: self.relative_attention_num_buckets,
@@ -227,6 +265,9 @@ pub enum Denominator {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Loss {
+    /// Of a model of one stack: whether it learns to predict the inputs, too.
+    #[serde(default)]
+    pub on_inputs: bool,
     pub label_smoothing: f32,
     pub z_loss: f32,
     pub denominator: Denominator,
@@ -382,6 +423,9 @@ impl Config {
         in_range("log.every_steps", self.log.every_steps as f64, 1.0, 1e12)?;
         in_range("evaluation.beam_size", self.evaluation.beam_size as f64, 1.0, 64.0)?;
         in_range("evaluation.max_tokens", self.evaluation.max_tokens as f64, 1.0, 1e6)?;
+        if self.run.recompute_blocks && self.run.device == DeviceChoice::Cuda {
+            return Err(Error::config(file, "run.recompute_blocks", "expected false with run.device = \"cuda\""));
+        }
         self.tuning.check(file, self)?;
         if self.optimizer.keep_slots {
             let refuse = |what: &str| Err(Error::config(file, "optimizer.keep_slots", what));
@@ -411,6 +455,7 @@ impl Config {
             config.run.output = PathBuf::new();
             config.run.threads = 0;
             config.run.compare_steps = 0;
+            config.run.recompute_blocks &= config.model.share_stacks;
             config.log = Log { every_steps: 1, tensorboard: false };
             config.checkpoint.every_steps = 1;
             config.checkpoint.keep_last = 1;

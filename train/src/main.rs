@@ -544,6 +544,9 @@ fn run(mut config: Config, title: Option<&str>, ranks: Ranks, local_rank: usize)
     let before = title.map_or(String::new(), |title| format!("{title}: "));
     let (count, tensors) = (model.parameters(), model.vars().len());
     say(&format!("{before}model: {count} parameters in {tensors} tensors{trained}\n"));
+    if let Some(cost) = Plan::new(config, model.config()).cost_of_recomputing() {
+        say(&format!("{before}computed again: {cost}\n"));
+    }
     let mut trainer = Trainer::open(config, parts)?;
     if let Some(title) = title {
         trainer.set_title(title);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use candle_core::{Device, Tensor, Var};
 use t5_runtime::checkpoint::Checkpoint;
-use t5_runtime::config::{Activation, Adapters, FeedForwardKind, T5Config};
+use t5_runtime::config::{Activation, Adapters, FeedForwardKind, OneStack, T5Config};
 use t5_runtime::schema::{Role, Stack, TensorId, TensorSpec};
 
 use crate::checkpoint::Saved;
@@ -14,6 +14,7 @@ use crate::composed::Composed;
 use crate::init::{self, Scheme};
 use crate::kernels::Precision;
 use crate::ops::attention::{Attention, AttentionKind, PositionBias};
+use crate::ops::block::{Block, Recomputed};
 pub use crate::ops::cross_entropy::LossOptions;
 use crate::ops::cross_entropy::{self, CrossEntropy, Statistics};
 use crate::ops::dropout::{DropoutPlace, Plan};
@@ -25,7 +26,7 @@ use crate::parameters::Parameters;
 use crate::tuning::{self, Lora};
 use crate::{Error, Result};
 
-/// A T5 encoder-decoder with its gradients.
+/// A T5 encoder-decoder, or a model of one stack, with its gradients.
 pub struct Model {
     parameters: Parameters,
     precision: Precision,
@@ -34,6 +35,8 @@ pub struct Model {
     chosen: Option<Vec<bool>>,
     /// Where passes run, if not as fused operations on the CPU.
     composed: Option<Composed>,
+    /// Whether blocks keep nothing but their inputs for the backward pass.
+    recomputes: bool,
 }
 
 /// A tensor that an optimiser changes.
@@ -90,6 +93,7 @@ impl Model {
             lora: None,
             chosen: None,
             composed: None,
+            recomputes: false,
         })
     }
 
@@ -131,7 +135,7 @@ impl Model {
         })?;
         let chosen: Vec<bool> = model.specs().iter().map(|spec| tuning::is_chosen(spec.id.role, norms)).collect();
         chosen.iter().enumerate().for_each(|(index, &chosen)| model.parameters.want_gradient(index, chosen));
-        Ok(Model { chosen: Some(chosen), precision: self.precision, ..model })
+        Ok(Model { chosen: Some(chosen), precision: self.precision, recomputes: self.recomputes, ..model })
     }
 
     /// The factors that are trained, where only they are.
@@ -216,6 +220,14 @@ impl Model {
     /// others, masks come from the device's own generator.
     pub fn composed_on(mut self, device: Device) -> Model {
         self.composed = Some(Composed::new(device));
+        self
+    }
+
+    /// The same model whose blocks keep nothing but their inputs for the backward pass, which computes the rest again:
+    /// the same gradients to the last bit, in less memory and more time. Not on a device. (Where stacks are shared, the
+    /// order in which they add to a gradient may be another one.)
+    pub fn recomputing_blocks(mut self) -> Model {
+        self.recomputes = true;
         self
     }
 
@@ -325,7 +337,7 @@ impl Model {
     /// Where memory runs out.
     pub fn backward(&self, sequences: Sequences, options: &LossOptions, dropout: Plan) -> Result<(f32, Statistics)> {
         if let Some(composed) = &self.composed {
-            check(&sequences)?;
+            self.check(&sequences)?;
             return Ok(composed.loss(&self.parameters, self.precision, &sequences, options, dropout, true)?);
         }
         let (loss, statistics) = self.loss(sequences, options, dropout, true)?;
@@ -340,7 +352,7 @@ impl Model {
     /// Where memory runs out.
     pub fn evaluate(&self, sequences: Sequences, options: &LossOptions) -> Result<(f32, Statistics)> {
         if let Some(composed) = &self.composed {
-            check(&sequences)?;
+            self.check(&sequences)?;
             return Ok(composed.loss(&self.parameters, self.precision, &sequences, options, Plan::OFF, false)?);
         }
         let (loss, statistics) = self.loss(sequences, options, Plan::OFF, false)?;
@@ -354,7 +366,7 @@ impl Model {
         dropout: Plan,
         training: bool,
     ) -> Result<(Tensor, Statistics)> {
-        check(&sequences)?;
+        self.check(&sequences)?;
         let pass = self.pass(sequences, dropout, training);
         let output = self.forward(&pass)?;
         let statistics = Arc::new(Mutex::new(Statistics::default()));
@@ -378,6 +390,7 @@ impl Model {
     /// # Errors
     /// Where memory runs out.
     pub fn logits(&self, sequences: Sequences) -> Result<Vec<f32>> {
+        self.check(&sequences)?;
         let output = match &self.composed {
             Some(composed) => composed.output(&self.parameters, &sequences)?,
             None => self.forward(&self.pass(sequences, Plan::OFF, false))?,
@@ -395,10 +408,25 @@ impl Model {
         Arc::new(Pass { sequences, vars, gradients, dropout, training, precision })
     }
 
+    fn check(&self, sequences: &Sequences) -> Result<()> {
+        if sequences.decoder_input_ids.is_empty() {
+            return Err(Error::Invalid("batch: no decoder tokens".to_owned()));
+        }
+        if self.config().one_stack().is_some() && !sequences.encoder_ids.is_empty() {
+            let what = "batch: expected examples as one text each for a model of one stack, found inputs by themselves";
+            return Err(Error::Invalid(what.to_owned()));
+        }
+        Ok(())
+    }
+
     /// The decoder's normalised output, `[decoder tokens, d_model]`.
     fn forward(&self, pass: &Arc<Pass>) -> Result<Tensor> {
-        let memory = self.stack(pass, Stack::Encoder, self.config().num_layers, None)?;
-        self.stack(pass, Stack::Decoder, self.config().num_decoder_layers, Some(&memory))
+        let (encoder, decoder) = (self.config().num_layers, self.config().num_decoder_layers);
+        let memory = match self.config().one_stack() {
+            None => Some(self.stack(pass, Stack::Encoder, encoder, None)?),
+            Some(_) => None,
+        };
+        self.stack(pass, Stack::Decoder, decoder, memory.as_ref())
     }
 
     fn stack(&self, pass: &Arc<Pass>, stack: Stack, blocks: usize, memory: Option<&Tensor>) -> Result<Tensor> {
@@ -412,22 +440,13 @@ impl Model {
             dropout: pass.dropout.at(DropoutPlace::Embedding, decoder, 0),
         })?;
         let buckets = self.parameters.buckets(&pass.sequences, stack);
-        for block in 0..blocks {
-            x = x.apply_op1(self.self_attention(pass, stack, block, &buckets))?;
-            if let Some(memory) = memory {
-                x = x.apply_op2(memory, self.cross_attention(pass, block))?;
-            }
-            let adapters = self.config().adapters;
-            let feed_forward = self.feed_forward(pass, stack, block);
-            x = match adapters {
-                None => x.apply_op1(feed_forward)?,
-                Some(Adapters { inside: false, size }) => {
-                    x.apply_op1(feed_forward)?.apply_op1(self.adapter(pass, stack, block, size))?
-                }
-                Some(Adapters { inside: true, size }) => {
-                    let y = x.apply_op1(FeedForwardLayer { residual: false, ..feed_forward })?;
-                    (x + y.apply_op1(self.adapter(pass, stack, block, size))?)?
-                }
+        // A pass that keeps nothing, for blocks that are computed again.
+        let first = (self.recomputes && pass.training).then(|| Arc::new(pass.without_training()));
+        for number in 0..blocks {
+            let block = self.block(pass, stack, number, &buckets);
+            x = match &first {
+                None => block.apply(&x, memory)?,
+                Some(first) => Recomputed::new(self.block(first, stack, number, &buckets), block).apply(&x, memory)?,
             };
         }
         Ok(x.apply_op1(FinalNorm {
@@ -440,6 +459,20 @@ impl Model {
         })?)
     }
 
+    fn block(&self, pass: &Arc<Pass>, stack: Stack, block: usize, buckets: &Arc<Vec<u32>>) -> Block {
+        let adapters = self.config().adapters;
+        let reads_states = stack == Stack::Decoder && self.config().one_stack().is_none();
+        Block {
+            attention: self.self_attention(pass, stack, block, buckets),
+            cross: reads_states.then(|| self.cross_attention(pass, block)),
+            feed_forward: FeedForwardLayer {
+                residual: !adapters.is_some_and(|adapters| adapters.inside),
+                ..self.feed_forward(pass, stack, block)
+            },
+            adapter: adapters.map(|Adapters { size, .. }| self.adapter(pass, stack, block, size)),
+        }
+    }
+
     fn self_attention(&self, pass: &Arc<Pass>, stack: Stack, block: usize, buckets: &Arc<Vec<u32>>) -> Attention {
         let decoder = stack == Stack::Decoder;
         let at = |role| self.parameters.index(role, Some(stack), Some(block));
@@ -450,7 +483,11 @@ impl Model {
         );
         Attention {
             pass: pass.clone(),
-            kind: if decoder { AttentionKind::Decoder } else { AttentionKind::Encoder },
+            kind: match self.config().one_stack() {
+                Some(OneStack::Prefix) => AttentionKind::Prefix,
+                _ if decoder => AttentionKind::Decoder,
+                _ => AttentionKind::Encoder,
+            },
             norm: at(Role::AttentionNorm),
             q: at(Role::SelfQ),
             k: at(Role::SelfK),
@@ -526,11 +563,4 @@ impl Model {
             ..self.feed_forward(pass, stack, block)
         }
     }
-}
-
-fn check(sequences: &Sequences) -> Result<()> {
-    if sequences.decoder_input_ids.is_empty() {
-        return Err(Error::Invalid("batch: no decoder tokens".to_owned()));
-    }
-    Ok(())
 }

@@ -155,9 +155,7 @@ impl Parameters {
             Stack::Decoder => span.decoder_len,
         });
         let longest = lengths.max().unwrap_or(0).max(1);
-        let config = &self.config;
-        let buckets =
-            Buckets::new(stack.into(), config.relative_attention_num_buckets, config.relative_attention_max_distance);
+        let buckets = Buckets::of_stack(&self.config, stack);
         Arc::new((0..2 * longest - 1).map(|position| buckets.of(longest - 1, position) as u32).collect())
     }
 }

@@ -173,6 +173,7 @@ pub fn model(config: &Config, vocabulary: &Vocabulary) -> Result<Model> {
     if config.model.from.is_empty() {
         let t5_config = config.model.t5_config("configuration", pieces)?;
         let model = Model::new(&t5_config, config.model.initial_values, derive(config.run.seed, &[stream::VALUES]))?;
+        let model = if config.run.recompute_blocks { model.recomputing_blocks() } else { model };
         return if config.model.share_stacks { model.with_shared_stacks() } else { Ok(model) };
     }
     let checkpoint = t5_quantize::pytorch::open(Path::new(&config.model.from))?;
@@ -195,6 +196,7 @@ pub fn model(config: &Config, vocabulary: &Vocabulary) -> Result<Model> {
         }
         model = model.with_shared_stacks()?;
     }
+    let model = if config.run.recompute_blocks { model.recomputing_blocks() } else { model };
     match config.tuning.method {
         Method::Lora => {
             model.with_lora(&config.tuning, &config.model.from, derive(config.run.seed, &[stream::FACTORS]))
@@ -222,7 +224,7 @@ fn difference_of_stacks(model: &Model) -> Result<Option<String>> {
 /// The teacher that a run learns from, where it names one.
 ///
 /// # Errors
-/// As [`Teacher::open`].
+/// As [`Teacher::open`], and for a student of one stack.
 pub fn teacher(
     config: &Config,
     t5_config: &T5Config,
@@ -234,6 +236,10 @@ pub fn teacher(
         let options = config.distill.of_rank(output, ranks.rank());
         Teacher::open(&options, output, vocabulary, t5_config.vocab_size)
     };
+    if !config.distill.teacher.is_empty() && t5_config.one_stack().is_some() {
+        let what = format!("expected none for a student of one stack, found {}", config.distill.teacher);
+        return Err(Error::config("configuration", "distill.teacher", what));
+    }
     (!config.distill.teacher.is_empty()).then(open).transpose()
 }
 

@@ -42,6 +42,8 @@ pub struct Plan {
     pub tokens: [usize; 2],
     /// Of one update over the accumulated batches.
     pub flops: f64,
+    /// What the same takes where blocks are not computed again: activations and operations; `None` where they are not.
+    pub kept: Option<(usize, f64)>,
     pub steps: u64,
     pub accumulate: usize,
 }
@@ -87,6 +89,12 @@ impl Plan {
             Layout::Pack => [batches.encoder_length, batches.decoder_length],
             Layout::Bucket => [config.data.inputs_length, config.data.targets_length],
         };
+        // A model of one stack reads both as one text.
+        let [tokens, lengths] = [tokens, lengths].map(|pair| in_stacks(model, pair));
+        let recomputes = config.run.recompute_blocks;
+        let accumulate = config.run.accumulate as f64;
+        let (kept, all) = (4 * activations(model, tokens, false), flops(model, tokens, lengths) * accumulate);
+        let again = if recomputes { forward(model, tokens, lengths)[0] * accumulate } else { 0.0 };
         Plan {
             parameters,
             trained,
@@ -95,9 +103,10 @@ impl Plan {
             sums: GradientSum::bytes(config.run.sum, trained, config.run.accumulate),
             optimizer: 4 * slots,
             average: if config.checkpoint.average_decay > 0.0 { 4 * parameters } else { 0 },
-            activations: 4 * activations(model, tokens),
+            activations: if recomputes { 4 * activations(model, tokens, true) } else { kept },
             tokens,
-            flops: flops(model, tokens, lengths) * config.run.accumulate as f64,
+            flops: all + again,
+            kept: recomputes.then_some((kept, all)),
             steps: config.run.steps,
             accumulate: config.run.accumulate,
         }
@@ -106,6 +115,16 @@ impl Plan {
     /// All bytes together.
     pub fn bytes(&self) -> usize {
         self.weights + self.gradients + self.sums + self.optimizer + self.average + self.activations
+    }
+
+    /// What computing blocks again saves and costs, for people; `None` where they are not.
+    pub fn cost_of_recomputing(&self) -> Option<String> {
+        let (kept, flops) = self.kept?;
+        let [now, before] = [self.activations, kept].map(|bytes| bytes as f64 / 1e9);
+        let more = 100.0 * (self.flops / flops - 1.0);
+        Some(format!(
+            "blocks: activations of {now:.2} GB in the place of {before:.2} GB for {more:.0} % more operations"
+        ))
     }
 
     /// For people; `speed` is in operations a second.
@@ -138,6 +157,7 @@ impl Plan {
             ("a step", format!("{step:.2} s, {:.0} tokens a second", tokens as f64 / step)),
             ("the run", format!("{} steps, {}", self.steps, duration(step * self.steps as f64))),
         ]);
+        rows.extend(self.cost_of_recomputing().map(|cost| ("recomputed", cost)));
         rows.iter().fold(String::new(), |mut text, (name, value)| {
             let _ = writeln!(text, "{name:14} {value}");
             text
@@ -145,8 +165,14 @@ impl Plan {
     }
 }
 
-/// f32 values that one batch keeps between its passes: what the operations save (crate::ops), and their outputs.
-fn activations(model: &T5Config, [encoder, decoder]: [usize; 2]) -> usize {
+/// Encoder and decoder tokens as the stacks of a model see them.
+fn in_stacks(model: &T5Config, [encoder, decoder]: [usize; 2]) -> [usize; 2] {
+    if model.one_stack().is_some() { [0, encoder + decoder] } else { [encoder, decoder] }
+}
+
+/// f32 values that one batch keeps between its passes: what the operations save (crate::ops), and their outputs. Blocks
+/// that are computed again keep their inputs, beside the activations of one.
+fn activations(model: &T5Config, [encoder, decoder]: [usize; 2], recomputes: bool) -> usize {
     let (d, inner, f, heads) = (model.d_model, model.inner_dim(), model.d_ff, model.num_heads);
     let kind = model.feed_forward;
     // Norms keep a number for each token, layers their normalised input and their output.
@@ -159,41 +185,51 @@ fn activations(model: &T5Config, [encoder, decoder]: [usize; 2]) -> usize {
     };
     let feed_forward = layer + saved * f;
     let ends = 2 * d + 1;
-    let of_encoder = model.num_layers * (attention + feed_forward) + ends;
     // Keys and values of cross-attention are the encoder's tokens'.
-    let cross = layer + 2 * inner + heads;
-    let of_decoder = model.num_decoder_layers * (attention + cross + feed_forward) + ends + d;
-    let keys = model.num_decoder_layers * 2 * inner;
+    let (cross, keys) = if model.one_stack().is_some() { (0, 0) } else { (layer + 2 * inner + heads, 2 * inner) };
+    let of_encoder = encoder * (attention + feed_forward);
+    let of_decoder = decoder * (attention + cross + feed_forward) + encoder * keys;
+    let blocks = match recomputes {
+        false => model.num_layers * of_encoder + model.num_decoder_layers * of_decoder,
+        // One that is computed again has copies of its input and of the states that it reads.
+        true => {
+            let inputs = (model.num_layers * encoder + model.num_decoder_layers * decoder) * d;
+            inputs + (of_encoder + encoder * d).max(of_decoder + (decoder + encoder) * d)
+        }
+    };
     // The head is packed for each of its products, and the logits of a part exist at a time.
     let head = 2 * model.vocab_size * d + 256.min(decoder) * model.vocab_size;
-    encoder * (of_encoder + keys) + decoder * of_decoder + head
+    blocks + encoder * ends + decoder * (ends + d) + head
 }
 
 /// Operations of the forward and backward passes of a batch, whose examples have `lengths` tokens: a product of a
 /// matrix with a vector takes two for each of its values, and the backward pass twice as many as the forward one.
-pub fn flops(model: &T5Config, [encoder, decoder]: [usize; 2], lengths: [usize; 2]) -> f64 {
+pub fn flops(model: &T5Config, tokens: [usize; 2], lengths: [usize; 2]) -> f64 {
+    3.0 * forward(model, tokens, lengths).iter().sum::<f64>()
+}
+
+/// Operations of the forward pass, in the blocks and in the head.
+fn forward(model: &T5Config, [encoder, decoder]: [usize; 2], lengths: [usize; 2]) -> [f64; 2] {
     let [encoder, decoder] = [encoder, decoder].map(|tokens| tokens as f64);
     let [inputs, targets] = lengths.map(|length| length as f64);
     let inner = model.inner_dim() as f64;
-    let mut forward = 0.0;
+    let (mut blocks, mut head) = (0.0, 0.0);
     for spec in schema::tensors(model) {
         let size: f64 = spec.shape.iter().product::<usize>() as f64;
-        let tokens = match (spec.id.role, spec.id.stack) {
-            (role, _) if role.is_norm() => 0.0,
-            (Role::RelativeBias, _) => 0.0,
-            (Role::TokenEmbedding, _) if model.tie_word_embeddings => decoder,
-            (Role::TokenEmbedding, _) => 0.0,
-            (Role::CrossK | Role::CrossV, _) => encoder,
-            (_, Some(schema::Stack::Encoder)) => encoder,
-            _ => decoder,
-        };
-        forward += 2.0 * size * tokens;
+        match (spec.id.role, spec.id.stack) {
+            (role, _) if role.is_norm() => {}
+            (Role::RelativeBias, _) => {}
+            (Role::TokenEmbedding, _) if !model.tie_word_embeddings => {}
+            (Role::TokenEmbedding | Role::OutputHead, _) => head += 2.0 * size * decoder,
+            (Role::CrossK | Role::CrossV, _) | (_, Some(schema::Stack::Encoder)) => blocks += 2.0 * size * encoder,
+            _ => blocks += 2.0 * size * decoder,
+        }
     }
     // Scores and their product with the values.
     let attention = |queries: f64, keys: f64| 4.0 * queries * keys * inner;
-    forward += model.num_layers as f64 * attention(encoder, inputs);
-    forward += model.num_decoder_layers as f64 * (attention(decoder, targets) + attention(decoder, inputs));
-    3.0 * forward
+    blocks += model.num_layers as f64 * attention(encoder, inputs);
+    blocks += model.num_decoder_layers as f64 * (attention(decoder, targets) + attention(decoder, inputs));
+    [blocks, head]
 }
 
 /// Operations a second that training reaches on this machine: of a model with the same widths, one block a stack.
@@ -202,7 +238,7 @@ pub fn flops(model: &T5Config, [encoder, decoder]: [usize; 2], lengths: [usize; 
 /// Where memory runs out.
 pub fn measure(config: &Config, model: &T5Config) -> Result<f64> {
     let small = T5Config {
-        num_layers: 1,
+        num_layers: model.num_layers.min(1),
         num_decoder_layers: 1,
         vocab_size: model.vocab_size.min(MEASURED_ROWS),
         ..model.clone()
@@ -236,10 +272,11 @@ pub fn measure(config: &Config, model: &T5Config) -> Result<f64> {
             shared_over_length: config.model.dropout_shared_over_length,
         };
         let started = Instant::now();
-        trained.backward(Sequences::new(&batch, small.vocab_size)?, &options, dropout)?;
+        trained.backward(Sequences::for_model(&batch, &small, config.loss.on_inputs)?, &options, dropout)?;
         fastest = fastest.min(started.elapsed().as_secs_f64());
     }
-    Ok(flops(&small, [rows * lengths[0], rows * lengths[1]], lengths) / fastest)
+    let tokens = in_stacks(&small, lengths.map(|length| rows * length));
+    Ok(flops(&small, tokens, in_stacks(&small, lengths)) / fastest)
 }
 
 /// 1,234,567.

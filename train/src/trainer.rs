@@ -292,7 +292,7 @@ impl Trainer {
         let mut sequences = Vec::with_capacity(config.run.accumulate);
         for micro in 0..config.run.accumulate {
             let batch = self.parts.source.next_batch()?;
-            let mut ragged = Sequences::new(&batch, self.parts.model.config().vocab_size)?;
+            let mut ragged = Sequences::for_model(&batch, self.parts.model.config(), config.loss.on_inputs)?;
             if let Some(teacher) = self.parts.teacher.as_mut().filter(|_| ranks.does(micro)) {
                 teacher.teach(&mut ragged)?;
             }
@@ -470,7 +470,8 @@ impl Trainer {
         let mut found = vec![0.0; self.parts.dev.len() * Found::PLACES];
         let parts = self.parts.dev.iter().zip(found.chunks_exact_mut(Found::PLACES)).enumerate();
         for (_, (batch, found)) in parts.filter(|(place, _)| ranks.does(*place)) {
-            let sequences = Sequences::new(batch, self.parts.model.config().vocab_size)?;
+            let on_inputs = self.config.loss.on_inputs;
+            let sequences = Sequences::for_model(batch, self.parts.model.config(), on_inputs)?;
             let (loss, statistics) = self.parts.model.evaluate(sequences, &options)?;
             found.copy_from_slice(&Found { loss: loss.into(), statistics, largest: 0.0 }.numbers());
         }

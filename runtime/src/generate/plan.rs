@@ -65,7 +65,7 @@ impl Plan {
             let what = format!("expected at most {most} with {} end tokens, found {}", eos.len(), options.beams);
             return Err(Error::Option { option: "beams", what });
         }
-        let start = settings.decoder_start_token_id.unwrap_or(config.decoder_start_token_id);
+        let start = model.data().start();
         model.check_ids("decoder_start_token_id", &[start])?;
         let mut processors = Processors::new(options, &eos, prefix.is_empty(), config.vocab_size)?;
         processors.add_custom(custom(model, options)?);

@@ -40,8 +40,7 @@ impl Session {
     pub fn start(&mut self, source: &[u32]) -> Result<Steps<'_>> {
         let mut encoding = self.begin_sources(&[source], 1, 1 + MAX_NEW_TOKENS)?;
         while self.encode_more(&mut encoding)? {}
-        let start = self.model.generation_defaults().settings.decoder_start_token_id;
-        let start = start.unwrap_or(self.model.config().decoder_start_token_id);
+        let start = self.model.data().start();
         self.model.check_ids("decoder_start_token_id", &[start])?;
         let mut steps = Steps { session: self, read: vec![start], kept: 0 };
         steps.read_on()?;

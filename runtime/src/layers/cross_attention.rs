@@ -43,6 +43,16 @@ impl Sources {
         self.documents[first..first + sequences].fill(first);
     }
 
+    /// The document of a sequence.
+    pub fn document(&self, sequence: usize) -> usize {
+        self.documents[sequence]
+    }
+
+    /// The first sequence of a document.
+    pub fn first_of(&self, document: usize) -> usize {
+        self.documents.iter().position(|&other| other == document).unwrap_or(document)
+    }
+
     /// Makes room for the keys and values of a document of `len` tokens.
     ///
     /// # Errors
@@ -60,7 +70,7 @@ impl Sources {
 
     /// Keys and values of the document that a query belongs to.
     pub fn of(&self, query: &Query) -> &PackedKeyValues {
-        &self.packed[self.documents[query.sequence]]
+        &self.packed[self.document(query.sequence)]
     }
 }
 
@@ -119,7 +129,7 @@ impl CrossAttention {
         let rows = s.enter(kernels, &self.norm, &self.q, x);
         let q = &s.wide[..rows * inner];
         let context = part(&mut s.narrow, rows * inner);
-        let document = |query: &Query| sources.documents[query.sequence];
+        let document = |query: &Query| sources.document(query.sequence);
         let mut row = 0;
         // Neighbouring queries of one document read its keys and values together.
         for same in queries.chunk_by(|a, b| document(a) == document(b)) {

@@ -1,8 +1,8 @@
 //! The sub-layers that both stacks are made of, each `x + f(norm(x))`, and the memory they work in.
 //!
-//! A block of the encoder is [`SelfAttention`] and [`FeedForward`]; a block of the decoder has [`CrossAttention`]
-//! between them. Their scores are not divided by `sqrt(d_kv)` (T5's initial weights are small enough instead), and
-//! their norms neither subtract a mean nor have a bias.
+//! A block of the encoder is [`SelfAttention`] and [`FeedForward`], and so is one of a model of one stack; a block of
+//! another decoder has [`CrossAttention`] between them. Their scores are not divided by `sqrt(d_kv)` (T5's initial
+//! weights are small enough instead), and their norms neither subtract a mean nor have a bias.
 
 mod cross_attention;
 mod embedding;

@@ -56,13 +56,15 @@ impl SelfAttention {
     }
 
     /// As [`SelfAttention::apply`] for `x` `[queries, d_model]` of the decoder's block `block`: keys and values of all
-    /// queries enter the cache, then each query attends to its own sequence up to itself.
+    /// queries enter the cache, then each query attends to its own sequence up to itself; if they are read `together`,
+    /// as the beginning of one sequence, to all of them.
     #[allow(clippy::too_many_arguments)] // which block, where it has its past, and what every layer takes
     pub fn apply_cached(
         &self,
         kernels: Kernels,
         block: usize,
         queries: &[Query],
+        together: bool,
         cache: &mut KvCache,
         bias: &PositionBias,
         x: &mut [f32],
@@ -75,7 +77,7 @@ impl SelfAttention {
         let context = part(&mut s.narrow, rows * inner);
         let rows_of = qkv.chunks_exact(3 * inner).zip(context.chunks_exact_mut(inner));
         for (query, (qkv, context)) in queries.iter().zip(rows_of) {
-            let past = cache.view(block, query);
+            let past = cache.view(block, queries.last().filter(|_| together).unwrap_or(query));
             let scores = part(&mut s.scores, self.heads.count * past.slots.len());
             kernels.attend(self.heads, &qkv[..inner], past, Some(bias.row(query.position)), scores, context);
         }

@@ -20,6 +20,8 @@ pub enum AttentionKind {
     Encoder,
     /// Decoder tokens to the decoder tokens up to themselves.
     Decoder,
+    /// As that, and the tokens of a prefix to all of it.
+    Prefix,
     /// Decoder tokens to all encoder tokens of their example.
     Cross,
 }
@@ -78,6 +80,8 @@ struct Block {
     queries: usize,
     key: usize,
     keys: usize,
+    /// Queries that see each other, from the first on.
+    prefix: usize,
 }
 
 /// Gradients of queries, keys and values.
@@ -98,10 +102,10 @@ impl Attention {
             let decoder = (span.decoder_start, span.decoder_len);
             let ((query, queries), (key, keys)) = match self.kind {
                 AttentionKind::Encoder => (encoder, encoder),
-                AttentionKind::Decoder => (decoder, decoder),
+                AttentionKind::Decoder | AttentionKind::Prefix => (decoder, decoder),
                 AttentionKind::Cross => (decoder, encoder),
             };
-            Block { index, query, queries, key, keys }
+            Block { index, query, queries, key, keys, prefix: span.prefix }
         })
     }
 
@@ -141,8 +145,12 @@ impl Attention {
     }
 
     /// How many keys a query sees.
-    fn visible(&self, query: usize, keys: usize) -> usize {
-        if self.kind == AttentionKind::Decoder { query + 1 } else { keys }
+    fn visible(&self, block: &Block, query: usize) -> usize {
+        match self.kind {
+            AttentionKind::Encoder | AttentionKind::Cross => block.keys,
+            AttentionKind::Prefix if query < block.prefix => block.prefix,
+            AttentionKind::Decoder | AttentionKind::Prefix => query + 1,
+        }
     }
 
     /// `context[query, head] = dropout(softmax(q k^T + bias)) v`.
@@ -166,7 +174,7 @@ impl Attention {
                 let (mask, step) = self.probability_mask(&block, head);
                 vectorised(|| {
                     for (query, row) in scores.chunks_exact_mut(keys).enumerate() {
-                        let (row, hidden) = row.split_at_mut(self.visible(query, keys));
+                        let (row, hidden) = row.split_at_mut(self.visible(&block, query));
                         hidden.fill(0.0);
                         let bias = self.bias_row(by_distance, head, query, row.len());
                         row.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
@@ -228,7 +236,7 @@ impl Attention {
                 vectorised(|| {
                     let rows = scores.chunks_exact_mut(keys).zip(dropped.chunks_exact_mut(keys));
                     for (query, ((p, dropped), ds)) in rows.zip(d_scores.chunks_exact_mut(keys)).enumerate() {
-                        let visible = self.visible(query, keys);
+                        let visible = self.visible(&block, query);
                         p[visible..].fill(0.0);
                         dropped[visible..].fill(0.0);
                         ds[visible..].fill(0.0);

@@ -9,6 +9,7 @@
 //! Activations are ragged, `[tokens, d_model]` over all examples of a batch without padding; see [`Sequences`].
 
 pub mod attention;
+pub mod block;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
@@ -82,6 +83,13 @@ pub struct Pass {
 impl Pass {
     pub(crate) fn linear(&self, m: usize, n: usize, k: usize) -> Linear {
         Linear { m, n, k, precision: self.precision }
+    }
+
+    /// The same pass, without a backward pass to follow.
+    pub(crate) fn without_training(&self) -> Pass {
+        let Pass { sequences, vars, gradients, dropout, precision, .. } = self;
+        let (sequences, vars, gradients) = (sequences.clone(), vars.clone(), gradients.clone());
+        Pass { sequences, vars, gradients, dropout: *dropout, training: false, precision: *precision }
     }
 
     /// The values of parameter `index`.
@@ -169,6 +177,11 @@ impl<T> Default for ForBackward<T> {
 }
 
 impl<T> ForBackward<T> {
+    /// What is there from the beginning.
+    pub fn holding(value: T) -> ForBackward<T> {
+        ForBackward(Mutex::new(Some(value)))
+    }
+
     fn put(&self, value: T) {
         *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(value);
     }

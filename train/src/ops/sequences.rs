@@ -1,5 +1,7 @@
 //! A batch without its padding: all examples one after the other.
 
+use t5_runtime::config::T5Config;
+
 use super::SoftTargets;
 use crate::batches::Batch;
 use crate::{Error, Result};
@@ -13,6 +15,8 @@ pub struct Span {
     pub encoder_len: usize,
     pub decoder_start: usize,
     pub decoder_len: usize,
+    /// Of the decoder tokens the first ones, which a prefix language model lets see each other.
+    pub prefix: usize,
 }
 
 /// The tokens of a batch, ragged. Since an example only attends to itself, the segment masks of a packed batch
@@ -76,6 +80,7 @@ impl Sequences {
                     encoder_len,
                     decoder_start: sequences.decoder_input_ids.len(),
                     decoder_len,
+                    prefix: 0,
                 });
                 let from = row * batch.enc_len + encoder_from;
                 sequences.encoder_ids.extend(&batch.encoder_ids[from..from + encoder_len]);
@@ -89,6 +94,50 @@ impl Sequences {
             }
         }
         Ok(sequences)
+    }
+
+    /// Drops the padding of a batch for a model: one of one stack reads an example as one text. `loss_on_inputs` says
+    /// whether its loss is that of the inputs, too, as in Mesh TensorFlow.
+    ///
+    /// # Errors
+    /// As [`Sequences::new`].
+    pub fn for_model(batch: &Batch, config: &T5Config, loss_on_inputs: bool) -> Result<Sequences> {
+        let sequences = Sequences::new(batch, config.vocab_size)?;
+        if config.one_stack().is_none() {
+            return Ok(sequences);
+        }
+        let decoder_positions = batch.rows * (batch.enc_len + batch.dec_len);
+        Ok(Sequences { decoder_positions, ..sequences.joined(loss_on_inputs) })
+    }
+
+    /// The same examples as one text each (docs/t5.md 1.7): the decoder predicts `inputs, targets`, and the positions
+    /// that read the start token and the inputs are the prefix. It ends with the position that predicts the first
+    /// target: one more to the right than the inputs among what is predicted.
+    fn joined(&self, loss_on_inputs: bool) -> Sequences {
+        let mut joined = Sequences::default();
+        for span in &self.spans {
+            let inputs = &self.encoder_ids[span.encoder_start..][..span.encoder_len];
+            let decoder = span.decoder_start..span.decoder_start + span.decoder_len;
+            let targets = &self.decoder_target_ids[decoder.clone()];
+            let length = inputs.len() + targets.len();
+            joined.spans.push(Span {
+                encoder_start: 0,
+                encoder_len: 0,
+                decoder_start: joined.decoder_input_ids.len(),
+                decoder_len: length,
+                prefix: if inputs.is_empty() { 0 } else { (inputs.len() + 1).min(length) },
+                ..*span
+            });
+            let before_targets = self.decoder_input_ids.get(decoder.start).copied().unwrap_or_default();
+            let read = std::iter::once(before_targets).chain(inputs.iter().chain(targets).copied());
+            joined.decoder_input_ids.extend(read.take(length));
+            joined.decoder_target_ids.extend(inputs.iter().chain(targets));
+            let of_inputs = if loss_on_inputs { 1.0 } else { 0.0 };
+            joined.loss_weights.extend(std::iter::repeat_n(of_inputs, inputs.len()));
+            joined.loss_weights.extend(&self.loss_weights[decoder]);
+            joined.decoder_rows.extend(std::iter::repeat_n(span.row as u32, length));
+        }
+        joined
     }
 
     /// Encoder tokens plus decoder tokens.
@@ -137,8 +186,30 @@ mod tests {
         assert_eq!(sequences.decoder_input_ids, [0, 3, 9, 0, 4]);
         assert_eq!(sequences.decoder_target_ids, [3, 9, 1, 4, 1]);
         assert_eq!(sequences.weight(), 5.0);
-        let second = Span { row: 0, encoder_start: 4, encoder_len: 5, decoder_start: 3, decoder_len: 2 };
+        let second = Span { row: 0, encoder_start: 4, encoder_len: 5, decoder_start: 3, decoder_len: 2, prefix: 0 };
         assert_eq!(sequences.spans[1], second);
+
+        // The same as one text each, with the masks of docs/t5.md 1.7.
+        let joined = sequences.joined(false);
+        assert_eq!(joined.decoder_target_ids, [7, 8, 5, 1, 3, 9, 1, 8, 4, 9, 3, 1, 4, 1]);
+        assert_eq!(joined.decoder_input_ids, [0, 7, 8, 5, 1, 3, 9, 0, 8, 4, 9, 3, 1, 4]);
+        let on_targets = [0., 0., 0., 0., 1., 1., 1., 0., 0., 0., 0., 0., 1., 1.];
+        assert_eq!(joined.loss_weights, on_targets);
+        assert_eq!(sequences.joined(true).loss_weights, [1.0; 14]);
+        let of = |f: fn(&Span) -> usize| joined.spans.iter().map(f).collect::<Vec<usize>>();
+        assert_eq!((of(|span| span.decoder_start), of(|span| span.decoder_len)), (vec![0, 7], vec![7, 7]));
+        // decoder_causal_attention: 1 1 1 1 1 0 0 and 1 1 1 1 1 1 0.
+        assert_eq!((of(|span| span.prefix), of(|span| span.encoder_len)), (vec![5, 6], vec![0, 0]));
+        assert_eq!((joined.tokens(), joined.decoder_rows.len(), joined.weight()), (14, 14, 5.0));
+        let config = |kind: &str| {
+            let sizes = r#""vocab_size": 10, "d_model": 4, "d_kv": 2, "d_ff": 4, "num_heads": 2"#;
+            let text = format!(r#"{{"model_type": "{kind}", "num_layers": 0, "num_decoder_layers": 1, {sizes}}}"#);
+            T5Config::from_json("config.json", &text).unwrap()
+        };
+        for kind in ["pocket_t5_lm", "pocket_t5_prefix_lm"] {
+            let of_model = Sequences::for_model(&batch, &config(kind), true).unwrap();
+            assert_eq!((of_model.decoder_positions, of_model.weight()), (17, 14.0));
+        }
 
         assert!(Sequences::new(&batch, 9).unwrap_err().to_string().contains("token id 9"));
         let mut broken = batch.clone();

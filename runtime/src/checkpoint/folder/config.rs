@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::head;
-use crate::config::{Activation, Adapters, FeedForwardKind, T5Config};
+use crate::config::{Activation, Adapters, FeedForwardKind, OneStack, T5Config};
 use crate::error::{Error, Result};
 use crate::head::HeadTask;
 use crate::json::{self, Keys};
@@ -24,17 +24,22 @@ impl T5Config {
         read(json, matches!(json.string("model_type")?, Some("mt5" | "umt5")), &mut Vec::new())
     }
 
-    /// Writes `config.json` so that the transformers library builds the same model, but for adapters, which it does not
-    /// know.
+    /// Writes `config.json` so that the transformers library builds the same model, but for adapters and models of one
+    /// stack, which it does not know.
     pub fn to_json(&self) -> Value {
         let family = match self.model_type.as_str() {
             "mt5" => "MT5",
             "umt5" => "UMT5",
             _ => "T5",
         };
-        let class = if self.is_encoder_only() { "EncoderModel" } else { "ForConditionalGeneration" };
+        let class = match self.one_stack() {
+            Some(OneStack::Causal) => "PocketT5LanguageModel".to_owned(),
+            Some(OneStack::Prefix) => "PocketT5PrefixLanguageModel".to_owned(),
+            None if self.is_encoder_only() => format!("{family}EncoderModel"),
+            None => format!("{family}ForConditionalGeneration"),
+        };
         let mut json = serde_json::json!({
-            "architectures": [format!("{family}{class}")],
+            "architectures": [class],
             "model_type": self.model_type,
             "vocab_size": self.vocab_size,
             "d_model": self.d_model,
@@ -48,7 +53,7 @@ impl T5Config {
             "layer_norm_epsilon": self.layer_norm_epsilon,
             "initializer_factor": self.initializer_factor,
             "feed_forward_proj": self.feed_forward.name(),
-            "is_encoder_decoder": !self.is_encoder_only(),
+            "is_encoder_decoder": !self.is_encoder_only() && self.one_stack().is_none(),
             "use_cache": true,
             "pad_token_id": self.pad_token_id,
             "eos_token_id": self.eos_token_id,
@@ -96,15 +101,18 @@ const OTHERS: [(&str, &str); 8] = [
 /// not here.
 pub(super) fn read(json: Keys, gated: bool, notes: &mut Vec<String>) -> Result<T5Config> {
     let model_type = json.string("model_type")?.unwrap_or("t5").to_owned();
-    if !matches!(model_type.as_str(), "t5" | "mt5" | "umt5" | "byt5") {
+    let one_stack = OneStack::of_type(&model_type).is_some();
+    if !matches!(model_type.as_str(), "t5" | "mt5" | "umt5" | "byt5") && !one_stack {
         let other = OTHERS.iter().find(|(name, _)| *name == model_type);
         let hint = other.map_or_else(String::new, |(_, hint)| format!(": {hint}"));
         let what = format!("expected t5, mt5 or umt5, found {model_type}{hint}");
         return Err(Error::config(json.file, "model_type", what));
     }
     let num_layers = size(json, &model_type, "num_layers")?;
-    let num_decoder_layers =
-        if is_encoder_only(json)? { 0 } else { json.integer("num_decoder_layers")?.unwrap_or(num_layers) };
+    let num_decoder_layers = match !one_stack && is_encoder_only(json)? {
+        true => 0,
+        false => json.integer("num_decoder_layers")?.unwrap_or(num_layers),
+    };
     let tie_word_embeddings = json.boolean("tie_word_embeddings")?.unwrap_or(model_type != "mt5");
     let pad_token_id = token(json, "pad_token_id")?.unwrap_or(0);
     // Without the key the transformers library starts with the beginning of a text, if the model has one.

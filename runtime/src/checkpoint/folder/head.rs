@@ -9,7 +9,8 @@ use crate::json::Keys;
 use crate::sentence_model::{Dense, DenseActivation};
 use crate::tensor::Tensor;
 
-/// Ends of the names of classes without a head of their own: an encoder, a model without a head, one that generates.
+/// Ends of the names of classes without a head of their own: an encoder, a model without a head or of one stack, one
+/// that generates.
 const PLAIN: [&str; 4] = ["EncoderModel", "Model", "ForConditionalGeneration", "WithLMHeadModel"];
 
 /// The class that config.json names first.

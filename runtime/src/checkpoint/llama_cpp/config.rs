@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{defaults, keys, vocabulary};
-use crate::config::{Adapters, FeedForwardKind, T5Config};
+use crate::config::{Adapters, FeedForwardKind, OneStack, T5Config};
 use crate::error::{Error, Result};
 use crate::generate::GenerationDefaults;
 use crate::gguf::{File, Value};
@@ -23,7 +23,12 @@ pub fn metadata(
     generation: &GenerationDefaults,
     file_type: DType,
 ) -> Result<Vec<(String, Value)>> {
-    let architecture = if config.is_encoder_only() { keys::T5_ENCODER } else { keys::T5 };
+    let architecture = match config.one_stack() {
+        // One that programs without such models refuse.
+        Some(one_stack) => one_stack.model_type(),
+        None if config.is_encoder_only() => keys::T5_ENCODER,
+        None => keys::T5,
+    };
     let mut values: Vec<(String, Value)> = Vec::new();
     let mut put = |key: &str, value: Value| values.push((key.to_owned(), value));
     let text = |text: &str| Value::String(text.to_owned());
@@ -98,7 +103,8 @@ pub(super) fn read(file: &File) -> Result<T5Config> {
     let architecture = file
         .string(keys::ARCHITECTURE)?
         .ok_or_else(|| file.error(keys::ARCHITECTURE, "expected t5 or t5encoder, found nothing"))?;
-    if !matches!(architecture, keys::T5 | keys::T5_ENCODER) {
+    let one_stack = OneStack::of_type(architecture);
+    if !matches!(architecture, keys::T5 | keys::T5_ENCODER) && one_stack.is_none() {
         return Err(file.error(keys::ARCHITECTURE, format!("expected t5 or t5encoder, found {architecture}")));
     }
     let encoder_only = architecture == keys::T5_ENCODER;
@@ -133,9 +139,9 @@ pub(super) fn read(file: &File) -> Result<T5Config> {
     };
     let pad_token_id = id(keys::PAD_ID, 0)?;
     let rms_epsilon = keys::of(architecture, keys::RMS_EPSILON);
-    let model_type = file.string(keys::MODEL_TYPE)?;
+    let usual = if one_stack.is_some() { architecture } else { keys::T5 };
     let config = T5Config {
-        model_type: model_type.unwrap_or("t5").to_owned(),
+        model_type: file.string(keys::MODEL_TYPE)?.unwrap_or(usual).to_owned(),
         vocab_size,
         d_model,
         d_kv,
@@ -166,7 +172,11 @@ pub(super) fn read(file: &File) -> Result<T5Config> {
         dropout_rate: 0.1,
         initializer_factor: 1.0,
     };
-    if !matches!(config.model_type.as_str(), "t5" | "mt5" | "umt5" | "byt5") {
+    if config.one_stack() != one_stack {
+        let what = format!("expected that of the architecture {architecture}, found {}", config.model_type);
+        return Err(file.error(keys::MODEL_TYPE, what));
+    }
+    if one_stack.is_none() && !matches!(config.model_type.as_str(), "t5" | "mt5" | "umt5" | "byt5") {
         return Err(file.error(keys::MODEL_TYPE, format!("expected t5, mt5 or umt5, found {}", config.model_type)));
     }
     config.validate(file.name()).map_err(|error| in_gguf_terms(error, architecture))?;
