@@ -114,6 +114,7 @@ impl Encoder<'_> {
         }
         Ok(*passed < blocks.len())
     }
+
     /// The hidden states, `[rows, d_model]`, once the blocks are passed: after the last one normalised.
     pub fn finish(&self, out: &mut Vec<f32>) {
         let len = self.state.rows() * self.model.config.d_model;

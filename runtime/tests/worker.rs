@@ -235,7 +235,7 @@ fn a_full_disk_loses_no_result() {
     let disk_folder = folder.path().join("disk");
     let Some(disk) = small_disk::SmallDisk::mount(&disk_folder, 256) else { return };
     let path = |name: &str| folder.path().join(name).display().to_string();
-    fs::write(path("input"), objects(300)).unwrap();
+    fs::write(path("input"), objects(1500)).unwrap();
     let job = |output: &str, more: &[&str]| {
         let (input, output) = (path("input"), path(output));
         generate(&[&["--input-format", "jsonl", "--input", &input, "--output", &output], more].concat(), b"")
@@ -243,7 +243,7 @@ fn a_full_disk_loses_no_result() {
     assert_eq!(job("whole", &[]).0, 0);
     let whole = fs::read(path("whole")).unwrap();
     // A line is longer than 60 bytes.
-    assert!(whole.len() > 300 * 60);
+    assert!(whole.len() > 1500 * 60);
     for name in ["disk/out", "disk/out.gz"] {
         let mut failures = 0;
         for kib in (8..).step_by(4) {

@@ -2,11 +2,11 @@
 //!
 //! A request's way: `listen` has the connections, `watch` gives it an id, a line in the log and its place in the
 //! numbers, and lets in who may; a module for each protocol (`completions`, `embeddings`, `tgi`, `kserve`, `plain`)
-//! reads it by `fields` and `options` and writes the answer. `app` asks the engine in between: whether there is room,
-//! and within which limits. `engine` is a thread that works the model, a step at a time for all requests that are there:
-//! texts in a [`Batch`](t5_runtime::Batch), which they join and leave, and beside it `side`, which encodes and scores.
-//! There may be several; a request's texts go to the one that has least to do. Who is gone is noticed between two steps.
-//! What is wrong is a `refusal`, told in the form of its protocol.
+//! reads it by `fields` and `options` and writes the answer. `app` asks the workers in between: whether there is room,
+//! and within which limits. A worker is an `engine`, a thread that works the model, a step at a time for all requests
+//! that it has: texts in a [`Batch`](t5_runtime::Batch), which they join and leave, and beside it `side`, which encodes
+//! and scores. A request's texts go to the one that has least to do. Who is gone is noticed between two steps. What is
+//! wrong is a `refusal`, told in the form of its protocol.
 
 mod app;
 mod completions;
