@@ -52,9 +52,12 @@ fn named(config: &T5Config) -> Model {
     Model::from_values(config, |spec| Ok(values(&part(&spec.hf_name, &spec.shape).data))).unwrap()
 }
 
+/// Inputs and targets.
+type Example<'e> = (&'e [u32], &'e [u32]);
+
 /// A row of examples.
-fn batch(examples: &[(&[u32], &[u32])]) -> Batch {
-    let ids = |of: fn(&(&[u32], &[u32])) -> Vec<u32>| examples.iter().flat_map(of).collect::<Vec<u32>>();
+fn batch(examples: &[Example]) -> Batch {
+    let ids = |of: fn(&Example) -> Vec<u32>| examples.iter().flat_map(of).collect::<Vec<u32>>();
     let segments = |len: fn(&(&[u32], &[u32])) -> usize| -> Vec<u32> {
         (1..).zip(examples).flat_map(|(segment, example)| std::iter::repeat_n(segment, len(example))).collect()
     };

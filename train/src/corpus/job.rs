@@ -6,7 +6,7 @@
 //! 3. Every part is written: without what was found, without other languages, divided into `train` and `validation`.
 //! 4. Every part's texts become ids (`shards`).
 //!
-//! What is done to a part stands in `steps`, and who does it is an [`Engine`]. Texts and shards are put in their places
+//! What is done to a part stands in `steps`, and who does it is an `Engine`. Texts and shards are put in their places
 //! when all of them are there: until then the folder keeps the corpus that it has.
 
 use std::fs;
