@@ -13,9 +13,6 @@ use crate::options::{self, pt5_options};
 use crate::results::pt5_results;
 use crate::session::pt5_session;
 
-/// Sequences that a batch decodes side by side: more do not make it faster, but each takes memory.
-const SIDE_BY_SIDE: usize = 256;
-
 /// Gets a piece of a text as soon as it is there: its `len` bytes, with a zero behind them, never end inside a
 /// character. `index` is the text's place in its batch. Beams and several draws come as a whole, or sentence by
 /// sentence. Anything but 0 ends this text, which then has PT5_FINISH_CANCELLED.
@@ -200,9 +197,7 @@ fn side_by_side(
     cancel: &Cancel,
     listener: &mut Listener,
 ) -> Result<Vec<Vec<Output>>> {
-    let each = options.sequences();
-    let sequences = texts.len().saturating_mul(each).clamp(1, SIDE_BY_SIDE.max(each));
-    let mut batch = Batch::new(session, sequences)?;
+    let mut batch = Batch::new(session, options.sequences_of(texts.len()))?;
     let mut places = HashMap::new();
     for (place, text) in texts.iter().enumerate() {
         let id = batch.add(text, options).map_err(|error| {

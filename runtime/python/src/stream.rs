@@ -175,10 +175,7 @@ pub fn batch(
     texts: &[String],
     options: &t5_runtime::GenerateOptions,
 ) -> PyResult<(Batch<Session>, Vec<u64>)> {
-    /// Sequences side by side: more do not make it faster, but each takes memory.
-    const MOST: usize = 256;
-    let each = if options.samples() { options.n_best } else { options.beams };
-    let sequences = texts.len().saturating_mul(each).clamp(1, MOST.max(each));
+    let sequences = options.sequences_of(texts.len());
     let mut batch = Batch::new(session, sequences).map_err(|error| raised(py, error))?;
     let ids = texts.iter().map(|text| batch.add(text, options)).collect::<t5_runtime::Result<_>>();
     ids.map(|ids| (batch, ids)).map_err(|error| raised(py, error))

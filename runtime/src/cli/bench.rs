@@ -4,14 +4,12 @@ use std::io::Write;
 use std::time::Instant;
 
 use serde_json::json;
+use t5_runtime::generate::SIDE_BY_SIDE;
 use t5_runtime::{GenerateOptions, Lookup, Model, Session, SourceText};
 
 use super::args::BenchArgs;
 use super::input::{open_model, sessions};
 use super::usage;
-
-/// Sequences that the library decodes side by side.
-const MOST: usize = 256;
 
 /// What was measured: a value of each repetition.
 #[derive(Default)]
@@ -37,8 +35,8 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         }
     }
     let sequences = args.batch.saturating_mul(args.beams);
-    if sequences > MOST {
-        let what = format!("expected at most {MOST} sequences (inputs times beams), found {sequences}");
+    if sequences > SIDE_BY_SIDE {
+        let what = format!("expected at most {SIDE_BY_SIDE} sequences (inputs times beams), found {sequences}");
         return Err(usage(format!("--batch: {what}: more are not decoded side by side")));
     }
     let begin = Instant::now();

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use t5_runtime::generate::SIDE_BY_SIDE;
 use t5_runtime::{Batch, BatchEvent, Finish, GenerateOptions, Model, Output, Session};
 
 use super::inputs::{Input, Inputs};
@@ -14,9 +15,6 @@ use super::inputs::{Input, Inputs};
 const AT_ONCE: usize = 16;
 /// Bytes of texts side by side where nobody says how many: long ones take memory, and keep the processor busy alone.
 const BYTES_AT_ONCE: usize = 8 << 10;
-/// Sequences side by side at most, however many are asked for: more do not make a product faster, but each takes
-/// memory, not least for its logits.
-const MOST_AT_ONCE: usize = 256;
 
 /// How inputs are worked on.
 pub struct Way<'a> {
@@ -62,7 +60,7 @@ impl Limits {
     fn new(&Way { batch, flush, options, .. }: &Way, jobs: usize) -> Limits {
         let sequences = options.beams.max(options.n_best);
         let fast = (AT_ONCE / sequences).max(1);
-        let inputs = batch.unwrap_or(fast).min((MOST_AT_ONCE / sequences).max(1));
+        let inputs = batch.unwrap_or(fast).min((SIDE_BY_SIDE / sequences).max(1));
         Limits {
             inputs,
             bytes: if batch.is_some() { usize::MAX } else { BYTES_AT_ONCE },

@@ -49,6 +49,10 @@ use crate::error::Result;
 use crate::session::Session;
 use crate::under_way::UnderWay;
 
+/// Sequences that are decoded side by side where many are asked for: more do not make a product faster, but each takes
+/// memory, not least for its logits.
+pub const SIDE_BY_SIDE: usize = 256;
+
 /// Why a result ends where it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {

@@ -332,6 +332,13 @@ impl GenerateOptions {
         if self.samples() { self.n_best } else { self.beams }
     }
 
+    /// Sequences that a [`Batch`](super::Batch) for so many texts has, at most [`SIDE_BY_SIDE`](super::SIDE_BY_SIDE)
+    /// unless one text has more.
+    pub fn sequences_of(&self, texts: usize) -> usize {
+        let each = self.sequences();
+        texts.saturating_mul(each).clamp(1, super::SIDE_BY_SIDE.max(each))
+    }
+
     /// What a model reads of a text: its ids behind [`GenerateOptions::source_prefix`], with `</s>`; of each sentence,
     /// if it is to be read so.
     ///

@@ -4,14 +4,10 @@ use std::collections::VecDeque;
 
 use super::decoding::{Decoding, Outcome};
 use super::plan::Plan;
-use super::{GenerateOptions, Output, SourceText};
+use super::{GenerateOptions, Output, SIDE_BY_SIDE, SourceText};
 use crate::error::Result;
 use crate::session::Session;
 use crate::under_way::Pieces;
-
-/// Sequences that are decoded side by side: more do not make a product faster, but each takes memory, not least for its
-/// logits.
-const SEQUENCES: usize = 256;
 
 /// Sentences that are decoded side by side: (text, sentence) of each.
 struct Group {
@@ -32,7 +28,7 @@ impl Texts {
     /// # Errors
     /// For wrong options and sources.
     pub fn begin(session: &mut Session, sources: Vec<SourceText>, options: &GenerateOptions) -> Result<Texts> {
-        let together = (SEQUENCES / Plan::new(&session.model, options)?.sequences()).max(1);
+        let together = (SIDE_BY_SIDE / Plan::new(&session.model, options)?.sequences()).max(1);
         session.decoder()?;
         for ids in sources.iter().flat_map(SourceText::sentences) {
             session.model.check_source(ids)?;
