@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use serde_json::Value;
 use t5_runtime::{EncodeOptions, Finish, GenerateOptions, Model, Overrides, Passage};
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::engine::{Job, What, Work, Workers};
 use super::fields::Fields;
@@ -64,8 +64,8 @@ pub struct Generation {
 }
 
 impl App {
-    /// Starts the workers; what comes with them is ready when they have ended.
-    pub fn start(model: Model, name: String, config: &Config) -> anyhow::Result<(App, oneshot::Receiver<()>)> {
+    /// Starts the workers; what comes with them is as [`Workers::start`] gives it.
+    pub fn start(model: Model, name: String, config: &Config) -> anyhow::Result<(App, UnboundedReceiver<()>)> {
         let metrics = Arc::new(Metrics::new()?);
         let alive = Arc::new(AtomicBool::new(true));
         let (workers, ended) = Workers::start(&model, config, &metrics, &alive)?;

@@ -1,9 +1,9 @@
 //! The threads that work the model: each a batch of its own, which shares the work of its steps among further threads.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -11,8 +11,8 @@ use t5_runtime::{
     Batch, BatchEvent, EncodeOptions, Encoded, Error, Finish, GenerateOptions, Model, Output, Passage, Score, Session,
     SourceText, Token,
 };
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::limits::Config;
 use super::metrics::Metrics;
@@ -114,8 +114,7 @@ pub fn session(model: &Model, threads: usize) -> Session {
 impl Engine {
     /// # Errors
     /// If there is no memory for so many sequences.
-    fn new(model: &Model, config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Engine> {
-        let threads = (config.threads / config.workers).max(1);
+    fn new(model: &Model, threads: usize, config: &Config, metrics: Arc<Metrics>) -> anyhow::Result<Engine> {
         let batch = match Batch::new(session(model, threads), config.parallel) {
             Ok(batch) => Ok(batch),
             // Encoders, and models with heads of other kinds.
@@ -231,34 +230,17 @@ pub fn tell(events: &Events, index: usize, what: Result<What, Refusal>) {
     let _ = events.send((index, what));
 }
 
-/// Says when the last thread is over, or one has panicked.
+/// One thread's part in saying how they end: that the last is over is said by the channel's end, a panic at once.
 struct Ending {
     alive: Arc<AtomicBool>,
-    ended: Mutex<Option<oneshot::Sender<()>>>,
-}
-
-impl Ending {
-    fn say(&self) {
-        if let Some(ended) = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = ended.send(());
-        }
-    }
+    ended: UnboundedSender<()>,
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.say();
-    }
-}
-
-/// One thread's part in it.
-struct Part(Arc<Ending>);
-
-impl Drop for Part {
-    fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.alive.store(false, Ordering::Relaxed);
-            self.0.say();
+            self.alive.store(false, Ordering::Relaxed);
+            let _ = self.ended.send(());
         }
     }
 }
@@ -268,7 +250,7 @@ pub struct Workers(Vec<(Sender<Job>, Arc<AtomicUsize>)>);
 
 impl Workers {
     /// Starts them. They end when this is gone, and what is under way is done; if one ends by a panic, `alive` is false
-    /// from then on. The receiver is told when all have ended, or one has panicked.
+    /// from then on. The receiver has something, or its end, when one has panicked or all have ended.
     ///
     /// # Errors
     /// If there is no memory for so many sequences, or no thread.
@@ -277,16 +259,17 @@ impl Workers {
         config: &Config,
         metrics: &Arc<Metrics>,
         alive: &Arc<AtomicBool>,
-    ) -> anyhow::Result<(Workers, oneshot::Receiver<()>)> {
-        let (sender, ended) = oneshot::channel();
-        let ending = Arc::new(Ending { alive: alive.clone(), ended: Mutex::new(Some(sender)) });
+    ) -> anyhow::Result<(Workers, UnboundedReceiver<()>)> {
+        let (sender, ended) = unbounded_channel();
         let mut workers = Vec::with_capacity(config.workers);
         for number in 0..config.workers {
-            let mut engine = Engine::new(model, config, metrics.clone())?;
+            // What does not divide goes to the first ones.
+            let threads = config.threads / config.workers + usize::from(number < config.threads % config.workers);
+            let mut engine = Engine::new(model, threads, config, metrics.clone())?;
             let (jobs, receiver) = channel();
-            let part = Part(ending.clone());
+            let ending = Ending { alive: alive.clone(), ended: sender.clone() };
             let work = move || {
-                let _part = part;
+                let _ending = ending;
                 engine.run(&receiver);
             };
             let thread = std::thread::Builder::new().name(format!("t5-model-{number}"));

@@ -23,7 +23,7 @@ pub struct Config {
     pub port: u16,
     /// Threads that work the model, all together.
     pub threads: usize,
-    /// Batches side by side: each has as many of the threads.
+    /// Batches side by side, which share the threads out: at most as many.
     pub workers: usize,
     /// Sequences that a worker decodes side by side.
     pub parallel: usize,

@@ -58,14 +58,14 @@ async fn serve(model: Model, name: String, config: &Config) -> anyhow::Result<()
     let place = format!("{}:{}", config.host, config.port);
     let listener = TcpListener::bind((config.host, config.port)).await.context(place)?;
     let address = listener.local_addr()?;
-    let (app, ended) = App::start(model, name, config)?;
+    let (app, mut ended) = App::start(model, name, config)?;
     let app = Arc::new(app);
     if !address.ip().is_loopback() && config.token.is_none() {
         tracing::warn!("whoever reaches {address} may ask: no token is set (--token-file)");
     }
     let Config { parallel, queue, threads, workers, .. } = *config;
     tracing::info!(%address, model = app.name, parallel, queue, threads, workers, "listening");
-    let whole = listen::serve(listener, router(&app, config), config, ended).await?;
+    let whole = listen::serve(listener, router(&app, config), config, ended.recv()).await?;
     if !app.is_alive() {
         bail!("a thread that works the model has ended");
     }
