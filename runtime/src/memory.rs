@@ -52,9 +52,10 @@ impl Request {
         let adapter = config.adapters.map_or(0, |adapters| adapters.size) as f64;
         let narrow = inner.max(d_ff).max(adapter);
         let wide = (3.0 * inner).max(if config.feed_forward.gated { 2.0 * d_ff } else { d_ff }).max(adapter);
-        // A row's residual stream, its norm, what is added (held for an adapter) and the result; its two products;
-        // their input laid out.
-        let row = 5.0 * d_model + wide + narrow + narrow.max(d_model);
+        let held = if config.adapters.is_some() { d_model } else { 0.0 };
+        // A row's residual stream, its norm, what is added and the result; what is held for an adapter; its two
+        // products; their input laid out.
+        let row = 4.0 * d_model + held + wide + narrow + narrow.max(d_model);
         let tables = |blocks: usize| if config.relative_bias_per_block { blocks as f64 } else { 1.0 };
         // Both sides of a position, with as much room again.
         let bias = |blocks, length: f64| tables(blocks) * config.num_heads as f64 * 4.0 * length;
