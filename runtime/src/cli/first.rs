@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::io::IsTerminal;
 
-use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, Subcommand};
 
-use super::args::Arguments;
+use super::args::{Arguments, Command};
 use super::input::is_like_hub_name;
 use super::usage;
 
@@ -31,9 +31,7 @@ pub fn what(mut arguments: Vec<OsString>) -> anyhow::Result<First> {
         return Ok(First::Command(arguments));
     };
     let first = first.to_str().unwrap_or_default();
-    let command = Arguments::command();
-    let is_command = command.get_subcommands().any(|command| command.get_name() == first);
-    if is_command || matches!(first, "-h" | "--help" | "-V" | "--version" | "help") {
+    if Command::has_subcommand(first) || matches!(first, "-h" | "--help" | "-V" | "--version" | "help") {
         return Ok(First::Command(arguments));
     }
     let is_word = !first.starts_with('-') && !first.contains(char::is_whitespace);
@@ -41,7 +39,7 @@ pub fn what(mut arguments: Vec<OsString>) -> anyhow::Result<First> {
         let what = format!("expected a text or a subcommand, found {first}: a model is named by --model hf:{first}");
         return Err(usage(format!("{what}, a text like it by t5 generate {first}")));
     }
-    if is_word && let Some(similar) = similar(command, first) {
+    if is_word && let Some(similar) = similar(first) {
         let what = format!("expected a text or a subcommand, found {first}: a similar subcommand exists: {similar}");
         return Err(usage(format!("{what}; for it as a text: t5 generate {first}")));
     }
@@ -50,8 +48,8 @@ pub fn what(mut arguments: Vec<OsString>) -> anyhow::Result<First> {
 }
 
 /// The subcommand that a word is most like, if it is like one.
-fn similar(command: clap::Command, word: &str) -> Option<String> {
-    let error = command.try_get_matches_from(["t5", word]).err()?;
+fn similar(word: &str) -> Option<String> {
+    let error = Arguments::command().try_get_matches_from(["t5", word]).err()?;
     match error.get(ContextKind::SuggestedSubcommand)? {
         ContextValue::String(name) => Some(name.clone()),
         // The best comes last.
