@@ -56,6 +56,15 @@ pub fn replace(path: &Path, contents: &[u8]) -> Result<()> {
     Ok(OutputFile::replace(path, contents)?)
 }
 
+/// Puts a file in its place whose last bytes may not have been written yet; `path` names it in messages.
+///
+/// # Errors
+/// Where the operating system refuses; the old file, if there was one, is then still there.
+pub fn commit(file: BufWriter<OutputFile>, path: &Path) -> Result<()> {
+    let file = file.into_inner().map_err(|error| Error::io(path)(error.into_error()))?;
+    Ok(file.commit()?)
+}
+
 /// Writes a value as JSON, in one step.
 ///
 /// # Errors
@@ -127,8 +136,7 @@ pub fn write_tensors<'a>(
     for (.., values) in &tensors {
         values.iter().try_for_each(|value| write(&value.to_le_bytes()))?;
     }
-    let file = file.into_inner().map_err(|error| Error::io(path)(error.into_error()))?;
-    Ok(file.commit()?)
+    commit(file, path)
 }
 
 /// A safetensors file of f32 tensors.

@@ -223,12 +223,11 @@ impl Model {
         self
     }
 
-    /// The same model whose blocks keep nothing but their inputs for the backward pass, which computes the rest again:
-    /// the same gradients to the last bit, in less memory and more time. Not on a device. (Where stacks are shared, the
-    /// order in which they add to a gradient may be another one.)
-    pub fn recomputing_blocks(mut self) -> Model {
-        self.recomputes = true;
-        self
+    /// The same model; if it `recomputes`, its blocks keep nothing but their inputs for the backward pass, which
+    /// computes the rest again: the same gradients to the last bit, in less memory and more time. Not on a device.
+    /// (Where stacks are shared, the order in which they add to a gradient may be another one.)
+    pub fn recomputing_blocks(self, recomputes: bool) -> Model {
+        Model { recomputes, ..self }
     }
 
     /// The same model with products of another precision while training.

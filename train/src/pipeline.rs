@@ -173,7 +173,7 @@ pub fn model(config: &Config, vocabulary: &Vocabulary) -> Result<Model> {
     if config.model.from.is_empty() {
         let t5_config = config.model.t5_config("configuration", pieces)?;
         let model = Model::new(&t5_config, config.model.initial_values, derive(config.run.seed, &[stream::VALUES]))?;
-        let model = if config.run.recompute_blocks { model.recomputing_blocks() } else { model };
+        let model = model.recomputing_blocks(config.run.recompute_blocks);
         return if config.model.share_stacks { model.with_shared_stacks() } else { Ok(model) };
     }
     let checkpoint = t5_quantize::pytorch::open(Path::new(&config.model.from))?;
@@ -196,7 +196,7 @@ pub fn model(config: &Config, vocabulary: &Vocabulary) -> Result<Model> {
         }
         model = model.with_shared_stacks()?;
     }
-    let model = if config.run.recompute_blocks { model.recomputing_blocks() } else { model };
+    let model = model.recomputing_blocks(config.run.recompute_blocks);
     match config.tuning.method {
         Method::Lora => {
             model.with_lora(&config.tuning, &config.model.from, derive(config.run.seed, &[stream::FACTORS]))

@@ -112,8 +112,7 @@ impl HashedFile {
     }
 
     fn finish(self) -> Result<String> {
-        let file = self.file.into_inner().map_err(|error| Error::io(&self.path)(error.into_error()))?;
-        file.commit()?;
+        files::commit(self.file, &self.path)?;
         Ok(hex(&self.hash.finalize()))
     }
 }

@@ -163,12 +163,7 @@ impl Job {
         if target.exists() {
             return Ok(());
         }
-        for entry in fs::read_dir(&self.work).map_err(Error::io(&self.work))? {
-            let path = entry.map_err(Error::io(&self.work))?.path();
-            if path.extension().is_some_and(|suffix| suffix == "partial") && path.is_dir() {
-                fs::remove_dir_all(&path).map_err(Error::io(&path))?;
-            }
-        }
+        self.remove_folders(|path| path.extension().is_some_and(|suffix| suffix == "partial") && path.is_dir())?;
         // A name of its own: workers of a job that was killed may still write.
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let partial = self.work.join(format!("gone-{}-{}.partial", std::process::id(), now.as_nanos()));
@@ -262,10 +257,18 @@ impl Job {
 
     /// Removes what other jobs have between the steps, whose files in their places are about to be replaced.
     fn forget_others(&self, start: &str, own: &Path) -> Result<()> {
+        let is_other = |path: &Path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(start) && path != own
+        };
+        self.remove_folders(is_other)
+    }
+
+    /// Removes folders between the steps.
+    fn remove_folders(&self, unwanted: impl Fn(&Path) -> bool) -> Result<()> {
         for entry in fs::read_dir(&self.work).map_err(Error::io(&self.work))? {
             let path = entry.map_err(Error::io(&self.work))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with(start) && path != own {
+            if unwanted(&path) {
                 fs::remove_dir_all(&path).map_err(Error::io(&path))?;
             }
         }

@@ -18,7 +18,7 @@ use super::report::{Removed, Report};
 use super::rows::{BATCH, Row, for_each_rows, write_line};
 use super::samples::Samples;
 use super::url::normalise;
-use crate::files::write_json;
+use crate::files::{commit, write_json};
 use crate::shards::{ShardInfo, ShardWriter};
 use crate::source::{Columns, Format, for_each_record};
 use crate::vocabulary::Vocabulary;
@@ -70,7 +70,7 @@ impl Job {
             Ok(())
         })?;
         write(&mut batch)?;
-        Ok(out.into_inner().map_err(|error| Error::io(&target)(error.into_error()))?.commit()?)
+        commit(out, &target)
     }
 
     /// Calls `f` with what of a part is compared with others, some of it at a time; `gone` has what was found before.
@@ -172,8 +172,7 @@ impl Job {
             Ok(())
         })?;
         for (output, target) in outputs.into_iter().zip(&targets) {
-            let file = output.finish().map_err(Error::io(target))?;
-            file.into_inner().map_err(|error| Error::io(target)(error.into_error()))?.commit()?;
+            commit(output.finish().map_err(Error::io(target))?, target)?;
         }
         samples.write(&self.sample_file(part))?;
         Ok(report)

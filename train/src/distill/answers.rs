@@ -179,7 +179,7 @@ impl Log {
             answers += 1;
             writeln!(target, "{line}").map_err(Error::io(output))?;
         }
-        target.into_inner().map_err(|error| Error::io(output)(error.into_error()))?.commit()?;
+        files::commit(target, output)?;
         fs::remove_file(&self.path).map_err(Error::io(&self.path))?;
         Ok((answers, unfinished))
     }

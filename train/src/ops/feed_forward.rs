@@ -151,11 +151,14 @@ impl CustomOp1 for FeedForwardLayer {
         let (d, f) = (self.d_model, self.d_ff);
         let tokens = x.len() / d;
 
-        let (mut hidden, mut inverse) = (x.to_vec(), Vec::new());
-        if let Some(norm) = self.norm {
-            inverse.resize(tokens, 0.0);
-            norm::forward(x, &pass.parameter(norm)?, self.eps, &mut hidden, &mut inverse);
-        }
+        let (hidden, inverse) = match self.norm {
+            Some(norm) => {
+                let (mut hidden, mut inverse) = (vec![0.0; x.len()], vec![0.0; tokens]);
+                norm::forward(x, &pass.parameter(norm)?, self.eps, &mut hidden, &mut inverse);
+                (hidden, inverse)
+            }
+            None => (x.to_vec(), Vec::new()),
+        };
         let mut activated = vec![0.0; tokens * f];
         let (wide, narrow) = (pass.linear(tokens, f, d), pass.linear(tokens, d, f));
         wide.forward(&hidden, &pass.parameter(self.wi)?, &mut activated);
