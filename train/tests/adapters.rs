@@ -8,13 +8,12 @@ use std::fs;
 use std::path::Path;
 
 use candle_core::Device;
-use common::{fail, golden_config, part, prepare, succeed};
+use common::{bits, fail, golden_config, named, one_example, prepare, succeed};
 use t5_quantize::{Policy, quantize};
 use t5_runtime::Model as Runner;
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::config::{Adapters, T5Config};
 use t5_runtime::tensor::DType;
-use t5_train::batches::Batch;
 use t5_train::checkpoint::write_model;
 use t5_train::files::TensorFile;
 use t5_train::init::Scheme;
@@ -37,29 +36,7 @@ fn golden() -> Golden {
 }
 
 fn sequences(inputs: &[u32], targets: &[u32]) -> Sequences {
-    let shifted = [&[0], &targets[..targets.len() - 1]].concat();
-    let batch = Batch {
-        encoder_ids: inputs.to_vec(),
-        encoder_segments: vec![1; inputs.len()],
-        decoder_input_ids: shifted,
-        decoder_target_ids: targets.to_vec(),
-        decoder_segments: vec![1; targets.len()],
-        loss_weights: vec![1.0; targets.len()],
-        rows: 1,
-        enc_len: inputs.len(),
-        dec_len: targets.len(),
-    };
-    Sequences::new(&batch, 11).unwrap()
-}
-
-/// A model with adapters whose values follow from its tensors' names.
-fn named(config: &T5Config) -> Model {
-    let values = |data: &[u8]| data.chunks_exact(4).map(|v| f32::from_le_bytes(v.try_into().unwrap())).collect();
-    Model::from_values(config, |spec| Ok(values(&part(&spec.hf_name, &spec.shape).data))).unwrap()
-}
-
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| value.to_bits()).collect()
+    Sequences::new(&one_example(inputs, targets), 11).unwrap()
 }
 
 fn kinds() -> [(bool, Adapters); 2] {

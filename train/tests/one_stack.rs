@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use candle_core::Device;
-use common::{fail, golden_config, part, prepare, succeed};
+use common::{bits, fail, golden_config, named, prepare, succeed};
 use t5_quantize::{Policy, quantize};
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::config::{OneStack, T5Config};
@@ -46,12 +46,6 @@ fn config(one: OneStack, gated: bool) -> T5Config {
     T5Config { num_layers: 0, ..base }
 }
 
-/// A model whose values follow from its tensors' names.
-fn named(config: &T5Config) -> Model {
-    let values = |data: &[u8]| data.chunks_exact(4).map(|v| f32::from_le_bytes(v.try_into().unwrap())).collect();
-    Model::from_values(config, |spec| Ok(values(&part(&spec.hf_name, &spec.shape).data))).unwrap()
-}
-
 /// Inputs and targets.
 type Example<'e> = (&'e [u32], &'e [u32]);
 
@@ -73,10 +67,6 @@ fn batch(examples: &[Example]) -> Batch {
         encoder_ids,
         decoder_target_ids,
     }
-}
-
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| value.to_bits()).collect()
 }
 
 #[track_caller]

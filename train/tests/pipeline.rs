@@ -5,10 +5,9 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{fail, prepare, run, succeed, write_config};
+use common::{fail, one_example, prepare, run, succeed, write_config};
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::schema;
-use t5_train::batches::Batch;
 use t5_train::model::Model;
 use t5_train::ops::Sequences;
 use t5_train::vocabulary::Vocabulary;
@@ -111,17 +110,7 @@ fn assert_logits_agree(folder: &Path, model: &Model) {
     let target = [11, 4, 8, 60, 1];
     let runtime = t5_runtime::model::Model::open(folder).unwrap();
     let expected = runtime.session().logits_ids(&source, &target).unwrap();
-    let batch = Batch {
-        encoder_ids: source.to_vec(),
-        encoder_segments: vec![1; source.len()],
-        decoder_input_ids: [&[0], &target[..target.len() - 1]].concat(),
-        decoder_target_ids: target.to_vec(),
-        decoder_segments: vec![1; target.len()],
-        loss_weights: vec![1.0; target.len()],
-        rows: 1,
-        enc_len: source.len(),
-        dec_len: target.len(),
-    };
+    let batch = one_example(&source, &target);
     let found = model.logits(Sequences::new(&batch, model.config().vocab_size).unwrap()).unwrap();
     assert_eq!(found.len(), expected.len());
     let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max);

@@ -68,12 +68,9 @@ fn gradients_are_the_same_and_memory_is_less() {
         let dropout = Plan { rate: 0.1, seed: 5, shared_over_length: false };
         let mut found = Vec::new();
         for recomputes in [false, true] {
-            let mut model = Model::new(&config, Scheme::T5x, 3).unwrap();
+            let mut model = Model::new(&config, Scheme::T5x, 3).unwrap().recomputing_blocks(recomputes);
             if name == "shared" {
                 model = model.with_shared_stacks().unwrap();
-            }
-            if recomputes {
-                model = model.recomputing_blocks();
             }
             let sequences = Sequences::for_model(&batch, &config, true).unwrap();
             let before = NOW.load(Relaxed);

@@ -7,12 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::Var;
-use common::{fail, golden_config, prepare, succeed};
+use common::{bits, fail, golden_config, one_example, prepare, succeed};
 use t5_quantize::adapter::Adapter;
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::config::T5Config;
 use t5_runtime::{block, schema};
-use t5_train::batches::Batch;
 use t5_train::config::Config;
 use t5_train::files::TensorFile;
 use t5_train::init::Scheme;
@@ -37,26 +36,8 @@ fn options(targets: &[&str]) -> Options {
     }
 }
 
-fn batch(inputs: &[u32], targets: &[u32]) -> Batch {
-    Batch {
-        encoder_ids: inputs.to_vec(),
-        encoder_segments: vec![1; inputs.len()],
-        decoder_input_ids: [&[0], &targets[..targets.len() - 1]].concat(),
-        decoder_target_ids: targets.to_vec(),
-        decoder_segments: vec![1; targets.len()],
-        loss_weights: vec![1.0; targets.len()],
-        rows: 1,
-        enc_len: inputs.len(),
-        dec_len: targets.len(),
-    }
-}
-
 fn sequences() -> Sequences {
-    Sequences::new(&batch(&[3, 7, 5, 9, 10, 2, 1], &[4, 8, 6, 1]), 11).unwrap()
-}
-
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| value.to_bits()).collect()
+    Sequences::new(&one_example(&[3, 7, 5, 9, 10, 2, 1], &[4, 8, 6, 1]), 11).unwrap()
 }
 
 #[test]
@@ -197,7 +178,7 @@ fn adapters_that_peft_wrote_give_its_logits() {
     let logits = |model: &Model| {
         // The golden decoder inputs begin with the start token, as ours do by themselves.
         let targets = [&golden.targets[1..], &[1]].concat();
-        model.logits(Sequences::new(&batch(&golden.inputs, &targets), 48).unwrap()).unwrap()
+        model.logits(Sequences::new(&one_example(&golden.inputs, &targets), 48).unwrap()).unwrap()
     };
     let open = || Checkpoint::open(&peft().join("base")).unwrap();
     assert_near(&logits(&Model::from_checkpoint(&open()).unwrap()), &golden.base, "base");

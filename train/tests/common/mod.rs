@@ -9,7 +9,37 @@ use std::process::{Command, Output};
 #[path = "../../../tests/src/checkpoint.rs"]
 mod checkpoint;
 
-pub use checkpoint::{part, specification_config as golden_config};
+pub use checkpoint::specification_config as golden_config;
+use t5_runtime::config::T5Config;
+use t5_train::batches::Batch;
+use t5_train::model::Model;
+
+/// A model whose values follow from its tensors' names.
+pub fn named(config: &T5Config) -> Model {
+    let values = |data: &[u8]| data.chunks_exact(4).map(|v| f32::from_le_bytes(v.try_into().unwrap())).collect();
+    let part = |name: &str, shape: &[usize]| checkpoint::part(name, shape).data;
+    Model::from_values(config, |spec| Ok(values(&part(&spec.hf_name, &spec.shape)))).expect("a model")
+}
+
+/// A batch of one example, which fills its row.
+pub fn one_example(inputs: &[u32], targets: &[u32]) -> Batch {
+    Batch {
+        encoder_ids: inputs.to_vec(),
+        encoder_segments: vec![1; inputs.len()],
+        decoder_input_ids: [&[0], &targets[..targets.len() - 1]].concat(),
+        decoder_target_ids: targets.to_vec(),
+        decoder_segments: vec![1; targets.len()],
+        loss_weights: vec![1.0; targets.len()],
+        rows: 1,
+        enc_len: inputs.len(),
+        dec_len: targets.len(),
+    }
+}
+
+/// What is compared to the last bit.
+pub fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
 
 /// `t5-train` with arguments.
 pub fn command(arguments: &[&str]) -> Command {
