@@ -191,17 +191,15 @@ def test_other_threads_run_meanwhile(model):
         nonlocal turns
         while not done.is_set():
             turns += 1
-            time.sleep(0.001)
+            time.sleep(0)
 
     counter = threading.Thread(target=count)
     counter.start()
-    begin = time.monotonic()
     model.outputs(GERMAN, max_new_tokens=2000, min_new_tokens=2000)
-    elapsed = time.monotonic() - begin
     done.set()
     counter.join()
     # With the GIL held there would be one or two.
-    assert elapsed > 0.05 and turns > elapsed * 50, (turns, elapsed)
+    assert turns > 1000, turns
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise on Windows")
@@ -216,7 +214,9 @@ def test_other_threads_run_meanwhile(model):
 )
 def test_ctrl_c_ends_a_generation(call):
     program = f"""
-import pocket_t5, time
+import pocket_t5, signal
+# What runs in a shell's background is born deaf to it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 model = pocket_t5.Model(threads=1)
 options = dict(max_new_tokens=1_000_000, min_new_tokens=1_000_000)
 print("ready", flush=True)
@@ -231,9 +231,7 @@ except KeyboardInterrupt:
         time.sleep(0.5)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        begin = time.monotonic()
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=20)
         assert out == "interrupted Wo ist der Bahnhof?\n"
-        assert time.monotonic() - begin < 20
     finally:
         process.kill()
