@@ -122,6 +122,28 @@ FAMILIES = {
             )
         ),
     ),
+    "lm": (
+        "a language model of one stack, a type of this project's own; ReLU, tied and scaled",
+        dict(
+            model_type="pocket_t5_lm",
+            architectures=["PocketT5LanguageModel"],
+            is_encoder_decoder=False,
+            num_layers=0,
+            feed_forward_proj="relu",
+            tie_word_embeddings=True,
+        ),
+        {},
+    ),
+    "prefix-lm": (
+        "a prefix language model of one stack; gated GELU, separate head",
+        dict(
+            model_type="pocket_t5_prefix_lm",
+            architectures=["PocketT5PrefixLanguageModel"],
+            is_encoder_decoder=False,
+            num_layers=0,
+        ),
+        {},
+    ),
     "unigram": (
         "a small Unigram vocabulary with 100 sentinels, as spiece.model and as tokenizer.json",
         dict(vocab_size=256, feed_forward_proj="relu", tie_word_embeddings=True),
@@ -137,6 +159,11 @@ def config_of(name):
 
 def options_of(name):
     return FAMILIES[name][2]
+
+
+def is_one_stack(name):
+    """Without an encoder and without cross-attention."""
+    return config_of(name)["model_type"].startswith("pocket_t5_")
 
 
 def scales_output(config):
@@ -178,11 +205,10 @@ def weights(name, seed):
                 buckets = config["relative_attention_num_buckets"]
                 draw(f"{at}.0.SelfAttention.relative_attention_bias.weight", (buckets, heads), 1.5)
             draw(f"{at}.0.layer_norm.weight", (d,), 0.2, 1.0)
-            last = 1
-            if side == "decoder":
+            if side == "decoder" and not is_one_stack(name):
                 attention(f"{at}.1.EncDecAttention")
                 draw(f"{at}.1.layer_norm.weight", (d,), 0.2, 1.0)
-                last = 2
+            last = 2 if side == "decoder" else 1
             for wi in ["wi_0", "wi_1"] if gated else ["wi"]:
                 draw(f"{at}.{last}.DenseReluDense.{wi}.weight", (f, d), 1.5 * d**-0.5)
             draw(f"{at}.{last}.DenseReluDense.wo.weight", (d, f), 2.0 * f**-0.5)
@@ -194,7 +220,8 @@ def weights(name, seed):
             draw(f"{side}.final_layer_norm.weight", (d,), 0.2, 1.0)
 
     draw("shared.weight", (config["vocab_size"], d), 1.5)
-    stack("encoder", config["num_layers"])
+    if not is_one_stack(name):
+        stack("encoder", config["num_layers"])
     if not options.get("encoder_only"):
         stack("decoder", config["num_decoder_layers"])
         if has_head(name):

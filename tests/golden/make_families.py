@@ -326,12 +326,13 @@ class Maker:
 
 def make(name, seed):
     maker = Maker(name, seed)
-    groups = [maker.encode]
+    one_stack = families.is_one_stack(name)
+    groups = [] if one_stack else [maker.encode]
     if not maker.options.get("encoder_only"):
         groups += [maker.greedy_free, maker.greedy_long_input, maker.greedy_long_answer, maker.greedy_options]
         groups += [maker.greedy_batch, maker.beam_rules, maker.beam_long_input, maker.beam_long_answer]
         groups += [maker.beam_summary, maker.beam_prefix, maker.beam_gnmt, maker.beam_gnmt_prefix, maker.beam_gnmt_cut]
-        groups += [maker.score, maker.alignment, maker.distribution]
+        groups += [maker.score, maker.distribution] if one_stack else [maker.score, maker.alignment, maker.distribution]
     if "generation" in maker.options:
         groups.append(maker.defaults)
     for group in groups:

@@ -153,7 +153,8 @@ def main():
         shutil.rmtree(out)
     for family in sorted((HERE / "families").iterdir()):
         name = family.name
-        if (LIBRARY, name) in ANOTHER_MODEL:
+        # The library has no models of one stack.
+        if (LIBRARY, name) in ANOTHER_MODEL or name in ("lm", "prefix-lm"):
             continue
         architecture = json.loads((family / "config.json").read_text())["architectures"][0]
         resave(name, getattr(transformers, architecture), name, out)

@@ -16,6 +16,7 @@ from transformers import (
 
 import families
 import gnmt
+import one_stack
 
 CLASSES = {
     "t5": (T5Config, T5ForConditionalGeneration),
@@ -32,6 +33,9 @@ def build(name, state, dtype=torch.float32):
     """
     config = families.config_of(name)
     scaled = families.scales_output(config)
+    if families.is_one_stack(name):
+        prefix = config["model_type"] == "pocket_t5_prefix_lm"
+        return one_stack.OneStack(config, state, scaled, prefix).eval().to(dtype)
     if families.options_of(name).get("encoder_only"):
         model = T5EncoderModel(T5Config(**config))
     else:
@@ -117,7 +121,7 @@ def generate(model, inputs, ends, prefix=(), allowed=None, **options):
         output_logits=True,
         output_scores=True,
         # The library sizes its cache by the encoder's depth: a deeper decoder runs without it.
-        use_cache=config.num_decoder_layers <= config.num_layers,
+        use_cache=config.num_decoder_layers <= config.num_layers and not isinstance(model, one_stack.OneStack),
         **{"do_sample": False, "num_beams": 1, **options},
     )
     extra = {}

@@ -8,10 +8,13 @@ use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::storage::Bytes;
 use t5_runtime::{Incoming, Model, ModelOptions};
 
-/// The bits of what a model computes: its encoder's states, and logits if it has a decoder.
+/// The bits of what a model computes: its encoder's states if it has one, and logits if it has a decoder.
 fn computed(model: &Model) -> Vec<u32> {
     let mut session = model.session();
-    let mut values = session.encode_ids(&[3, 7, 2, 9, 1]).unwrap().to_vec();
+    let mut values: Vec<f32> = Vec::new();
+    if model.config().one_stack().is_none() {
+        values.extend(session.encode_ids(&[3, 7, 2, 9, 1]).unwrap());
+    }
     if !model.config().is_encoder_only() {
         values.extend(session.logits_ids(&[3, 7, 2, 9, 1], &[4, 8, 1]).unwrap());
     }
