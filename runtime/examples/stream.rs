@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use t5_runtime::{GenerateOptions, Model, physical_cores};
+use t5_runtime::{GenerateOptions, Model, default_threads};
 
 fn main() -> t5_runtime::Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -22,7 +22,7 @@ fn main() -> t5_runtime::Result<()> {
         cancel.store(true, Ordering::Relaxed);
     });
     let mut session = model.session();
-    session.set_threads(physical_cores());
+    session.set_threads(default_threads());
     let mut generation = session.generate(&text, &options)?;
     while let Some(piece) = generation.next_piece() {
         print!("{piece}");

@@ -99,7 +99,7 @@ impl Session {
     }
 
     /// Shares the work of each pass among `threads` threads, the caller's included; a new session has one. Results do
-    /// not depend on it. [`physical_cores`](crate::physical_cores) is a good choice where nothing else runs.
+    /// not depend on it. [`default_threads`](crate::default_threads) is a good choice where nothing else runs.
     pub fn set_threads(&mut self, threads: usize) {
         self.scratch.workspace.set_threads(threads);
     }

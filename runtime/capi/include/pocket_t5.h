@@ -287,7 +287,8 @@ pt5_status pt5_model_info(const pt5_model *model,
 void pt5_model_free(pt5_model *model);
 
 // A session over a model, in which each pass is shared by `threads` threads, the caller's included. 0: as many as
-// there are physical cores; 1 is best where many sessions run side by side. Results do not depend on it.
+// a NUMA node has cores for this process, at most 16; 1 is best where many sessions run side by side. Results do not
+// depend on it.
 pt5_status pt5_session_new(const pt5_model *model,
                            uint32_t threads,
                            pt5_session **session);

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, TryLockError};
 
-use t5_runtime::{Model, Session, physical_cores};
+use t5_runtime::{Model, Session, default_threads};
 
 use crate::border::{Failure, Result, call, hand_over, out, pt5_status, reference, take_back};
 use crate::model::pt5_model;
@@ -42,7 +42,8 @@ fn new(model: &Model, threads: usize) -> Session {
 }
 
 /// A session over a model, in which each pass is shared by `threads` threads, the caller's included. 0: as many as
-/// there are physical cores; 1 is best where many sessions run side by side. Results do not depend on it.
+/// a NUMA node has cores for this process, at most 16; 1 is best where many sessions run side by side. Results do not
+/// depend on it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pt5_session_new(
     model: *const pt5_model,
@@ -54,7 +55,7 @@ pub unsafe extern "C" fn pt5_session_new(
         let out = out("session", session)?;
         let model = reference("model", model)?.model.clone();
         let threads = match threads {
-            0 => physical_cores().min(1024),
+            0 => default_threads(),
             1..=1024 => threads as usize,
             _ => return Err(Failure::argument("threads", format_args!("expected at most 1024, found {threads}"))),
         };

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::storage::Bytes;
-use t5_runtime::{Choices, EncodeOptions, GenerateOptions, ModelOptions, Output, Pooling, Session, physical_cores};
+use t5_runtime::{Choices, EncodeOptions, GenerateOptions, ModelOptions, Output, Pooling, Session, default_threads};
 
 use crate::failure::{option, raised};
 use crate::results::{Alignment, Choice, Score, outputs};
@@ -20,8 +20,8 @@ use crate::{download, options, pieces};
 ///
 /// model: a GGUF file, a Hugging Face folder, a safetensors file, "hf:OWNER/NAME[@REVISION]", which is downloaded into
 /// the Hugging Face cache, or a GGUF file's bytes. None: the model that comes with the package, whose card is below.
-/// threads: how many share the work of one call; None: as many as there are physical cores. Results do not depend on
-/// it.
+/// threads: how many share the work of one call; None: as many as a NUMA node has cores, at most 16. Results do not depend
+/// on it.
 /// isa: the instruction set, such as "avx2"; None: the best that the machine has. Results do not depend on it.
 /// packed: a file of packed weights, mapped, and made where it is not there: large models then start at once.
 /// tokenizer: another tokenizer than the model's: a file, a folder, or "hf:OWNER/NAME".
@@ -109,7 +109,7 @@ impl Model {
         copy: bool,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Model> {
-        let threads = threads.unwrap_or_else(|| physical_cores().min(1024));
+        let threads = threads.unwrap_or_else(default_threads);
         if !(1..=1024).contains(&threads) {
             return Err(option(py, format!("threads: expected 1 to 1024, found {threads}")));
         }

@@ -431,7 +431,7 @@ pub struct GenerateArgs {
     /// With --batch, wait so many milliseconds for as many inputs before those that are there are begun
     #[arg(long, value_name = "MS", default_value_t = 20)]
     pub flush_ms: u64,
-    /// Share each step's work among N threads; by default as many as the processor has cores
+    /// Share each step's work among N threads [default: the cores of a NUMA node, at most 16]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// Work on N groups of inputs at once, each with threads of its own
@@ -467,7 +467,7 @@ pub struct PairArgs {
     /// Lines SOURCE<TAB>TARGET, or standard input if it is -
     #[arg(long, short, value_name = "PAIRS.tsv")]
     pub input: PathBuf,
-    /// Share each step's work among N threads; by default as many as the processor has cores
+    /// Share each step's work among N threads [default: the cores of a NUMA node, at most 16]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// One JSON object a line
@@ -573,7 +573,7 @@ pub struct EmbedArgs {
     /// jsonl: exit code 3 if an object has no result
     #[arg(long)]
     pub strict: bool,
-    /// Share each step's work among N threads; by default as many as the processor has cores
+    /// Share each step's work among N threads [default: the cores of a NUMA node, at most 16]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// One JSON object a line
@@ -587,7 +587,7 @@ pub struct ClassifyArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub input: InputArgs,
-    /// Share each step's work among N threads; by default as many as the processor has cores
+    /// Share each step's work among N threads [default: the cores of a NUMA node, at most 16]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// One JSON object a line, with the scores of all labels
@@ -604,7 +604,7 @@ pub struct AnswerArgs {
     /// Answers have at most N tokens
     #[arg(long, value_name = "N", default_value_t = 15)]
     pub max_answer_tokens: usize,
-    /// Share each step's work among N threads; by default as many as the processor has cores
+    /// Share each step's work among N threads [default: the cores of a NUMA node, at most 16]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// One JSON object a line
@@ -650,7 +650,7 @@ pub struct BenchArgs {
     /// Inputs decoded side by side
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub batch: usize,
-    /// Share each step's work among N threads; by default as many as the processor has cores
+    /// Share each step's work among N threads [default: the cores of a NUMA node, at most 16]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// Work on N groups of inputs at once, each with threads of its own
@@ -704,7 +704,8 @@ pub struct ServeArgs {
     /// Decode N sequences side by side in each batch: a request has as many as it has beams or draws, for each sentence
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub parallel: usize,
-    /// Work the model with N threads; by default as many as the processor has cores
+    /// Work the model with N threads [default: the processors' cores; where one batch has all of them, those of a NUMA
+    /// node, at most 16]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// Have N batches, which share the threads: each request joins the one that has least to do [default: one for each

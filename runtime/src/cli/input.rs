@@ -7,7 +7,7 @@ use anyhow::{anyhow, bail};
 use t5_runtime::checkpoint::Checkpoint;
 #[cfg(feature = "hub")]
 use t5_runtime::hub;
-use t5_runtime::{Error, Model, ModelOptions, Session, physical_cores};
+use t5_runtime::{Error, Model, ModelOptions, Session, default_threads, physical_cores};
 
 use super::args::{GenerateArgs, ModelArgs, PairArgs};
 use super::lines::Lines;
@@ -53,17 +53,19 @@ pub fn prepare(checkpoint: Checkpoint, args: &ModelArgs) -> anyhow::Result<Model
     Ok(model)
 }
 
-/// A working space with `threads` threads for each of `jobs` jobs; by default the cores are shared out.
+/// A working space with `threads` threads for each of `jobs` jobs; by default the cores are shared out, and none gets
+/// more than it would alone.
 pub fn sessions(model: &Model, jobs: usize, threads: Option<usize>) -> anyhow::Result<Vec<Session>> {
     if !(1..=1024).contains(&jobs) {
         return Err(usage(format!("--jobs: expected 1 to 1024, found {jobs}")));
     }
-    (0..jobs).map(|_| session(model, Some(threads.unwrap_or_else(|| (physical_cores() / jobs).max(1))))).collect()
+    let threads = threads.unwrap_or_else(|| (physical_cores() / jobs).clamp(1, default_threads()));
+    (0..jobs).map(|_| session(model, Some(threads))).collect()
 }
 
-/// A working space with `threads` threads, by default as many as there are cores.
+/// A working space with `threads` threads, by default what is good for one.
 pub fn session(model: &Model, threads: Option<usize>) -> anyhow::Result<Session> {
-    let threads = threads.unwrap_or_else(physical_cores);
+    let threads = threads.unwrap_or_else(default_threads);
     if !(1..=1024).contains(&threads) {
         return Err(usage(format!("--threads: expected 1 to 1024, found {threads}")));
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use t5_runtime::{default_threads, physical_cores};
 use tracing::level_filters::LevelFilter;
 
 use super::args::{LogFormat, LogLevel, ServeArgs};
@@ -39,13 +40,19 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     start_log(args.log, args.log_format);
     let token = token(args.token_file.as_deref())?;
     let model = open_model(&args.model)?;
-    let threads = session(&model, args.threads)?.threads();
+    let small = model.decoder_step_bytes() <= IN_CACHES;
+    // Batches side by side may take all cores, each what is good for one.
+    let threads = args.threads.unwrap_or_else(|| match args.workers {
+        None if small => physical_cores(),
+        workers => default_threads().saturating_mul(workers.unwrap_or(1)).min(physical_cores()),
+    });
+    let threads = session(&model, Some(threads))?.threads();
     let workers = match args.workers {
         Some(workers) if (1..=threads).contains(&workers) => workers,
         Some(workers) => {
             return Err(usage(format!("--workers: expected 1 to {threads}, a thread for each, found {workers}")));
         }
-        None if model.decoder_step_bytes() <= IN_CACHES => threads,
+        None if small => threads,
         None => 1,
     };
     let config = Config {

@@ -127,7 +127,8 @@ impl Pool {
         board.work.store(std::ptr::from_ref(&work).cast_mut().cast(), Ordering::Relaxed);
         board.done.store(0, Ordering::Relaxed);
         board.piece.store(self.number << 32 | (parts as u64) << 16, Ordering::SeqCst);
-        for helper in &self.helpers {
+        // More helpers than parts have nothing to do, and to wake one takes longer than many a part.
+        for helper in self.helpers.iter().take(parts.saturating_sub(1)) {
             helper.bed.wake();
         }
         board.work_on(0, self.number);
