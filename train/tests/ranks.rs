@@ -66,7 +66,9 @@ fn refused(command: &mut Command) -> Vec<String> {
     let output = within(FAILURE, command);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "{message}");
-    message.lines().filter(|line| line.starts_with("t5-train:")).map(str::to_owned).collect()
+    let lines: Vec<String> = message.lines().filter(|line| line.starts_with("t5-train:")).map(str::to_owned).collect();
+    assert!(!lines.is_empty(), "{message}");
+    lines
 }
 
 fn kill(process: u32) {
