@@ -20,6 +20,8 @@ import transformers
 from safetensors.torch import load_file
 from transformers import GenerationConfig
 
+import families
+
 HERE = pathlib.Path(__file__).parent
 LIBRARY = transformers.__version__.split(".")[0]
 VERSION = ".".join(transformers.__version__.split(".")[:2])
@@ -154,7 +156,7 @@ def main():
     for family in sorted((HERE / "families").iterdir()):
         name = family.name
         # The library has no models of one stack.
-        if (LIBRARY, name) in ANOTHER_MODEL or name in ("lm", "prefix-lm"):
+        if (LIBRARY, name) in ANOTHER_MODEL or families.is_one_stack(name):
             continue
         architecture = json.loads((family / "config.json").read_text())["architectures"][0]
         resave(name, getattr(transformers, architecture), name, out)
