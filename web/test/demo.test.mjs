@@ -114,6 +114,13 @@ async function fits(page, state) {
   await page.setViewportSize(before);
 }
 
+/** Waits for whatever fades in or out; what moves without end is no part of it. */
+const settled = (page) =>
+  page.evaluate(async () => {
+    const ending = document.getAnimations().filter((one) => Number.isFinite(one.effect.getComputedTiming().endTime));
+    await Promise.allSettled(ending.map(({ finished }) => finished));
+  });
+
 /** Light and dark, desk and phone; and no fault of accessibility in any of them. */
 async function look(page, state) {
   const before = page.viewportSize();
@@ -121,6 +128,8 @@ async function look(page, state) {
     for (const [name, size] of Object.entries({ desk: DESK, phone: PHONE })) {
       await page.emulateMedia({ colorScheme });
       await page.setViewportSize(size);
+      // What is still fading in has other colours than what stays.
+      await settled(page);
       await page.screenshot({ path: `${screenshots}/${state}-${colorScheme}-${name}.png` });
       // Each colour and each size once.
       if ((colorScheme === "light") !== (name === "desk")) continue;

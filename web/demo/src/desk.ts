@@ -210,7 +210,9 @@ export class Desk {
     this.lights.show(undefined);
     this.tools();
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => void this.run(), pause);
+    // What a button writes is answered, or cleared away, before anybody can look.
+    if (pause === 0) void this.run();
+    else this.timer = setTimeout(() => void this.run(), pause);
   }
 
   /** What can be done with the text and the answer as they are. */
