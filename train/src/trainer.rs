@@ -295,6 +295,9 @@ impl Trainer {
             let mut ragged = Sequences::for_model(&batch, self.parts.model.config(), config.loss.on_inputs)?;
             if let Some(teacher) = self.parts.teacher.as_mut().filter(|_| ranks.does(micro)) {
                 teacher.teach(&mut ragged)?;
+                if let Some(note) = teacher.note(&ragged) {
+                    self.say(&note);
+                }
             }
             sequences.push(ragged);
             batches.push(batch);
@@ -347,6 +350,12 @@ impl Trainer {
         let gradient_norm = if largest.is_finite() { Optimizer::gradient_norm(&self.parts.model) } else { largest };
         if !loss.is_finite() || !gradient_norm.is_finite() {
             let what = format!("the loss is {loss} and the gradient norm {gradient_norm}");
+            return Err(self.diverged(step, &what, &batches));
+        }
+        // Norms turn values whose squares overflow into zeros: such a model has finite losses and learns nothing.
+        let mean = statistics.negative_log_likelihood / statistics.weight.max(1e-9);
+        if gradient_norm == 0.0 && mean > 1e-3 {
+            let what = format!("the loss is {mean} and all gradients are zero");
             return Err(self.diverged(step, &what, &batches));
         }
         // Schedule and optimiser count on from the steps before this run.
