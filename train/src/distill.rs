@@ -71,6 +71,7 @@ pub struct Teacher {
     weight: f32,
     cache: Option<Cache>,
     counts: Counts,
+    told: bool,
 }
 
 /// Examples that a teacher was asked about.
@@ -152,12 +153,31 @@ impl Teacher {
             weight: options.weight,
             cache,
             counts: Counts::default(),
+            told: false,
         })
     }
 
     /// How many examples it was asked about since it was opened.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Of the first tokens that it was asked about: a sentence where the classes that are kept have less than half of
+    /// the probability. What they leave is spread evenly over the others, so that little is learned then.
+    pub(crate) fn note(&mut self, sequences: &Sequences) -> Option<String> {
+        if std::mem::replace(&mut self.told, true) {
+            return None;
+        }
+        let kept: f64 = sequences.soft_targets.as_ref()?.probabilities.iter().map(|&p| f64::from(p)).sum();
+        let tokens: usize = sequences.spans.iter().map(|span| span.decoder_len).sum();
+        let percent = 100.0 * kept / tokens as f64;
+        let (classes, temperature) = (self.classes, self.temperature);
+        (percent < 50.0).then(|| {
+            format!(
+                "note: of the teacher's probability {percent:.0} % is in the {classes} classes that are kept; a \
+                 distill.temperature below {temperature} or a larger distill.top_k has more"
+            )
+        })
     }
 
     /// Says of every decoder token what the teacher expects there. The values do not depend on the cache, the batch or

@@ -102,12 +102,18 @@ fn teacher(folder: &Path) -> String {
 
 /// Trains a student and gives the bytes of its weights.
 fn student(folder: &Path, config: &str, name: &str, sets: &[&str]) -> Vec<u8> {
+    told_student(folder, config, name, sets).0
+}
+
+/// The same, with what the run says.
+fn told_student(folder: &Path, config: &str, name: &str, sets: &[&str]) -> (Vec<u8>, String) {
     let output = format!("run.output={}", folder.join(name).display());
     let teacher = format!("distill.teacher={}", folder.join("teacher").display());
     let fixed = [&output, &teacher, "run.steps=24", "run.seed=7", "evaluation.every_steps=0", "data.batches.window=2"];
     let arguments: Vec<&str> = fixed.iter().chain(sets).flat_map(|&set| ["--set", set]).collect();
-    succeed(&[&["run", config][..], &arguments].concat());
-    fs::read(folder.join(name).join("checkpoints/step-00000024/model.safetensors")).unwrap()
+    let told = succeed(&[&["run", config][..], &arguments].concat()).stderr;
+    let weights = fs::read(folder.join(name).join("checkpoints/step-00000024/model.safetensors")).unwrap();
+    (weights, String::from_utf8(told).unwrap())
 }
 
 #[test]
@@ -135,7 +141,9 @@ fn a_student_s_weights_do_not_depend_on_the_cache_or_on_interruptions() {
     assert!(student(folder, &config, "resumed", &[]) == first, "after an interruption, with a cache of its own");
 
     // The teacher matters, and so do its knobs.
-    assert!(student(folder, &config, "hotter", &["distill.temperature=3"]) != first);
+    let (hotter, told) = told_student(folder, &config, "hotter", &["distill.temperature=30", "distill.top_k=8"]);
+    assert!(hotter != first);
+    assert_eq!(told.matches("% is in the 8 classes that are kept").count(), 1, "{told}");
     assert!(student(folder, &config, "alone", &["distill.teacher="]) != first);
     let log = fs::read_to_string(folder.join("first/log.jsonl")).unwrap();
     let divergences: Vec<f64> = log
