@@ -138,6 +138,7 @@ fn what_cannot_be_is_one_sentence() {
     let (told, _) = message("h.csv", &table(), &explode);
     assert!(told.contains("step ") && told.contains("the loss is"), "{told}");
     // One at which their squares do, and norms make zeros of them.
+    fs::remove_dir_all(folder.join("out")).unwrap();
     let vanish = ["--set", "schedule.peak_rate=1e5", "--set", "optimizer.clip_update=1e30"];
     let (told, _) = message("i.csv", &table(), &vanish);
     assert!(told.contains("step ") && told.contains("and all gradients are zero"), "{told}");
