@@ -96,17 +96,22 @@ fn pack_in<V: Dot>(v: V, pairs: &mut [Pairs], scales: &mut [[f32; LANES]], head:
     let (packed_keys, packed_values) = pairs.split_at_mut(sizes.keys);
     let (key_scales, value_scales) = scales.split_at_mut(sizes.key_scales);
     key_scales.as_flattened_mut()[len..].fill(0.0);
-    let mut row = [0; WIDEST];
-    for position in 0..len {
-        let x = &keys[position * stride..][..width];
-        let (scale, inverse) = scale_of(absmax(v, x), LIMIT);
-        round(v, x, inverse, &mut row);
-        let (group, lane) = (position / LANES, position % LANES);
-        key_scales[group][lane] = scale;
+    // A group's positions at once, so that what is written lies together.
+    let mut rounded = [[0; WIDEST]; LANES];
+    for group in 0..sizes.key_scales {
+        let count = LANES.min(len - group * LANES);
+        for lane in 0..count {
+            let x = &keys[(group * LANES + lane) * stride..][..width];
+            let (scale, inverse) = scale_of(absmax(v, x), LIMIT);
+            round(v, x, inverse, &mut rounded[lane]);
+            key_scales[group][lane] = scale;
+        }
         let (first, step) = place(group, sizes.key_scales, width / 2);
-        let row = row[..width].as_chunks::<2>().0;
-        for j in 0..row.len() {
-            packed_keys[first + j * step].0[lane] = row[j];
+        for j in 0..width / 2 {
+            let packed = &mut packed_keys[first + j * step].0;
+            for lane in 0..count {
+                packed[lane] = [rounded[lane][2 * j], rounded[lane][2 * j + 1]];
+            }
         }
     }
     let mut rows = [[0; WIDEST]; 2];
@@ -129,9 +134,8 @@ fn pack_in<V: Dot>(v: V, pairs: &mut [Pairs], scales: &mut [[f32; LANES]], head:
             for group in 0..groups {
                 let (first, step) = place(group, groups, len.div_ceil(2));
                 let packed = &mut packed_values[first + position / 2 * step].0;
-                let lanes = group * LANES..width.min((group + 1) * LANES);
-                let (even, odd) = (&rows[0][lanes.clone()], &rows[1][lanes]);
-                for lane in 0..even.len() {
+                let (even, odd) = (&rows[0].as_chunks::<LANES>().0[group], &rows[1].as_chunks::<LANES>().0[group]);
+                for lane in 0..LANES {
                     packed[lane] = [even[lane], odd[lane]];
                 }
             }

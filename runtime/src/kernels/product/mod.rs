@@ -13,9 +13,9 @@
 //! ```
 //!
 //! One group at a time and many rows, rather than a squarer tile, because AVX-512 multiplies by a value broadcast
-//! from memory at no cost, while a broadcast into a register takes a slot of the multipliers (measured on Zen 4:
-//! 100 against 73 % of the peak). For the same reason x is laid out by tiles: rows a power of two apart would fall
-//! into the same cache sets.
+//! from memory at no cost, while a broadcast into a register takes a slot of the multipliers on Zen 4 (100 against
+//! 73 % of the peak). Where it takes none, two groups at once need fewer loads: [`Dot::pairs_groups`]. x is laid out
+//! by tiles for another reason, too: rows a power of two apart would fall into the same cache sets.
 //!
 //! Hot loops here and in the other generic kernels call nothing that a program's settings decide about. With few things
 //! optimised at once (`codegen-units` above one, `lto = "off"`) functions of the standard library stay calls in one
