@@ -50,15 +50,15 @@ pub(crate) trait Blocks {
         V::ROWS_Q8
     }
 
-    /// The products of a group, or of [`Blocks::GROUPS`] from this one on, with `M` rows of activations from `row` on;
-    /// a row has `blocks` blocks.
+    /// The products of a group, or of [`Blocks::GROUPS`] from this one on, with `M` rows of activations; a row has
+    /// `blocks` blocks.
     fn tile<V: Dot, const M: usize>(
         &self,
         v: V,
         group: usize,
         a: &Activations,
         blocks: usize,
-        row: usize,
+        place: Place,
         y: &mut Columns<'_>,
     );
 }
@@ -86,7 +86,8 @@ fn groups_in<V: Dot, W: Blocks>(
         let end = m.min(first + at_once);
         for group in groups.clone().step_by(W::GROUPS) {
             for (row, rows) in Tiles::new(first..end, W::rows::<V>()) {
-                with_rows!(rows, W::rows::<V>(), block_tile[_ _](v, w, group, a, blocks, row, y));
+                let place = Place { row, begin: first, end };
+                with_rows!(rows, W::rows::<V>(), block_tile[_ _](v, w, group, a, blocks, place, y));
             }
         }
         first = end;
@@ -100,10 +101,10 @@ fn block_tile<V: Dot, W: Blocks, const M: usize>(
     group: usize,
     a: &Activations,
     blocks: usize,
-    row: usize,
+    place: Place,
     y: &mut Columns<'_>,
 ) {
-    w.tile::<V, M>(v, group, a, blocks, row, y);
+    w.tile::<V, M>(v, group, a, blocks, place, y);
 }
 
 /// Rows of quantised activations that a tile meets: values, scales and starts, `[blocks][M]` each.
@@ -119,21 +120,41 @@ pub(crate) fn tile_of<V: Dot, const M: usize>(
     (values.as_chunks().0, scales.as_chunks().0, starts.as_chunks().0)
 }
 
-/// How far ahead of the products weights are fetched, in blocks.
-pub(crate) const AHEAD: usize = 16;
+/// A tile's first row, and the rows that meet the same weights, one tile after the other.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    row: usize,
+    begin: usize,
+    end: usize,
+}
 
-/// `count` blocks of weights from block `first` on, as far as there are any, for the first tile to prefetch. The
-/// processor looks ahead by itself, but its prefetching stops at every page, and what it does out of order spans fewer
-/// weights the more rows meet each of them: from memory, four rows are 1.3 to 1.5 times faster for it, eight 1.6 times
-/// (measured on an Intel Xeon with AVX-512 VNNI; from its caches it makes no difference). A single row does well
-/// without.
+/// How far ahead of the products weights are fetched where one tile meets them, in blocks.
+const AHEAD: usize = 16;
+
+/// Weights that a tile of `M` rows is to prefetch: its share of the `blocks` blocks behind those from `first` on, which
+/// it meets now, as far as there are any. Where it is alone with them they are nearer.
 #[inline(always)]
-pub(crate) fn ahead_of<const M: usize, T>(weights: &[T], first: usize, count: usize, row: usize) -> &[T] {
-    if M == 1 || row > 0 {
+pub(crate) fn ahead_of<const M: usize, T>(weights: &[T], first: usize, blocks: usize, place: Place) -> &[T] {
+    let near = if place.end - place.begin > M { blocks } else { AHEAD };
+    share_of::<M, T>(weights, first + near, blocks, place)
+}
+
+/// A tile's share of `blocks` blocks of weights from block `first` on.
+///
+/// The processor looks ahead by itself, but its prefetching stops at every page, and what it does out of order spans
+/// fewer weights the more rows meet each of them: from memory, four rows are 1.3 to 1.5 times faster for it, eight 1.6
+/// times (an Intel Xeon with AVX-512 VNNI; from its caches it makes no difference). A single row does well without. And
+/// one tile alone would wait for what many can fetch meanwhile: with shares the encoder of flan-t5-small takes 4 % less
+/// for 128 tokens, 2 % for 512 (Zen 5).
+#[inline(always)]
+fn share_of<const M: usize, T>(weights: &[T], first: usize, blocks: usize, place: Place) -> &[T] {
+    if M == 1 {
         return &[];
     }
-    let first = weights.len().min(first);
-    &weights[first..weights.len().min(first + count)]
+    let share = blocks.div_ceil(((place.end - place.begin) / M).max(1));
+    let tile = (place.row - place.begin) / M;
+    let (begin, end) = ((tile * share).min(blocks), ((tile + 1) * share).min(blocks));
+    &weights[weights.len().min(first + begin)..weights.len().min(first + end)]
 }
 
 /// Whether sums of int8 weights may start from anything but zero.
@@ -219,7 +240,7 @@ pub(crate) fn run_tile<V: Dot, const G: usize, const M: usize>(
     for index in 0..runs {
         let first = index * run;
         let (values, scales, starts) = (&values[first..first + run], &scales[index], &starts[index]);
-        for ahead in ahead.get(G * first..G * (first + run)).unwrap_or_default() {
+        for ahead in &ahead[ahead.len().min(G * first)..ahead.len().min(G * (first + run))] {
             v.prefetch(ahead);
         }
         let mut sums = [[v.splat_i32(0); M]; G];
@@ -311,11 +332,11 @@ impl Blocks for Q8 {
         group: usize,
         a: &Activations,
         blocks: usize,
-        row: usize,
+        place: Place,
         y: &mut Columns<'_>,
     ) {
-        let ahead = ahead_of::<M, _>(&self.weights, group * blocks + AHEAD, blocks, row);
-        run_tile::<V, 1, M>(v, [self.group(group, blocks)], self.run, ahead, a, (group, row), y);
+        let ahead = ahead_of::<M, _>(&self.weights, group * blocks, blocks, place);
+        run_tile::<V, 1, M>(v, [self.group(group, blocks)], self.run, ahead, a, (group, place.row), y);
     }
 }
 
@@ -337,16 +358,15 @@ impl<const G: usize> Blocks for InRuns<'_, G> {
         group: usize,
         a: &Activations,
         blocks: usize,
-        row: usize,
+        place: Place,
         y: &mut Columns<'_>,
     ) {
         let mut groups = [self.0.group(group, blocks); G];
         for g in 1..G {
             groups[g] = self.0.group(group + g, blocks);
         }
-        // The next groups are fetched while the first tile meets these.
-        let ahead = ahead_of::<M, _>(&self.0.weights, (group + G) * blocks, G * blocks, row);
-        run_tile::<V, G, M>(v, groups, self.0.run, ahead, a, (group, row), y);
+        let ahead = share_of::<M, _>(&self.0.weights, (group + G) * blocks, G * blocks, place);
+        run_tile::<V, G, M>(v, groups, self.0.run, ahead, a, (group, place.row), y);
     }
 }
 

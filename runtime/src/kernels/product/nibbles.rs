@@ -10,7 +10,7 @@
 //!
 //! where s is the scale of the activations; d scale and dmin min are exact in f32.
 
-use super::{Blocks, blocks_in, scaled_tile, tile_of};
+use super::{Blocks, Place, blocks_in, scaled_tile, tile_of};
 use crate::kernels::activations::Activations;
 use crate::kernels::columns::Columns;
 use crate::kernels::dot::Dot;
@@ -27,12 +27,12 @@ impl Blocks for Q4 {
         group: usize,
         a: &Activations,
         blocks: usize,
-        row: usize,
+        place: Place,
         y: &mut Columns<'_>,
     ) {
         let range = group * blocks..(group + 1) * blocks;
         let (weights, weight_scales) = (&self.weights[range.clone()], &self.scales[range]);
-        scaled_tile::<V, _, NibbleBlock, 0, M>(v, weights, weight_scales, [], true, a, (group, row), y);
+        scaled_tile::<V, _, NibbleBlock, 0, M>(v, weights, weight_scales, [], true, a, (group, place.row), y);
     }
 }
 
@@ -45,13 +45,13 @@ impl Blocks for Q4K {
         group: usize,
         a: &Activations,
         blocks: usize,
-        row: usize,
+        place: Place,
         y: &mut Columns<'_>,
     ) {
         let supers = blocks / SUBS;
         let weights = &self.weights[group * blocks..(group + 1) * blocks];
         let weight_scales = &self.scales[group * supers..(group + 1) * supers];
-        let (values, scales, starts) = tile_of::<V, M>(a, row, blocks);
+        let (values, scales, starts) = tile_of::<V, M>(a, place.row, blocks);
         let mut out = [v.splat(0.0); M];
         let values = values.as_chunks::<SUBS>().0;
         let (scales, starts) = (scales.as_chunks::<SUBS>().0, starts.as_chunks::<SUBS>().0);
@@ -76,7 +76,7 @@ impl Blocks for Q4K {
             }
         }
         for i in 0..M {
-            y.store(v, out[i], row + i, group * LANES);
+            y.store(v, out[i], place.row + i, group * LANES);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Products of 16 rows at a time on tiles ([`Dot::multiply_tiles`]), for weights in runs of two blocks and more.
 //! Integer sums are exact and everything else happens in the order of [`super`], so the results are the same.
 
-use super::ahead_of;
+use super::{Place, share_of};
 use crate::kernels::activations::Activations;
 use crate::kernels::columns::Columns;
 use crate::kernels::dot::{Dot, Steps, TILE_ROWS, TileSums};
@@ -21,7 +21,8 @@ pub(super) fn q8_in<V: Dot>(v: V, w: &Q8, a: &Activations, blocks: usize, y: &mu
         let end = tiles.min(first + at_once);
         for group in groups.clone().step_by(2) {
             for tile in first..end {
-                tile_in(v, w, (group, groups.end), a, blocks, tile, y);
+                let place = Place { row: tile * TILE_ROWS, begin: first * TILE_ROWS, end: end * TILE_ROWS };
+                tile_in(v, w, (group, groups.end), a, blocks, place, y);
             }
         }
         first = end;
@@ -39,10 +40,11 @@ fn tile_in<V: Dot>(
     groups: (usize, usize),
     a: &Activations,
     blocks: usize,
-    tile: usize,
+    place: Place,
     y: &mut Columns<'_>,
 ) {
     let (group, end) = groups;
+    let tile = place.row / TILE_ROWS;
     let [one, other] = [w.group(group, blocks), w.group((group + 1).min(end - 1), blocks)];
     let (run, runs) = (w.run, blocks / w.run);
     let blocks_of_rows = &a.values[tile * TILE_ROWS * blocks..(tile + 1) * TILE_ROWS * blocks];
@@ -50,13 +52,12 @@ fn tile_in<V: Dot>(
     let range = tile * TILE_ROWS * runs..(tile + 1) * TILE_ROWS * runs;
     let scales = a.scales[range.clone()].as_chunks::<TILE_ROWS>().0;
     let starts = a.starts[range].as_chunks::<TILE_ROWS>().0;
-    // The next groups are fetched while the first tile meets these.
-    let ahead = ahead_of::<TILE_ROWS, _>(&w.weights, (group + 2) * blocks, 2 * blocks, tile);
+    let ahead = share_of::<TILE_ROWS, _>(&w.weights, (group + 2) * blocks, 2 * blocks, place);
     let mut out = [[v.splat(0.0); TILE_ROWS]; 2];
     let mut sums = [TileSums::default(); 2];
     for index in 0..runs {
         let (first, last) = (index * run, (index + 1) * run);
-        for ahead in ahead.get(2 * first..2 * last).unwrap_or_default() {
+        for ahead in &ahead[ahead.len().min(2 * first)..ahead.len().min(2 * last)] {
             v.prefetch(ahead);
         }
         for i in 0..TILE_ROWS {

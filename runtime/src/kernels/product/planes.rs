@@ -1,6 +1,6 @@
 //! Products of int8 weights in two planes.
 
-use super::{AHEAD, Blocks, Group, ahead_of, blocks_in, scaled_tile, starts_at};
+use super::{Blocks, Group, Place, ahead_of, blocks_in, scaled_tile, starts_at};
 use crate::kernels::activations::Activations;
 use crate::kernels::columns::Columns;
 use crate::kernels::dot::Dot;
@@ -23,16 +23,16 @@ impl Blocks for Planes {
         group: usize,
         a: &Activations,
         blocks: usize,
-        row: usize,
+        place: Place,
         y: &mut Columns<'_>,
     ) {
         let range = group * blocks..(group + 1) * blocks;
         let weights = (&self.upper[range.clone()], &self.lower[range.clone()]);
         let weight_scales = &self.scales[range];
-        let first = group * blocks + AHEAD;
+        let first = group * blocks;
         let ahead =
-            [ahead_of::<M, _>(&self.upper, first, blocks, row), ahead_of::<M, _>(&self.lower, first, blocks, row)];
-        scaled_tile::<V, _, _, 2, M>(v, weights, weight_scales, ahead, starts_at::<V>(), a, (group, row), y);
+            [ahead_of::<M, _>(&self.upper, first, blocks, place), ahead_of::<M, _>(&self.lower, first, blocks, place)];
+        scaled_tile::<V, _, _, 2, M>(v, weights, weight_scales, ahead, starts_at::<V>(), a, (group, place.row), y);
     }
 }
 
