@@ -516,8 +516,13 @@ fn run(mut config: Config, title: Option<&str>, ranks: Ranks, local_rank: usize)
     config.run.precision = serde_json::from_slice(&precision)?;
     pipeline.expect_same(&config, ranks)?;
     let config = &config;
+    let device = ranks.together(config.run.device.device(local_rank))?;
+    let connected = device.as_ref().map_or(Ok(false), |device| ranks.connect_gpus(device));
+    if ranks.together(connected)? {
+        say("gradients: added up by NCCL\n");
+    }
     let finish = || -> Result<_> {
-        if let Some(device) = config.run.device.device(local_rank)? {
+        if let Some(device) = device {
             model = model.composed_on(device);
         }
         let model = model.with_precision(config.run.precision.precision())?;

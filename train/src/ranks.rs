@@ -2,7 +2,11 @@
 //!
 //! A run's results belong to its configuration and not to the number of ranks: every rank draws the same batches,
 //! computes those that are its own by their numbers, and makes the same update. The first one alone writes. This file
-//! is the only one that knows of MPI; without the feature `mpi` there is one rank, and nothing here costs anything.
+//! is the only one that knows of MPI; without the feature `mpi` there is one rank, and nothing here costs anything. With
+//! the feature `nccl` sums go from GPU to GPU.
+
+#[cfg(feature = "nccl")]
+mod nccl;
 
 use std::env;
 
@@ -13,8 +17,12 @@ use crate::{Error, Result};
 pub trait Number: Copy + Default + Send + Sync {}
 
 /// A number that ranks can add up.
-#[cfg(feature = "mpi")]
+#[cfg(all(feature = "mpi", not(feature = "nccl")))]
 pub trait Number: Copy + Default + Send + Sync + mpi::traits::Equivalence {}
+
+/// A number that ranks can add up.
+#[cfg(feature = "nccl")]
+pub trait Number: Copy + Default + Send + Sync + mpi::traits::Equivalence + nccl::OnGpu {}
 
 impl Number for f32 {}
 impl Number for f64 {}
@@ -52,8 +60,34 @@ impl Ranks {
         piece % self.size == self.rank
     }
 
-    /// Adds values of all ranks, place by place.
+    /// Lets the ranks' GPUs add up what [`Ranks::sum`] is given, if this program was built with the feature `nccl`, and
+    /// says whether they do. `device` is this rank's.
+    ///
+    /// # Errors
+    /// Where NCCL cannot connect them.
+    pub fn connect_gpus(self, device: &candle_core::Device) -> Result<bool> {
+        #[cfg(feature = "nccl")]
+        if self.size > 1 {
+            return nccl::connect(self, device).map(|()| true);
+        }
+        let _ = device;
+        Ok(false)
+    }
+
+    /// Adds values of all ranks, place by place. A rank that cannot ends all, as MPI does.
     pub fn sum<T: Number>(self, own: &[T], all: &mut [T]) {
+        #[cfg(feature = "nccl")]
+        if self.size > 1 && !own.is_empty() {
+            match nccl::sum(own, all) {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(what) => {
+                    use mpi::traits::Communicator;
+                    eprintln!("rank {}: NCCL: {what}", self.rank);
+                    world().abort(1);
+                }
+            }
+        }
         #[cfg(feature = "mpi")]
         if self.size > 1 {
             use mpi::traits::CommunicatorCollectives;
