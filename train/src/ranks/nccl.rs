@@ -1,7 +1,7 @@
 //! Sums of the ranks' values by NCCL, from GPU to GPU: what they have in main memory goes through their GPUs, which add
 //! it up over whatever connects them. Integers give the same bits as over MPI.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use candle_core::Device;
 use candle_core::cuda_backend::cudarc::driver::{DeviceRepr, DriverError, ValidAsZeroBits};
@@ -16,8 +16,14 @@ pub trait OnGpu: DeviceRepr + ValidAsZeroBits + NcclType {}
 
 impl<T: DeviceRepr + ValidAsZeroBits + NcclType> OnGpu for T {}
 
-/// This process among the others as NCCL knows them; a process is a rank of one run.
-static COMMUNICATOR: OnceLock<Comm> = OnceLock::new();
+/// This process among the others as NCCL knows them.
+struct Communicator(Comm);
+
+// SAFETY: NCCL's calls may come from any thread, if never from two at once, and the lock around it sees to that.
+unsafe impl Send for Communicator {}
+
+/// A process is a rank of one run.
+static COMMUNICATOR: OnceLock<Mutex<Communicator>> = OnceLock::new();
 
 /// What NCCL's calls need beside its number.
 fn failed(error: NcclError) -> Error {
@@ -46,7 +52,7 @@ pub fn connect(ranks: Ranks, device: &Device) -> Result<()> {
     let communicator =
         Comm::from_rank(device.cuda_stream(), ranks.rank(), ranks.size(), Id::uninit(letters)).map_err(failed)?;
     let twice = "NCCL was begun before in this process";
-    COMMUNICATOR.set(communicator).map_err(|_| Error::Ranks(twice.to_owned()))
+    COMMUNICATOR.set(Mutex::new(Communicator(communicator))).map_err(|_| Error::Ranks(twice.to_owned()))
 }
 
 /// Adds values of all ranks, place by place, where [`connect`] was called; says whether it was.
@@ -55,6 +61,7 @@ pub fn connect(ranks: Ranks, device: &Device) -> Result<()> {
 /// What the driver or NCCL said.
 pub fn sum<T: OnGpu>(own: &[T], all: &mut [T]) -> std::result::Result<bool, String> {
     let Some(communicator) = COMMUNICATOR.get() else { return Ok(false) };
+    let Communicator(communicator) = &*communicator.lock().map_err(|_| "an earlier sum panicked".to_owned())?;
     let driver = |error: DriverError| error.to_string();
     let stream = communicator.stream();
     let own = stream.clone_htod(own).map_err(driver)?;
