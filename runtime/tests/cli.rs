@@ -513,7 +513,7 @@ fn instruction_sets_agree() {
         output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
     };
     let scalar = run("scalar").unwrap();
-    for isa in ["avx2", "avxvnni", "avx512", "amx", "neon", "dotprod", "i8mm"] {
+    for isa in ["sse41", "avx2", "avxvnni", "avx512", "amx", "neon", "dotprod", "i8mm"] {
         // Where the machine has it: equal to the last bit of every log-probability.
         if let Some(output) = run(isa) {
             assert_eq!(output, scalar, "{isa}");

@@ -17,6 +17,8 @@ pub(crate) mod relaxed;
 pub(crate) mod scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub(crate) mod simd128;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod sse41;
 
 use crate::error::{Error, Result};
 
@@ -26,6 +28,8 @@ use crate::error::{Error, Result};
 pub enum Isa {
     /// Plain Rust, compiled for the target's baseline.
     Scalar,
+    /// x86-64 with SSE4.1 and SSSE3.
+    Sse41,
     /// x86-64 with AVX2 and F16C.
     Avx2,
     /// The same with AVX-VNNI: the dot product instruction without AVX-512.
@@ -49,8 +53,9 @@ pub enum Isa {
 
 impl Isa {
     /// All of them, the best last.
-    pub const ALL: [Isa; 10] = [
+    pub const ALL: [Isa; 11] = [
         Isa::Scalar,
+        Isa::Sse41,
         Isa::Avx2,
         Isa::AvxVnni,
         Isa::Avx512,
@@ -66,6 +71,7 @@ impl Isa {
     pub fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
+            Isa::Sse41 => "sse41",
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avxvnni",
             Isa::Avx512 => "avx512",
@@ -81,6 +87,8 @@ impl Isa {
     fn is_available(self) -> bool {
         match self {
             Isa::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Sse41 => sse41::detected(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::detected(),
             #[cfg(target_arch = "x86_64")]
@@ -131,7 +139,7 @@ macro_rules! dispatch {
         $vis fn $name(kernels: $crate::kernels::isa::Kernels, $($arg: $type),*) $(-> $result)? {
             use $crate::kernels::isa::{Isa, scalar};
             #[cfg(target_arch = "x86_64")]
-            use $crate::kernels::isa::{avx2, avx512, avxvnni};
+            use $crate::kernels::isa::{avx2, avx512, avxvnni, sse41};
             #[cfg(target_arch = "aarch64")]
             use $crate::kernels::isa::{i8mm, neon};
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
@@ -160,6 +168,13 @@ macro_rules! dispatch {
                 $generic(unsafe { avx2::Avx2::assume() }, $($arg),*)
             }
 
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "sse4.1,ssse3")]
+            fn run_sse41($($arg: $type),*) $(-> $result)? {
+                // SAFETY: this function is only called where the features were detected.
+                $generic(unsafe { sse41::Sse41::assume() }, $($arg),*)
+            }
+
             #[cfg(target_arch = "aarch64")]
             #[target_feature(enable = "neon,dotprod")]
             fn run_dotprod($($arg: $type),*) $(-> $result)? {
@@ -177,6 +192,9 @@ macro_rules! dispatch {
             match kernels.isa() {
                 Isa::Scalar => $generic(scalar::Scalar, $($arg),*),
                 // SAFETY: a `Kernels` of this instruction set is only made after its features were detected.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Sse41 => unsafe { run_sse41($($arg),*) },
+                // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => unsafe { run_avx2($($arg),*) },
                 // SAFETY: as above.
