@@ -139,6 +139,15 @@ pub(crate) fn ahead_of<const M: usize, T>(weights: &[T], first: usize, blocks: u
     share_of::<M, T>(weights, first + near, blocks, place)
 }
 
+/// The same of their scales, for tiles that are not alone: a single one reads so few that the processor sees to them.
+#[inline(always)]
+pub(crate) fn scales_ahead_of<const M: usize, T>(scales: &[T], first: usize, blocks: usize, place: Place) -> &[T] {
+    if place.end - place.begin <= M {
+        return &[];
+    }
+    share_of::<M, T>(scales, first + blocks, blocks, place)
+}
+
 /// A tile's share of `blocks` blocks of weights from block `first` on.
 ///
 /// The processor looks ahead by itself, but its prefetching stops at every page, and what it does out of order spans
@@ -175,15 +184,15 @@ impl<'a, B> Group<&'a B> for &'a [B] {
     }
 }
 
-/// A tile of weights of which each block has one scale a row: `weights` and their scales are a group's, `ahead` is
-/// fetched meanwhile, and sums start from the activations' starts if `started`. `place` is the group and the first row.
+/// A tile of weights of which each block has one scale a row: `weights` and their scales are a group's, those `ahead`
+/// are fetched meanwhile, and sums start from the activations' starts if `started`. `place` is the group and the first row.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)] // what the three kinds of such weights differ in, and the tile
 pub(crate) fn scaled_tile<V: Dot, B: Steps, T, const AHEAD: usize, const M: usize>(
     v: V,
     weights: impl Group<B>,
     weight_scales: &[[F16; LANES]],
-    ahead: [&[T]; AHEAD],
+    ahead: ([&[T]; AHEAD], &[[F16; LANES]]),
     started: bool,
     a: &Activations,
     place: (usize, usize),
@@ -196,9 +205,12 @@ pub(crate) fn scaled_tile<V: Dot, B: Steps, T, const AHEAD: usize, const M: usiz
     let mut out = [v.splat(0.0); M];
     for b in 0..blocks {
         for i in 0..AHEAD {
-            if let Some(ahead) = ahead[i].get(b) {
-                v.prefetch(ahead);
+            if let Some(weights) = ahead.0[i].get(b) {
+                v.prefetch(weights);
             }
+        }
+        if let Some(scales) = ahead.1.get(b) {
+            v.prefetch(scales);
         }
         let mut sums = [v.splat_i32(0); M];
         if started {
@@ -236,14 +248,15 @@ pub(crate) fn run_tile<V: Dot, const G: usize, const M: usize>(
     let (scales, starts) = (a.scales[range.clone()].as_chunks::<M>().0, a.starts[range].as_chunks::<M>().0);
     let runs = blocks / run;
     let (scales, starts) = (&scales[..runs], &starts[..runs]);
-    let ahead = (ahead.0, &ahead.1[..ahead.0.len()]);
     let mut out = [[v.splat(0.0); M]; G];
     for index in 0..runs {
         let first = index * run;
         let (values, scales, starts) = (&values[first..first + run], &scales[index], &starts[index]);
         for b in G * first..ahead.0.len().min(G * (first + run)) {
             v.prefetch(&ahead.0[b]);
-            v.prefetch(&ahead.1[b]);
+            if let Some(scales) = ahead.1.get(b) {
+                v.prefetch(scales);
+            }
         }
         let mut sums = [[v.splat_i32(0); M]; G];
         if starts_at::<V>() {
@@ -340,7 +353,7 @@ impl Blocks for Q8 {
         let first = group * blocks;
         let ahead = (
             ahead_of::<M, _>(&self.weights, first, blocks, place),
-            ahead_of::<M, _>(&self.scales, first, blocks, place),
+            scales_ahead_of::<M, _>(&self.scales, first, blocks, place),
         );
         run_tile::<V, 1, M>(v, [self.group(group, blocks)], self.run, ahead, a, (group, place.row), y);
     }
@@ -374,7 +387,7 @@ impl<const G: usize> Blocks for InRuns<'_, G> {
         let first = (group + G) * blocks;
         let ahead = (
             share_of::<M, _>(&self.0.weights, first, G * blocks, place),
-            share_of::<M, _>(&self.0.scales, first, G * blocks, place),
+            scales_ahead_of::<M, _>(&self.0.scales, group * blocks, G * blocks, place),
         );
         run_tile::<V, G, M>(v, groups, self.0.run, ahead, a, (group, place.row), y);
     }

@@ -10,12 +10,12 @@
 //!
 //! where s is the scale of the activations; d scale and dmin min are exact in f32.
 
-use super::{Blocks, Place, blocks_in, scaled_tile, tile_of};
+use super::{Blocks, Place, ahead_of, blocks_in, scaled_tile, scales_ahead_of, tile_of};
 use crate::kernels::activations::Activations;
 use crate::kernels::columns::Columns;
 use crate::kernels::dot::Dot;
 use crate::kernels::isa::dispatch;
-use crate::kernels::pack::nibbles::{NibbleBlock, Q4, Q4K, SUBS};
+use crate::kernels::pack::nibbles::{Q4, Q4K, SUBS};
 use crate::kernels::simd::LANES;
 
 /// Activations start from -8 Σ a.
@@ -32,7 +32,12 @@ impl Blocks for Q4 {
     ) {
         let range = group * blocks..(group + 1) * blocks;
         let (weights, weight_scales) = (&self.weights[range.clone()], &self.scales[range]);
-        scaled_tile::<V, _, NibbleBlock, 0, M>(v, weights, weight_scales, [], true, a, (group, place.row), y);
+        let first = group * blocks;
+        let ahead = (
+            [ahead_of::<M, _>(&self.weights, first, blocks, place)],
+            scales_ahead_of::<M, _>(&self.scales, first, blocks, place),
+        );
+        scaled_tile::<V, _, _, 1, M>(v, weights, weight_scales, ahead, true, a, (group, place.row), y);
     }
 }
 
@@ -52,6 +57,8 @@ impl Blocks for Q4K {
         let weights = &self.weights[group * blocks..(group + 1) * blocks];
         let weight_scales = &self.scales[group * supers..(group + 1) * supers];
         let (values, scales, starts) = tile_of::<V, M>(a, place.row, blocks);
+        let weights_ahead = ahead_of::<M, _>(&self.weights, group * blocks, blocks, place);
+        let scales_ahead = scales_ahead_of::<M, _>(&self.scales, group * supers, supers, place);
         let mut out = [v.splat(0.0); M];
         let values = values.as_chunks::<SUBS>().0;
         let (scales, starts) = (scales.as_chunks::<SUBS>().0, starts.as_chunks::<SUBS>().0);
@@ -62,7 +69,13 @@ impl Blocks for Q4K {
             let (weights, weight_scales, values) = (&weights[index], &weight_scales[index], &values[index]);
             let (scales, starts) = (&scales[index], &starts[index]);
             let (d, dmin) = (v.load_f16(&weight_scales.d), v.load_f16(&weight_scales.dmin));
+            if let Some(scales) = scales_ahead.get(index) {
+                v.prefetch(scales);
+            }
             for sub in 0..SUBS {
+                if let Some(weights) = weights_ahead.get(index * SUBS + sub) {
+                    v.prefetch(weights);
+                }
                 let mut sums = [v.splat_i32(0); M];
                 v.dot_blocks(&mut sums, &weights[sub..=sub], &values[sub..=sub]);
                 let scale = v.mul(d, v.load_u8(&weight_scales.scales[sub]));

@@ -1,6 +1,6 @@
 //! Products of int8 weights in two planes.
 
-use super::{Blocks, Group, Place, ahead_of, blocks_in, scaled_tile, starts_at};
+use super::{Blocks, Group, Place, ahead_of, blocks_in, scaled_tile, scales_ahead_of, starts_at};
 use crate::kernels::activations::Activations;
 use crate::kernels::columns::Columns;
 use crate::kernels::dot::Dot;
@@ -30,8 +30,9 @@ impl Blocks for Planes {
         let weights = (&self.upper[range.clone()], &self.lower[range.clone()]);
         let weight_scales = &self.scales[range];
         let first = group * blocks;
-        let ahead =
-            [ahead_of::<M, _>(&self.upper, first, blocks, place), ahead_of::<M, _>(&self.lower, first, blocks, place)];
+        let upper = ahead_of::<M, _>(&self.upper, first, blocks, place);
+        let lower = ahead_of::<M, _>(&self.lower, first, blocks, place);
+        let ahead = ([upper, lower], scales_ahead_of::<M, _>(&self.scales, first, blocks, place));
         scaled_tile::<V, _, _, 2, M>(v, weights, weight_scales, ahead, starts_at::<V>(), a, (group, place.row), y);
     }
 }
