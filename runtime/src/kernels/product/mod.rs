@@ -185,7 +185,8 @@ impl<'a, B> Group<&'a B> for &'a [B] {
 }
 
 /// A tile of weights of which each block has one scale a row: `weights` and their scales are a group's, those `ahead`
-/// are fetched meanwhile, and sums start from the activations' starts if `started`. `place` is the group and the first row.
+/// are fetched meanwhile, and sums start from the activations' starts if `started`. `place` is the group and the first
+/// row.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)] // what the three kinds of such weights differ in, and the tile
 pub(crate) fn scaled_tile<V: Dot, B: Steps, T, const AHEAD: usize, const M: usize>(
@@ -230,7 +231,7 @@ pub(crate) fn scaled_tile<V: Dot, B: Steps, T, const AHEAD: usize, const M: usiz
 }
 
 /// A tile of int8 weights in runs of `run` blocks, each with one scale a row: `weights` and `scales` are those of `G`
-/// neighbouring groups, `ahead` are others that are fetched meanwhile, and `place` is the first group and the first row.
+/// neighbouring groups, those `ahead` are fetched meanwhile, and `place` is the first group and the first row.
 #[inline(always)]
 pub(crate) fn run_tile<V: Dot, const G: usize, const M: usize>(
     v: V,
@@ -384,10 +385,10 @@ impl<const G: usize> Blocks for InRuns<'_, G> {
         for g in 1..G {
             groups[g] = self.0.group(group + g, blocks);
         }
-        let first = (group + G) * blocks;
+        let (first, count) = (group * blocks, G * blocks);
         let ahead = (
-            share_of::<M, _>(&self.0.weights, first, G * blocks, place),
-            scales_ahead_of::<M, _>(&self.0.scales, group * blocks, G * blocks, place),
+            share_of::<M, _>(&self.0.weights, first + count, count, place),
+            scales_ahead_of::<M, _>(&self.0.scales, first, count, place),
         );
         run_tile::<V, G, M>(v, groups, self.0.run, ahead, a, (group, place.row), y);
     }

@@ -1,7 +1,7 @@
 //! Products of 16 rows at a time on tiles ([`Dot::multiply_tiles`]), for weights in runs of two blocks and more.
 //! Integer sums are exact and everything else happens in the order of [`super`], so the results are the same.
 
-use super::{Place, share_of};
+use super::{Place, scales_ahead_of, share_of};
 use crate::kernels::activations::Activations;
 use crate::kernels::columns::Columns;
 use crate::kernels::dot::{Dot, Steps, TILE_ROWS, TileSums};
@@ -53,12 +53,16 @@ fn tile_in<V: Dot>(
     let scales = a.scales[range.clone()].as_chunks::<TILE_ROWS>().0;
     let starts = a.starts[range].as_chunks::<TILE_ROWS>().0;
     let ahead = share_of::<TILE_ROWS, _>(&w.weights, (group + 2) * blocks, 2 * blocks, place);
+    let scales_ahead = scales_ahead_of::<TILE_ROWS, _>(&w.scales, group * blocks, 2 * blocks, place);
     let mut out = [[v.splat(0.0); TILE_ROWS]; 2];
     let mut sums = [TileSums::default(); 2];
     for index in 0..runs {
         let (first, last) = (index * run, (index + 1) * run);
-        for ahead in &ahead[ahead.len().min(2 * first)..ahead.len().min(2 * last)] {
-            v.prefetch(ahead);
+        for b in 2 * first..ahead.len().min(2 * last) {
+            v.prefetch(&ahead[b]);
+            if let Some(scales) = scales_ahead.get(b) {
+                v.prefetch(scales);
+            }
         }
         for i in 0..TILE_ROWS {
             let start = [starts[index][i]; LANES];
