@@ -54,7 +54,11 @@ def main():
 def of_command(command, texts):
     output = subprocess.run([*command, "generate", "--json", *texts], check=True, stdout=subprocess.PIPE, text=True)
     keys = ["text", "ids", "logprobs", "score"]
-    return [{key: json.loads(line)[key] for key in keys} for line in output.stdout.splitlines()]
+    found = [{key: json.loads(line)[key] for key in keys} for line in output.stdout.splitlines()]
+    lines = subprocess.run([*command, "generate"], input="\n".join(texts), check=True, stdout=subprocess.PIPE, text=True)
+    if lines.stdout.splitlines() != [answer["text"] for answer in found]:
+        sys.exit(f"{command}: expected the same texts for lines of standard input, found {lines.stdout}")
+    return found
 
 
 def of_package(texts):

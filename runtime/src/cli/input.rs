@@ -59,6 +59,9 @@ pub fn sessions(model: &Model, jobs: usize, threads: Option<usize>) -> anyhow::R
     if !(1..=1024).contains(&jobs) {
         return Err(usage(format!("--jobs: expected 1 to 1024, found {jobs}")));
     }
+    if jobs > 1 && cfg!(target_family = "wasm") {
+        return Err(usage(format!("--jobs: expected a system with threads for {jobs} of them, found WebAssembly")));
+    }
     let threads = threads.unwrap_or_else(|| (physical_cores() / jobs).clamp(1, default_threads()));
     (0..jobs).map(|_| session(model, Some(threads))).collect()
 }
@@ -123,6 +126,12 @@ fn local_path(name: &str) -> anyhow::Result<PathBuf> {
     #[cfg(feature = "hub")]
     if hub::is_hub_name(name) {
         return Ok(hub::fetch(name, &mut hub::TerminalProgress::default())?);
+    }
+    #[cfg(not(feature = "hub"))]
+    if name.starts_with("hf:") {
+        return Err(usage(format!(
+            "--model: expected a file or a folder, since this program downloads nothing, found {name}"
+        )));
     }
     Ok(PathBuf::from(name))
 }

@@ -36,6 +36,18 @@ enum Source {
     File(BufReader<File>),
     /// Lines that someone may still be writing.
     Pipe(Pipe),
+    /// The same where there are no threads: reading waits.
+    Unwatched(BufReader<Box<dyn Read + Send>>),
+}
+
+impl Source {
+    /// Lines that someone may still be writing.
+    fn watched(source: impl Read + Send + 'static) -> std::io::Result<Source> {
+        if cfg!(target_family = "wasm") {
+            return Ok(Source::Unwatched(BufReader::with_capacity(1 << 18, Box::new(source))));
+        }
+        Pipe::new(source).map(Source::Pipe)
+    }
 }
 
 impl Lines {
@@ -55,7 +67,7 @@ impl Lines {
     /// The lines of a file, or of standard input if it is `-`.
     pub fn file(path: &Path) -> anyhow::Result<Lines> {
         if path == Path::new("-") {
-            let (source, name) = (Source::Pipe(Pipe::new(std::io::stdin())), "standard input".to_owned());
+            let (source, name) = (Source::watched(std::io::stdin())?, "standard input".to_owned());
             return Ok(Lines { source, name, number: 0, size: None, read: 0 });
         }
         let name = path.display().to_string();
@@ -68,7 +80,7 @@ impl Lines {
         // Much at once: what is there already can be worked on together.
         let source = match size {
             Some(_) => Source::File(BufReader::with_capacity(1 << 18, file)),
-            None => Source::Pipe(Pipe::new(file)),
+            None => Source::watched(file)?,
         };
         Ok(Lines { source, name, number: 0, size, read: 0 })
     }
@@ -78,6 +90,7 @@ impl Lines {
         match &self.source {
             Source::Arguments(_) | Source::File(_) => true,
             Source::Pipe(pipe) => pipe.is_ready(),
+            Source::Unwatched(reader) => reader.buffer().contains(&b'\n'),
         }
     }
 
@@ -92,8 +105,9 @@ impl Lines {
     pub fn ready(&self, most: usize) -> usize {
         match &self.source {
             Source::Arguments(texts) => texts.len().min(most),
-            Source::File(reader) => reader.buffer().iter().filter(|&&byte| byte == b'\n').take(most).count(),
+            Source::File(reader) => lines_in(reader.buffer(), most),
             Source::Pipe(pipe) => pipe.queue().lines.len().min(most),
+            Source::Unwatched(reader) => lines_in(reader.buffer(), most),
         }
     }
 
@@ -128,6 +142,10 @@ impl Lines {
                 Ok(line.map(|(line, _)| line))
             }
             Source::Pipe(pipe) => pipe.next().with_context(|| self.name.clone()),
+            Source::Unwatched(reader) => {
+                let line = read_line(reader, LONGEST).with_context(|| self.name.clone())?;
+                Ok(line.map(|(line, _)| line))
+            }
         }
     }
 
@@ -162,6 +180,11 @@ fn read_line(reader: &mut impl BufRead, longest: usize) -> std::io::Result<Optio
     Ok(Some((line, taken)))
 }
 
+/// Ends of lines, at most so many.
+fn lines_in(bytes: &[u8], most: usize) -> usize {
+    bytes.iter().filter(|&&byte| byte == b'\n').take(most).count()
+}
+
 /// Lines that a thread of their own waits for, so that nobody else has to.
 struct Pipe(Arc<Shared>);
 
@@ -179,10 +202,10 @@ struct Queue {
 }
 
 impl Pipe {
-    fn new(source: impl Read + Send + 'static) -> Pipe {
+    fn new(source: impl Read + Send + 'static) -> std::io::Result<Pipe> {
         let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new() });
         let writer = shared.clone();
-        std::thread::spawn(move || {
+        std::thread::Builder::new().spawn(move || {
             let mut reader = BufReader::with_capacity(1 << 18, source);
             loop {
                 let line = read_line(&mut reader, LONGEST);
@@ -202,8 +225,8 @@ impl Pipe {
                     return;
                 }
             }
-        });
-        Pipe(shared)
+        })?;
+        Ok(Pipe(shared))
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
