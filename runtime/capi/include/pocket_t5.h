@@ -66,7 +66,7 @@ typedef enum {
     PT5_HUB = 7,
     // The session works on another call.
     PT5_BUSY = 8,
-    // The call was cancelled before it had something to give.
+    // The call was cancelled: only pt5_embed gives it, a generation ends with PT5_FINISH_CANCELLED.
     PT5_CANCELLED = 9,
     // A mistake in the library. Please report it.
     PT5_INTERNAL = 10,
@@ -147,7 +147,8 @@ typedef struct {
     const float *logprobs;
     // How many tokens.
     size_t count;
-    // The sum of the log-probabilities; of a beam, that sum over the length penalty.
+    // The sum of the log-probabilities; of a beam, divided by the length penalty, which is ((5 + count) / 6)^0.6
+    // unless options say otherwise.
     float score;
     // Why it ends.
     pt5_finish finish;
@@ -248,7 +249,7 @@ extern "C" {
 #endif // __cplusplus
 
 // What was wrong with the last call of this thread that failed: one sentence, empty if none has. It stays until the
-// next call of this thread fails.
+// next call of this thread fails: ask for it in a statement of its own, behind the call's.
 const char *pt5_last_error(void);
 
 // The version of the library, such as "0.1.0".

@@ -33,7 +33,7 @@ pub enum pt5_status {
     PT5_HUB = 7,
     /// The session works on another call.
     PT5_BUSY = 8,
-    /// The call was cancelled before it had something to give.
+    /// The call was cancelled: only pt5_embed gives it, a generation ends with PT5_FINISH_CANCELLED.
     PT5_CANCELLED = 9,
     /// A mistake in the library. Please report it.
     PT5_INTERNAL = 10,
@@ -112,7 +112,7 @@ fn remember(message: String) {
 }
 
 /// What was wrong with the last call of this thread that failed: one sentence, empty if none has. It stays until the
-/// next call of this thread fails.
+/// next call of this thread fails: ask for it in a statement of its own, behind the call's.
 #[unsafe(no_mangle)]
 pub extern "C" fn pt5_last_error() -> *const c_char {
     LAST_ERROR.with(|last| last.borrow().as_ptr())
@@ -175,7 +175,7 @@ pub unsafe fn array<'a, T>(name: &str, pointer: *const T, count: usize) -> Resul
     }
     check(name, pointer)?;
     if count.checked_mul(size_of::<T>()).is_none_or(|bytes| bytes > isize::MAX as usize) {
-        return Err(Failure::argument(name, format_args!("expected a number of elements, found {count}")));
+        return Err(Failure::argument(name, format_args!("expected what fits memory, found {count} elements")));
     }
     // SAFETY: not NULL, aligned, of a size that can be; that so many are there is the caller's to keep.
     Ok(unsafe { slice::from_raw_parts(pointer, count) })

@@ -76,11 +76,11 @@ pub unsafe fn read(options: *const pt5_options) -> Result<(Overrides, Cancel)> {
 }
 
 fn from_json(json: &str) -> Result<Overrides> {
-    let wrong = |what: String| Failure::new(pt5_status::PT5_OPTION, format!("json: expected an object, {what}"));
+    let wrong = |what: String| Failure::new(pt5_status::PT5_OPTION, format!("json: expected an object, found {what}"));
     match serde_json::from_str(json) {
         Ok(Value::Object(request)) => Ok(Overrides::from_json(&request)?),
-        Ok(other) => Err(wrong(format!("found {other}"))),
-        Err(error) => Err(wrong(error.to_string())),
+        Ok(other) => Err(wrong(other.to_string())),
+        Err(error) => Err(wrong(format!("what is no JSON ({error})"))),
     }
 }
 

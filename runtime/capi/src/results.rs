@@ -61,7 +61,8 @@ pub struct pt5_output {
     pub logprobs: *const f32,
     /// How many tokens.
     pub count: usize,
-    /// The sum of the log-probabilities; of a beam, that sum over the length penalty.
+    /// The sum of the log-probabilities; of a beam, divided by the length penalty, which is ((5 + count) / 6)^0.6
+    /// unless options say otherwise.
     pub score: f32,
     /// Why it ends.
     pub finish: pt5_finish,

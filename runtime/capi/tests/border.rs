@@ -402,7 +402,7 @@ fn what_is_wrong_is_said() {
         refused(generate(open.session, latin.as_ptr(), PT5_NUL, none), PT5_ARGUMENT, message);
         refused(generate(open.session, latin.as_ptr(), 4, none), PT5_ARGUMENT, message);
         let long = usize::MAX - 1;
-        let message = format!("text: expected a number of elements, found {long}");
+        let message = format!("text: expected what fits memory, found {long} elements");
         refused(generate(open.session, text, long, none), PT5_ARGUMENT, &message);
         let odd = ptr::without_provenance::<pt5_session>(9);
         let message = "session: expected a pointer, found one that is not aligned";
@@ -439,7 +439,7 @@ fn what_is_wrong_is_said() {
         let message = "texts[1]: expected UTF-8, found other bytes from byte 3 on";
         refused(batch(2, none), PT5_ARGUMENT, message);
         let huge = usize::MAX / 2;
-        let message = format!("texts: expected a number of elements, found {huge}");
+        let message = format!("texts: expected what fits memory, found {huge} elements");
         refused(batch(huge, none), PT5_ARGUMENT, &message);
         let short = pt5_options { json: c"{\"max_input_tokens\": 3}".as_ptr(), ..options() };
         assert_eq!(batch(1, &short), PT5_OPTION);
