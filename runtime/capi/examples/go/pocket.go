@@ -21,6 +21,7 @@ import "C"
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"runtime/cgo"
 	"unsafe"
@@ -53,7 +54,10 @@ func Open(path string) (*Model, error) {
 		defer C.free(unsafe.Pointer(name))
 		return C.pt5_model_open(name, nil, &model)
 	})
-	return &Model{model}, err
+	if err != nil {
+		return nil, err
+	}
+	return &Model{model}, nil
 }
 
 // Close frees the model; its sessions keep what they need.
@@ -63,7 +67,10 @@ func (m *Model) Close() { C.pt5_model_free(m.handle) }
 func (m *Model) Session() (*Session, error) {
 	var session *C.pt5_session
 	err := call(func() C.pt5_status { return C.pt5_session_new(m.handle, 1, &session) })
-	return &Session{session}, err
+	if err != nil {
+		return nil, err
+	}
+	return &Session{session}, nil
 }
 
 // Close frees the session.
@@ -78,9 +85,13 @@ func pocketPiece(user unsafe.Pointer, _ C.size_t, piece *C.char, length C.size_t
 	return 1
 }
 
-// Generate gives the text that answers a text. Each piece goes to hear as it comes, if there is one, until it says
-// false. The context's end ends the generation.
+// Generate gives the text that answers a text, found with so many beams; 0: as the model's checkpoint wants it. Each
+// piece goes to hear as it comes, if there is one, until it says false. The context's end ends the generation: what there
+// is of the text comes beside its error.
 func (s *Session) Generate(ctx context.Context, text string, beams int, hear func(string) bool) (string, error) {
+	if beams < 0 {
+		return "", fmt.Errorf("beams: expected 0 to 1024, found %d", beams)
+	}
 	var cancel *C.pt5_cancel
 	if err := call(func() C.pt5_status { return C.pt5_cancel_new(&cancel) }); err != nil {
 		return "", err
