@@ -1,5 +1,7 @@
 //! The library's errors as Python's exceptions, which `pocket_t5/_errors.py` declares.
 
+use std::io::ErrorKind;
+
 use pyo3::prelude::*;
 use t5_runtime::Error;
 
@@ -11,6 +13,7 @@ pub fn raised(py: Python<'_>, error: Error) -> PyErr {
         | Error::Tensor { .. }
         | Error::Config { .. }
         | Error::Tokenizer { .. } => "ModelError",
+        Error::Io { error, .. } if error.kind() == ErrorKind::NotFound => "MissingFileError",
         Error::Io { .. } | Error::Changed { .. } => "FileError",
         Error::Option { .. } => "OptionError",
         Error::Memory { .. } => "NoMemoryError",

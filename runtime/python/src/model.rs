@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use numpy::{PyArray1, PyArray2, PyArrayMethods};
 use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 use t5_runtime::checkpoint::Checkpoint;
@@ -53,7 +54,20 @@ impl Texts {
         if text.is_instance_of::<PyString>() {
             return text.extract().map(Texts::One);
         }
-        text.try_iter()?.map(|text| text?.extract()).collect::<PyResult<_>>().map(Texts::Many)
+        let type_name = |one: &Bound<'_, PyAny>| one.get_type().name().map_or_else(|_| "?".to_owned(), |n| n.to_string());
+        let wrong = |what: String| PyTypeError::new_err(format!("text: expected a str or several, found {what}"));
+        let all = match text.try_iter() {
+            Ok(all) if !text.is_instance_of::<PyBytes>() => all,
+            _ => return Err(wrong(type_name(text))),
+        };
+        let texts = all.enumerate().map(|(index, text)| {
+            let text = text?;
+            match text.is_instance_of::<PyString>() {
+                true => text.extract(),
+                false => Err(wrong(format!("{} at place {index}", type_name(&text)))),
+            }
+        });
+        texts.collect::<PyResult<_>>().map(Texts::Many)
     }
 }
 

@@ -144,6 +144,7 @@ def test_models_come_from_folders_and_bytes(family, tmp_path):
 def test_what_is_wrong_is_said(model, tmp_path):
     for call, error, message in [
         (lambda: pocket_t5.Model("/nowhere"), pocket_t5.FileError, "^/nowhere: "),
+        (lambda: pocket_t5.Model("/nowhere"), FileNotFoundError, "^/nowhere: "),
         (lambda: pocket_t5.Model(tmp_path), pocket_t5.Error, "config.json"),
         (lambda: pocket_t5.Model(b"GGUF"), pocket_t5.ModelError, "^a file in memory: "),
         (lambda: pocket_t5.Model("hf:no-name"), pocket_t5.HubError, "no-name"),
@@ -159,8 +160,9 @@ def test_what_is_wrong_is_said(model, tmp_path):
         (lambda: model.generate(GERMAN, n_best=2), ValueError, "^n_best: expected outputs"),
         (lambda: model.generate(GERMAN, task="none"), ValueError, "^task: "),
         (lambda: model.generate(GERMAN, max_input_tokens=2), ValueError, "^max_input_tokens: "),
-        (lambda: model.generate([GERMAN, 5]), TypeError, "str"),
-        (lambda: model.generate(5), TypeError, "iterable"),
+        (lambda: model.generate([GERMAN, 5]), TypeError, "^text: expected a str or several, found int at place 1$"),
+        (lambda: model.generate(5), TypeError, "^text: expected a str or several, found int$"),
+        (lambda: model.generate(b"text"), TypeError, "^text: expected a str or several, found bytes$"),
         (lambda: model.generate("caf\udce9"), UnicodeEncodeError, "surrogate"),
         (lambda: model.embed(GERMAN, pooling="sum"), ValueError, "^pooling: expected one of none, cls"),
         (lambda: model.choose(GERMAN, []), ValueError, "^choices: expected at least one text"),

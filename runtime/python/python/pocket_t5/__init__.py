@@ -9,7 +9,7 @@
 `Model("folder")` and `Model("hf:OWNER/NAME")` are others.
 """
 
-from ._errors import Error, FileError, HubError, ModelError, NoMemoryError, OptionError
+from ._errors import Error, FileError, HubError, MissingFileError, ModelError, NoMemoryError, OptionError
 from ._native import Alignment, BatchStream, Choice, Model, Output, Score, Stream, __version__
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Error",
     "FileError",
     "HubError",
+    "MissingFileError",
     "Model",
     "ModelError",
     "NoMemoryError",

@@ -17,6 +17,10 @@ class FileError(Error, OSError):
     """A file cannot be read or written, or was written while it was in use."""
 
 
+class MissingFileError(FileError, FileNotFoundError):
+    """A file or folder is not there."""
+
+
 class HubError(Error, OSError):
     """The model hub cannot be reached, or does not have the model."""
 
@@ -25,5 +29,5 @@ class NoMemoryError(Error, MemoryError):
     """There is not enough memory."""
 
 
-for _error in (Error, ModelError, OptionError, FileError, HubError, NoMemoryError):
+for _error in (Error, ModelError, OptionError, FileError, MissingFileError, HubError, NoMemoryError):
     _error.__module__ = "pocket_t5"
