@@ -2,8 +2,8 @@
 //!
 //! A run's results belong to its configuration and not to the number of ranks: every rank draws the same batches,
 //! computes those that are its own by their numbers, and makes the same update. The first one alone writes. This file
-//! is the only one that knows of MPI; without the feature `mpi` there is one rank, and nothing here costs anything. With
-//! the feature `nccl` sums go from GPU to GPU.
+//! is the only one that knows of MPI; without the feature `mpi` there is one rank, and nothing here costs anything.
+//! With the feature `nccl` sums go from GPU to GPU.
 
 #[cfg(feature = "nccl")]
 mod nccl;
