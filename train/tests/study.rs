@@ -164,9 +164,10 @@ fn killed_studies_go_on_to_the_same_table() {
     let path = killed.display().to_string();
     let arguments = ["study", &file, "--output", &path];
     let mut kills = 0;
-    for attempt in 0..40u64 {
+    // Each attempt has a little longer: the first are killed on any machine, and the later ones in the later stages.
+    for attempt in 1..=40 {
         let mut child = command(&arguments).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(150 + attempt * 7919 % 400));
+        std::thread::sleep(Duration::from_millis(15 * attempt));
         let ended = child.try_wait().unwrap().is_some();
         child.kill().unwrap();
         let status = child.wait().unwrap();
