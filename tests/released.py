@@ -55,9 +55,10 @@ def of_command(command, texts):
     output = subprocess.run([*command, "generate", "--json", *texts], check=True, stdout=subprocess.PIPE, text=True)
     keys = ["text", "ids", "logprobs", "score"]
     found = [{key: json.loads(line)[key] for key in keys} for line in output.stdout.splitlines()]
-    lines = subprocess.run([*command, "generate"], input="\n".join(texts), check=True, stdout=subprocess.PIPE, text=True)
-    if lines.stdout.splitlines() != [answer["text"] for answer in found]:
-        sys.exit(f"{command}: expected the same texts for lines of standard input, found {lines.stdout}")
+    piped = "\n".join(texts)
+    lines = subprocess.run([*command, "generate"], input=piped, check=True, stdout=subprocess.PIPE, text=True).stdout
+    if lines.splitlines() != [answer["text"] for answer in found]:
+        sys.exit(f"{command}: expected the same texts for lines of standard input, found {lines}")
     return found
 
 

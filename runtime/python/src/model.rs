@@ -54,7 +54,10 @@ impl Texts {
         if text.is_instance_of::<PyString>() {
             return text.extract().map(Texts::One);
         }
-        let type_name = |one: &Bound<'_, PyAny>| one.get_type().name().map_or_else(|_| "?".to_owned(), |n| n.to_string());
+        let type_name = |one: &Bound<'_, PyAny>| match one.get_type().name() {
+            Ok(name) => name.to_string(),
+            Err(_) => "an object".to_owned(),
+        };
         let wrong = |what: String| PyTypeError::new_err(format!("text: expected a str or several, found {what}"));
         let all = match text.try_iter() {
             Ok(all) if !text.is_instance_of::<PyBytes>() => all,

@@ -28,6 +28,9 @@ pub(crate) trait Simd: Copy {
     /// Rows of x that meet a group of 16 weight rows at once in f32 arithmetic: 1, 2, 3, 4, 6, 8 or 12.
     const ROWS_F32: usize;
 
+    /// Whether [`Simd::prefetch`] does something.
+    const PREFETCHES: bool = false;
+
     /// A hint that the memory of `x` is read soon, though not at once: it is fetched as far as the second-level cache.
     #[inline(always)]
     fn prefetch<T>(self, _x: &T) {}

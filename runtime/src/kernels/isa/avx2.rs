@@ -78,6 +78,7 @@ impl Simd for Avx2 {
     type I = I;
 
     const ROWS_F32: usize = 6;
+    const PREFETCHES: bool = true;
 
     #[inline(always)]
     fn prefetch<T>(self, x: &T) {

@@ -63,6 +63,7 @@ impl Simd for Avx512 {
     type I = __m512i;
 
     const ROWS_F32: usize = 12;
+    const PREFETCHES: bool = true;
 
     #[inline(always)]
     fn prefetch<T>(self, x: &T) {

@@ -49,6 +49,7 @@ impl Simd for AvxVnni {
     type I = I;
 
     const ROWS_F32: usize = Avx2::ROWS_F32;
+    const PREFETCHES: bool = true;
 
     #[inline(always)]
     fn prefetch<T>(self, x: &T) {

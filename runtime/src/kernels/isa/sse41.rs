@@ -105,6 +105,7 @@ impl Simd for Sse41 {
 
     /// Eight sums: two operands and what an instruction overwrites take the other registers.
     const ROWS_F32: usize = 2;
+    const PREFETCHES: bool = true;
 
     #[inline(always)]
     fn prefetch<T>(self, x: &T) {

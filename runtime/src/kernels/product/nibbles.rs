@@ -34,8 +34,8 @@ impl Blocks for Q4 {
         let (weights, weight_scales) = (&self.weights[range.clone()], &self.scales[range]);
         let first = group * blocks;
         let ahead = (
-            [ahead_of::<M, _>(&self.weights, first, blocks, place)],
-            scales_ahead_of::<M, _>(&self.scales, first, blocks, place),
+            [ahead_of::<V, M, _>(&self.weights, first, blocks, place)],
+            scales_ahead_of::<V, M, _>(&self.scales, first, blocks, place),
         );
         scaled_tile::<V, _, _, 1, M>(v, weights, weight_scales, ahead, true, a, (group, place.row), y);
     }
@@ -57,8 +57,8 @@ impl Blocks for Q4K {
         let weights = &self.weights[group * blocks..(group + 1) * blocks];
         let weight_scales = &self.scales[group * supers..(group + 1) * supers];
         let (values, scales, starts) = tile_of::<V, M>(a, place.row, blocks);
-        let weights_ahead = ahead_of::<M, _>(&self.weights, group * blocks, blocks, place);
-        let scales_ahead = scales_ahead_of::<M, _>(&self.scales, group * supers, supers, place);
+        let weights_ahead = ahead_of::<V, M, _>(&self.weights, group * blocks, blocks, place);
+        let scales_ahead = scales_ahead_of::<V, M, _>(&self.scales, group * supers, supers, place);
         let mut out = [v.splat(0.0); M];
         let values = values.as_chunks::<SUBS>().0;
         let (scales, starts) = (scales.as_chunks::<SUBS>().0, starts.as_chunks::<SUBS>().0);

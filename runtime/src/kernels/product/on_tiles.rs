@@ -52,8 +52,8 @@ fn tile_in<V: Dot>(
     let range = tile * TILE_ROWS * runs..(tile + 1) * TILE_ROWS * runs;
     let scales = a.scales[range.clone()].as_chunks::<TILE_ROWS>().0;
     let starts = a.starts[range].as_chunks::<TILE_ROWS>().0;
-    let ahead = share_of::<TILE_ROWS, _>(&w.weights, (group + 2) * blocks, 2 * blocks, place);
-    let scales_ahead = scales_ahead_of::<TILE_ROWS, _>(&w.scales, group * blocks, 2 * blocks, place);
+    let ahead = share_of::<V, TILE_ROWS, _>(&w.weights, (group + 2) * blocks, 2 * blocks, place);
+    let scales_ahead = scales_ahead_of::<V, TILE_ROWS, _>(&w.scales, group * blocks, 2 * blocks, place);
     let mut out = [[v.splat(0.0); TILE_ROWS]; 2];
     let mut sums = [TileSums::default(); 2];
     for index in 0..runs {

@@ -30,9 +30,9 @@ impl Blocks for Planes {
         let weights = (&self.upper[range.clone()], &self.lower[range.clone()]);
         let weight_scales = &self.scales[range];
         let first = group * blocks;
-        let upper = ahead_of::<M, _>(&self.upper, first, blocks, place);
-        let lower = ahead_of::<M, _>(&self.lower, first, blocks, place);
-        let ahead = ([upper, lower], scales_ahead_of::<M, _>(&self.scales, first, blocks, place));
+        let upper = ahead_of::<V, M, _>(&self.upper, first, blocks, place);
+        let lower = ahead_of::<V, M, _>(&self.lower, first, blocks, place);
+        let ahead = ([upper, lower], scales_ahead_of::<V, M, _>(&self.scales, first, blocks, place));
         scaled_tile::<V, _, _, 2, M>(v, weights, weight_scales, ahead, starts_at::<V>(), a, (group, place.row), y);
     }
 }
