@@ -38,6 +38,8 @@ impl Stream {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        // list(stream) asks for piece after piece without hearing of Ctrl-C in between.
+        py.check_signals()?;
         let mut state = lock(py, &self.state);
         let StreamState::UnderWay(generation) = &mut *state else { return Ok(None) };
         let mut piece = None;
@@ -131,6 +133,7 @@ impl BatchStream {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<(usize, String)>> {
+        py.check_signals()?;
         let mut state = lock(py, &self.state);
         let held = &mut *state;
         work(py, || held.step())?;
