@@ -33,7 +33,18 @@ pub(crate) trait Simd: Copy {
 
     /// A hint that the memory of `x` is read soon, though not at once: it is fetched as far as the second-level cache.
     #[inline(always)]
-    fn prefetch<T>(self, _x: &T) {}
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+    fn prefetch<T>(self, x: &T) {
+        #[cfg(target_arch = "x86_64")]
+        if Self::PREFETCHES {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            let start = std::ptr::from_ref(x).cast::<i8>();
+            for line in (0..size_of::<T>()).step_by(64) {
+                // SAFETY: a hint, which reads nothing; every x86-64 processor has it.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line)) }
+            }
+        }
+    }
 
     fn splat(self, x: f32) -> Self::F;
     fn load(self, x: &[f32; LANES]) -> Self::F;

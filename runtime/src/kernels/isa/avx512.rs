@@ -66,15 +66,6 @@ impl Simd for Avx512 {
     const PREFETCHES: bool = true;
 
     #[inline(always)]
-    fn prefetch<T>(self, x: &T) {
-        let start = std::ptr::from_ref(x).cast::<i8>();
-        for line in (0..size_of::<T>()).step_by(64) {
-            // SAFETY: a hint, which reads nothing; `self` proves that the processor has the instructions.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line)) }
-        }
-    }
-
-    #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { _mm512_set1_ps(x) }

@@ -51,11 +51,6 @@ impl Simd for AvxVnni {
     const ROWS_F32: usize = Avx2::ROWS_F32;
     const PREFETCHES: bool = true;
 
-    #[inline(always)]
-    fn prefetch<T>(self, x: &T) {
-        self.0.prefetch(x);
-    }
-
     as_avx2! {
         fn splat(x: f32) -> F;
         fn load(x: &[f32; LANES]) -> F;

@@ -108,15 +108,6 @@ impl Simd for Sse41 {
     const PREFETCHES: bool = true;
 
     #[inline(always)]
-    fn prefetch<T>(self, x: &T) {
-        let start = std::ptr::from_ref(x).cast::<i8>();
-        for line in (0..size_of::<T>()).step_by(64) {
-            // SAFETY: a hint, which reads nothing; every x86-64 processor has it.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line)) }
-        }
-    }
-
-    #[inline(always)]
     fn splat(self, x: f32) -> F {
         // SAFETY: `self` proves that the processor has the instructions; no memory is touched.
         unsafe { [_mm_set1_ps(x); 4] }
