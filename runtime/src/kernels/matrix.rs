@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::argmax::int8_copy::{self, Int8Copy};
+use super::argmax::int8_copy::{self, Int8Copy, Widened, widen_bf16, widen_f16, widen_f32};
 use super::argmax::{self, planes};
 use super::attention::packed::Numbers;
 use super::columns::Columns;
@@ -171,10 +171,11 @@ impl Matrix {
     fn wanted_copy(&self, kernels: Kernels) -> Option<&Int8Copy> {
         let (n, k) = (self.n, self.k);
         let cell = self.int8_copy.as_ref().filter(|_| k.is_multiple_of(BLOCK))?;
+        let copy = |widened: &Widened<'_>| int8_copy::copy(kernels, widened, n, k).ok();
         match &self.storage {
-            Storage::F32(w) => cell.get_or_init(|| int8_copy::copy_f32(kernels, w, n, k).ok()),
-            Storage::F16(w) => cell.get_or_init(|| int8_copy::copy_f16(kernels, w, n, k).ok()),
-            Storage::BF16(w) => cell.get_or_init(|| int8_copy::copy_bf16(kernels, w, n, k).ok()),
+            Storage::F32(w) => cell.get_or_init(|| copy(&|group, out| widen_f32(kernels, w, group, out))),
+            Storage::F16(w) => cell.get_or_init(|| copy(&|group, out| widen_f16(kernels, w, group, out))),
+            Storage::BF16(w) => cell.get_or_init(|| copy(&|group, out| widen_bf16(kernels, w, group, out))),
             _ => return None,
         }
         .as_ref()

@@ -50,34 +50,39 @@ impl Int8Copy {
     }
 }
 
-/// Copies `n` rows of `k` values, whole blocks.
+/// A group of weights as f32, `[k]`, written into what is given.
+pub(crate) type Widened<'a> = dyn Fn(usize, &mut [[f32; LANES]]) + 'a;
+
+/// Copies `n` rows of `k` values, whole blocks. Whatever the weights' type, this is compiled once: it is long, and each
+/// browser downloads it.
 ///
 /// # Errors
 /// [`crate::Error::Memory`] where there is not enough.
 #[inline(always)]
-fn copy_in<V: Dot, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Result<Int8Copy> {
+fn copy_in<V: Dot>(v: V, widened: &Widened<'_>, n: usize, k: usize) -> Result<Int8Copy> {
     let groups = n.div_ceil(LANES);
+    let mut wide = vec![[0.0; LANES]; k];
     let mut copy = Int8Copy {
         weights: Q8::zeroed(n, k)?,
         errors: Table::zeroed(groups)?,
         norms: Table::zeroed(groups)?,
-        factors: factors(v, w, n, k),
+        factors: factors(v, widened, n, &mut wide),
         usefulness: Usefulness::default(),
     };
     let blocks = k / BLOCK;
     let mut values = [v.splat(0.0); BLOCK];
     let inverse_factors: Vec<f32> = copy.factors.iter().map(|factor| 1.0 / factor).collect();
     for group in 0..groups {
-        let panel = &w[group / 2 * k..(group / 2 + 1) * k];
+        widened(group, &mut wide);
         let (mut error, mut norm) = (v.splat(0.0), v.splat(0.0));
         // Rows that int8 cannot hold.
         let mut unbounded = [false; LANES];
         for block in 0..blocks {
             let columns = block * BLOCK..(block + 1) * BLOCK;
             let mut largest = v.splat_i32(0);
-            let (panel, inverse_factors) = (&panel[columns.clone()], &inverse_factors[columns]);
+            let (wide, inverse_factors) = (&wide[columns.clone()], &inverse_factors[columns]);
             for j in 0..BLOCK {
-                values[j] = v.mul(E::load(v, &panel[j].0[group % 2]), v.splat(inverse_factors[j]));
+                values[j] = v.mul(v.load(&wide[j]), v.splat(inverse_factors[j]));
                 largest = v.max_i32(largest, magnitudes(v, values[j]));
             }
             let at = group * blocks + block;
@@ -130,14 +135,16 @@ fn copy_in<V: Dot, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Resul
     Ok(copy)
 }
 
-/// The power of two next to the root of each column's mean square.
+/// The power of two next to the root of each column's mean square, of `n` rows.
 #[inline(always)]
-fn factors<V: Dot, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Vec<f32> {
+fn factors<V: Dot>(v: V, widened: &Widened<'_>, n: usize, wide: &mut [[f32; LANES]]) -> Vec<f32> {
+    let k = wide.len();
     let mut sums = vec![[0.0; LANES]; k];
-    for panel in w.chunks_exact(k) {
+    for group in 0..n.div_ceil(LANES) {
+        widened(group, wide);
         for j in 0..k {
-            let (first, second) = (E::load(v, &panel[j].0[0]), E::load(v, &panel[j].0[1]));
-            v.store(v.add(v.load(&sums[j]), v.add(v.mul(first, first), v.mul(second, second))), &mut sums[j]);
+            let value = v.load(&wide[j]);
+            v.store(v.add(v.load(&sums[j]), v.mul(value, value)), &mut sums[j]);
         }
     }
     let mut factors = Vec::with_capacity(k);
@@ -148,6 +155,15 @@ fn factors<V: Dot, E: Element>(v: V, w: &[Pair<E>], n: usize, k: usize) -> Vec<f
         factors.push(if (1e-18..1e18).contains(&power) { power } else { 1.0 });
     }
     factors
+}
+
+/// A [`Widened`] of weights of any type.
+#[inline(always)]
+fn widen_in<V: Dot, E: Element>(v: V, w: &[Pair<E>], group: usize, out: &mut [[f32; LANES]]) {
+    let panel = &w[group / 2 * out.len()..(group / 2 + 1) * out.len()];
+    for j in 0..out.len() {
+        v.store(E::load(v, &panel[j].0[group % 2]), &mut out[j]);
+    }
 }
 
 /// The lengths of one row's int8 form and of what that leaves of it, rounded up; none where they make no bounds.
@@ -229,6 +245,7 @@ dispatch!(
         bounds: &[f32]
     ) -> Option<usize> = largest_of
 );
-dispatch!(pub(crate) fn copy_f32(w: &[Pair<f32>], n: usize, k: usize) -> Result<Int8Copy> = copy_in);
-dispatch!(pub(crate) fn copy_f16(w: &[Pair<F16>], n: usize, k: usize) -> Result<Int8Copy> = copy_in);
-dispatch!(pub(crate) fn copy_bf16(w: &[Pair<BF16>], n: usize, k: usize) -> Result<Int8Copy> = copy_in);
+dispatch!(pub(crate) fn copy(widened: &Widened<'_>, n: usize, k: usize) -> Result<Int8Copy> = copy_in);
+dispatch!(pub(crate) fn widen_f32(w: &[Pair<f32>], group: usize, out: &mut [[f32; LANES]]) = widen_in);
+dispatch!(pub(crate) fn widen_f16(w: &[Pair<F16>], group: usize, out: &mut [[f32; LANES]]) = widen_in);
+dispatch!(pub(crate) fn widen_bf16(w: &[Pair<BF16>], group: usize, out: &mut [[f32; LANES]]) = widen_in);
