@@ -85,8 +85,9 @@ impl Dot for AvxVnni {
     type Block = [i8; BLOCK];
 
     const LAYOUT: Layout = Layout { order: Order::Fours, flip: 0x80 };
-    /// Eight sums, two weights and an activation: of sixteen registers, some remain for scales.
-    const ROWS_Q8: usize = 4;
+    /// Twelve sums, two weights and an activation, of sixteen registers: enough sums to hide what a product takes until
+    /// the next can add to it.
+    const ROWS_Q8: usize = 6;
 
     as_avx2! {
         fn store_i8(a: I, out: &mut [i8; LANES]);
