@@ -7,7 +7,8 @@ use super::layout::BLOCK;
 pub(crate) struct Activations {
     /// Each in [-127, 127]: `[tiles][blocks][rows of the tile][32]`; for products on tiles
     /// ([`on_tiles`](super::dot::on_tiles)) in pairs of blocks `[tiles][pairs][16][2][32]`, with rows at the end that
-    /// nobody reads; or `[tiles][blocks][4][rows of the tile][8]` ([`Order::Eights`](super::layout::Order::Eights)).
+    /// nobody reads; or `[tiles][blocks][32 / n][rows of the tile][n]` where
+    /// [`Dot::TOGETHER`](super::dot::Dot::TOGETHER) is n.
     pub(crate) values: Vec<[i8; BLOCK]>,
     /// `[tiles][runs of blocks][rows of the tile]`: value times scale approximates the activation. A run is one block
     /// unless the weights say otherwise ([`Q8::run`](super::pack::q8::Q8::run)).

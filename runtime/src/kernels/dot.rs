@@ -2,7 +2,7 @@
 //! sixteen i32 sums. The contract of int8 products is all here; [`super::layout`] shows what the weights look like.
 
 use super::activations::Activations;
-use super::layout::{BLOCK, Layout, STEPS, WeightStep};
+use super::layout::{BLOCK, Layout, Order, STEPS, WeightStep};
 use super::simd::{LANES, Simd};
 
 /// Two 16-bit integers for each lane.
@@ -34,6 +34,8 @@ pub(crate) trait Dot: Simd {
 
     /// How blocks of int8 and of nibbles are packed.
     const LAYOUT: Layout;
+    /// Values of a row of activations that lie together, before those of the tile's next row: 4, 8 or a whole block.
+    const TOGETHER: usize = if matches!(Self::LAYOUT.order, Order::Eights) { 8 } else { BLOCK };
     /// Rows of activations that meet a group of 16 weight rows at once in int8 products: 1, 2, 3, 4, 6, 8 or 12.
     const ROWS_Q8: usize;
     /// The same where [`Dot::pairs_groups`].

@@ -3,7 +3,7 @@
 use super::activations::Activations;
 use super::dot::{Dot, TILE_ROWS, on_tiles};
 use super::isa::dispatch;
-use super::layout::{BLOCK, Order, STEPS};
+use super::layout::{BLOCK, STEPS};
 use super::rounding::{ROUNDING, magnitudes, scale_of};
 use super::simd::LANES;
 use super::tiles::Tiles;
@@ -56,17 +56,16 @@ fn quantize_in<V: Dot>(v: V, x: &[f32], k: usize, run: usize, start: Start, out:
                         true => tile + block / 2 * 2 * rows + 2 * row + block % 2,
                         false => tile + block * rows + row,
                     };
-                    if matches!(V::LAYOUT.order, Order::Eights) {
+                    if V::TOGETHER == BLOCK {
+                        started = started.wrapping_add(quantize_block(v, x, inverse, start, &mut out.values[at]));
+                    } else {
                         let mut values = [0; BLOCK];
                         started = started.wrapping_add(quantize_block(v, x, inverse, start, &mut values));
                         let tile = &mut out.values[at - row..at - row + rows];
-                        let octets = tile.as_flattened_mut().as_chunks_mut::<8>().0;
-                        let values = values.as_chunks::<8>().0;
-                        for i in 0..values.len() {
-                            octets[row + i * rows] = values[i];
+                        match V::TOGETHER {
+                            4 => deal::<4>(&values, tile, row),
+                            _ => deal::<8>(&values, tile, row),
                         }
-                    } else {
-                        started = started.wrapping_add(quantize_block(v, x, inverse, start, &mut out.values[at]));
                     }
                 }
                 (out.scales[at], out.starts[at]) = (scale, started);
@@ -74,6 +73,16 @@ fn quantize_in<V: Dot>(v: V, x: &[f32], k: usize, run: usize, start: Start, out:
         }
     }
     v.prepare(out, runs * run);
+}
+
+/// A row's block, `N` values at a time, to its places among those of a tile: [`Dot::TOGETHER`].
+#[inline(always)]
+fn deal<const N: usize>(values: &[i8; BLOCK], tile: &mut [[i8; BLOCK]], row: usize) {
+    let (values, rows) = (values.as_chunks::<N>().0, tile.len());
+    let places = tile.as_flattened_mut().as_chunks_mut::<N>().0;
+    for i in 0..values.len() {
+        places[row + i * rows] = values[i];
+    }
 }
 
 /// A row of which fewer than this many of a hundred steps can be left out has all of them taken: looking costs more.
