@@ -79,8 +79,8 @@ impl Relaxed {
     /// Adds the products of blocks for the lanes of `N` vectors from vector `FIRST` on, a step after the other. Its
     /// form is that of the same in [`super::simd128`], for the same reasons.
     ///
-    /// It is a function by itself, because in a caller's frame engines kept all sums in memory and moved them from there
-    /// and back at every turn of the loop: an encoder took a sixth longer (Chromium 156, Zen 5).
+    /// It is a function by itself, because in a caller's frame all sums stayed in memory, from where they were fetched
+    /// at every turn of the loop: an encoder took a sixth longer (Chromium 156, Zen 5).
     #[inline(never)]
     fn dot_lanes<const M: usize, const N: usize, const FIRST: usize>(
         self,
