@@ -107,7 +107,11 @@ impl Alignment {
     /// The alignment of words. The first `prefix` words of the source, those of a task's prefix, are left out.
     pub fn by_words(&self, tokenizer: &Tokenizer, prefix: usize) -> WordAlignment {
         let mut source = words(tokenizer, &self.source_ids);
-        source.drain(..prefix.min(source.len()));
+        // One token may be a whole prefix.
+        let mut left = prefix;
+        while left > 0 && !source.is_empty() {
+            left = left.saturating_sub(source.remove(0).text.split_whitespace().count().max(1));
+        }
         let target = words(tokenizer, &self.target_ids);
         let columns = self.source_ids.len();
         let mut weights = Vec::with_capacity(source.len() * target.len());
