@@ -1,5 +1,5 @@
-//! The model that comes with Pocket T5, as bytes: translation from English to German and French, pronunciation,
-//! corrections, filling of gaps. The card says what it was made of, and how good it is.
+//! The model that comes with Pocket T5, as bytes: translation between English and German or French,
+//! pronunciation, corrections, filling of gaps. The card says what it was made of, and how good it is.
 #![no_std]
 #![doc = include_str!("README.md")]
 

@@ -20,8 +20,8 @@ impl Checkpoint {
 }
 
 impl Model {
-    /// The built-in model: translation from English to German and French, pronunciation, corrections, filling of
-    /// gaps. Its card, `runtime/model/README.md`, lists prefixes and quality.
+    /// The built-in model: translation between English and German or French, pronunciation, corrections, filling
+    /// of gaps. Its card, `runtime/model/README.md`, lists prefixes and quality.
     ///
     /// ```
     /// let model = t5_runtime::Model::pocket()?;

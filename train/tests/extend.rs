@@ -10,7 +10,7 @@ use t5_runtime::schema;
 use t5_runtime::tokenizer::Tokenizer;
 use t5_runtime::{Model, block};
 
-const PREFIX: &str = "translate English to German:";
+const PREFIX: &str = "translate English to Dutch:";
 
 fn pocket() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/model/pocket-t5.gguf")
@@ -47,37 +47,40 @@ fn a_gguf_file_becomes_a_folder_of_the_same_model() {
 #[test]
 fn a_token_s_row_is_the_mean_of_its_pieces() {
     let folder = tempfile::tempdir().unwrap();
-    let list = format!(r"{PREFIX},\n");
+    let list = format!("{PREFIX},ж");
     let checkpoint = extended(folder.path(), &["--add-tokens", &list]);
     let before = Checkpoint::open(&pocket()).unwrap();
     let tokenizer =
         |checkpoint: &Checkpoint| Tokenizer::new(&checkpoint.file, checkpoint.vocabulary.as_ref().unwrap()).unwrap();
     let (old, new) = (tokenizer(&before), tokenizer(&checkpoint));
     let first = old.vocab_size() as u32;
-    assert_eq!((new.id_of(PREFIX), new.id_of("\n")), (Some(first), Some(first + 1)));
+    assert_eq!((new.id_of(PREFIX), new.id_of("ж")), (Some(first), Some(first + 1)));
     // What is typed stays the same; what stands behind it is spelt as before.
     let text = format!("{PREFIX} Where is he?");
     let rest = old.encode("Where is he?");
     assert_eq!(new.encode(&text), [&[first], rest.as_slice()].concat());
-    assert_eq!(old.encode(&text).len(), rest.len() + 5);
-    let lines = new.encode("Yes.\nNo.");
-    assert_eq!(lines, [old.encode_prefix("Yes."), vec![first + 1], old.encode("No.")].concat());
+    let pieces = old.encode_prefix(PREFIX);
+    assert!(pieces.len() > 3);
+    assert_eq!(old.encode(&text).len(), rest.len() + pieces.len());
+    let letter = new.encode("Yes.жNo.");
+    assert_eq!(letter, [old.encode_prefix("Yes."), vec![first + 1], old.encode("No.")].concat());
 
     let (was, is) = (values(&before, "shared.weight"), values(&checkpoint, "shared.weight"));
     let d_model = before.config.d_model;
     assert_eq!(is.len(), was.len(), "the rows that fill the embedding up are used first");
     assert_eq!(is[..first as usize * d_model], was[..first as usize * d_model]);
-    let pieces = old.encode_prefix(PREFIX);
     for at in 0..d_model {
-        let mean = pieces.iter().map(|&id| f64::from(was[id as usize * d_model + at])).sum::<f64>() / 5.0;
+        let mean =
+            pieces.iter().map(|&id| f64::from(was[id as usize * d_model + at])).sum::<f64>() / pieces.len() as f64;
         assert_eq!(is[first as usize * d_model + at], mean as f32);
     }
     // A folder that no SentencePiece model can describe has none, and the trainer starts from it.
     let vocabulary = t5_train::vocabulary::Vocabulary::read(&folder.path().join("extended")).unwrap();
     assert_eq!(vocabulary.encode(&text), new.encode_prefix(&text));
     assert_eq!(vocabulary.decode(&vocabulary.encode(&text)), text);
-    // Lines come back as they were.
-    assert_eq!(new.decode(&lines, true), "Yes.\nNo.");
+    // What stands behind a token begins as a text does. Lines come back as they were: the built-in model has the token.
+    assert_eq!(new.decode(&letter, true), "Yes.ж No.");
+    assert_eq!(old.decode(&old.encode("Yes.\nNo."), true), "Yes.\nNo.");
 }
 
 #[test]

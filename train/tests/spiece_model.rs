@@ -14,10 +14,14 @@ fn checkpoint() -> Checkpoint {
     Checkpoint::open(&model).unwrap()
 }
 
-/// The built-in model's vocabulary, its SentencePiece model, and both as tokenizers.
+/// The built-in model's vocabulary, its SentencePiece model, and both as tokenizers. Tokens that were added behind the
+/// sentinels, which no SentencePiece model can say, are left out.
 fn pocket() -> (Vec<u8>, Tokenizer, Tokenizer) {
-    let arrays = checkpoint().vocabulary.unwrap();
+    let mut arrays = checkpoint().vocabulary.unwrap();
     let sentinels = vocabulary::Vocabulary::new(&arrays, Path::new("pocket")).unwrap().sentinels();
+    let Vocabulary::Unigram(unigram) = &mut arrays else { panic!("expected pieces") };
+    unigram.pieces.truncate(sentinels.first as usize + 1);
+    unigram.added.retain(|token| token.special || !token.outside);
     let Vocabulary::Unigram(unigram) = &arrays else { panic!("expected pieces") };
     let bytes = to_sentencepiece(unigram, sentinels);
     let read = Vocabulary::from_sentencepiece("spiece.model", &bytes, sentinels.count).unwrap();

@@ -274,7 +274,7 @@ pt5_status pt5_model_open_memory(const uint8_t *bytes,
                                  const pt5_model_options *options,
                                  pt5_model **model);
 
-// Opens the model that is part of the library: translation from English to German and French, pronunciation,
+// Opens the model that is part of the library: translation between English and German or French, pronunciation,
 // corrections, and gaps. runtime/model/README.md is its card.
 pt5_status pt5_model_builtin(const pt5_model_options *options,
                              pt5_model **model);

@@ -84,7 +84,7 @@ pub unsafe extern "C" fn pt5_model_open_memory(
     })
 }
 
-/// Opens the model that is part of the library: translation from English to German and French, pronunciation,
+/// Opens the model that is part of the library: translation between English and German or French, pronunciation,
 /// corrections, and gaps. runtime/model/README.md is its card.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pt5_model_builtin(

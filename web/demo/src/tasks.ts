@@ -33,6 +33,8 @@ export const label = (view: View): string => LABELS[view];
 export const EXPECTED: Task[] = [
   { view: "translate", name: "translation_en_to_de", prefix: "", from: "en", to: "de" },
   { view: "translate", name: "translation_en_to_fr", prefix: "", from: "en", to: "fr" },
+  { view: "translate", name: "translation_de_to_en", prefix: "", from: "de", to: "en" },
+  { view: "translate", name: "translation_fr_to_en", prefix: "", from: "fr", to: "en" },
   { view: "pronounce", name: "pronunciation", prefix: "", from: "en" },
   { view: "correct", name: "correction", prefix: "", from: "en", to: "en" },
   { view: "gaps", prefix: "", from: "en", to: "en" },
