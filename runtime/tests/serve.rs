@@ -732,20 +732,23 @@ fn many_at_once_are_answered_as_one_by_one() {
 #[cfg(unix)]
 #[test]
 fn a_signal_lets_what_was_begun_come_to_its_end() {
+    let length = ["--max-new-tokens", "500", "--min-new-tokens", "500"];
+    let expected = generated(GERMAN, &length)["text"].clone();
     for signal in ["TERM", "INT"] {
         let mut server = Server::start(&["--max-new-tokens", "1000"]);
-        let mut begun = Request::post("/v1/completions", &long(800)).open(server.address);
+        let mut begun = Request::post("/v1/completions", &long(1000)).open(server.address);
         assert!(begun.chunk().unwrap().is_some());
         let idle = connect(server.address);
         let mut waiting = connect(server.address);
-        waiting.write_all(&Request::post("/generate", &json!({"inputs": GERMAN})).bytes()).unwrap();
+        let whole = with(long(500), json!({"stream": false}));
+        waiting.write_all(&Request::post("/v1/completions", &whole).bytes()).unwrap();
         server.wait_for("t5_texts_in_flight", 2.0);
         server.signal(signal);
         wait("nobody listens any more", || std::net::TcpStream::connect(server.address).is_err());
         let rest = String::from_utf8(begun.rest().unwrap()).unwrap();
         assert!(rest.ends_with("data: [DONE]\n\n") && rest.matches("\n\n").count() > 100);
         let answer = Reply::read(waiting).unwrap().finish();
-        assert_eq!(answer.json()["generated_text"], generated(GERMAN, &[])["text"]);
+        assert_eq!(answer.json()["choices"][0]["text"], expected);
         assert_eq!(server.ends().code(), Some(0), "{:?}", server.log.lock().unwrap());
         drop(idle);
     }
