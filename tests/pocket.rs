@@ -186,12 +186,14 @@ fn texts_are_answered_sentence_by_sentence() {
             let asked = Overrides { task: Some(name.to_owned()), ..asked };
             let options = model.options(&asked).unwrap();
             assert_eq!(session.generate(&text(sentences), &options).unwrap().finish()[0], found);
-            // In one piece it is one answer.
+            // In one piece it is one answer, and another text.
             let whole = model.options(&Overrides { split_sentences: Some(false), ..asked }).unwrap();
             let whole = session.generate(&text(sentences), &whole).unwrap().finish().remove(0);
             println!("{name}, {beams:?} beams, in one piece: {:?}", whole.text);
             let ends = |output: &Output| output.ids.iter().filter(|&&id| id == model.config().eos_token_id).count();
             assert_eq!([ends(&whole), ends(&found)], [1, 3]);
+            let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            assert_ne!(words(&whole.text), words(&found.text));
         }
     }
     // A list of words is read as it was.

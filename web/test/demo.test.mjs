@@ -356,10 +356,10 @@ inChromium("tabs: pronunciations in both alphabets, corrections as changes, gaps
   const sounds = await page.locator(".sounds li").evaluateAll(parts);
   assert.deepEqual(sounds, [["ˈp", "P"], ["ɑ", "AA1"], ["k", "K"], ["ə", "AH0"], ["t", "T"]]);
   await look(page, "pronounced");
-  await ask(page, "A beautiful language!");
+  await ask(page, "A foreign language!");
   assert.equal(await page.locator(".pronounced").count(), 3);
   await page.click("#copy");
-  assert.match(await page.evaluate(() => navigator.clipboard.readText()), /^\/.+ ˈbjut.+ .+\/$/);
+  assert.match(await page.evaluate(() => navigator.clipboard.readText()), /^\/.+ ˈfɔɹən .+\/$/);
 
   await choose(page, "correct");
   await ask(page, "Their is a problem with teh car. Where is the station?");
@@ -389,7 +389,7 @@ inChromium("tabs: pronunciations in both alphabets, corrections as changes, gaps
   assert.notEqual(await page.locator("#answer p").first().innerText(), filled);
   // Each tab has its own text.
   await choose(page, "pronounce");
-  assert.equal(await page.inputValue("#source"), "A beautiful language!");
+  assert.equal(await page.inputValue("#source"), "A foreign language!");
   await close();
 });
 

@@ -85,9 +85,9 @@ export function examples({ view, from }: Task): string[] {
     case "translate":
       return FROM[from ?? ""] ?? [];
     case "pronounce":
-      return ["thorough", "pocket", "a beautiful language"];
+      return ["thorough", "pocket", "a foreign language"];
     case "correct":
-      return ["he go to school evry day", "I has two cat.", "Their is a problem with teh car."];
+      return ["he go to school evry day", "I has two cats.", "Their is a problem with teh car."];
     case "gaps":
       return ["The ___ walks in ___ park.", "It was a dark and ___ night."];
     case "free":
