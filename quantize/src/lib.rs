@@ -103,7 +103,7 @@ pub fn quantize(
             ));
         };
         let factors = balance.factors(spec);
-        let run = policy::scale_run(policy.scale_run, *dtype, spec);
+        let run = policy::scale_run(policy, *dtype, spec);
         report.tensors.push(store.tensor(tensor, spec, *dtype, run, factors, &mut writer, progress)?);
     }
     writer.finish()?;

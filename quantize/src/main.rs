@@ -68,6 +68,9 @@ struct Arguments {
     /// reads the file
     #[arg(long, value_name = "VALUES", default_value_t = Policy::new(DType::Q8_0).scale_run)]
     scale_run: usize,
+    /// The same in the decoder's other matrices: more are faster where a model is small, and with beams and batches
+    #[arg(long, value_name = "VALUES", default_value_t = Policy::new(DType::Q8_0).decoder_scale_run)]
+    decoder_scale_run: usize,
     /// Write sizes and errors of every tensor and role to a JSON file
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -115,6 +118,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         keep: arguments.keep.clone(),
         balance: !arguments.no_balance,
         scale_run: arguments.scale_run,
+        decoder_scale_run: arguments.decoder_scale_run,
     };
     let path = if hub::is_hub_name(&arguments.input) {
         let hub = hub::Hub { pickles: true, ..hub::Hub::from_env()? };
@@ -291,6 +295,7 @@ fn describe(arguments: &Arguments, report: &Report) -> serde_json::Value {
     json["output"] = arguments.output.display().to_string().into();
     json["type"] = arguments.dtype.name().into();
     json["scale_run"] = arguments.scale_run.into();
+    json["decoder_scale_run"] = arguments.decoder_scale_run.into();
     json["encoder_only"] = arguments.encoder_only.into();
     json["balance"] = (!arguments.no_balance).into();
     let keep = arguments.keep.iter().map(|keep| format!("{}={}", keep.pattern, keep.dtype));

@@ -292,13 +292,14 @@ fn balancing_keeps_what_a_norm_and_a_matrix_mean_together() {
     }
 }
 
-/// Matrices that many rows meet at once, and no others, get one scale for so many values, which is that of the largest.
+/// Matrices that many rows meet at once, and the decoder's others, get one scale for as many values as the policy has for
+/// them, which is that of the largest; the embedding keeps its blocks.
 #[test]
 fn runs_share_a_scale() {
     let folder = tempfile::tempdir().unwrap();
     let source = Checkpoint::open(&checkpoint(folder.path(), FAMILIES[7].1)).unwrap();
-    for (scale_run, long, short) in [(32, 32, 32), (128, 128, 128), (256, 256, 128)] {
-        let policy = Policy { balance: false, scale_run, ..Policy::new(DType::Q8_0) };
+    for (scale_run, decoder_scale_run) in [(32, 32), (128, 32), (256, 32), (128, 256)] {
+        let policy = Policy { balance: false, scale_run, decoder_scale_run, ..Policy::new(DType::Q8_0) };
         let (bytes, report) = store(&source, &policy);
         let file = File::parse("out.gguf", Bytes::from_vec(bytes.clone())).unwrap();
         for (index, spec) in schema::tensors(&source.config).iter().enumerate() {
@@ -311,14 +312,13 @@ fn runs_share_a_scale() {
             let name = &spec.hf_name;
             let many_rows =
                 name.starts_with("encoder") || name.contains("EncDecAttention.k") || name.contains("EncDecAttention.v");
-            // Rows of `o` have 384 values.
-            let run = if !many_rows {
-                32
-            } else if tensor.columns() == 384 {
-                short
-            } else {
-                long
+            let wanted = match many_rows {
+                true => scale_run,
+                false if name.starts_with("decoder") => decoder_scale_run,
+                false => 32,
             };
+            // Rows of `o` have 384 values.
+            let run = if tensor.columns() == 384 { wanted.min(128) } else { wanted };
             assert_eq!(said.scale_run, Some(run), "{name}");
             let blocks = tensor.data.as_chunks::<34>().0;
             for (values, blocks) in tensor_values(index, spec).chunks(run).zip(blocks.chunks(run / 32)) {
@@ -336,9 +336,13 @@ fn runs_share_a_scale() {
         let runs = |report: &Report| report.tensors.iter().map(|tensor| tensor.scale_run).collect::<Vec<_>>();
         assert_eq!(runs(&copied), runs(&report));
     }
-    let wrong = Policy { scale_run: 64, ..Policy::new(DType::Q8_0) };
-    let error = quantize(&source, &wrong, "out.gguf", &mut Vec::new(), &mut ()).unwrap_err();
-    assert_eq!(error.to_string(), "scale-run: expected 32, 128 or 256, found 64");
+    for (wrong, option) in [
+        (Policy { scale_run: 64, ..Policy::new(DType::Q8_0) }, "scale-run"),
+        (Policy { decoder_scale_run: 64, ..Policy::new(DType::Q8_0) }, "decoder-scale-run"),
+    ] {
+        let error = quantize(&source, &wrong, "out.gguf", &mut Vec::new(), &mut ()).unwrap_err();
+        assert_eq!(error.to_string(), format!("{option}: expected 32, 128 or 256, found 64"));
+    }
 }
 
 /// Whatever is rounded how: one file gives one result, to the last bit, on every instruction set of this machine.
