@@ -94,7 +94,7 @@ impl Incoming {
     /// # Errors
     /// If the options name an instruction set that is not there.
     pub fn new(file: &str, size: usize, options: &ModelOptions) -> Result<Incoming> {
-        let kernels = options.kernels()?;
+        let kernels = options.kernels()?.for_weights(size);
         Ok(Incoming { file: file.to_owned(), size, received: 0, kernels, stage: Stage::Header(Vec::new(), FIRST_TRY) })
     }
 

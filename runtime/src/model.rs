@@ -143,7 +143,7 @@ impl Model {
     /// If the machine does not have the instruction set that the options name, or the vocabulary or a weight is of no
     /// use.
     pub fn from_checkpoint(checkpoint: Checkpoint, options: &ModelOptions) -> Result<Model> {
-        let kernels = options.kernels()?;
+        let kernels = options.kernels()?.for_weights(checkpoint.weight_bytes());
         let tokenizer = Model::tokenizer_of(&checkpoint)?;
         let source = if options.copy { WeightSource::Copied } else { WeightSource::Whole };
         checkpoint.check_unchanged()?;
@@ -172,7 +172,7 @@ impl Model {
             let what = "expected files that may be mapped, as that of packed weights is".to_owned();
             return Err(Error::Option { option: "copy", what });
         }
-        let kernels = options.kernels()?;
+        let kernels = options.kernels()?.for_weights(checkpoint.weight_bytes());
         let tokenizer = Model::tokenizer_of(&checkpoint)?;
         let mut notes = Vec::new();
         checkpoint.check_unchanged()?;

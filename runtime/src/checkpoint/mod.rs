@@ -160,6 +160,11 @@ impl Checkpoint {
         files.any(|file| is_same_file(&file, path))
     }
 
+    /// Bytes of all tensors as they are stored.
+    pub(crate) fn weight_bytes(&self) -> usize {
+        self.tensors.values().map(|tensor| tensor.data.len()).sum()
+    }
+
     /// A tensor by its canonical name.
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)

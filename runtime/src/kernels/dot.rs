@@ -60,6 +60,12 @@ pub(crate) trait Dot: Simd {
         false
     }
 
+    /// Whether weights come from the caches, so that a tile that meets them alone need not fetch them ahead.
+    #[inline(always)]
+    fn reads_near_weights(self) -> bool {
+        false
+    }
+
     /// Whether there are products on tiles: [`Dot::multiply_tiles`].
     #[inline(always)]
     fn has_tiles(self) -> bool {

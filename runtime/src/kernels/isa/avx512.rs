@@ -27,14 +27,16 @@ fn vpdpwssd(mut sums: __m512i, a: __m512i, b: __m512i) -> __m512i {
 pub(crate) struct Avx512 {
     /// Whether there are also the tiles of [`super::amx`].
     tiles: bool,
+    /// Whether the caches hold the weights.
+    near: bool,
 }
 
 impl Avx512 {
     /// # Safety
     /// [`detected`] must have returned true, and [`super::amx::detected`] too where `tiles` are wanted.
     #[inline(always)]
-    pub(crate) unsafe fn assume(tiles: bool) -> Avx512 {
-        Avx512 { tiles }
+    pub(crate) unsafe fn assume(tiles: bool, near: bool) -> Avx512 {
+        Avx512 { tiles, near }
     }
 }
 
@@ -230,6 +232,11 @@ impl Dot for Avx512 {
     #[inline(always)]
     fn pairs_groups(self) -> bool {
         !*IS_ZEN_4
+    }
+
+    #[inline(always)]
+    fn reads_near_weights(self) -> bool {
+        self.near
     }
 
     #[inline(always)]

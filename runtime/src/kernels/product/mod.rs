@@ -86,7 +86,7 @@ fn groups_in<V: Dot, W: Blocks>(
         let end = m.min(first + at_once);
         for group in groups.clone().step_by(W::GROUPS) {
             for (row, rows) in Tiles::new(first..end, W::rows::<V>()) {
-                let place = Place { row, begin: first, end };
+                let place = Place { row, begin: first, end, near: v.reads_near_weights() };
                 with_rows!(rows, W::rows::<V>(), block_tile[_ _](v, w, group, a, blocks, place, y));
             }
         }
@@ -126,6 +126,16 @@ pub(crate) struct Place {
     row: usize,
     begin: usize,
     end: usize,
+    /// [`Dot::reads_near_weights`]
+    near: bool,
+}
+
+impl Place {
+    /// Whether no other tile than this one of `M` rows meets the weights.
+    #[inline(always)]
+    fn is_alone<const M: usize>(self) -> bool {
+        self.end - self.begin <= M
+    }
 }
 
 /// How far ahead of the products weights are fetched where one tile meets them, in blocks.
@@ -135,8 +145,8 @@ const AHEAD: usize = 16;
 /// it meets now, as far as there are any. Where it is alone with them they are nearer.
 #[inline(always)]
 pub(crate) fn ahead_of<V: Dot, const M: usize, T>(weights: &[T], first: usize, blocks: usize, place: Place) -> &[T] {
-    let near = if place.end - place.begin > M { blocks } else { AHEAD };
-    share_of::<V, M, T>(weights, first + near, blocks, place)
+    let distance = if place.is_alone::<M>() { AHEAD } else { blocks };
+    share_of::<V, M, T>(weights, first + distance, blocks, place)
 }
 
 /// The same of their scales, for tiles that are not alone: a single one reads so few that the processor sees to them.
@@ -147,7 +157,7 @@ pub(crate) fn scales_ahead_of<V: Dot, const M: usize, T>(
     blocks: usize,
     place: Place,
 ) -> &[T] {
-    if place.end - place.begin <= M {
+    if place.is_alone::<M>() {
         return &[];
     }
     share_of::<V, M, T>(scales, first + blocks, blocks, place)
@@ -157,12 +167,13 @@ pub(crate) fn scales_ahead_of<V: Dot, const M: usize, T>(
 ///
 /// The processor looks ahead by itself, but its prefetching stops at every page, and what it does out of order spans
 /// fewer weights the more rows meet each of them: from memory, four rows are 1.3 to 1.5 times faster for it, eight 1.6
-/// times (an Intel Xeon with AVX-512 VNNI; from its caches it makes no difference). A single row does well without. And
+/// times (an Intel Xeon with AVX-512 VNNI; from its caches it makes no difference, on Zen 5 it is slower, so that
+/// [`Dot::reads_near_weights`] leaves it out). A single row does well without. And
 /// one tile alone would wait for what many can fetch meanwhile: with shares the encoder of flan-t5-small takes 3 % less
 /// for 128 tokens, and 9 % less again since the weights' scales are fetched, too (Zen 5).
 #[inline(always)]
 fn share_of<V: Dot, const M: usize, T>(weights: &[T], first: usize, blocks: usize, place: Place) -> &[T] {
-    if M == 1 || !V::PREFETCHES {
+    if M == 1 || !V::PREFETCHES || place.near && place.is_alone::<M>() {
         return &[];
     }
     let share = blocks.div_ceil(((place.end - place.begin) / M).max(1));

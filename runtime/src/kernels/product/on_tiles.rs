@@ -21,7 +21,12 @@ pub(super) fn q8_in<V: Dot>(v: V, w: &Q8, a: &Activations, blocks: usize, y: &mu
         let end = tiles.min(first + at_once);
         for group in groups.clone().step_by(2) {
             for tile in first..end {
-                let place = Place { row: tile * TILE_ROWS, begin: first * TILE_ROWS, end: end * TILE_ROWS };
+                let place = Place {
+                    row: tile * TILE_ROWS,
+                    begin: first * TILE_ROWS,
+                    end: end * TILE_ROWS,
+                    near: v.reads_near_weights(),
+                };
                 tile_in(v, w, (group, groups.end), a, blocks, place, y);
             }
         }
