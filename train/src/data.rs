@@ -81,6 +81,12 @@ impl DataConfig {
             if task.train.is_empty() && task.dev.is_empty() {
                 return invalid(format!("task {}: expected files to train or to evaluate on, found none", task.name));
             }
+            for (name, share) in [("divide_inputs", task.divide_inputs), ("divide_targets", task.divide_targets)] {
+                // Above one half a text falls into letters.
+                if !(0.0..=0.5).contains(&share) {
+                    return invalid(format!("task {}: {name}: expected 0 to 0.5, found {share}", task.name));
+                }
+            }
             if task.limit_tokens.is_some() && !matches!(task.examples, Examples::Denoise { .. }) {
                 let what = "expected none, as its examples are not of unlabelled text (kind = \"denoise\")";
                 return invalid(format!("task {}: limit_tokens: {what}", task.name));

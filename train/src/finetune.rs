@@ -184,6 +184,8 @@ impl Request {
             metrics: Vec::new(),
             rate: None,
             max_examples: None,
+            divide_inputs: 0.0,
+            divide_targets: 0.0,
             max_dev_examples: Some(MOST_HELD_OUT),
             merge_references: false,
         })

@@ -32,7 +32,7 @@ use mapped::Segments;
 use crate::{
     Result,
     mixture::Size,
-    random::{Permutation, derive, hash_bytes},
+    random::{Permutation, Random, derive, hash_bytes},
     source::Format,
     vocabulary::Vocabulary,
 };
@@ -63,6 +63,12 @@ impl Task {
     ) -> Result<Task> {
         let seed = derive(seed, &[hash_bytes(config.name.as_bytes())]);
         config.examples.check(&config.name)?;
+        if config.divide_inputs.max(config.divide_targets) > 0.0 && !vocabulary.can_divide() {
+            return Err(crate::Error::Invalid(format!(
+                "task {}: divide_inputs, divide_targets: expected a vocabulary of pieces, found bytes",
+                config.name
+            )));
+        }
         let mut report = LoadReport::default();
 
         let source = loading::Loader { config, vocabulary, limits, seed, limit_tokens: config.limit_tokens };
@@ -153,6 +159,20 @@ impl Task {
                 Example { inputs: vocabulary.encode(&text.inputs), targets: vocabulary.encode(&text.targets) }
             }
         };
+        let random = &mut Random::from_path(seed, &[stream::DIVISION]);
+        let TaskConfig { divide_inputs, divide_targets, .. } = self.config;
+        // The end mark follows. A text that would be cut for its spelling keeps its own.
+        for (ids, probability, most) in [
+            (&mut example.inputs, divide_inputs, self.limits.inputs_length.saturating_sub(1)),
+            (&mut example.targets, divide_targets, self.limits.targets_length.saturating_sub(1)),
+        ] {
+            if probability > 0.0 {
+                let divided = vocabulary.divide(ids, probability, random);
+                if divided.len() <= most {
+                    *ids = divided;
+                }
+            }
+        }
         self.limits.end(&mut example);
         example
     }

@@ -1,6 +1,7 @@
 //! The vocabulary: reading one for training, and training one.
 
 mod charsmap;
+mod divide;
 mod json;
 mod sentencepiece;
 mod training;
@@ -17,7 +18,9 @@ pub use json::to_tokenizer_json;
 pub use sentencepiece::to_sentencepiece;
 pub use training::{VocabularyConfig, save, train};
 
-use crate::{Error, Result, objectives::Sentinels};
+use divide::Divisions;
+
+use crate::{Error, Result, objectives::Sentinels, random::Random};
 
 /// Id of padding and of the decoder's start.
 pub const PAD: u32 = 0;
@@ -53,6 +56,7 @@ pub struct Vocabulary {
     tokenizer: Tokenizer,
     sentinels: Sentinels,
     kind: VocabularyKind,
+    divisions: Divisions,
     path: PathBuf,
 }
 
@@ -124,19 +128,23 @@ impl Vocabulary {
             count += 1;
         }
         let sentinels = Sentinels { first, count };
-        let (tokenizer, kind) = match arrays {
+        let (tokenizer, kind, divisions) = match arrays {
             tokenizer::Vocabulary::Unigram(unigram) => {
                 let drops_first_space = unigram.add_dummy_prefix || unigram.whitespace.removes_extra();
-                let arrays = tokenizer::Vocabulary::Unigram(without_special_tokens(unigram, sentinels));
-                (Tokenizer::new(&file, &arrays)?, VocabularyKind::Pieces { drops_first_space })
+                let unigram = without_special_tokens(unigram, sentinels);
+                let divisions = Divisions::new(&unigram);
+                let tokenizer = Tokenizer::new(&file, &tokenizer::Vocabulary::Unigram(unigram))?;
+                (tokenizer, VocabularyKind::Pieces { drops_first_space }, divisions)
             }
             tokenizer::Vocabulary::Json(json) => {
                 let what = format!("expected a vocabulary of Unigram pieces or bytes, found {}", json.kind);
                 return Err(Error::file(path, what));
             }
-            tokenizer::Vocabulary::Bytes(bytes) => (tokenizer, VocabularyKind::Bytes { offset: bytes.offset }),
+            tokenizer::Vocabulary::Bytes(bytes) => {
+                (tokenizer, VocabularyKind::Bytes { offset: bytes.offset }, Divisions::default())
+            }
         };
-        Ok(Vocabulary { tokenizer, sentinels, kind, path: path.to_path_buf() })
+        Ok(Vocabulary { tokenizer, sentinels, kind, divisions, path: path.to_path_buf() })
     }
 
     /// Where it was read from.
@@ -220,6 +228,17 @@ impl Vocabulary {
             VocabularyKind::Pieces { .. } => self.tokenizer.encode_prefix(text),
             VocabularyKind::Bytes { offset } => text.bytes().map(|byte| u32::from(byte) + offset).collect(),
         }
+    }
+
+    /// Whether any of its pieces can be divided. Bytes cannot.
+    pub fn can_divide(&self) -> bool {
+        !self.divisions.is_empty()
+    }
+
+    /// Ids of the same text in another spelling: each piece is divided into two with a probability, where the
+    /// vocabulary has them, and its halves again. Sentinels and added tokens stay whole.
+    pub fn divide(&self, ids: &[u32], probability: f64, random: &mut Random) -> Vec<u32> {
+        self.divisions.divide(ids, probability, random)
     }
 
     /// The text of ids up to the first end mark. Pad ids are left out, unknown ones are `" ⁇ "` (of bytes: nothing),

@@ -36,6 +36,13 @@ pub struct TaskConfig {
     /// At most this many training examples; a seeded choice.
     #[serde(default)]
     pub max_examples: Option<usize>,
+    /// Subword regularisation (Kudo, 2018; here as in BPE-dropout): the probability with which a piece of the inputs is
+    /// divided into two, anew each epoch, and its halves again. Evaluation has the vocabulary's own spelling.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub divide_inputs: f64,
+    /// The same of the targets.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub divide_targets: f64,
     /// Unlabelled text: the first so many tokens of the training files, which are repeated; also `data.limit_tokens`.
     #[serde(default)]
     pub limit_tokens: Option<u64>,
@@ -46,6 +53,10 @@ pub struct TaskConfig {
     /// reference does and as published figures are counted.
     #[serde(default)]
     pub merge_references: bool,
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 /// How records are made of files.

@@ -12,6 +12,7 @@ pub(super) mod stream {
     pub const DEV: u64 = 3;
     pub const TEXTS: u64 = 4;
     pub const CHUNK: u64 = 5;
+    pub const DIVISION: u64 = 6;
 }
 
 /// Training data as it lies in memory.

@@ -801,6 +801,41 @@ mod tests {
     }
 
     #[test]
+    fn pieces_are_divided_anew_each_epoch_and_never_so_that_a_text_is_cut() {
+        let dir = folder(&[("train.tsv", "Where is the station?\tWo ist der Bahnhof?\n"), ("dev.tsv", "a\tb\n")]);
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../runtime/model/pocket-t5.gguf");
+        let vocabulary = Vocabulary::read(&model).unwrap();
+        let config = |knobs: &str| task(&format!("{PAIRS}{knobs}"));
+        let load = |knobs: &str, inputs_length| {
+            let limits = Limits { inputs_length, targets_length: 40, ..LIMITS };
+            Task::load(&config(knobs), dir.path(), &vocabulary, limits, 1).unwrap()
+        };
+        let plain = load("", 40).example(0, 0, &vocabulary);
+        let spellings = |task: &Task| -> HashSet<Vec<u32>> {
+            let examples = (0..50).map(|epoch| task.example(epoch, 0, &vocabulary));
+            examples
+                .map(|example| {
+                    assert_eq!(example.targets, plain.targets);
+                    assert_eq!(vocabulary.decode(&example.inputs), "Where is the station?");
+                    assert_eq!(example.inputs.last(), plain.inputs.last());
+                    example.inputs
+                })
+                .collect()
+        };
+        assert!(spellings(&load("divide_inputs = 0.3", 40)).len() > 10);
+        // There is room for the shortest spelling alone.
+        assert_eq!(spellings(&load("divide_inputs = 0.3", plain.inputs.len())), [plain.inputs.clone()].into());
+        assert_eq!(load("divide_inputs = 0.3", 40).dev_tokens(&vocabulary), load("", 40).dev_tokens(&vocabulary));
+        let both = load("divide_inputs = 0.1\ndivide_targets = 0.3", 40);
+        let targets: HashSet<Vec<u32>> = (0..50).map(|epoch| both.example(epoch, 0, &vocabulary).targets).collect();
+        assert!(targets.len() > 10, "{}", targets.len());
+        let bytes = Vocabulary::bytes(384).unwrap();
+        let error = Task::load(&config("divide_targets = 0.1"), dir.path(), &bytes, LIMITS, 1).err().unwrap();
+        let expected = "task pairs: divide_inputs, divide_targets: expected a vocabulary of pieces, found bytes";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
     fn slips_train_towards_the_clean_text() {
         let dir = folder(&[
             ("train.tsv", "They went home early.\tx\nThey went home early.\ty\nShe's not here yet.\tx\n"),
