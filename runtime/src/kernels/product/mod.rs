@@ -269,12 +269,6 @@ pub(crate) fn run_tile<V: Dot, const G: usize, const M: usize>(
     for index in 0..runs {
         let first = index * run;
         let (values, scales, starts) = (&values[first..first + run], &scales[index], &starts[index]);
-        for b in G * first..ahead.0.len().min(G * (first + run)) {
-            v.prefetch(&ahead.0[b]);
-            if let Some(scales) = ahead.1.get(b) {
-                v.prefetch(scales);
-            }
-        }
         let mut sums = [[v.splat_i32(0); M]; G];
         if starts_at::<V>() {
             for i in 0..M {
@@ -302,9 +296,12 @@ pub(crate) fn run_tile<V: Dot, const G: usize, const M: usize>(
                 }
             }
         } else if let [sums] = &mut sums[..] {
+            fetch(v, ahead, first..first + run);
             v.dot_blocks(sums, &groups[0].0[first..first + run], values);
         } else {
+            // A few lines with each block: many at once wait for one another.
             for b in 0..run {
+                fetch(v, ahead, G * (first + b)..G * (first + b + 1));
                 for step in 0..STEPS {
                     step_of(v, &mut sums, groups, first + b, step, &values[b]);
                 }
@@ -320,6 +317,17 @@ pub(crate) fn run_tile<V: Dot, const G: usize, const M: usize>(
     for g in 0..G {
         for i in 0..M {
             y.store(v, out[g][i], row + i, (group + g) * LANES);
+        }
+    }
+}
+
+/// Prefetches these blocks of weights and their scales, as far as there are any.
+#[inline(always)]
+fn fetch<V: Dot>(v: V, ahead: (&[WeightBlock], &[[F16; LANES]]), blocks: Range<usize>) {
+    for b in blocks.start..ahead.0.len().min(blocks.end) {
+        v.prefetch(&ahead.0[b]);
+        if let Some(scales) = ahead.1.get(b) {
+            v.prefetch(scales);
         }
     }
 }
