@@ -292,8 +292,8 @@ fn balancing_keeps_what_a_norm_and_a_matrix_mean_together() {
     }
 }
 
-/// Matrices that many rows meet at once, and the decoder's others, get one scale for as many values as the policy has for
-/// them, which is that of the largest; the embedding keeps its blocks.
+/// Matrices that many rows meet at once, and the decoder's others, get one scale for as many values as the policy has
+/// for them, which is that of the largest; the embedding keeps its blocks.
 #[test]
 fn runs_share_a_scale() {
     let folder = tempfile::tempdir().unwrap();
