@@ -155,7 +155,7 @@ macro_rules! dispatch {
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,f16c")]
-            fn run_avx512(tiles: bool, near: bool, $($arg: $type),*) $(-> $result)? {
+            fn run_avx512((tiles, near): (bool, bool), $($arg: $type),*) $(-> $result)? {
                 // SAFETY: this function is only called where the features were detected.
                 $generic(unsafe { avx512::Avx512::assume(tiles, near) }, $($arg),*)
             }
@@ -208,10 +208,10 @@ macro_rules! dispatch {
                 Isa::AvxVnni => unsafe { run_avxvnni($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => unsafe { run_avx512(false, kernels.near(), $($arg),*) },
+                Isa::Avx512 => unsafe { run_avx512((false, kernels.near()), $($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                Isa::Amx => unsafe { run_avx512(true, kernels.near(), $($arg),*) },
+                Isa::Amx => unsafe { run_avx512((true, kernels.near()), $($arg),*) },
                 #[cfg(target_arch = "aarch64")]
                 Isa::Neon => $generic(neon::Neon, $($arg),*),
                 // SAFETY: as above.
