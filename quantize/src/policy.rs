@@ -140,24 +140,17 @@ pub const SCALE_RUNS: [usize; 3] = [32, 128, 256];
 /// With the built-in model all at 256 instead of 128 and 32 take 0.88 of the time for 600 sentences, 0.91 in batches of
 /// 16, 0.85 and 0.83 with beams of four, and BLEU is the same within 0.3 (2026-11-29, Zen 5, one thread).
 pub fn scale_run(policy: &Policy, dtype: DType, spec: &TensorSpec) -> usize {
-    let matrix = spec.shape.len() == 2 && !is_always_f32(spec.id.role);
-    let wanted = match (spec.id.stack, spec.id.role) {
-        (_, Role::CrossK | Role::CrossV) => policy.scale_run,
-        (Some(Stack::Encoder), _) if matrix => policy.scale_run,
+    let matrix = dtype == DType::Q8_0 && spec.shape.len() == 2 && !is_always_f32(spec.id.role);
+    let mut run = match (spec.id.stack, spec.id.role) {
+        (_, Role::CrossK | Role::CrossV) | (Some(Stack::Encoder), _) if matrix => policy.scale_run,
         (Some(Stack::Decoder), _) if matrix => policy.decoder_scale_run,
         _ => return dtype.block_len(),
     };
     let columns = spec.shape.last().copied().unwrap_or(1);
-    match dtype {
-        DType::Q8_0 => {
-            let mut run = wanted;
-            while !columns.is_multiple_of(run) {
-                run /= 2;
-            }
-            run
-        }
-        dtype => dtype.block_len(),
+    while !columns.is_multiple_of(run) {
+        run /= 2;
     }
+    run
 }
 
 impl Policy {

@@ -7,6 +7,7 @@ mod sentencepiece;
 mod training;
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 use t5_runtime::checkpoint::Checkpoint;
@@ -56,7 +57,9 @@ pub struct Vocabulary {
     tokenizer: Tokenizer,
     sentinels: Sentinels,
     kind: VocabularyKind,
-    divisions: Divisions,
+    /// The ids that can be divided, and what into: found when first wanted, which most uses never do.
+    ordinary: Vec<u32>,
+    divisions: OnceLock<Divisions>,
     path: PathBuf,
 }
 
@@ -128,23 +131,24 @@ impl Vocabulary {
             count += 1;
         }
         let sentinels = Sentinels { first, count };
-        let (tokenizer, kind, divisions) = match arrays {
+        let (tokenizer, kind, ordinary) = match arrays {
             tokenizer::Vocabulary::Unigram(unigram) => {
                 let drops_first_space = unigram.add_dummy_prefix || unigram.whitespace.removes_extra();
                 let unigram = without_special_tokens(unigram, sentinels);
-                let divisions = Divisions::new(&unigram);
+                let ordinary = divide::ordinary(&unigram);
                 let tokenizer = Tokenizer::new(&file, &tokenizer::Vocabulary::Unigram(unigram))?;
-                (tokenizer, VocabularyKind::Pieces { drops_first_space }, divisions)
+                (tokenizer, VocabularyKind::Pieces { drops_first_space }, ordinary)
             }
             tokenizer::Vocabulary::Json(json) => {
                 let what = format!("expected a vocabulary of Unigram pieces or bytes, found {}", json.kind);
                 return Err(Error::file(path, what));
             }
             tokenizer::Vocabulary::Bytes(bytes) => {
-                (tokenizer, VocabularyKind::Bytes { offset: bytes.offset }, Divisions::default())
+                (tokenizer, VocabularyKind::Bytes { offset: bytes.offset }, Vec::new())
             }
         };
-        Ok(Vocabulary { tokenizer, sentinels, kind, divisions, path: path.to_path_buf() })
+        let divisions = OnceLock::new();
+        Ok(Vocabulary { tokenizer, sentinels, kind, ordinary, divisions, path: path.to_path_buf() })
     }
 
     /// Where it was read from.
@@ -230,15 +234,16 @@ impl Vocabulary {
         }
     }
 
-    /// Whether any of its pieces can be divided. Bytes cannot.
+    /// Whether it has pieces that can be divided. Bytes cannot.
     pub fn can_divide(&self) -> bool {
-        !self.divisions.is_empty()
+        !self.ordinary.is_empty()
     }
 
     /// Ids of the same text in another spelling: each piece is divided into two with a probability, where the
     /// vocabulary has them, and its halves again. Sentinels and added tokens stay whole.
     pub fn divide(&self, ids: &[u32], probability: f64, random: &mut Random) -> Vec<u32> {
-        self.divisions.divide(ids, probability, random)
+        let pieces = || self.ordinary.iter().map(|&id| (id, self.piece(id)));
+        self.divisions.get_or_init(|| Divisions::new(pieces)).divide(ids, probability, random)
     }
 
     /// The text of ids up to the first end mark. Pad ids are left out, unknown ones are `" ⁇ "` (of bytes: nothing),

@@ -9,6 +9,12 @@ use t5_runtime::tokenizer::{PieceKind, UnigramVocabulary};
 
 use crate::random::Random;
 
+/// The pieces that may be divided, by rising id: no sentinel and no token that a user defined, which have a score of 0.
+pub(super) fn ordinary(vocabulary: &UnigramVocabulary) -> Vec<u32> {
+    let pieces = (0..).zip(&vocabulary.pieces);
+    pieces.filter(|(_, piece)| piece.kind == PieceKind::Normal && piece.score < 0.0).map(|(id, _)| id).collect()
+}
+
 /// The pairs of pieces that each piece can be divided into.
 #[derive(Debug, Default)]
 pub(super) struct Divisions {
@@ -18,27 +24,18 @@ pub(super) struct Divisions {
 }
 
 impl Divisions {
-    /// Those of a vocabulary. Only ordinary pieces are divided, and into such: no sentinel and no token that a user
-    /// defined, which have a score of 0.
-    pub fn new(vocabulary: &UnigramVocabulary) -> Divisions {
-        let ordinary = || {
-            let pieces = (0..).zip(&vocabulary.pieces);
-            pieces.filter(|(_, piece)| piece.kind == PieceKind::Normal && piece.score < 0.0)
-        };
-        let ids: HashMap<&str, u32> = ordinary().map(|(id, piece)| (piece.text.as_str(), id)).collect();
+    /// Those of ordinary pieces, by rising id, into such.
+    pub fn new<'a, I: Iterator<Item = (u32, &'a str)>>(ordinary: impl Fn() -> I) -> Divisions {
+        let ids: HashMap<&str, u32> = ordinary().map(|(id, piece)| (piece, id)).collect();
         let mut divisions = Divisions::default();
         for (id, piece) in ordinary() {
             divisions.ends.resize(id as usize, divisions.pairs.len() as u32);
-            let halves = piece.text.char_indices().skip(1).map(|(at, _)| piece.text.split_at(at));
+            let halves = piece.char_indices().skip(1).map(|(at, _)| piece.split_at(at));
             let known = halves.filter_map(|(a, b)| Some([*ids.get(a)?, *ids.get(b)?]));
             divisions.pairs.extend(known);
             divisions.ends.push(divisions.pairs.len() as u32);
         }
         divisions
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.pairs.is_empty()
     }
 
     fn of(&self, id: u32) -> &[[u32; 2]] {
