@@ -188,7 +188,7 @@ fn bounds_in<V: Dot>(v: V, w: &Int8Copy, a: &Activations, lengths: [f32; 2], y: 
         let (weights, scales) = (&w.weights.weights[range.clone()], &w.weights.scales[range]);
         let mut coarse = [0.0; LANES];
         let mut columns = Columns::new(&mut coarse, LANES);
-        run_tile::<V, 1, 1>(v, [(weights, scales)], 1, (&[], &[]), a, (0, 0), &mut columns);
+        run_tile::<V, 1, 1, false>(v, [(weights, scales)], 1, (&[], &[]), a, (0, 0), &mut columns);
         let error = v.mul(v.load(&w.errors[group]), v.splat(lengths[0]));
         let rest = v.mul(v.load(&w.norms[group]), v.splat(lengths[1]));
         y.store(v, v.add(v.load(&coarse), v.add(error, rest)), 0, group * LANES);

@@ -247,9 +247,10 @@ pub(crate) fn scaled_tile<V: Dot, B: Steps, T, const AHEAD: usize, const M: usiz
 }
 
 /// A tile of int8 weights in runs of `run` blocks, each with one scale a row: `weights` and `scales` are those of `G`
-/// neighbouring groups, those `ahead` are fetched meanwhile, and `place` is the first group and the first row.
+/// neighbouring groups, those `ahead` are fetched meanwhile, and `place` is the first group and the first row. Where
+/// runs are `LONG`, their fetching is spread; a loop that can do so is slower with runs of one block.
 #[inline(always)]
-pub(crate) fn run_tile<V: Dot, const G: usize, const M: usize>(
+pub(crate) fn run_tile<V: Dot, const G: usize, const M: usize, const LONG: bool>(
     v: V,
     groups: [(&[WeightBlock], &[[F16; LANES]]); G],
     run: usize,
@@ -296,10 +297,17 @@ pub(crate) fn run_tile<V: Dot, const G: usize, const M: usize>(
                 }
             }
         } else if let [sums] = &mut sums[..] {
-            fetch(v, ahead, first..first + run);
-            v.dot_blocks(sums, &groups[0].0[first..first + run], values);
+            if !LONG || ahead.0.is_empty() {
+                fetch(v, ahead, first..first + run);
+                v.dot_blocks(sums, &groups[0].0[first..first + run], values);
+            } else {
+                // A few lines with each block: many at once wait for one another.
+                for b in 0..run {
+                    fetch(v, ahead, first + b..first + b + 1);
+                    v.dot_blocks(sums, &groups[0].0[first + b..first + b + 1], &values[b..b + 1]);
+                }
+            }
         } else {
-            // A few lines with each block: many at once wait for one another.
             for b in 0..run {
                 fetch(v, ahead, G * (first + b)..G * (first + b + 1));
                 for step in 0..STEPS {
@@ -380,7 +388,7 @@ impl Blocks for Q8 {
             ahead_of::<V, M, _>(&self.weights, first, blocks, place),
             scales_ahead_of::<V, M, _>(&self.scales, first, blocks, place),
         );
-        run_tile::<V, 1, M>(v, [self.group(group, blocks)], self.run, ahead, a, (group, place.row), y);
+        run_tile::<V, 1, M, false>(v, [self.group(group, blocks)], self.run, ahead, a, (group, place.row), y);
     }
 }
 
@@ -411,10 +419,10 @@ impl<const G: usize> Blocks for InRuns<'_, G> {
         }
         let (first, count) = (group * blocks, G * blocks);
         let ahead = (
-            share_of::<V, M, _>(&self.0.weights, first + count, count, place),
+            ahead_of::<V, M, _>(&self.0.weights, first, count, place),
             scales_ahead_of::<V, M, _>(&self.0.scales, first, count, place),
         );
-        run_tile::<V, G, M>(v, groups, self.0.run, ahead, a, (group, place.row), y);
+        run_tile::<V, G, M, true>(v, groups, self.0.run, ahead, a, (group, place.row), y);
     }
 }
 
@@ -427,7 +435,11 @@ fn q8_in<V: Dot>(v: V, w: &Q8, a: &Activations, blocks: usize, y: &mut Columns<'
         return blocks_in(v, w, a, blocks, y);
     }
     let groups = y.groups();
-    let odd = groups.start + groups.len() / 2 * 2;
+    let rows = a.values.len() / blocks;
+    // Few rows from memory have multipliers to spare, and one stream is read faster than two; a single row needs both
+    // groups, as the sums of one would wait for each other.
+    let pairs = if 1 < rows && rows <= V::ROWS_OF_PAIRS && !v.reads_near_weights() { 0 } else { groups.len() / 2 };
+    let odd = groups.start + pairs * 2;
     groups_in(v, &InRuns::<2>(w), groups.start..odd, a, blocks, y);
     groups_in(v, &InRuns::<1>(w), odd..groups.end, a, blocks, y);
 }
