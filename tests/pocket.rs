@@ -157,7 +157,7 @@ fn texts_are_answered_sentence_by_sentence() {
     let text = |[first, second, third]: [&str; 3]| format!("{first}  {second}\n\n- {third}\n");
     let english = ["The cat sleeps.", "Where is the station?", "I have never seen such a beautiful house!"];
     let german = ["Die Katze schläft.", "Wo ist der Bahnhof?", "Ich habe noch nie so ein schönes Haus gesehen!"];
-    let french = ["Le chat dort.", "Où est la gare ?", "Je n'ai jamais vu une si belle maison !"];
+    let french = ["Le chat dort.", "Où se trouve la gare ?", "Je n'ai jamais vu une si belle maison !"];
     let slips = ["He go to teh station.", "I has two cats.", "Their is a problem with teh car."];
     let mended = ["He goes to the station.", "I have two cats.", "There is a problem with the car."];
     for (name, prefix, sentences, expected) in [

@@ -265,7 +265,7 @@ test("a model ends with its scope", async () => {
 test("a text of several sentences gives what its sentences give", async () => {
   const other = await T5.load(pocket.path);
   const prefix = "translate English to German: ";
-  const [first, second, third] = ["The cat sleeps.", "Where is the station?", "Good morning."];
+  const [first, second, third] = ["The cat sleeps.", "Where is the station?", "Good morning!"];
   const alone = await Promise.all([first, second, third].map((one) => other.generate(prefix + one).text()));
   assert.deepEqual(alone, ["Die Katze schläft.", "Wo ist der Bahnhof?", "Guten Morgen!"]);
   const text = `${first}  ${second}\n\n- ${third}\n`;
