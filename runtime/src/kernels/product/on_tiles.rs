@@ -1,7 +1,7 @@
 //! Products of 16 rows at a time on tiles ([`Dot::multiply_tiles`]), for weights in runs of two blocks and more.
 //! Integer sums are exact and everything else happens in the order of [`super`], so the results are the same.
 
-use super::{Place, scales_ahead_of, share_of};
+use super::{Place, fetch, scales_ahead_of, share_of};
 use crate::kernels::activations::Activations;
 use crate::kernels::columns::Columns;
 use crate::kernels::dot::{Dot, Steps, TILE_ROWS, TileSums};
@@ -63,12 +63,7 @@ fn tile_in<V: Dot>(
     let mut sums = [TileSums::default(); 2];
     for index in 0..runs {
         let (first, last) = (index * run, (index + 1) * run);
-        for b in 2 * first..ahead.len().min(2 * last) {
-            v.prefetch(&ahead[b]);
-            if let Some(scales) = scales_ahead.get(b) {
-                v.prefetch(scales);
-            }
-        }
+        fetch(v, (ahead, scales_ahead), 2 * first..2 * last);
         for i in 0..TILE_ROWS {
             let start = [starts[index][i]; LANES];
             (sums[0].0[i], sums[1].0[i]) = (start, start);
