@@ -53,7 +53,8 @@ pub enum Format {
     Squad,
     /// A folder of ids, which only unlabelled text is taken from (see `shards`).
     Shards,
-    /// The CMU pronouncing dictionary: fields `word` and `pronunciations` (a list, all variants of a word).
+    /// The CMU pronouncing dictionary: fields `word`, `letters` (those of the word, with spaces between them) and
+    /// `pronunciations` (a list, all variants of a word).
     Cmudict,
 }
 
@@ -348,10 +349,13 @@ fn squad(path: &Path, mut f: impl FnMut(Record) -> Result<()>) -> Result<()> {
 /// `word PH ON EM` a line, further pronunciations as `word(2)` after the first one, `#` starts a comment.
 fn cmudict(path: &Path, mut f: impl FnMut(Record) -> Result<()>) -> Result<()> {
     let record = |line: usize, word: String, pronunciations: Vec<String>| {
-        Record::new(
-            line,
-            vec![("word".into(), Value::Text(word)), ("pronunciations".into(), Value::List(pronunciations))],
-        )
+        let letters: Vec<String> = word.chars().map(String::from).collect();
+        let fields = [
+            ("word", Value::Text(word)),
+            ("letters", Value::Text(letters.join(" "))),
+            ("pronunciations", Value::List(pronunciations)),
+        ];
+        Record::new(line, fields.map(|(name, value)| (name.into(), value)).into())
     };
     let mut current: Option<(usize, String, Vec<String>)> = None;
     for_each_line(path, |line, text| {
@@ -481,6 +485,7 @@ mod tests {
         assert_eq!(words[0].1, ["AH0", "EY1"]);
         assert_eq!((words[1].0.as_str(), words[1].1), ("aachen", &["AA1 K AH0 N".to_string()][..]));
         assert_eq!(words[2].0, "'bout");
+        assert_eq!(rows[2].text("letters").unwrap(), "' b o u t");
     }
 
     #[test]
