@@ -219,7 +219,7 @@ impl WordAligning {
         let split =
             SourceText::new(model, source, &GenerateOptions::default().split_sentences(SplitSentences::ByTask))?;
         let targets: Vec<&str> = sentences(target).into_iter().map(|range| &target[range]).collect();
-        let whole = SourceText::from(tokenizer.encode(source).as_slice());
+        let whole = SourceText::from(model.source_ids(source)?.as_slice());
         let (sources, targets) = match split.sentences().len() == targets.len() {
             true => (split, targets),
             false => (whole, vec![target]),

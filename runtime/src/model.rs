@@ -268,6 +268,15 @@ impl Model {
         })
     }
 
+    /// The ids of a source text that is read whole, spelled out where the task wants that whose prefix it begins with.
+    ///
+    /// # Errors
+    /// Where the checkpoint came without a tokenizer.
+    pub fn source_ids(&self, text: &str) -> Result<Vec<u32>> {
+        let source = GenerateOptions::default().source(self, text)?;
+        Ok(source.sentences().concat())
+    }
+
     /// The file that the model was opened from.
     pub fn file(&self) -> &str {
         &self.data.file

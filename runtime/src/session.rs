@@ -163,8 +163,7 @@ impl Session {
     /// # Errors
     /// As [`Session::score_ids`], and if the model has no tokenizer.
     pub fn score(&mut self, source: &str, target: &str) -> Result<Score> {
-        let tokenizer = self.model.tokenizer()?;
-        let (source, target) = (tokenizer.encode(source), tokenizer.encode(target));
+        let (source, target) = (self.model.source_ids(source)?, self.model.tokenizer()?.encode(target));
         self.score_ids(&source, &target)
     }
 
@@ -185,8 +184,8 @@ impl Session {
     /// As [`Session::score`], where one of the pairs is wrong.
     pub fn score_batch(&mut self, pairs: &[(&str, &str)]) -> Result<Vec<Score>> {
         let tokenizer = self.model.tokenizer()?;
-        let ids = |(source, target): &(&str, &str)| (tokenizer.encode(source), tokenizer.encode(target));
-        let ids: Vec<(Vec<u32>, Vec<u32>)> = pairs.iter().map(ids).collect();
+        let ids = |&(source, target): &(&str, &str)| Ok((self.model.source_ids(source)?, tokenizer.encode(target)));
+        let ids: Vec<(Vec<u32>, Vec<u32>)> = pairs.iter().map(ids).collect::<Result<_>>()?;
         let pairs: Vec<(&[u32], &[u32])> = ids.iter().map(|(source, target)| (&source[..], &target[..])).collect();
         self.score_batch_ids(&pairs)
     }

@@ -403,7 +403,7 @@ fn every_setting() -> Value {
         "begin_suppress_tokens": [3], "forced_bos_token_id": 27, "forced_eos_token_id": 1,
         "exponential_decay_length_penalty": [20, 1.5], "renormalize_logits": true, "remove_invalid_values": true,
         "decoder_start_token_id": 2, "eos_token_id": [1, 5], "split_sentences": true,
-        "alignment_heads": [[1, 2]], "alignment_reading": false,
+        "spell_words": false, "alignment_heads": [[1, 2]], "alignment_reading": false,
         // What asks for nothing, and what has no effect.
         "max_length": null, "transformers_version": "5", "use_cache": false, "guidance_scale": 1, "penalty_alpha": 0.0,
         "constraints": null, "force_words_ids": [], "token_healing": false, "pad_token_id": 0,
@@ -451,6 +451,7 @@ fn every_setting_read() -> Settings {
         decoder_start_token_id: Some(2),
         eos_token_id: Some(vec![1, 5]),
         split_sentences: Some(true),
+        spell_words: Some(false),
         alignment_heads: Some(vec![vec![1, 2]]),
         alignment_reading: Some(false),
     }

@@ -749,6 +749,7 @@ fn every_default() -> GenerationDefaults {
             decoder_start_token_id: Some(2),
             eos_token_id: Some(vec![1, 7]),
             split_sentences: Some(false),
+            spell_words: Some(true),
             alignment_heads: Some(vec![vec![1, 2], vec![0, 3]]),
             alignment_reading: Some(true),
         },

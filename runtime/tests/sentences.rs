@@ -18,6 +18,7 @@ fn model() -> Model {
         "sentences": {"prefix": "boat ", "split_sentences": true, "max_length": 13},
         "texts": {"prefix": "boat house ", "split_sentences": false},
         "silent": {"prefix": "mill "},
+        "letters": {"prefix": "hill ", "spell_words": true},
     });
     let mut files = HashMap::from([("config.json".to_owned(), Bytes::from_vec(config.to_string().into_bytes()))]);
     for name in ["model.safetensors", "tokenizer.json"] {
@@ -183,6 +184,56 @@ fn tasks_say_whether_they_go_by_sentences() {
     // The library's default does not look at tasks.
     assert_eq!(GenerateOptions::default().split_sentences, SplitSentences::No);
     assert_eq!(GenerateOptions::default().source(&model, "boat The mill. A hill.").unwrap().sentences().len(), 1);
+}
+
+/// Each word for itself, whatever stands around it; all in one where the text is to be whole; what is spelled out
+/// already as it is.
+#[test]
+fn words_are_spelled_out_where_a_task_wants_it() {
+    let model = model();
+    let tokenizer = model.tokenizer().unwrap();
+    let read = |text: &str, overrides: Overrides| {
+        let options = model.options(&overrides).unwrap();
+        options.source(&model, text).unwrap()
+    };
+    let ids = |texts: &[&str]| texts.iter().map(|text| tokenizer.encode(text)).collect::<Vec<_>>();
+    let split = |yes| Overrides { split_sentences: Some(yes), ..Overrides::default() };
+    let task = |name: &str| Overrides { task: Some(name.to_owned()), ..Overrides::default() };
+    let both = ids(&["hill m i l l", "hill d o n ' t"]);
+    for (text, overrides) in [
+        ("hill mill don't", Overrides::default()),
+        ("hill \u{201c}Mill,\u{201d}\n  Don\u{2019}t!", Overrides::default()),
+        ("hill mill - don't", split(true)),
+        ("mill don't", task("letters")),
+    ] {
+        assert_eq!(read(text, overrides).sentences(), both, "{text}");
+    }
+    for (text, expected) in [
+        ("hill mill", "hill m i l l"),
+        ("hill m i l l", "hill m i l l"),
+        ("hill a", "hill a"),
+        ("hill ?!", "hill ? !"),
+        ("hill A . M .", "hill a . m ."),
+        ("hill ", "hill "),
+        ("mill mill", "mill mill"),
+        ("the mill", "the mill"),
+    ] {
+        assert_eq!(read(text, Overrides::default()).sentences(), ids(&[expected]), "{text}");
+    }
+    let whole = ids(&["hill m i l l d o n ' t"]);
+    assert_eq!(read("hill mill don't", split(false)).sentences(), whole);
+    assert_eq!(GenerateOptions::default().source(&model, "hill mill don't").unwrap().sentences(), whole);
+    assert_eq!(model.source_ids("hill mill don't").unwrap(), whole[0]);
+
+    // What the words give has spaces between it, and a score is that of the spelled source.
+    let mut session = model.session();
+    let options = model.options(&Overrides { max_new_tokens: Some(6), ..Overrides::default() }).unwrap();
+    let mut give = |text: &str| session.generate(text, &options).unwrap().finish().remove(0);
+    let (mill, boat) = (give("hill mill"), give("hill boat"));
+    assert_eq!(give("hill mill,\nboat!").text, format!("{} {}", mill.text, boat.text));
+    let spelled = session.score_ids(&ids(&["hill m i l l"])[0], &tokenizer.encode("house")).unwrap();
+    assert_eq!(session.score("hill mill", "house").unwrap(), spelled);
+    assert_eq!(session.score_batch(&[("hill mill", "house")]).unwrap(), [spelled]);
 }
 
 #[test]

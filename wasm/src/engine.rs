@@ -238,8 +238,9 @@ impl Engine {
         let options = GenerateOptions::default()
             .max_input_tokens(most.map_or(usize::MAX, |most| most as usize))
             .truncate(truncate.unwrap_or(false));
-        let source = options.source(&self.model, &given::text(name, text)?)?;
-        Ok(source.sentences()[0].clone())
+        let ids = self.model.tokenizer()?.encode(&given::text(name, text)?);
+        let source = options.source_of_ids(&self.model, &ids)?;
+        Ok(source.sentences().concat())
     }
 
     /// Takes the session out; what is under way ends.
@@ -278,8 +279,7 @@ impl Engine {
 
     fn try_score(&mut self, source: &str, target: &str) -> Result<(), Failure> {
         self.cancel();
-        let tokenizer = self.model.tokenizer()?;
-        let (source, target) = (tokenizer.encode(source), tokenizer.encode(target));
+        let (source, target) = (self.model.source_ids(source)?, self.model.tokenizer()?.encode(target));
         self.work = Work::Scoring(self.take_session().into_scoring(&source, &target)?);
         Ok(())
     }

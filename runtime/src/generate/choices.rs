@@ -98,7 +98,7 @@ impl Session {
     /// # Errors
     /// As [`Session::score`].
     pub fn choose(&mut self, text: &str, choices: &Choices) -> Result<Vec<Choice>> {
-        let ids = self.model.tokenizer()?.encode(text);
+        let ids = self.model.source_ids(text)?;
         self.choose_ids(&ids, choices)
     }
 

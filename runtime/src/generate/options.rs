@@ -253,8 +253,8 @@ options! {
     exponential_decay: Option<(usize, f32)>, given as (usize, f32), set by impl Into<Option<(usize, f32)>> = None;
     /// Text before every source that is given as text: a task's `summarize: `.
     source_prefix: String, given as String, set by impl Into<String> = String::new();
-    /// Whether a text is cut into sentences, which are read side by side and whose results are put together as the text
-    /// was. Each sentence then has the limits of tokens for itself, and `prefix` is the beginning of the first one. Ids
+    /// Whether a text is cut into sentences (into words, where the task spells them out), which are read side by side and
+    /// whose results are put together as the text was. Each sentence then has the limits of tokens for itself, and `prefix` is the beginning of the first one. Ids
     /// are never cut.
     split_sentences: SplitSentences, given as bool, set by impl Into<SplitSentences> = SplitSentences::No;
     /// Limit of a source's tokens, of each sentence's where a text is cut into sentences; `</s>` included.
@@ -545,7 +545,7 @@ impl Overrides {
                 let task = defaults.task(name)?;
                 let settings = task.settings.over(&defaults.settings);
                 let options = self.beginning(&settings).source_prefix(&task.prefix);
-                options.split_sentences(settings.split_sentences.unwrap_or(false))
+                options.split_sentences(settings.spell_words == Some(true) || settings.split_sentences == Some(true))
             }
         };
         self.replace(&mut options);

@@ -121,6 +121,9 @@ settings! {
     eos_token_id: Vec<u32>,
     /// Texts are read sentence by sentence. Not a setting of the library, which takes no notice of it.
     split_sentences: bool,
+    /// Texts are read word by word, each spelled out: its letters, small and with spaces between them. Not of the
+    /// library.
+    spell_words: bool,
     /// Heads of cross-attention that show where a token comes from, each a block and a head of it; absent: all. (The
     /// library has this for Whisper.)
     alignment_heads: Vec<Vec<u32>>,

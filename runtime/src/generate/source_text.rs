@@ -1,7 +1,7 @@
 //! A text as a model reads it, whole or sentence by sentence, and its results put together again.
 
 use super::options::GenerateOptions;
-use super::settings::GenerationDefaults;
+use super::settings::{GenerationDefaults, Settings};
 use super::{Finish, Output};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -26,7 +26,7 @@ impl From<bool> for SplitSentences {
     }
 }
 
-/// The ids of a text: of all of it, or of each of its sentences.
+/// The ids of a text: of all of it, or of each of its sentences, which may be words that are spelled out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceText {
     /// In their order; each with a task's prefix before it and `</s>` behind it. At least one.
@@ -43,21 +43,28 @@ impl From<&[u32]> for SourceText {
 
 impl SourceText {
     /// Cuts a text as the options, or the model's tasks, want it. A task's prefix before the text stands before each
-    /// sentence. A text of one sentence is read whole.
+    /// sentence, and before each word that is spelled out. A text of one sentence is read whole.
     pub(crate) fn new(model: &Model, text: &str, options: &GenerateOptions) -> Result<SourceText> {
         let tokenizer = model.tokenizer()?;
         let whole = if options.source_prefix.is_empty() { text } else { &format!("{}{text}", options.source_prefix) };
-        let (prefix, splits) = prefix_and_split(model.generation_defaults(), whole, options);
-        let (prefix, body) = whole.split_at(prefix);
-        let ranges = if splits { sentences(body) } else { Vec::new() };
+        let reading = Reading::new(model.generation_defaults(), whole, options);
+        let (prefix, body) = whole.split_at(reading.prefix);
+        let encode = |part: &str| tokenizer.encode(&[prefix, part].concat());
+        if reading.spells {
+            let words = spelled_words(body);
+            let words = if reading.splits { words } else { vec![words.join(" ")] };
+            let mut between = vec![" ".to_owned(); words.len() + 1];
+            (between[0], between[words.len()]) = (String::new(), String::new());
+            return Ok(SourceText { sentences: words.iter().map(|word| encode(word)).collect(), between });
+        }
+        let ranges = if reading.splits { sentences(body) } else { Vec::new() };
         if ranges.len() < 2 {
-            return Ok(SourceText::from(tokenizer.encode(whole).as_slice()));
+            return Ok(encode(body).as_slice().into());
         }
         let ends = std::iter::once(0).chain(ranges.iter().map(|range| range.end));
         let begins = ranges.iter().map(|range| range.start).chain([body.len()]);
         let between = ends.zip(begins).map(|(end, begin)| body[end..begin].to_owned()).collect();
-        let encode = |range| tokenizer.encode(&[prefix, &body[range]].concat());
-        Ok(SourceText { sentences: ranges.into_iter().map(encode).collect(), between })
+        Ok(SourceText { sentences: ranges.into_iter().map(|range| encode(&body[range])).collect(), between })
     }
 
     /// Refuses more ids than `most`, or cuts them off if wanted.
@@ -143,18 +150,49 @@ impl SourceText {
     }
 }
 
-/// The length of the prefix before a text, and whether what follows it is cut into sentences.
-fn prefix_and_split(defaults: &GenerationDefaults, text: &str, options: &GenerateOptions) -> (usize, bool) {
-    let task = defaults.task_of(text);
-    let splits = match options.split_sentences {
-        SplitSentences::No => false,
-        // The answer is to all of it.
-        _ if !options.choices.is_empty() => false,
-        SplitSentences::Yes => true,
-        SplitSentences::ByTask => {
-            let asked = task.and_then(|task| task.settings.split_sentences).or(defaults.settings.split_sentences);
-            asked.unwrap_or(false)
-        }
-    };
-    (task.map_or(0, |task| task.prefix.len()).max(options.source_prefix.len()), splits)
+/// How a text is read.
+struct Reading {
+    /// The length of the prefix before it.
+    prefix: usize,
+    /// Whether what follows is cut, into sentences, or into the words that are spelled out.
+    splits: bool,
+    spells: bool,
+}
+
+impl Reading {
+    fn new(defaults: &GenerationDefaults, text: &str, options: &GenerateOptions) -> Reading {
+        let task = defaults.task_of(text);
+        let asked = |setting: fn(&Settings) -> Option<bool>| {
+            task.and_then(|task| setting(&task.settings)).or_else(|| setting(&defaults.settings)).unwrap_or(false)
+        };
+        let spells = asked(|settings| settings.spell_words);
+        let splits = match options.split_sentences {
+            SplitSentences::No => false,
+            // The answer is to all of it.
+            _ if !options.choices.is_empty() => false,
+            SplitSentences::Yes => true,
+            SplitSentences::ByTask => spells || asked(|settings| settings.split_sentences),
+        };
+        let prefix = task.map_or(0, |task| task.prefix.len()).max(options.source_prefix.len());
+        Reading { prefix, splits, spells }
+    }
+}
+
+/// The words of a text, each spelled out and without the marks around it; at least one, if of nothing. Single characters
+/// are the letters of a word that is spelled out already.
+fn spelled_words(text: &str) -> Vec<String> {
+    const AROUND: &str = ".,;:!?…\"“”„‚‘«»‹›()[]{}<>–—-/";
+    let pieces: Vec<&str> = text.split_whitespace().collect();
+    let trimmed = |piece: &&str| spelled(piece.trim_matches(|c| AROUND.contains(c)));
+    let words: Vec<String> = pieces.iter().map(trimmed).filter(|word| !word.is_empty()).collect();
+    if words.is_empty() || pieces.iter().all(|piece| piece.chars().nth(1).is_none()) {
+        return vec![spelled(&pieces.concat())];
+    }
+    words
+}
+
+/// The letters of a word, small and with spaces between them.
+fn spelled(word: &str) -> String {
+    let letters: Vec<String> = word.to_lowercase().replace('’', "'").chars().map(String::from).collect();
+    letters.join(" ")
 }

@@ -251,8 +251,8 @@ impl App {
         let model = self.model.clone();
         let read = move || {
             let tokenizer = model.tokenizer()?;
-            let encode = |(source, target): &(String, String)| (tokenizer.encode(source), tokenizer.encode(target));
-            Ok(pairs.iter().map(encode).collect::<Vec<_>>())
+            let ids = |(source, target): &(String, String)| Ok((model.source_ids(source)?, tokenizer.encode(target)));
+            pairs.iter().map(ids).collect::<t5_runtime::Result<Vec<_>>>()
         };
         let pairs = off_the_road(read).await?.map_err(|error: t5_runtime::Error| Refusal::of(&error))?;
         let mut tokens = 0;
