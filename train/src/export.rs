@@ -77,32 +77,26 @@ pub enum Weights {
 }
 
 /// Writes a run's checkpoint as a Hugging Face folder. `step`: which one; `None`: the best, or the newest where there
-/// was no evaluation. Returns the step.
+/// was no evaluation. With `others`, runs of the same model from the same beginning, it is the mean of what each gives
+/// (Wortsman et al. 2022). Returns the step of the first.
 ///
 /// # Errors
-/// Where there is no such checkpoint, or the folder cannot be written.
-pub fn export(run: &Path, step: Option<u64>, weights: Weights, output: &Path) -> Result<u64> {
-    let (checkpoints, steps, chosen) = choose(run, step, matches!(weights, Weights::MeanOfLast(_)))?;
-    let folder = checkpoints.path(chosen);
-    let config = fs::read_to_string(folder.join(CONFIG)).map_err(Error::io(folder.join(CONFIG)))?;
-    let config = T5Config::from_json(&folder.join(CONFIG).display().to_string(), &config)?;
-
-    let sources: Vec<TensorFile> = match weights {
-        Weights::Current => vec![Saved::open(&folder)?.model()?],
-        Weights::Best => {
-            let saved = Saved::open(&folder)?;
-            vec![saved.average()?.map_or_else(|| saved.model(), Ok)?]
+/// Where there is no such checkpoint, another run's model has another shape or vocabulary, or the folder cannot be
+/// written.
+pub fn export(run: &Path, step: Option<u64>, weights: Weights, others: &[PathBuf], output: &Path) -> Result<u64> {
+    let Chosen { folder, step: chosen, mut sources } = Chosen::of(run, step, weights)?;
+    let (config, copied) = (config_of(&folder)?, tokenizer_of(&folder));
+    for other in others {
+        let other_chosen = Chosen::of(other, step, weights)?;
+        let there = &other_chosen.folder;
+        let same =
+            config_of(there)? == config && read(&there.join(tokenizer_of(there)))? == read(&folder.join(copied))?;
+        if !same {
+            let what = format!("expected a run of the same shape and vocabulary as {}", run.display());
+            return Err(Error::file(other, format!("{what}, found another")));
         }
-        Weights::MeanOfLast(count) => {
-            let until: Vec<PathBuf> =
-                steps.iter().filter(|&&step| step <= chosen).map(|&step| checkpoints.path(step)).collect();
-            if count == 0 || count > until.len() {
-                let what = format!("expected 1 to {} checkpoints to average, found {count}", until.len());
-                return Err(Error::file(run, what));
-            }
-            until[until.len() - count..].iter().map(|folder| Saved::open(folder)?.model()).collect::<Result<_>>()?
-        }
-    };
+        sources.extend(other_chosen.sources);
+    }
     files::create_folder(output)?;
     let specs = schema::tensors(&config);
     let tensors = specs
@@ -110,10 +104,8 @@ pub fn export(run: &Path, step: Option<u64>, weights: Weights, output: &Path) ->
         .map(|spec| Ok((spec.hf_name.clone(), spec.shape.as_slice(), Cow::Owned(mean(&sources, &spec.hf_name)?))))
         .collect::<Result<Vec<_>>>()?;
     files::write_tensors(&output.join("model.safetensors"), tensors)?;
-    let copied = if folder.join(TOKENIZER).is_file() { TOKENIZER } else { SENTENCEPIECE };
     for name in [CONFIG, GENERATION_CONFIG, TOKENIZER_CONFIG, copied] {
-        let path = folder.join(name);
-        files::write_synced(&output.join(name), &fs::read(&path).map_err(Error::io(&path))?)?;
+        files::write_synced(&output.join(name), &read(&folder.join(name))?)?;
     }
     if copied == TOKENIZER
         && let Some(model) = sentencepiece(&folder.join(TOKENIZER))?
@@ -139,10 +131,56 @@ pub fn adapter(run: &Path, step: Option<u64>, output: &Path) -> Result<u64> {
     }
     files::create_folder(output)?;
     for name in [adapter::CONFIG, adapter::WEIGHTS] {
-        let path = folder.join(name);
-        files::write_synced(&output.join(name), &fs::read(&path).map_err(Error::io(&path))?)?;
+        files::write_synced(&output.join(name), &read(&folder.join(name))?)?;
     }
     Ok(chosen)
+}
+
+/// What is exported of a run.
+struct Chosen {
+    /// The checkpoint's.
+    folder: PathBuf,
+    step: u64,
+    /// The weights, of which the mean is taken.
+    sources: Vec<TensorFile>,
+}
+
+impl Chosen {
+    fn of(run: &Path, step: Option<u64>, weights: Weights) -> Result<Chosen> {
+        let (checkpoints, steps, step) = choose(run, step, matches!(weights, Weights::MeanOfLast(_)))?;
+        let folder = checkpoints.path(step);
+        let sources = match weights {
+            Weights::Current => vec![Saved::open(&folder)?.model()?],
+            Weights::Best => {
+                let saved = Saved::open(&folder)?;
+                vec![saved.average()?.map_or_else(|| saved.model(), Ok)?]
+            }
+            Weights::MeanOfLast(count) => {
+                let until: Vec<PathBuf> =
+                    steps.iter().filter(|&&other| other <= step).map(|&step| checkpoints.path(step)).collect();
+                if count == 0 || count > until.len() {
+                    let what = format!("expected 1 to {} checkpoints to average, found {count}", until.len());
+                    return Err(Error::file(run, what));
+                }
+                until[until.len() - count..].iter().map(|folder| Saved::open(folder)?.model()).collect::<Result<_>>()?
+            }
+        };
+        Ok(Chosen { folder, step, sources })
+    }
+}
+
+fn config_of(folder: &Path) -> Result<T5Config> {
+    let path = folder.join(CONFIG);
+    let config = fs::read_to_string(&path).map_err(Error::io(&path))?;
+    Ok(T5Config::from_json(&path.display().to_string(), &config)?)
+}
+
+fn tokenizer_of(folder: &Path) -> &'static str {
+    if folder.join(TOKENIZER).is_file() { TOKENIZER } else { SENTENCEPIECE }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(Error::io(path))
 }
 
 /// A run's checkpoints, their steps, and which is to be exported: the one that was named, else the best or, where the
@@ -168,7 +206,7 @@ fn choose(run: &Path, step: Option<u64>, newest_wanted: bool) -> Result<(Checkpo
 
 /// A `tokenizer.json` as a SentencePiece model; none where tokens were added that such a file cannot say.
 fn sentencepiece(path: &Path) -> Result<Option<Vec<u8>>> {
-    let bytes = fs::read(path).map_err(Error::io(path))?;
+    let bytes = read(path)?;
     let arrays = tokenizer::Vocabulary::from_tokenizer_json(&path.display().to_string(), &bytes)?;
     let sentinels = Vocabulary::new(&arrays, path)?.sentinels();
     match arrays {

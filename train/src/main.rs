@@ -311,6 +311,10 @@ struct ExportArguments {
     /// Take the mean over the last so many checkpoints
     #[arg(long, value_name = "CHECKPOINTS")]
     mean_of_last: Option<usize>,
+    /// Take the mean with other runs of the same model that began alike, say with other seeds: each gives what this one
+    /// does
+    #[arg(long, value_name = "RUN", conflicts_with = "adapter")]
+    mean_with: Vec<PathBuf>,
 }
 
 #[derive(Args)]
@@ -639,7 +643,7 @@ fn finetune(arguments: FinetuneArguments) -> Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(config.run.threads).build()?;
     pool.install(|| run(config, None, Ranks::ALONE, 0))?;
     let (model, gguf) = (request.model(), request.gguf());
-    let step = export::export(&request.run(), None, Weights::Best, &model)?;
+    let step = export::export(&request.run(), None, Weights::Best, &[], &model)?;
     let bytes = storing::write_q8_0(&Checkpoint::open(&model)?, &gguf)?;
     let memory = trainer::peak_memory_mb().map_or(String::new(), |mb| format!(", {mb:.0} MB of memory at most"));
     eprintln!("step {step} is the best: {} ({:.1} MB){memory}", gguf.display(), bytes as f64 / 1e6);
@@ -688,7 +692,7 @@ fn eval(config: &Config, arguments: &EvalArguments) -> Result<()> {
     let pipeline = Pipeline::load(&with_vocabulary(config, named))?;
     let models = if arguments.model.is_empty() {
         let exported = config.run.output.join("evaluated");
-        export::export(&config.run.output, None, Weights::Best, &exported)?;
+        export::export(&config.run.output, None, Weights::Best, &[], &exported)?;
         vec![Model::open(exported)?]
     } else {
         arguments.model.iter().map(Model::open).collect::<Result<_, _>>()?
@@ -730,7 +734,7 @@ fn export(arguments: &ExportArguments) -> Result<()> {
     let step = if arguments.adapter {
         export::adapter(&arguments.run, arguments.step, &arguments.output)?
     } else {
-        export::export(&arguments.run, arguments.step, weights, &arguments.output)?
+        export::export(&arguments.run, arguments.step, weights, &arguments.mean_with, &arguments.output)?
     };
     eprintln!("step {step} -> {}", arguments.output.display());
     Ok(())

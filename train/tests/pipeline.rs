@@ -84,6 +84,25 @@ fn fifty_steps_and_an_export_that_the_runtime_runs() {
         "schedule.peak_rate=1e-4",
     ];
     succeed(&arguments);
+
+    // The mean of two runs of one model, and none of two models.
+    let tuned = folder.path().join("finetuned");
+    let [first, second, both] =
+        [&run_folder, &tuned, &folder.path().join("both")].map(|path| path.display().to_string());
+    let options = ["--current", "--mean-with", &second];
+    succeed(&[&["export", &first, &both, "--step", "50"][..], &options[..1]].concat());
+    let one = value(Path::new(&both));
+    fs::rename(tuned.join("checkpoints/step-00000005"), tuned.join("checkpoints/step-00000050")).unwrap();
+    succeed(&[&["export", &first, &both, "--step", "50"][..], &options].concat());
+    let two = value(&tuned.join("checkpoints/step-00000050"));
+    for ((mean, one), two) in value(Path::new(&both)).iter().zip(&one).zip(&two) {
+        assert!((mean - 0.5 * (one + two)).abs() <= 1e-6 * one.abs().max(1e-3));
+    }
+    assert!(one != two);
+    let path = tuned.join("checkpoints/step-00000050/tokenizer.json");
+    fs::write(&path, fs::read_to_string(&path).unwrap() + "\n").unwrap();
+    let message = fail(&[&["export", &first, &both, "--step", "50"][..], &options].concat());
+    assert!(message.contains("expected a run of the same shape and vocabulary as"), "{message}");
 }
 
 /// `storing` evaluates a model in each type: a row for each metric, the sizes falling.

@@ -171,7 +171,7 @@ fn judge(plan: &Plan, job: &Job, members: &[usize], config: &mut Config, folder:
     let mut models = Vec::new();
     for (number, &member) in members.iter().enumerate() {
         let exported = folder.join(format!("member-{number}"));
-        export::export(&plan.folder(member), None, Weights::Best, &exported)?;
+        export::export(&plan.folder(member), None, Weights::Best, &[], &exported)?;
         models.push(Model::open(&exported)?);
     }
     let model = Model::ensemble(models, Mean::Logits)?;
