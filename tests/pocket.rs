@@ -196,11 +196,27 @@ fn texts_are_answered_sentence_by_sentence() {
             assert_ne!(words(&whole.text), words(&found.text));
         }
     }
-    // A list of words is read as it was.
-    let words = "pronounce: The cat sleeps. The dog barks.";
-    let [asked, whole] = [None, Some(false)].map(|split_sentences| {
-        let options = model.options(&Overrides { split_sentences, ..Overrides::default() }).unwrap();
-        session.generate(words, &options).unwrap().finish()
-    });
-    assert_eq!(asked, whole);
+}
+
+/// Words are pronounced one by one, each from the ids that the reference reads where they are typed letter by letter.
+#[test]
+fn words_are_spelled_out() {
+    let model = Model::pocket().unwrap();
+    let mut session = model.session();
+    let options = model.options(&Overrides { beams: Some(1), ..Overrides::default() }).unwrap();
+    let (mut words, mut phones) = (Vec::new(), Vec::new());
+    for case in &golden().cases {
+        let Some(letters) = case.text("text").strip_prefix("pronounce: ") else { continue };
+        let word = letters.replace(' ', "");
+        assert_eq!(letters.len(), 2 * word.len() - 1, "line {}", case.line);
+        let expected = session.generate_ids(&case.ids("input_ids"), &options).unwrap().finish();
+        for text in [format!("pronounce: {letters}"), format!("pronounce: {word}")] {
+            assert_eq!(session.generate(&text, &options).unwrap().finish(), expected);
+        }
+        words.push(word.to_uppercase());
+        phones.push(expected[0].text.clone());
+    }
+    assert!(words.len() > 1);
+    let all = session.generate(&format!("pronounce: {}!", words.join(", ")), &options).unwrap().finish().remove(0);
+    assert_eq!(all.text, phones.join(" "));
 }

@@ -166,7 +166,8 @@ export interface GenerateOptions {
   exponentialDecay?: [number, number];
   /**
    * Whether a text is read sentence by sentence: line breaks and spaces stay, and limits of ids hold for each sentence.
-   * If not given, as the task says whose prefix the text begins with. Without effect on ids.
+   * Word by word, with a space between the results, where the task spells words out. If not given, as the task says
+   * whose prefix the text begins with. Without effect on ids.
    */
   splitSentences?: boolean;
   /** Limit of the tokens of a text, or of each sentence where it is read so. */

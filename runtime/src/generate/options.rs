@@ -253,9 +253,9 @@ options! {
     exponential_decay: Option<(usize, f32)>, given as (usize, f32), set by impl Into<Option<(usize, f32)>> = None;
     /// Text before every source that is given as text: a task's `summarize: `.
     source_prefix: String, given as String, set by impl Into<String> = String::new();
-    /// Whether a text is cut into sentences (into words, where the task spells them out), which are read side by side and
-    /// whose results are put together as the text was. Each sentence then has the limits of tokens for itself, and `prefix` is the beginning of the first one. Ids
-    /// are never cut.
+    /// Whether a text is cut into sentences (into words, where the task spells them out), which are read side by side
+    /// and whose results are put together as the text was. Each sentence then has the limits of tokens for itself, and
+    /// `prefix` is the beginning of the first one. Ids are never cut.
     split_sentences: SplitSentences, given as bool, set by impl Into<SplitSentences> = SplitSentences::No;
     /// Limit of a source's tokens, of each sentence's where a text is cut into sentences; `</s>` included.
     max_input_tokens: usize, given as usize, set by usize = usize::MAX;

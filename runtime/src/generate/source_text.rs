@@ -178,8 +178,8 @@ impl Reading {
     }
 }
 
-/// The words of a text, each spelled out and without the marks around it; at least one, if of nothing. Single characters
-/// are the letters of a word that is spelled out already.
+/// The words of a text, each spelled out and without the marks around it; at least one, if of nothing. Where all are
+/// single characters, they are the letters of a word that is spelled out already.
 fn spelled_words(text: &str) -> Vec<String> {
     const AROUND: &str = ".,;:!?…\"“”„‚‘«»‹›()[]{}<>–—-/";
     let pieces: Vec<&str> = text.split_whitespace().collect();
