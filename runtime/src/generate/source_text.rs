@@ -1,4 +1,4 @@
-//! A text as a model reads it, whole or sentence by sentence, and its results put together again.
+//! A text as a model reads it, whole, sentence by sentence or word by word, and its results put together again.
 
 use super::options::GenerateOptions;
 use super::settings::{GenerationDefaults, Settings};
