@@ -104,11 +104,15 @@ async function fits(page, state) {
   const before = page.viewportSize();
   for (const width of [320, 390, 768, 1280]) {
     await page.setViewportSize({ width, height: 844 });
-    const found = await page.evaluate(() => [
-      document.documentElement.scrollWidth,
-      document.querySelector("dialog[open]")?.scrollWidth ?? 0,
-      document.querySelector(".sides").scrollWidth,
-    ]);
+    const found = await page.evaluate(async () => {
+      // The page hears of its new size with the next frame, before anything of it is shown.
+      await new Promise(requestAnimationFrame);
+      return [
+        document.documentElement.scrollWidth,
+        document.querySelector("dialog[open]")?.scrollWidth ?? 0,
+        document.querySelector(".sides").scrollWidth,
+      ];
+    });
     assert.ok(Math.max(...found) <= width, `${state}: ${found} pixels wide on a screen of ${width}`);
   }
   await page.setViewportSize(before);
