@@ -166,14 +166,16 @@ pub(crate) fn scales_ahead_of<V: Dot, const M: usize, T>(
 /// A tile's share of `blocks` blocks of weights from block `first` on.
 ///
 /// The processor looks ahead by itself, but its prefetching stops at every page, and what it does out of order spans
-/// fewer weights the more rows meet each of them: from memory, four rows are 1.3 to 1.5 times faster for it, eight 1.6
-/// times (an Intel Xeon with AVX-512 VNNI; from its caches it makes no difference, on Zen 5 it is slower, so that
-/// [`Dot::reads_near_weights`] leaves it out). A single row does well without. And
-/// one tile alone would wait for what many can fetch meanwhile: with shares the encoder of flan-t5-small takes 3 % less
-/// for 128 tokens, and 9 % less again since the weights' scales are fetched, too (Zen 5).
+/// fewer weights the more rows meet each of them: from memory, one row is 1.4 times faster for it (Zen 5; 1.1 to 1.4
+/// with its other instruction sets), four rows are 1.3 to 1.5 and eight 1.6 times faster (an Intel Xeon with AVX-512
+/// VNNI). From its caches it makes no difference there, and on Zen 5 it is slower, so that [`Dot::reads_near_weights`]
+/// leaves it out. One tile alone would wait for what many can fetch meanwhile: with shares the encoder of flan-t5-small
+/// takes 3 % less for 128 tokens, and 9 % less again since the weights' scales are fetched, too (Zen 5). The last row
+/// of many has no share.
 #[inline(always)]
 fn share_of<V: Dot, const M: usize, T>(weights: &[T], first: usize, blocks: usize, place: Place) -> &[T] {
-    if M == 1 || !V::PREFETCHES || place.near && place.is_alone::<M>() {
+    let alone = place.is_alone::<M>();
+    if !V::PREFETCHES || (M == 1 && !alone) || (alone && place.near) {
         return &[];
     }
     let share = blocks.div_ceil(((place.end - place.begin) / M).max(1));
@@ -248,7 +250,8 @@ pub(crate) fn scaled_tile<V: Dot, B: Steps, T, const AHEAD: usize, const M: usiz
 
 /// A tile of int8 weights in runs of `run` blocks, each with one scale a row: `weights` and `scales` are those of `G`
 /// neighbouring groups, those `ahead` are fetched meanwhile, and `place` is the first group and the first row. Where
-/// runs are `LONG`, their fetching is spread; a loop that can do so is slower with runs of one block.
+/// runs are `LONG`, their fetching is spread; otherwise it comes before the sums, which it would push out of registers
+/// (8 and 16 rows with runs of one block: 10 and 20 % slower).
 #[inline(always)]
 pub(crate) fn run_tile<V: Dot, const G: usize, const M: usize, const LONG: bool>(
     v: V,
@@ -270,6 +273,10 @@ pub(crate) fn run_tile<V: Dot, const G: usize, const M: usize, const LONG: bool>
     for index in 0..runs {
         let first = index * run;
         let (values, scales, starts) = (&values[first..first + run], &scales[index], &starts[index]);
+        let by_steps = M == 1 && !a.steps.is_empty();
+        if !LONG && !by_steps {
+            fetch(v, ahead, first..first + run);
+        }
         let mut sums = [[v.splat_i32(0); M]; G];
         if starts_at::<V>() {
             for i in 0..M {
@@ -278,7 +285,7 @@ pub(crate) fn run_tile<V: Dot, const G: usize, const M: usize, const LONG: bool>
                 }
             }
         }
-        if M == 1 && !a.steps.is_empty() {
+        if by_steps {
             let steps = &a.steps[first..first + run];
             // What zeros of scale zero would add is zero.
             let mut taken = 0;
@@ -298,7 +305,6 @@ pub(crate) fn run_tile<V: Dot, const G: usize, const M: usize, const LONG: bool>
             }
         } else if let [sums] = &mut sums[..] {
             if !LONG || ahead.0.is_empty() {
-                fetch(v, ahead, first..first + run);
                 v.dot_blocks(sums, &groups[0].0[first..first + run], values);
             } else {
                 // A few lines with each block: many at once wait for one another.
@@ -436,9 +442,8 @@ fn q8_in<V: Dot>(v: V, w: &Q8, a: &Activations, blocks: usize, y: &mut Columns<'
     }
     let groups = y.groups();
     let rows = a.values.len() / blocks;
-    // Few rows from memory have multipliers to spare, and one stream is read faster than two; a single row needs both
-    // groups, as the sums of one would wait for each other.
-    let pairs = if 1 < rows && rows <= V::ROWS_OF_PAIRS && !v.reads_near_weights() { 0 } else { groups.len() / 2 };
+    // Few rows from memory have multipliers to spare, and one stream is read faster than two.
+    let pairs = if rows <= V::ROWS_OF_PAIRS && !v.reads_near_weights() { 0 } else { groups.len() / 2 };
     let odd = groups.start + pairs * 2;
     groups_in(v, &InRuns::<2>(w), groups.start..odd, a, blocks, y);
     groups_in(v, &InRuns::<1>(w), odd..groups.end, a, blocks, y);
