@@ -68,8 +68,8 @@ struct Arguments {
     /// reads the file
     #[arg(long, value_name = "VALUES", default_value_t = Policy::new(DType::Q8_0).scale_run)]
     scale_run: usize,
-    /// The same in the decoder's other matrices. More are faster for one text at a time, and in batches; what they cost
-    /// in exactness is three to five times of what they cost in the encoder
+    /// The same in the decoder's other matrices. More are a seventh faster where the processor's caches hold a small
+    /// model, hardly elsewhere; what they cost in exactness is three to five times of what they cost in the encoder
     #[arg(long, value_name = "VALUES", default_value_t = Policy::new(DType::Q8_0).decoder_scale_run)]
     decoder_scale_run: usize,
     /// Write sizes and errors of every tensor and role to a JSON file
