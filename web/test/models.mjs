@@ -7,6 +7,17 @@ import { fileURLToPath } from "node:url";
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const made = `${root}/target/web-test`;
 
+/**
+ * What the builds with relaxed vectors multiply with here: "simd128" where the processor has no instruction that does
+ * what their product is for. A processor that has one must be made use of.
+ */
+export const vectors = process.platform !== "linux" || hasProducts() ? "relaxed" : "simd128";
+if (vectors !== "relaxed") console.error("skipped: relaxed products: this processor has neither AVX-VNNI nor ARM's");
+
+function hasProducts() {
+  return /\b(avx_vnni|asimddp)\b/.test(readFileSync("/proc/cpuinfo", "utf8"));
+}
+
 /** The folder of a family's checkpoint. */
 export function folder(family) {
   return `${root}/tests/golden/families/${family}`;
