@@ -239,7 +239,7 @@ inChromium("real weights in Q8_0 give what the native program gives, to the last
   const texts = lines.map((line) => JSON.parse(line).text);
   const native = texts.map((text) => {
     const command = ["generate", "--model", real, "--json", "--max-new-tokens", "48", text];
-    const { ids, logprobs } = JSON.parse(execFileSync(binary("t5", "t5-runtime"), command, { encoding: "utf8" }));
+    const { ids, logprobs } = JSON.parse(execFileSync(binary("t5"), command, { encoding: "utf8" }));
     return { ids, logprobs };
   });
   const { tab, close } = await open({ "/real.gguf": file(real) });

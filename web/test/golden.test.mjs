@@ -68,7 +68,7 @@ test("real weights in Q8_0 give what the native program gives, to the last bit",
   const sources = texts.map((line) => JSON.parse(line).text);
   const native = sources.map((text) => {
     const command = ["generate", "--model", path, "--json", "--max-new-tokens", "48", text];
-    return JSON.parse(execFileSync(binary("t5", "t5-runtime"), command, { encoding: "utf8" }).split("\n")[0]);
+    return JSON.parse(execFileSync(binary("t5"), command, { encoding: "utf8" }).split("\n")[0]);
   });
   for (const build of BUILDS) {
     const t5 = await T5.load(path, { build });

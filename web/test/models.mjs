@@ -31,7 +31,7 @@ export function model(family, dtype = "f32") {
 /** The path of a checkpoint as one file, made by t5-quantize if it is not there yet. */
 export function quantized(source, name, dtype) {
   const out = `${made}/${name}-${dtype}.gguf`;
-  const program = binary("t5-quantize", "t5-quantize");
+  const program = binary("t5-quantize");
   // Test files run side by side: each writes a file of its own and puts it in place whole.
   if (!existsSync(out) || statSync(out).mtimeMs < statSync(program).mtimeMs) {
     mkdirSync(made, { recursive: true });
@@ -44,11 +44,11 @@ export function quantized(source, name, dtype) {
 
 const built = new Set();
 
-/** A command of the workspace, built if it is not up to date. */
-export function binary(name, crate) {
+/** A command of the workspace, built if it is not up to date: with the workspace's features, as its tests were. */
+export function binary(name) {
   const path = `${root}/target/debug/${name}`;
   if (!built.has(name)) {
-    execFileSync("cargo", ["build", "--quiet", "--locked", "--package", crate, "--bin", name], {
+    execFileSync("cargo", ["build", "--quiet", "--locked", "--workspace", "--bin", name], {
       cwd: root,
       stdio: "inherit",
     });
@@ -119,7 +119,7 @@ export const pocket = {
     const cases = lines.slice(0, count).map((line) => JSON.parse(line));
     const input = cases.map(({ text }) => `${text}\n`).join("");
     const command = ["generate", "--json", "--jobs", "1"];
-    const out = execFileSync(binary("t5", "t5-runtime"), command, { input, encoding: "utf8" });
+    const out = execFileSync(binary("t5"), command, { input, encoding: "utf8" });
     return out.trim().split("\n").map((line, i) => {
       const { text: answer, ids, logprobs } = JSON.parse(line);
       return { text: cases[i].text, inputs: cases[i].input_ids, answer, ids, logprobs };
