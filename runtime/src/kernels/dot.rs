@@ -117,12 +117,7 @@ pub(crate) trait Dot: Simd {
     /// step's in the low nibbles of both, the second's in the high ones.
     #[inline(always)]
     fn join(self, upper: &WeightStep, lower: &WeightStep) -> [Self::W; 2] {
-        let (mut first, mut second) = ([0; size_of::<WeightStep>()], [0; size_of::<WeightStep>()]);
-        for i in 0..first.len() {
-            let flip = 0x80 ^ self.flip();
-            first[i] = (upper[i] << 4 | lower[i] & 15) ^ flip;
-            second[i] = (upper[i] & 0xf0 | lower[i] >> 4) ^ flip;
-        }
+        let [first, second] = joined(upper, lower, 0x80 ^ self.flip());
         [self.weights(&first), self.weights(&second)]
     }
 
@@ -133,6 +128,17 @@ pub(crate) trait Dot: Simd {
     fn dot_nibbles(self, sums: Self::I, weights: Self::W, activations: Self::A) -> Self::I {
         self.dot(sums, weights, activations)
     }
+}
+
+/// The bytes of two steps from their nibbles, as [`Dot::join`] has them, of each w + 128 xor `flip`.
+#[inline(always)]
+pub(crate) fn joined(upper: &WeightStep, lower: &WeightStep, flip: u8) -> [WeightStep; 2] {
+    let (mut first, mut second) = ([0; size_of::<WeightStep>()], [0; size_of::<WeightStep>()]);
+    for i in 0..first.len() {
+        first[i] = (upper[i] << 4 | lower[i] & 15) ^ flip;
+        second[i] = (upper[i] & 0xf0 | lower[i] >> 4) ^ flip;
+    }
+    [first, second]
 }
 
 /// Whether a product of `m` rows with weights in runs of `run` blocks is computed on tiles. Rows that are missing from

@@ -389,7 +389,9 @@ impl Matrix {
             }
             Storage::Planes(w) => {
                 quantize(kernels, x, k, 1, Start::Int8, activations);
-                let work = |y: &mut Columns<'_>, _| product::planes::planes(kernels, w, activations, k / BLOCK, y);
+                let work = |y: &mut Columns<'_>, thread| {
+                    product::planes::planes(kernels, w, activations, k / BLOCK, y, &mut own(scratch, thread).joined);
+                };
                 divide(threads, sizes::product([m, k]), n, LANES, &y, &work);
             }
             Storage::Q4(w) => {

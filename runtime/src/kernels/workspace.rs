@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::activations::Activations;
 use super::attention::packed::HeadMemory;
+use super::pack::q8::WeightBlock;
 use super::simd::LANES;
 use super::threads::Threads;
 
@@ -25,6 +26,8 @@ pub struct Workspace {
 pub(crate) struct Own {
     /// 16 rows of weights widened to f32, `[k, 16]`, or two such groups.
     pub(super) wide: Vec<[f32; LANES]>,
+    /// 16 rows of int8 weights whose planes were joined.
+    pub(super) joined: Vec<WeightBlock>,
     /// The head that is being attended to.
     pub(crate) head: HeadMemory,
 }

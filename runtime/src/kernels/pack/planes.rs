@@ -26,7 +26,7 @@ use crate::tensor::DType;
 /// [`crate::kernels::layout`].
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
-pub(crate) struct Plane([WeightStep; NIBBLE_STEPS]);
+pub(crate) struct Plane(pub(crate) [WeightStep; NIBBLE_STEPS]);
 
 // SAFETY: 256 bytes, aligned to 64.
 unsafe impl Zeroable for Plane {}
