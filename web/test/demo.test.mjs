@@ -215,6 +215,8 @@ inChromium("answers come while one types, sentence by sentence, and what stays i
   const [station, cat, beach] = await expected("translation_en_to_de", texts);
   await page.locator("#source").pressSequentially(texts[0], { delay: 25 });
   await until(async () => (await page.locator("#answer").innerText()) === station, station);
+  // A sentence is written anew once it is whole. It is when screen readers are told.
+  await until(async () => (await page.textContent("#said")) === station, `said: ${station}`);
   await page.locator("#answer > span").first().evaluate((sentence) => (sentence.mine = true));
   await page.locator("#source").pressSequentially(`  ${texts[1]}\n\n${texts[2]}`, { delay: 10 });
   const whole = `${station}  ${cat}\n\n${beach}`;
