@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use t5_quantize::adapter;
+use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::config::T5Config;
 use t5_runtime::schema;
-use t5_runtime::tokenizer;
+use t5_runtime::tokenizer::{self, UnigramVocabulary};
 
-use crate::checkpoint::{Checkpoints, Saved};
+use crate::checkpoint::{self, Checkpoints, Saved};
 use crate::files::{self, TensorFile};
+use crate::model::Model;
 use crate::vocabulary::{self, Vocabulary};
 use crate::{Error, Result};
 
@@ -21,8 +23,12 @@ use crate::{Error, Result};
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-pub(crate) const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER: &str = "tokenizer.json";
 const SENTENCEPIECE: &str = "spiece.model";
+const WEIGHTS: &str = "model.safetensors";
+
+/// Of a model that does not say how long its answers may be.
+const MAX_NEW_TOKENS: usize = 128;
 
 /// Everything of a Hugging Face folder but the weights, as (name, contents). `tokenizer` is the vocabulary's file.
 pub fn model_files(
@@ -65,6 +71,23 @@ pub fn model_files(
     files.map(|(name, contents)| (name.to_owned(), contents)).into()
 }
 
+/// Writes a model that was made of a checkpoint, with its vocabulary, as a Hugging Face folder that `model.from` takes.
+pub(crate) fn write_model(
+    checkpoint: &Checkpoint,
+    model: &Model,
+    vocabulary: UnigramVocabulary,
+    output: &Path,
+) -> Result<()> {
+    files::create_folder(output)?;
+    let json = vocabulary::to_tokenizer_json(&checkpoint.file, &vocabulary)?;
+    let read = Vocabulary::new(&tokenizer::Vocabulary::Unigram(vocabulary), &output.join(TOKENIZER))?;
+    let longest = checkpoint.generation.settings.max_new_tokens.unwrap_or(MAX_NEW_TOKENS);
+    for (name, contents) in model_files(model.config(), longest, json, &read) {
+        files::write_synced(&output.join(name), &contents)?;
+    }
+    checkpoint::write_model(&output.join(WEIGHTS), model, None)
+}
+
 /// Which weights are exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weights {
@@ -103,7 +126,7 @@ pub fn export(run: &Path, step: Option<u64>, weights: Weights, others: &[PathBuf
         .iter()
         .map(|spec| Ok((spec.hf_name.clone(), spec.shape.as_slice(), Cow::Owned(mean(&sources, &spec.hf_name)?))))
         .collect::<Result<Vec<_>>>()?;
-    files::write_tensors(&output.join("model.safetensors"), tensors)?;
+    files::write_tensors(&output.join(WEIGHTS), tensors)?;
     for name in [CONFIG, GENERATION_CONFIG, TOKENIZER_CONFIG, copied] {
         files::write_synced(&output.join(name), &read(&folder.join(name))?)?;
     }

@@ -14,11 +14,7 @@ use t5_runtime::schema::{self, Role, Stack, TensorId, TensorSpec};
 use t5_runtime::tokenizer::{self, AddedToken, Piece, PieceKind, Tokenizer, UnigramVocabulary};
 
 use crate::model::Model;
-use crate::vocabulary::{self, Vocabulary};
-use crate::{Error, Result, checkpoint, export, files};
-
-/// Of a model that does not say how long its answers may be.
-const MAX_NEW_TOKENS: usize = 128;
+use crate::{Error, Result, export, vocabulary};
 
 /// What becomes of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,15 +35,7 @@ impl Extension {
     /// cannot be written.
     pub fn write(&self, checkpoint: &Checkpoint, output: &Path) -> Result<Model> {
         let (model, vocabulary) = self.apply(checkpoint)?;
-        files::create_folder(output)?;
-        let path = output.join(export::TOKENIZER);
-        let json = vocabulary::to_tokenizer_json(&checkpoint.file, &vocabulary)?;
-        let read = Vocabulary::new(&tokenizer::Vocabulary::Unigram(vocabulary), &path)?;
-        let longest = checkpoint.generation.settings.max_new_tokens.unwrap_or(MAX_NEW_TOKENS);
-        for (name, contents) in export::model_files(model.config(), longest, json, &read) {
-            files::write_synced(&output.join(name), &contents)?;
-        }
-        checkpoint::write_model(&output.join("model.safetensors"), &model, None)?;
+        export::write_model(checkpoint, &model, vocabulary, output)?;
         Ok(model)
     }
 
@@ -57,11 +45,7 @@ impl Extension {
     /// As [`Extension::write`].
     pub fn apply(&self, checkpoint: &Checkpoint) -> Result<(Model, UnigramVocabulary)> {
         let old = &checkpoint.config;
-        let Some(tokenizer::Vocabulary::Unigram(vocabulary)) = &checkpoint.vocabulary else {
-            let what = "expected a model with a vocabulary of pieces, found one of bytes or none";
-            return Err(Error::file(Path::new(&checkpoint.file), what));
-        };
-        let (vocabulary, spelled) = with_tokens(&checkpoint.file, vocabulary, &self.add_tokens)?;
+        let (vocabulary, spelled) = with_tokens(&checkpoint.file, pieces(checkpoint)?, &self.add_tokens)?;
         let blocks = |list: &Option<Vec<usize>>, option, count: usize| match list {
             None => Ok((0..count).collect()),
             Some(list) if list.is_empty() || list.iter().any(|&block| block >= count) => {
@@ -128,11 +112,24 @@ impl<'a> Sources<'a> {
     }
 
     fn values(&self, id: TensorId) -> Result<Vec<f32>> {
-        let name = self.specs.get(&id).map(|spec| spec.hf_name.as_str()).unwrap_or_default();
-        let tensor = self.checkpoint.tensor(name).ok_or_else(|| {
-            t5_runtime::Error::tensor(&self.checkpoint.file, name, "expected, but not in the checkpoint")
-        })?;
-        Ok(decode_tensor(tensor)?)
+        values(self.checkpoint, self.specs.get(&id).map(|spec| spec.hf_name.as_str()).unwrap_or_default())
+    }
+}
+
+/// A tensor's values by its name in Hugging Face's files.
+pub(crate) fn values(checkpoint: &Checkpoint, name: &str) -> Result<Vec<f32>> {
+    let missing = || t5_runtime::Error::tensor(&checkpoint.file, name, "expected, but not in the checkpoint");
+    Ok(decode_tensor(checkpoint.tensor(name).ok_or_else(missing)?)?)
+}
+
+/// The vocabulary of a model that can be written as a folder.
+pub(crate) fn pieces(checkpoint: &Checkpoint) -> Result<&UnigramVocabulary> {
+    match &checkpoint.vocabulary {
+        Some(tokenizer::Vocabulary::Unigram(vocabulary)) => Ok(vocabulary),
+        _ => {
+            let what = "expected a model with a vocabulary of pieces, found one of bytes or none";
+            Err(Error::file(Path::new(&checkpoint.file), what))
+        }
     }
 }
 

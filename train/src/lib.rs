@@ -31,6 +31,7 @@ pub mod files;
 pub mod finetune;
 pub mod init;
 pub mod kernels;
+pub mod mean;
 pub mod model;
 pub mod ops;
 pub mod optimizer;

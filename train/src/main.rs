@@ -17,6 +17,7 @@ use t5_train::evaluate::RuntimeEvaluator;
 use t5_train::export::{self, Weights};
 use t5_train::extend::{self, Extension};
 use t5_train::finetune::{Prepared, Request};
+use t5_train::mean::WeightedMean;
 use t5_train::pipeline::{self, Pipeline};
 use t5_train::plan::{self, Plan};
 use t5_train::ranks::{self, Ranks, World};
@@ -58,6 +59,8 @@ enum Action {
     Export(ExportArguments),
     /// Write a model to train on from: an existing one with more tokens, with blocks left out or put in
     Extend(ExtendArguments),
+    /// Write the mean of models of one shape and vocabulary, such as rounds of training, as a Hugging Face folder
+    Mean(MeanArguments),
     /// Write one HTML page about a run: curves, samples, configuration
     Report(ReportArguments),
     /// Print examples as the model sees them
@@ -336,6 +339,19 @@ struct ExtendArguments {
 }
 
 #[derive(Args)]
+struct MeanArguments {
+    /// The models, two or more: folders or GGUF files, whose stored values are expanded
+    #[arg(required = true)]
+    models: Vec<PathBuf>,
+    /// The folder to write
+    #[arg(short, long)]
+    output: PathBuf,
+    /// Each model's share of the mean, in their order: 0.6,0.4; otherwise equal ones
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', allow_negative_numbers = true)]
+    shares: Option<Vec<f64>>,
+}
+
+#[derive(Args)]
 struct ReportArguments {
     /// The run's folder
     run: PathBuf,
@@ -372,6 +388,7 @@ fn start() -> Result<()> {
         Action::Storing(arguments) => arguments.config.with_config(|config| storing(&config, &arguments)),
         Action::Export(arguments) => export(&arguments),
         Action::Extend(arguments) => extend(arguments),
+        Action::Mean(arguments) => mean(&arguments),
         Action::Report(arguments) => report(&arguments),
         Action::InspectData(arguments) => arguments.config.with_config(|config| inspect(&config, &arguments)),
     }
@@ -752,6 +769,18 @@ fn extend(arguments: ExtendArguments) -> Result<()> {
     let (config, output) = (model.config(), arguments.output.display());
     let (rows, encoder, decoder) = (config.vocab_size, config.num_layers, config.num_decoder_layers);
     eprintln!("{output}: {} parameters, {rows} rows, {encoder} and {decoder} blocks", model.parameters());
+    Ok(())
+}
+
+fn mean(arguments: &MeanArguments) -> Result<()> {
+    let models = arguments.models.iter().map(|model| Checkpoint::open(model)).collect::<Result<Vec<_>, _>>()?;
+    let mean = WeightedMean::new(models, arguments.shares.as_deref()).map_err(by_flag)?;
+    let output = arguments.output.display();
+    if mean.reads(&arguments.output.join("model.safetensors")) {
+        bail!("{output}: expected another folder than a model's");
+    }
+    let model = mean.write(&arguments.output)?;
+    eprintln!("{output}: {} parameters, the mean of {} models", model.parameters(), arguments.models.len());
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Models to train on from: the built-in model's GGUF file with more tokens and other blocks.
+//! Models to train on from: the built-in model's GGUF file with more tokens and other blocks, and means of models.
 
 mod common;
 
@@ -148,26 +148,70 @@ metrics = ["exact-match"]
     path.display().to_string()
 }
 
+/// The built-in model after a step of the configuration.
+fn trained(folder: &Path) -> String {
+    let config = configuration(folder);
+    let run = folder.join("run");
+    let (from, output) = (format!("model.from={}", pocket().display()), format!("run.output={}", run.display()));
+    let data = format!("data.dir={}", folder.display());
+    let sets = ["--set", &from, "--set", &output, "--set", &data, "--set", "run.precision=f32"];
+    succeed(&[&["run", &config, "--set", "run.steps=1", "--set", "evaluation.every_steps=0"], &sets[..]].concat());
+    let exported = folder.join("exported").display().to_string();
+    succeed(&["export", &run.display().to_string(), &exported]);
+    exported
+}
+
 #[test]
 fn a_run_starts_from_a_gguf_file_and_its_vocabulary() {
     let folder = tempfile::tempdir().unwrap();
-    let config = configuration(folder.path());
-    let run = folder.path().join("run");
-    let (from, output) = (format!("model.from={}", pocket().display()), format!("run.output={}", run.display()));
-    let data = format!("data.dir={}", folder.path().display());
-    let sets = ["--set", &from, "--set", &output, "--set", &data, "--set", "run.precision=f32"];
-    succeed(&[&["run", &config, "--set", "run.steps=1", "--set", "evaluation.every_steps=0"], &sets[..]].concat());
-    let exported = folder.path().join("exported").display().to_string();
-    succeed(&["export", &run.display().to_string(), &exported]);
+    let exported = trained(folder.path());
     let (before, after) = (Checkpoint::open(&pocket()).unwrap(), Checkpoint::open(Path::new(&exported)).unwrap());
     assert_eq!(after.vocabulary, before.vocabulary);
     assert_eq!(after.config, before.config);
     assert_ne!(values(&after, "shared.weight"), values(&before, "shared.weight"));
 
     // A model that is named brings its vocabulary; of weights alone, one sentence says what is missing.
-    let model = pocket().display().to_string();
+    let (model, config) = (pocket().display().to_string(), folder.path().join("run.toml").display().to_string());
+    let data = format!("data.dir={}", folder.path().display());
     let report = succeed(&["eval", &config, "--model", &model, "--set", &data, "--json"]);
     assert!(String::from_utf8(report.stdout).unwrap().contains("swap/exact-match"));
     let message = fail(&["eval", &config, "--set", &data]);
     assert!(message.contains("model.vocabulary: expected a tokenizer.json"), "{message}");
+}
+
+#[test]
+fn a_mean_has_a_share_of_each_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let (before, after) = (pocket().display().to_string(), trained(folder.path()));
+    let output = folder.path().join("mean").display().to_string();
+    let refused = |others: &[&str]| fail(&[&["mean", &before, "--output", &output], others].concat());
+    let message = refused(&[]);
+    assert!(message.contains("expected two models or more, found 1"), "{message}");
+    let message = refused(&[&after, "--shares", "0.75,0.5"]);
+    assert!(message.contains("--shares: expected 2 numbers with the sum 1, found [0.75, 0.5]"), "{message}");
+    let message = refused(&[&after, "--shares", "1"]);
+    assert!(message.contains("--shares: expected 2 numbers with the sum 1, found [1.0]"), "{message}");
+    extended(folder.path(), &["--decoder-blocks", "1,3"]);
+    let message = refused(&[&folder.path().join("extended").display().to_string()]);
+    assert!(message.contains("expected a model of the same shape and vocabulary as"), "{message}");
+    extended(folder.path(), &["--add-tokens", "a b"]);
+    let message = refused(&[&folder.path().join("extended").display().to_string()]);
+    assert!(message.contains("expected a model of the same shape and vocabulary as"), "{message}");
+    assert!(!Path::new(&output).exists(), "nothing was written");
+    let message = fail(&["mean", &before, &after, "--output", &after]);
+    assert!(message.contains("expected another folder than a model's"), "{message}");
+
+    let open = |path: &str| Checkpoint::open(Path::new(path)).unwrap();
+    for (shares, [first, second]) in [(None, [0.5, 0.5]), (Some("1.25,-0.25"), [1.25, -0.25])] {
+        let shares = shares.map_or(Vec::new(), |shares| vec!["--shares", shares]);
+        succeed(&[&["mean", &before, &after, "--output", &output], shares.as_slice()].concat());
+        let [one, two, mean] = [&before, &after, &output].map(|path| open(path));
+        assert_eq!((&mean.config, &mean.vocabulary), (&one.config, &one.vocabulary));
+        for spec in schema::tensors(&one.config) {
+            let [one, two, mean] = [&one, &two, &mean].map(|checkpoint| values(checkpoint, &spec.hf_name));
+            for ((one, two), mean) in one.iter().zip(two).zip(mean) {
+                assert_eq!(mean, (first * f64::from(*one) + second * f64::from(two)) as f32, "{}", spec.hf_name);
+            }
+        }
+    }
 }

@@ -1,0 +1,82 @@
+//! The mean of models that have a beginning in common, such as rounds of training or seeds: often better than each of
+//! them, and no slower than one (model soups, Wortsman et al. 2022).
+
+use std::path::Path;
+
+use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::tokenizer::{UnigramVocabulary, Vocabulary};
+
+use crate::model::Model;
+use crate::{Error, Result, export, extend};
+
+/// How far the sum of shares may be from 1, since they are typed as decimal fractions.
+const ROUNDING: f64 = 1e-6;
+
+/// Models, each with its share of the mean.
+pub struct WeightedMean {
+    parts: Vec<(Checkpoint, f64)>,
+}
+
+impl WeightedMean {
+    /// Models with `shares` in their order; `None`: equal ones. A share below 0 leads away from what its model learned
+    /// (Ilharco et al. 2023).
+    ///
+    /// # Errors
+    /// Where there are not two models, or other than one share for each, with the sum 1.
+    pub fn new(models: Vec<Checkpoint>, shares: Option<&[f64]>) -> Result<WeightedMean> {
+        let count = models.len();
+        if count < 2 {
+            return Err(Error::Invalid(format!("a mean: expected two models or more, found {count}")));
+        }
+        let equal = vec![1.0 / count as f64; count];
+        let shares = shares.unwrap_or(&equal);
+        let whole = (shares.iter().sum::<f64>() - 1.0).abs() <= ROUNDING;
+        if shares.len() != count || !whole {
+            let what = format!("expected {count} numbers with the sum 1, found {shares:?}");
+            return Err(Error::Option { option: "shares", what });
+        }
+        Ok(WeightedMean { parts: models.into_iter().zip(shares.iter().copied()).collect() })
+    }
+
+    /// Whether a file is one of those that are read.
+    pub fn reads(&self, path: &Path) -> bool {
+        self.parts.iter().any(|(checkpoint, _)| checkpoint.reads(path))
+    }
+
+    /// Writes the mean as a Hugging Face folder, whose texts' longest length is the first model's. Returns the model.
+    ///
+    /// # Errors
+    /// Where models differ in shape or vocabulary, or have no vocabulary of pieces, or the folder cannot be written.
+    pub fn write(&self, output: &Path) -> Result<Model> {
+        let (model, vocabulary) = self.mean()?;
+        export::write_model(&self.parts[0].0, &model, vocabulary, output)?;
+        Ok(model)
+    }
+
+    /// The mean and the vocabulary that the models share.
+    ///
+    /// # Errors
+    /// Where models differ in shape or vocabulary, or have no vocabulary of pieces.
+    pub fn mean(&self) -> Result<(Model, UnigramVocabulary)> {
+        let (first, _) = &self.parts[0];
+        let vocabulary = extend::pieces(first)?.clone();
+        for (other, _) in &self.parts[1..] {
+            let same = matches!(&other.vocabulary, Some(Vocabulary::Unigram(pieces)) if *pieces == vocabulary);
+            if other.config != first.config || !same {
+                let what =
+                    format!("expected a model of the same shape and vocabulary as {}, found another", first.file);
+                return Err(Error::file(Path::new(&other.file), what));
+            }
+        }
+        let model = Model::from_values(&first.config, |spec| {
+            let mut sum: Vec<f64> = Vec::new();
+            for (checkpoint, share) in &self.parts {
+                let values = extend::values(checkpoint, &spec.hf_name)?;
+                sum.resize(values.len(), 0.0);
+                sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += share * f64::from(value));
+            }
+            Ok(sum.into_iter().map(|value| value as f32).collect())
+        })?;
+        Ok((model, vocabulary))
+    }
+}
