@@ -85,7 +85,8 @@ pub struct Checkpoints {
     keep_last: usize,
 }
 
-const MODEL: &str = "model.safetensors";
+/// The weights' file, in a checkpoint as in a Hugging Face folder.
+pub const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const AVERAGE: &str = "average.safetensors";
 const STATE: &str = "state.json";

@@ -25,7 +25,6 @@ const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const SENTENCEPIECE: &str = "spiece.model";
-const WEIGHTS: &str = "model.safetensors";
 
 /// Of a model that does not say how long its answers may be.
 const MAX_NEW_TOKENS: usize = 128;
@@ -85,7 +84,7 @@ pub(crate) fn write_model(
     for (name, contents) in model_files(model.config(), longest, json, &read) {
         files::write_synced(&output.join(name), &contents)?;
     }
-    checkpoint::write_model(&output.join(WEIGHTS), model, None)
+    checkpoint::write_model(&output.join(checkpoint::MODEL), model, None)
 }
 
 /// Which weights are exported.
@@ -126,7 +125,7 @@ pub fn export(run: &Path, step: Option<u64>, weights: Weights, others: &[PathBuf
         .iter()
         .map(|spec| Ok((spec.hf_name.clone(), spec.shape.as_slice(), Cow::Owned(mean(&sources, &spec.hf_name)?))))
         .collect::<Result<Vec<_>>>()?;
-    files::write_tensors(&output.join(WEIGHTS), tensors)?;
+    files::write_tensors(&output.join(checkpoint::MODEL), tensors)?;
     for name in [CONFIG, GENERATION_CONFIG, TOKENIZER_CONFIG, copied] {
         files::write_synced(&output.join(name), &read(&folder.join(name))?)?;
     }

@@ -12,7 +12,7 @@ use crate::extend::Extension;
 use crate::source::{self, Format};
 use crate::tasks::{self, HoldOut, TaskConfig, TextExample};
 use crate::vocabulary::{UNK, Vocabulary};
-use crate::{Error, Result, files};
+use crate::{Error, Result, checkpoint, files};
 
 /// The name of the one task.
 const TASK: &str = "finetune";
@@ -143,7 +143,7 @@ impl Request {
         }
         let folder = self.output.join("base");
         // A run that was killed goes on from what was written then.
-        if !folder.join("model.safetensors").exists() {
+        if !folder.join(checkpoint::MODEL).exists() {
             let extension = Extension { add_tokens: self.add_tokens.clone(), ..Extension::default() };
             extension.write(&t5_quantize::pytorch::open(&self.from)?, &folder)?;
         }

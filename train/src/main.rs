@@ -11,6 +11,7 @@ use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::command;
 use t5_runtime::storage::is_same_file;
 use t5_runtime::{Mean, Model};
+use t5_train::checkpoint::MODEL;
 use t5_train::config::{self, Config};
 use t5_train::distill::answers::{self, Search, Written};
 use t5_train::evaluate::RuntimeEvaluator;
@@ -761,7 +762,7 @@ fn extend(arguments: ExtendArguments) -> Result<()> {
     let add_tokens = add_tokens(arguments.add_tokens.as_deref())?;
     let ExtendArguments { encoder_blocks, decoder_blocks, .. } = arguments;
     let checkpoint = Checkpoint::open(&arguments.model)?;
-    if checkpoint.reads(&arguments.output.join("model.safetensors")) {
+    if checkpoint.reads(&arguments.output.join(MODEL)) {
         bail!("{}: expected another folder than the model's", arguments.output.display());
     }
     let extension = Extension { add_tokens, encoder_blocks, decoder_blocks };
@@ -776,7 +777,7 @@ fn mean(arguments: &MeanArguments) -> Result<()> {
     let models = arguments.models.iter().map(|model| Checkpoint::open(model)).collect::<Result<Vec<_>, _>>()?;
     let mean = WeightedMean::new(models, arguments.shares.as_deref()).map_err(by_flag)?;
     let output = arguments.output.display();
-    if mean.reads(&arguments.output.join("model.safetensors")) {
+    if mean.reads(&arguments.output.join(MODEL)) {
         bail!("{output}: expected another folder than a model's");
     }
     let model = mean.write(&arguments.output)?;

@@ -547,7 +547,7 @@ impl Trainer {
 
     /// The current model (its average, where the run keeps one) as a Hugging Face folder.
     fn write_folder(&self, folder: &Path) -> Result<()> {
-        write_model(&folder.join("model.safetensors"), &self.parts.model, self.average.as_deref())?;
+        write_model(&folder.join(checkpoint::MODEL), &self.parts.model, self.average.as_deref())?;
         for (name, contents) in &self.parts.extra {
             files::write_synced(&folder.join(name), contents)?;
         }
