@@ -48,9 +48,14 @@ export function textOrIds(name: string, value: unknown): string | number[] {
   throw wrong(name, "a text or a list of ids", value);
 }
 
+/** Refuses what is no object. */
+export function object(name: string, value: unknown): void {
+  if (typeof value !== "object" || value === null) throw wrong(name, "an object", value);
+}
+
 /** Refuses options of other names. */
 export function known(options: object, names: readonly string[]): void {
-  if (typeof options !== "object" || options === null) throw wrong("options", "an object", options);
+  object("options", options);
   for (const name of Object.keys(options)) {
     if (!names.includes(name)) throw new T5Error("bad-option", `${name}: there is no option of this name`);
   }
@@ -65,6 +70,20 @@ export function limits(options: EncodeOptions): EncodeOptions {
   }
   if (truncate !== undefined && typeof truncate !== "boolean") throw wrong("truncate", "true or false", truncate);
   return options;
+}
+
+/** The files of a list of any kind; undefined if it is none, or has something else in it. */
+export function filesOf(value: unknown): File[] | undefined {
+  if (typeof value !== "object" || value === null || !(Symbol.iterator in value)) return undefined;
+  const list = [...(value as Iterable<unknown>)];
+  return list.every((file) => file instanceof Blob) ? (list as File[]) : undefined;
+}
+
+/** Whether a request can be sent with these headers. Not every place where `load` is called has `Headers`. */
+export function areHeaders(value: unknown): boolean {
+  const isHeader = ([name, text]: [string, unknown]): boolean =>
+    /^[\w!#$%&'*+.^`|~-]+$/.test(name) && typeof text === "string" && /^[^\0\r\n\u0100-\uffff]*$/.test(text);
+  return typeof value === "object" && value !== null && Object.entries(value).every(isHeader);
 }
 
 /** Options that are set, as they can be sent. Their names and types are the module's to check. */

@@ -6,7 +6,7 @@ import { aborted, asT5Error, isTrap, T5Error, throwIfAborted } from "./errors.js
 import { fetching } from "./fetch.js";
 import { turn } from "./platform.js";
 import type { Call, FromWorker, LoadRequest, Port, QuantizeRequest, ToWorker, Unquantized } from "./protocol.js";
-import { HUB, openAddress, openBlob, type OpenFile } from "./source.js";
+import { HUB, openAddress, openBlob, startingAgain, type OpenFile } from "./source.js";
 import { Transfer, Unquantized as Files } from "./transfer.js";
 import type { GenerateOptions, Info, Progress, Sentence } from "./types.js";
 
@@ -158,11 +158,12 @@ class Host {
     const module = await loadConverter();
     const begin = performance.now();
     const ask = fetching(request, HUB);
-    const opened: OpenFile[] = [];
-    for (const { name, blob, url } of files) {
-      opened.push(blob ? openBlob(blob, name) : await openAddress(url ?? "", { ask, signal, stallMs }));
-    }
-    const size = opened.reduce((sum, file) => sum + file.size, 0);
+    type Source = (typeof files)[number];
+    const open = async ({ name, blob, url }: Source, sized: boolean): Promise<OpenFile> =>
+      blob ? openBlob(blob, name) : openAddress(url ?? "", { ask, signal, stallMs, sized });
+    const opened: [Source, OpenFile][] = [];
+    for (const file of files) opened.push([file, await startingAgain((sized) => open(file, sized))]);
+    let size = opened.reduce((sum, [, file]) => sum + file.size, 0);
     const fetched = files.some(({ url }) => url !== undefined);
     const report = (done: number): void => {
       const phase = done > size ? "quantize" : fetched ? "download" : "read";
@@ -172,14 +173,28 @@ class Host {
     };
     const folder = new module.Folder();
     let read = 0;
-    for (const [i, file] of opened.entries()) {
-      const buffer = new module.Buffer(file.size);
-      for await (const chunk of file.chunks()) {
-        throwIfAborted(signal);
-        buffer.append(chunk);
-        report((read += chunk.length));
-      }
-      folder.add(files[i]?.name ?? file.name, buffer);
+    for (const [source, first] of opened) {
+      const before = read;
+      let file: OpenFile | undefined;
+      const buffer = await startingAgain(async (sized) => {
+        const next = file ? await open(source, sized) : first;
+        size += next.size - (file ?? first).size;
+        file = next;
+        read = before;
+        const buffer = new module.Buffer(file.size);
+        try {
+          for await (const chunk of file.chunks()) {
+            throwIfAborted(signal);
+            buffer.append(chunk);
+            report((read += chunk.length));
+          }
+          return buffer;
+        } catch (error) {
+          if (!isTrap(error)) buffer.free();
+          throw error;
+        }
+      });
+      folder.add(source.name, buffer);
     }
     const parts: BlobPart[] = [];
     const write = (part: Uint8Array<ArrayBuffer>): void => void parts.push(new Blob([part]));
@@ -220,6 +235,8 @@ class Host {
     const options = written(call.options);
     this.remark(id, engine, call.options, options);
     const results: unknown[] = [];
+    // Without texts the options are checked all the same.
+    if (call.texts.length === 0) engine.notes(options);
     for (let at = 0; at < call.texts.length; at += call.group) {
       engine.startBatch(call.texts.slice(at, at + call.group), options);
       await toEnd(engine, signal);

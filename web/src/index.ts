@@ -8,14 +8,28 @@
  * ```
  */
 
-import { attempt, checkSignal, ids, known, limits, plain, text, textOrIds, texts, wrong } from "./check.js";
+import {
+  areHeaders,
+  attempt,
+  checkSignal,
+  filesOf,
+  ids,
+  known,
+  limits,
+  object,
+  plain,
+  text,
+  textOrIds,
+  texts,
+  wrong,
+} from "./check.js";
 import { Client, folder, type Listeners } from "./client.js";
 import { aborted, T5Error } from "./errors.js";
 import { checkToken, offer, type Fetch } from "./fetch.js";
 import { absolute, hasWorkers } from "./platform.js";
 import type { Fetching, LoadRequest, QuantizeRequest, Unquantized } from "./protocol.js";
 import { CHECKPOINT, HUB, inside } from "./source.js";
-import { exclusively, NewsOf } from "./store.js";
+import { exclusively, keyOf, NewsOf } from "./store.js";
 import type {
   Alignment,
   EncodeOptions,
@@ -61,19 +75,22 @@ export class Generation implements AsyncIterable<string> {
   private readonly pieces: string[] = [];
   private readonly abort = new AbortController();
   private ended = false;
-  private wake: (() => void) | undefined;
+  /** Loops over the pieces that have seen all that came. */
+  private readonly waiting: (() => void)[] = [];
 
   /** @internal */
   constructor(client: Client, source: string | readonly number[] | Uint32Array, options: GenerateOptions) {
-    const { signal, ...rest } = options;
+    // What is no object is refused below, where it rejects a promise.
+    const { signal, ...rest }: GenerateOptions = options ?? {};
     const abort = (): void => this.abort.abort(signal?.reason);
     if (signal?.aborted) abort();
     signal?.addEventListener?.("abort", abort);
     const piece = (piece: string): void => {
       this.pieces.push(piece);
-      this.wake?.();
+      this.wake();
     };
     this.outputs = attempt(() => {
+      object("options", options);
       checkSignal(signal);
       if (rest.batch !== undefined) throw wrong("batch", "a list of texts", source);
       const call = { op: "generate", source: textOrIds("source", source), options: plain(rest) } as const;
@@ -82,20 +99,26 @@ export class Generation implements AsyncIterable<string> {
     const end = (): void => {
       signal?.removeEventListener?.("abort", abort);
       this.ended = true;
-      this.wake?.();
+      this.wake();
     };
     // Also handles errors, so that a caller who only iterates (and gets the error there) has no unhandled rejection.
     this.outputs.then(end, end);
   }
 
-  /** The pieces as they come. Leaving the loop early aborts the request. */
+  private wake(): void {
+    this.waiting.splice(0).forEach((wake) => wake());
+  }
+
+  /** The pieces as they come, all of them for each loop. Leaving a loop early aborts the request. */
   async *[Symbol.asyncIterator](): AsyncGenerator<string, void, undefined> {
     try {
-      for (;;) {
-        const piece = this.pieces.shift();
-        if (piece !== undefined) yield piece;
-        else if (this.ended) break;
-        else await new Promise<void>((resolve) => (this.wake = resolve));
+      for (let next = 0; ; ) {
+        const piece = this.pieces[next];
+        if (piece !== undefined) {
+          next += 1;
+          yield piece;
+        } else if (this.ended) break;
+        else await new Promise<void>((resolve) => this.waiting.push(resolve));
       }
       await this.outputs;
     } finally {
@@ -131,10 +154,12 @@ export class Batch {
   readonly outputs: Promise<Output[][]>;
 
   /** @internal */
-  constructor(client: Client, sources: readonly string[], { signal, batch = 16, ...options }: GenerateOptions) {
+  constructor(client: Client, sources: readonly string[], options: GenerateOptions) {
     this.outputs = attempt(() => {
+      object("options", options);
+      const { signal, batch = 16, ...rest } = options;
       if (!(Number.isInteger(batch) && batch >= 1 && batch <= 256)) throw wrong("batch", "1 to 256", batch);
-      const call = { op: "batch", texts: texts("source", sources), group: batch, options: plain(options) } as const;
+      const call = { op: "batch", texts: texts("source", sources), group: batch, options: plain(rest) } as const;
       return client.request<Output[][]>(call, { signal: checkSignal(signal) });
     });
     // As for one text: a caller who only awaits `texts()` gets the error there.
@@ -154,7 +179,9 @@ export class Batch {
 export async function quantize(files: Iterable<File>, options: QuantizeOptions = {}): Promise<File> {
   known(options, ["type", "name", "onProgress", "signal", "assets"]);
   checkSignal(options.signal);
-  const chosen = [...files].filter((file) => CHECKPOINT.test(inside(file)));
+  const given = filesOf(files);
+  if (!given) throw wrong("files", "the files of a Hugging Face folder", files);
+  const chosen = given.filter((file) => CHECKPOINT.test(inside(file)));
   return quantized(
     chosen.map((file) => ({ name: inside(file), blob: file.slice() })),
     options,
@@ -233,21 +260,26 @@ export class T5 {
 
   /** Generates from a text, or from ids that end with `</s>`. The request is queued at once. */
   generate(source: string | readonly number[] | Uint32Array, options?: GenerateOptions): Generation;
-  /** Generates from each text of a list, several at once: faster than one by one, with the same results. */
+  /**
+   * Generates from each text of a list, several at once: faster than one by one, with the same results. An empty list
+   * is one of texts.
+   */
   generate(sources: readonly string[], options?: GenerateOptions): Batch;
   generate(
     source: string | readonly number[] | Uint32Array | readonly string[],
     options: GenerateOptions = {},
   ): Generation | Batch {
-    if (Array.isArray(source) && typeof source[0] === "string") return new Batch(this.client, source, options);
+    const isBatch = Array.isArray(source) && (source.length === 0 || typeof source[0] === "string");
+    if (isBatch) return new Batch(this.client, source as string[], options);
     return new Generation(this.client, source as string | number[], options);
   }
 
   /** How likely a target text is, given a source text. */
-  score(source: string, target: string, { signal }: RequestOptions = {}): Promise<Score> {
+  score(source: string, target: string, options: RequestOptions = {}): Promise<Score> {
     return attempt(() => {
+      known(options, ["signal"]);
       const call = { op: "score", source: text("source", source), target: text("target", target) } as const;
-      return this.client.request(call, { signal: checkSignal(signal) });
+      return this.client.request(call, { signal: checkSignal(options.signal) });
     });
   }
 
@@ -255,10 +287,11 @@ export class T5 {
    * Which words of the source each word of the target comes from: the cross-attention of the heads that the model's
    * file names for this, else of all.
    */
-  alignment(source: string, target: string, { signal }: RequestOptions = {}): Promise<Alignment> {
+  alignment(source: string, target: string, options: RequestOptions = {}): Promise<Alignment> {
     return attempt(() => {
+      known(options, ["signal"]);
       const call = { op: "alignment", source: text("source", source), target: text("target", target) } as const;
-      return this.client.request(call, { signal: checkSignal(signal) });
+      return this.client.request(call, { signal: checkSignal(options.signal) });
     });
   }
 
@@ -332,7 +365,7 @@ if (Symbol.asyncDispose) {
 /** A converted file, and the key under which it is kept. */
 type Made = Pick<LoadRequest, "source" | "keepAs">;
 
-/** Converts a checkpoint to one file, keeps that under `key` and loads it; loads the kept file if there is one. */
+/** Converts the checkpoint that `key` names to one file, keeps that and loads it; loads a kept one if there is one. */
 async function quantizeAndLoad(
   key: string,
   files: QuantizeRequest["files"],
@@ -352,7 +385,8 @@ async function quantizeAndLoad(
   // hf:owner/name@revision, folder:name/digits
   const [kind, first, second] = key.replace(/@.*/, "").split(/[/:]/);
   const name = `${kind === "hf" ? second : first}-q8_0.gguf`;
-  const work = `quantize ${key}`;
+  const keep = keyOf(key, endpoint);
+  const work = `quantize ${keep}`;
   const news = new NewsOf(work);
   news.listen(onProgress);
   const report = (progress: Progress): void => (news.tell(progress), onProgress?.(progress));
@@ -363,7 +397,7 @@ async function quantizeAndLoad(
       if (await kept()) return;
       const fetching = { ...plain({ stallMs, headers, token, endpoint }), fetch };
       const file = await quantized(files, { name, onProgress: report, ...plain({ signal, assets }) }, fetching);
-      made = { source: file.slice(), keepAs: { source: key, name } };
+      made = { source: file.slice(), keepAs: { source: keep, name } };
       await ask(made);
     });
   } catch (error) {
@@ -416,11 +450,8 @@ async function readable(source: Source): Promise<Readable> {
       throw new T5Error("network", `source: ${(error as Error).message}`, { cause: error });
     }
   }
-  const iterable = typeof source === "object" && source !== null && Symbol.iterator in source;
-  const files = iterable ? [...(source as Iterable<File>)] : undefined;
-  if (!files?.length || !files.every((file) => file instanceof Blob)) {
-    throw wrong("source", "an address, a file, its bytes, or the files of a folder", files ?? source);
-  }
+  const files = filesOf(source);
+  if (!files?.length) throw wrong("source", "an address, a file, its bytes, or the files of a folder", source);
   // A single file is taken as a model, whatever its name.
   if (files.length === 1 && !files[0]?.name?.endsWith(".safetensors")) return { source: files[0] as File };
   const chosen = files.filter((file) => CHECKPOINT.test(inside(file)));
@@ -458,8 +489,7 @@ function loadOptions(options: LoadOptions): Omit<LoadRequest, "source" | "fetch"
   check("stallMs", stallMs, isTime, "a number of milliseconds above 0");
   check("cache", cache, typeof cache === "boolean", "true or false");
   check("endpoint", endpoint, typeof endpoint === "string" && /^https?:\/\/[^/]/.test(endpoint), "an address");
-  const texts = typeof headers === "object" && Object.values(headers ?? {}).every((value) => typeof value === "string");
-  check("headers", headers, texts && headers !== null, "names and texts");
+  check("headers", headers, areHeaders(headers), "names and texts as HTTP has them");
   check("token", token, typeof token === "string" && /^[\x21-\x7e]+$/.test(token), "a text without spaces");
   check("wasm", wasm, wasm instanceof WebAssembly.Module, "a WebAssembly.Module");
   return rest;

@@ -24,7 +24,7 @@ const RELOADED = "pocket-t5: loaded again for isolation";
 /**
  * Registers the package's service worker, which the page's host serves at `address` (copy `pocket-t5/service-worker`
  * beside the page: it only controls its own folder and those below). Resolves with false if there are no service
- * workers; the page then works as before, online and with one thread.
+ * workers, or this one cannot be installed; the page then works as before, online and with one thread.
  */
 export async function registerServiceWorker(
   address: string | URL,
@@ -39,7 +39,7 @@ export async function registerServiceWorker(
   if (version) url.searchParams.set("version", version);
   try {
     const registration = await serviceWorker.register(url);
-    await serviceWorker.ready;
+    if (!(await starts(registration))) return false;
     if (keep) tell(registration, { keep });
   } catch {
     return false;
@@ -50,6 +50,23 @@ export async function registerServiceWorker(
     location.reload();
   }
   return true;
+}
+
+/**
+ * Waits until a service worker is active; false if the first one could not be installed, as where one of its files is
+ * missing. `navigator.serviceWorker.ready` would then wait for ever.
+ */
+function starts({ installing, waiting, active }: ServiceWorkerRegistration): Promise<boolean> {
+  const worker = active ?? waiting ?? installing;
+  return new Promise((resolve) => {
+    const look = (): void => {
+      const state = worker?.state ?? "redundant";
+      if (state === "redundant") resolve(false);
+      else if (state === "activating" || state === "activated") resolve(true);
+    };
+    worker?.addEventListener("statechange", look);
+    look();
+  });
 }
 
 /** Sends a message to the service worker, and to any that replaces it while the page is open. */

@@ -8,6 +8,9 @@ import type { LoadRequest } from "./protocol.js";
 /** Where `hf:` names are looked up by default. */
 export const HUB = "https://huggingface.co";
 
+/** A hub's address, however its end is written. */
+export const hubAt = (endpoint: string): string => endpoint.replace(/\/$/, "");
+
 /** A file that is about to be read once, front to back. */
 export interface OpenFile {
   name: string;
@@ -56,6 +59,20 @@ export class StartAgain extends T5Error {
 
 /** How many attempts in a row may fail without receiving anything new. */
 export const ATTEMPTS = 4;
+
+/** Calls `use` anew where a transfer must start again; its argument is false once sizes cannot be trusted. */
+export async function startingAgain<T>(use: (sized: boolean) => Promise<T>): Promise<T> {
+  let sized = true;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await use(sized);
+    } catch (error) {
+      if (!(error instanceof StartAgain) || attempt >= ATTEMPTS) throw error;
+      sized &&= error.sized;
+    }
+  }
+}
+
 /** Wait before the second attempt, doubled for each further one. */
 const FIRST_WAIT_MS = 250;
 /** If a server asks to wait longer than this, the transfer fails. */
@@ -323,11 +340,14 @@ async function* read(
   }
 }
 
+/** A server that sends nothing. */
+class Silence extends TypeError {}
+
 /** Waits for the promise, but no longer than `stallMs`. */
 async function within<T>(promise: Promise<T>, { stallMs = STALL_MS }: SourceOptions): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new TypeError(`nothing came for ${stallMs / 1000} s`)), stallMs);
+    timer = setTimeout(() => reject(new Silence(`nothing came for ${stallMs / 1000} s`)), stallMs);
   });
   try {
     return await Promise.race([promise, late]);
@@ -336,7 +356,7 @@ async function within<T>(promise: Promise<T>, { stallMs = STALL_MS }: SourceOpti
   }
 }
 
-/** An HTTP status that is not a file. */
+/** An HTTP status that is not a file, or no answer in time. */
 class Refused extends T5Error {
   constructor(
     code: "network" | "not-found",
@@ -370,7 +390,8 @@ async function request(url: string, options: SourceOptions, start = 0): Promise<
   } catch (error) {
     end();
     if (signal?.aborted) throw aborted();
-    throw new T5Error("network", `${url}: ${reasonOf(error)}`);
+    const what = `${url}: ${reasonOf(error)}`;
+    throw error instanceof Silence ? new Refused("network", what, true, 0) : new T5Error("network", what);
   }
   if (response.ok) return { response, start: response.status === 206 ? start : 0, end };
   const wait = waitOf(response);
@@ -394,7 +415,7 @@ function waitOf(response: Response): number {
   return Math.max(0, seconds || 0);
 }
 
-/** Repeats a request while the server says that it is busy. */
+/** Repeats a request while the server says that it is busy, or nothing. */
 async function patiently<T>(signal: AbortSignal | undefined, ask: () => Promise<T>): Promise<T> {
   for (let failures = 1; ; failures++) {
     try {
@@ -440,7 +461,7 @@ export async function resolveHub(name: string, options: SourceOptions): Promise<
     throw new T5Error("bad-option", `expected hf:owner/name[/file.gguf][@revision], found ${name}`);
   }
   const [, repository, file, revision = "main"] = parts;
-  const endpoint = (options.endpoint ?? HUB).replace(/\/$/, "");
+  const endpoint = hubAt(options.endpoint ?? HUB);
   const at = (path: string): string => path.split("/").map(encodeURIComponent).join("/");
   const resolve = (path: string): string => `${endpoint}/${repository}/resolve/${at(revision)}/${at(path)}`;
   if (file) return resolve(file);

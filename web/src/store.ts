@@ -1,11 +1,12 @@
 // Models kept on the device: in the origin's private file system, or in the Cache API if there is none.
 
 import { absolute, inNode } from "./platform.js";
+import { HUB, hubAt } from "./source.js";
 import type { Progress } from "./types.js";
 
 /** A model on the device. */
 export interface StoredModel {
-  /** What it was loaded from: an address, or an `hf:` name. */
+  /** What it was loaded from: an address, or an `hf:` name, with `from` its hub where that is another `endpoint`. */
   source: string;
   name: string;
   /** Bytes on the device. */
@@ -48,6 +49,8 @@ interface Store {
   finished(found: Found, sha256: string | null): Promise<void>;
   list(): Promise<StoredModel[]>;
   delete(source: string): Promise<boolean>;
+  /** Deletes whatever is there, but what is being written. */
+  clear(): Promise<void>;
 }
 
 const NAME = "pocket-t5";
@@ -134,6 +137,12 @@ async function stores(): Promise<Store[]> {
   return [await fileStore(), await cacheStore()].filter((store) => store !== undefined);
 }
 
+/** What a model is kept under: one of another hub is another model, though its name is the same. */
+export function keyOf(source: string, endpoint = HUB): string {
+  const hub = hubAt(endpoint);
+  return source.startsWith("hf:") && hub !== HUB ? `${source} from ${hub}` : source;
+}
+
 /** File names cannot contain addresses, so a hash of the address is used. */
 async function key(source: string): Promise<string> {
   const sum = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(source));
@@ -212,14 +221,24 @@ class FileStore implements Store {
 
   async delete(source: string): Promise<boolean> {
     const name = await key(source);
-    const remove = (file: string): Promise<boolean> =>
-      this.folder.removeEntry(file).then(
-        () => true,
-        () => false,
-      );
     // The description first: bytes without one are ignored.
-    const known = await remove(`${name}.json`);
-    return (await remove(`${name}.gguf`)) || known;
+    const known = await this.remove(`${name}.json`);
+    return (await this.remove(`${name}.gguf`)) || known;
+  }
+
+  async clear(): Promise<void> {
+    const names: string[] = [];
+    for await (const name of this.folder.keys()) names.push(name);
+    // Also what no list has: bytes without a description, or with one that cannot be read.
+    for (const name of names) await this.remove(name);
+  }
+
+  /** False if there is no such file, or it is being written. */
+  private remove(file: string): Promise<boolean> {
+    return this.folder.removeEntry(file).then(
+      () => true,
+      () => false,
+    );
   }
 }
 
@@ -269,6 +288,10 @@ class CacheStore implements Store {
   async delete(source: string): Promise<boolean> {
     return this.cache.delete(this.address(source));
   }
+
+  async clear(): Promise<void> {
+    for (const request of await this.cache.keys()) await this.cache.delete(request);
+  }
 }
 
 /** The models on this device. */
@@ -276,10 +299,10 @@ export const cache = {
   list: async (): Promise<StoredModel[]> => (await Promise.all((await stores()).map((store) => store.list()))).flat(),
   /** Bytes of all models. */
   size: async (): Promise<number> => (await cache.list()).reduce((sum, model) => sum + model.bytes, 0),
-  /** Deletes the model that was loaded from this source; false if there was none. */
+  /** Deletes the model that was loaded from this source, or that `list` has by it; false if there was none. */
   delete: async (source: string): Promise<boolean> =>
     (await Promise.all((await stores()).map((store) => store.delete(absolute(source))))).includes(true),
   clear: async (): Promise<void> => {
-    for (const { source } of await cache.list()) await cache.delete(source);
+    for (const store of await stores()) await store.clear();
   },
 };

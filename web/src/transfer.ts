@@ -5,8 +5,17 @@ import type { Engine } from "../wasm/simd128/t5_wasm.js";
 import { fetching, type Fetch } from "./fetch.js";
 import { asT5Error, isTrap, T5Error, throwIfAborted } from "./errors.js";
 import type { FromWorker, LoadRequest, Port, ToWorker } from "./protocol.js";
-import { ATTEMPTS, HUB, open, openBlob, StartAgain, type CheckpointFile, type OpenFile } from "./source.js";
-import { exclusively, NewsOf, roomFor, store, type Found } from "./store.js";
+import {
+  ATTEMPTS,
+  HUB,
+  open,
+  openBlob,
+  StartAgain,
+  startingAgain,
+  type CheckpointFile,
+  type OpenFile,
+} from "./source.js";
+import { exclusively, keyOf, NewsOf, roomFor, store, type Found } from "./store.js";
 import type { Progress } from "./types.js";
 
 /** Progress reports at most this often. */
@@ -52,38 +61,48 @@ export class Transfer {
   private news: NewsOf | undefined;
 
   async run(): Promise<Engine> {
-    const { source, cache, keepAs } = this.request;
+    const { source, endpoint, keepAs } = this.request;
     if (typeof source !== "string") {
       const opened = (await open(source, { signal: this.signal })) as OpenFile;
       const file = keepAs ? { ...opened, name: keepAs.name } : opened;
-      if (keepAs === undefined || cache === false || !(await store())) return this.read(file, "read");
+      if (keepAs === undefined || !(await this.models())) return this.read(file, "read");
       return exclusively(keepAs.source, this.signal, () => this.keep(keepAs.source, file, "read"));
     }
-    if (cache === false || !(await store())) {
-      const keptReason = cache === false ? "cache is false" : "there is no storage here";
-      this.keeping = { kept: false, keptReason };
-      return this.fetch(source);
-    }
-    const news = new NewsOf(source);
+    const key = keyOf(source, endpoint);
+    if (!(await this.models())) return this.fetch(source, key);
+    const news = new NewsOf(key);
     // While another tab transfers the model, its progress is shown.
     news.listen((progress) => this.port.post({ id: this.id, kind: "progress", progress }));
     try {
-      return await exclusively(source, this.signal, () => {
+      return await exclusively(key, this.signal, () => {
         news.listen(undefined);
         this.news = news;
-        return this.stored(source);
+        return this.stored(source, key);
       });
     } finally {
       news.close();
     }
   }
 
+  /** The store, if this model is to be kept; says why if not. */
+  private async models(): Promise<Awaited<ReturnType<typeof store>>> {
+    const { source, cache } = this.request;
+    // Nobody asks for them a second time: a page gives the next blob another address.
+    const passing = typeof source === "string" && /^(blob|data):/.test(source);
+    const models = cache === false || passing ? undefined : await store();
+    if (!models && typeof source === "string") {
+      const own = passing ? "its address does not last" : "there is no storage here";
+      this.keeping = { kept: false, keptReason: cache === false ? "cache is false" : own };
+    }
+    return models;
+  }
+
   /** Loads from the store, or from the network if the stored file is incomplete or not the one wanted. */
-  private async stored(source: string): Promise<Engine> {
-    const models = await store();
-    const found = await models?.find(source);
+  private async stored(source: string, key: string): Promise<Engine> {
+    const models = await this.models();
+    const found = await models?.find(key);
     // The size decides, not `complete`: a transfer may have been interrupted just before it was recorded.
-    if (!models || !found || found.file.size !== found.size) return this.fetch(source, found);
+    if (!models || !found || found.file.size !== found.size) return this.fetch(source, key, found);
     const sha256 = this.request.sha256?.toLowerCase() ?? null;
     // A file that was verified against this checksum before is not verified again.
     const checked = found.complete && (sha256 === null || found.sha256 === sha256);
@@ -95,19 +114,19 @@ export class Transfer {
     } catch (error) {
       // The file is damaged, or its checksum is not the one wanted now.
       if (this.signal.aborted || !isWrong(error)) throw error;
-      await models.delete(source);
-      return this.fetch(source);
+      await models.delete(key);
+      return this.fetch(source, key);
     }
   }
 
   /** Loads from the network, continuing after the stored beginning if possible. */
-  private async fetch(source: string, beginning?: Found): Promise<Engine> {
+  private async fetch(source: string, key: string, beginning?: Found): Promise<Engine> {
     let have = beginning;
     let sized = true;
     for (let attempt = 1; ; attempt++) {
       const file = await this.open(source, sized, have);
       try {
-        return await this.keep(source, file, "download");
+        return await this.keep(key, file, "download");
       } catch (error) {
         const again = error instanceof StartAgain || (asT5Error(error).code === "bad-model" && file.doubtful?.());
         if (!again || attempt >= ATTEMPTS || this.signal.aborted) throw error;
@@ -122,20 +141,15 @@ export class Transfer {
     this.ask ??= fetching(this.request, HUB);
     const { ask, signal } = this;
     const collected = (bytes: number): void => this.report("download", bytes, 0, bytes);
-    for (let attempt = 1; ; attempt++) {
-      try {
-        const opened = await open(source, { ask, endpoint, stallMs, signal, have, sized, collected });
-        if (Array.isArray(opened)) throw new Unquantized(opened);
-        return opened;
-      } catch (error) {
-        if (!(error instanceof StartAgain) || attempt >= ATTEMPTS) throw error;
-      }
-    }
+    const options = { ask, endpoint, stallMs, signal, have, sized, collected };
+    const opened = await startingAgain(() => open(source, options));
+    if (Array.isArray(opened)) throw new Unquantized(opened);
+    return opened;
   }
 
-  /** Reads a file into the module and, if possible, into the store. */
-  private async keep(source: string, file: OpenFile, phase: "download" | "read"): Promise<Engine> {
-    const models = this.request.cache === false ? undefined : await store();
+  /** Reads a file into the module and, if possible, into the store under `key`. */
+  private async keep(key: string, file: OpenFile, phase: "download" | "read"): Promise<Engine> {
+    const models = await this.models();
     const { name, size, version } = file;
     // Without a store, or without space, the model still runs.
     const room = models ? await roomFor(size - file.resumed) : undefined;
@@ -143,7 +157,7 @@ export class Transfer {
     let writer =
       room === false
         ? undefined
-        : await models?.writer({ source, name, size, version }, file.resumed).catch(() => undefined);
+        : await models?.writer({ source: key, name, size, version }, file.resumed).catch(() => undefined);
     if (models) {
       const full = `expected ${Math.ceil(size / 1e6)} MB of storage, found less`;
       const why = writer ? "it is kept from now on" : room === false ? full : "nothing can be written here";
@@ -159,20 +173,20 @@ export class Transfer {
         this.keeping = { kept: false, keptReason: `it could not be written: ${(error as Error).message}` };
         await writer?.stop();
         writer = undefined;
-        await models?.delete(source);
+        await models?.delete(key);
       }
     };
     try {
       const engine = await this.read(file, phase, write);
       await writer?.finish(this.request.sha256?.toLowerCase() ?? null).catch((error: Error) => {
         this.keeping = { kept: false, keptReason: `it could not be written: ${error.message}` };
-        return models?.delete(source);
+        return models?.delete(key);
       });
       return engine;
     } catch (error) {
       await writer?.stop();
       // An interrupted transfer is continued next time; a wrong file is deleted.
-      if (isWrong(error)) await models?.delete(source);
+      if (isWrong(error)) await models?.delete(key);
       throw error;
     }
   }

@@ -14,6 +14,7 @@
 
 import { T5, T5Error, cache } from "./index.js";
 import { absolute, inNode } from "./platform.js";
+import { keyOf } from "./store.js";
 import type { LoadOptions, Source } from "./types.js";
 
 /** As in the Translator API. */
@@ -92,9 +93,12 @@ export interface TranslatorModel extends Omit<LoadOptions, "signal" | "onProgres
   pairs?: readonly (readonly [string, string])[];
 }
 
+/** As `task_specific_params` of `runtime/model/settings.json` has them; a test compares. */
 const BUILT_IN: readonly (readonly [string, string])[] = [
   ["en", "de"],
   ["en", "fr"],
+  ["de", "en"],
+  ["fr", "en"],
 ];
 
 /** Makes a `Translator` class over a model whose tasks are named as in T5's configurations: `translation_en_to_de`. */
@@ -131,12 +135,17 @@ export class Translator {
     const [from, to] = [primary(sourceLanguage), primary(targetLanguage)];
     const { source, pairs = source === undefined ? BUILT_IN : undefined } = this.model;
     if (pairs && !pairs.some(([one, other]) => one === from && other === to)) return "unavailable";
-    if (this.shared && !this.loading) {
-      const known = await this.shared.t5.then((t5) => prefixOf(t5, from, to)).catch(() => undefined);
-      return known === undefined ? "unavailable" : "available";
+    const { shared } = this;
+    if (shared && !this.loading) {
+      try {
+        return (await prefixOf(await shared.t5, from, to)) === undefined ? "unavailable" : "available";
+      } catch {
+        // It was lost, or never came: the next translator loads it anew, whoever still holds this one.
+        if (this.shared === shared) this.shared = undefined;
+      }
     }
     if (this.loading) return "downloading";
-    return (await isHere(source)) ? "available" : "downloadable";
+    return (await isHere(source, this.model.endpoint)) ? "available" : "downloadable";
   }
 
   /** Loads the model, if no other translator has it, and makes a translator. */
@@ -287,13 +296,13 @@ async function prefixOf(t5: T5, from: string, to: string): Promise<string | unde
 }
 
 /** Whether a model is on the device already. */
-async function isHere(source: Source | undefined): Promise<boolean> {
+async function isHere(source: Source | undefined, endpoint: string | undefined): Promise<boolean> {
   if (source !== undefined && typeof source !== "string" && !(source instanceof URL)) return true;
   if (inNode && !/^(https?|hf):/.test(String(source))) return true;
   const kept = (await cache.list()).filter(({ complete }) => complete).map(({ source }) => source);
   // Bundlers put a hash into the built-in model's name.
   if (source === undefined) return kept.some((address) => /\/pocket-t5[^/]*\.gguf$/.test(address));
-  return kept.includes(absolute(String(source)));
+  return kept.includes(keyOf(absolute(String(source)), endpoint));
 }
 
 /** Waits for the promise until the signal is aborted. */

@@ -199,6 +199,8 @@ export interface GenerateOptions {
   allowed?: number[];
   /** The text ends before the first of these. */
   stop?: string[];
+  /** The result is one of these texts. A text is then read whole; no forced prefix goes with them. */
+  choices?: string[];
   /**
    * Whether `Output.logprobs` and `Output.score` are wanted; yes if not given. Without them greedy search does not sum
    * over the vocabulary; the text is the same. Beams and sampling always have them.

@@ -522,6 +522,56 @@ inChromium("the browser is asked to keep large models, and not to keep what it h
   await full.close();
 });
 
+inChromium("what has no lasting address is not kept, and clear leaves nothing behind", async () => {
+  const { tab, close } = await open();
+  const page = await tab();
+  const found = await page.evaluate(async () => {
+    const root = await navigator.storage.getDirectory();
+    const folder = await root.getDirectoryHandle("pocket-t5", { create: true });
+    const count = async () => (await Array.fromAsync(folder.keys())).length;
+    const blob = await (await fetch("/model.gguf")).blob();
+    const reader = new FileReader();
+    const read = new Promise((resolve) => (reader.onload = () => resolve(reader.result)));
+    reader.readAsDataURL(blob);
+    const passing = [];
+    for (const address of [URL.createObjectURL(blob), await read]) {
+      const t5 = await pocket.T5.load(address);
+      const { kept, keptReason } = await t5.info();
+      t5.dispose();
+      passing.push([kept, keptReason, await count()]);
+    }
+    (await pocket.T5.load("/model.gguf")).dispose();
+    // As a tab leaves them that ended at a bad moment.
+    for (const name of ["a.gguf", "b.gguf", "b.json"]) {
+      const file = await (await folder.getFileHandle(name, { create: true })).createWritable();
+      await file.write("GGUF");
+      await file.close();
+    }
+    const before = await count();
+    await pocket.cache.clear();
+    return { passing, before, after: await count() };
+  });
+  const not = [false, "its address does not last", 0];
+  assert.deepEqual(found, { passing: [not, not], before: 5, after: 0 });
+  await close();
+});
+
+inChromium("a service worker that cannot be installed is none", async () => {
+  const files = (names) => (_request, response) => response.end(JSON.stringify(names));
+  const { tab, close } = await open({
+    "/absent.json": files(["./empty.html", "./no-such-file.js"]),
+    "/files.json": files(["./empty.html"]),
+  });
+  const page = await tab();
+  const register = (files) =>
+    page.evaluate((files) => pocket.registerServiceWorker("/service-worker.js", { files }), files);
+  assert.equal(await register("/absent.json"), false);
+  assert.equal(await register("/files.json"), true);
+  // The one that is there stays where its successor fails.
+  assert.equal(await register("/absent.json"), true);
+  await close();
+});
+
 inChromium("without a worker a page has the same answers, and workers of a page that is left go with it", async () => {
   const { tab, close } = await open();
   const page = await tab();
@@ -680,6 +730,7 @@ inChromium("a hub's repository without a GGUF file is quantised once, and kept",
   assert.deepEqual([again.ids, again.phases], [one.ids, ["read", "prepare"]]);
   assert.equal(server.requests.slice(asked).filter(({ path }) => path.includes("owner")).length, 0);
   const [kept] = await pages[0].evaluate(() => pocket.cache.list());
-  assert.deepEqual([kept.source, kept.name, kept.bytes], ["hf:owner/name", "name-q8_0.gguf", size]);
+  const key = `hf:owner/name from ${server.url}`;
+  assert.deepEqual([kept.source, kept.name, kept.bytes], [key, "name-q8_0.gguf", size]);
   await close();
 });

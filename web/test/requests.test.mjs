@@ -2,15 +2,16 @@
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { cpSync, existsSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { after, before, test } from "node:test";
-import { fileURLToPath, pathToFileURL } from "node:url";
 import { runInNewContext } from "node:vm";
 import { gzipSync } from "node:zlib";
 import { choose } from "../dist/builds.js";
-import { T5, T5Error } from "../dist/index.js";
+import { quantize, T5, T5Error } from "../dist/index.js";
+import { keyOf } from "../dist/store.js";
 import { folder, model, pocket } from "./models.mjs";
+import { patched } from "./patched.mjs";
 
 let path;
 let t5;
@@ -43,6 +44,19 @@ test("pieces add up to the text", async () => {
   assert.ok(pieces.length > 3, `${pieces.length} pieces`);
   assert.equal(best.ids.length, 20);
   assert.equal(await t5.detokenize(best.ids), best.text);
+});
+
+test("every loop over the pieces has all of them", async () => {
+  const generation = t5.generate("a text", { maxNewTokens: 20, minNewTokens: 20 });
+  const all = async () => {
+    const pieces = [];
+    for await (const piece of generation) pieces.push(piece);
+    return pieces;
+  };
+  const [one, two] = await Promise.all([all(), all()]);
+  assert.equal(one.join(""), await generation.text());
+  // Also one that begins when all is done.
+  assert.deepEqual([two, await all()], [one, one]);
 });
 
 test("requests run in their order", async () => {
@@ -412,6 +426,48 @@ test("a prefix that the vocabulary does not have is remarked upon", async (conte
   assert.equal(warn.mock.callCount(), 2);
 });
 
+test("every option that the module knows is declared, with its own name", async () => {
+  const read = (path) => readFileSync(new URL(path, import.meta.url), "utf8");
+  const request = /fn every_option_arrives\(\) \{\s+let request = r#"([^#]*)"#;/;
+  const [, known] = request.exec(read("../../wasm/src/request.rs"));
+  const [, declared] = /interface GenerateOptions \{\n([^]*?)\n\}/.exec(read("../dist/types.d.ts"));
+  const names = [...declared.matchAll(/^ {4}(\w+)\?:/gm)].map(([, name]) => name);
+  // The package's own two are not sent.
+  const sent = names.filter((name) => name !== "signal" && name !== "batch");
+  assert.deepEqual(sent.toSorted(), Object.keys(JSON.parse(known)).toSorted());
+});
+
+test("the result can be one of given texts", async () => {
+  const choices = ["b", "a longer one"];
+  const outputs = await t5.generate("a text", { choices, beams: 2, nBest: 2 }).outputs;
+  assert.deepEqual(outputs.map(({ text }) => text).toSorted(), choices.toSorted());
+  const both = await failure(t5.generate("a text", { choices, prefix: "a" }).outputs);
+  assert.match(both.message, /^choices: texts to choose from and a forced prefix exclude each other/);
+});
+
+test("what is no options is refused by every call", async () => {
+  const calls = {
+    generate: (options) => t5.generate("x", options).outputs,
+    text: (options) => t5.generate("x", options).text(),
+    batch: (options) => t5.generate(["x"], options).texts(),
+    score: (options) => t5.score("x", "y", options),
+    alignment: (options) => t5.alignment("x", "y", options),
+    embed: (options) => t5.embed("x", options),
+    quantize: (options) => quantize([], options),
+  };
+  for (const [name, call] of Object.entries(calls)) {
+    for (const options of [null, 5]) {
+      const { code, message } = await failure(call(options));
+      assert.deepEqual([code, message], ["bad-option", `options: expected an object, found ${options}`], name);
+    }
+    assert.equal((await failure(call({ beam: 2 }))).message, "beam: there is no option of this name", name);
+  }
+  for (const files of [null, 5, [5], "model"]) {
+    const error = await failure(quantize(files));
+    assert.deepEqual([error.code, /^files: expected the files of/.test(error.message)], ["bad-option", true]);
+  }
+});
+
 test("wrong options are refused by name", async () => {
   for (const [options, message] of [
     [{ beam: 2 }, /^beam: there is no option/],
@@ -435,10 +491,9 @@ test("wrong options are refused by name", async () => {
 });
 
 test("what is no text is refused, whatever it is", async () => {
-  const texts = [undefined, null, 5, {}, true, Symbol("x"), () => {}, new Date(0), [1, "x"], ["a", 5], [-1], [0.5], []];
+  const texts = [undefined, null, 5, {}, true, Symbol("x"), () => {}, new Date(0), [1, "x"], ["a", 5], [-1], [0.5]];
   for (const [i, text] of texts.entries()) {
     const error = await failure(t5.generate(text).outputs);
-    // An empty list is one of ids.
     assert.equal(error.code, "bad-option", String(i));
     assert.match(error.message, /^source(\[\d\])?: expected /);
     if (Array.isArray(text)) continue;
@@ -466,7 +521,9 @@ test("wrong options of load are refused by name, before anything is transferred"
     [{ stallMs: -1 }, /^stallMs: expected a number of milliseconds above 0, found -1/],
     [{ cache: "no" }, /^cache: expected true or false, found "no"/],
     [{ signal: {} }, /^signal: expected an AbortSignal, found an object/],
-    [{ headers: { a: 1 } }, /^headers: expected names and texts, found an object/],
+    [{ headers: { a: 1 } }, /^headers: expected names and texts as HTTP has them, found an object/],
+    [{ headers: { "a b": "c" } }, /^headers: expected names and texts as HTTP has them, found an object/],
+    [{ headers: { a: "b\nc" } }, /^headers: expected names and texts as HTTP has them, found an object/],
     [{ token: "a b" }, /^token: expected a text without spaces, found "a b"/],
     [{ token: "abc" }, /^token: expected an hf: name or an address at https:\/\/huggingface.co, found http:\/\/127/],
     [{ fetch: "x" }, /^fetch: expected a function, found "x"/],
@@ -499,6 +556,9 @@ test("a list of texts gives what each of them gives", async () => {
     await batch.texts(),
     each.map(([best]) => best.text),
   );
+  const none = t5.generate([]);
+  assert.deepEqual([await none.outputs, await none.texts()], [[], []]);
+  assert.match((await failure(t5.generate([], { beam: 2 }).texts())).message, /^beam: there is no option/);
   const states = await t5.embed(texts.slice(0, 3));
   for (const [i, state] of states.entries()) assert.deepEqual(state, await t5.embed(texts[i]));
   assert.match((await failure(t5.generate(["a"], { topk: 1 }).outputs)).message, /^topk: there is no option/);
@@ -537,22 +597,6 @@ test("an abort says why, and leaves no listener behind", async () => {
   const late = await failure(t5.generate("a text", { signal }).outputs);
   assert.deepEqual([late.code, late.cause], ["aborted", reason]);
 });
-
-/** A copy of the package whose worker does `patch` to the module's Engine. */
-function patched(name, patch) {
-  const folder = fileURLToPath(new URL(`../../target/web-test/patched-${name}-${process.pid}`, import.meta.url));
-  rmSync(folder, { recursive: true, force: true });
-  cpSync(fileURLToPath(new URL("../dist", import.meta.url)), `${folder}/dist`, { recursive: true });
-  symlinkSync(fileURLToPath(new URL("../wasm", import.meta.url)), `${folder}/wasm`);
-  writeFileSync(`${folder}/package.json`, '{ "type": "module" }');
-  const worker = readFileSync(`${folder}/dist/worker.js`, "utf8");
-  const build = choose().build;
-  writeFileSync(
-    `${folder}/dist/worker.js`,
-    `import { Engine } from "../wasm/${build}/t5_wasm.js";\n${patch};\n${worker}`,
-  );
-  return { assets: pathToFileURL(folder), folder, end: () => rmSync(folder, { recursive: true }) };
-}
 
 test("after a trap the model is given up, and says so", async () => {
   const { assets, end } = patched(
@@ -809,6 +853,20 @@ test("hf: names find the file", () =>
     },
   ));
 
+test("models of another hub are kept by another name", () => {
+  for (const [source, endpoint, expected] of [
+    ["hf:owner/name@v1", undefined, "hf:owner/name@v1"],
+    ["hf:owner/name", "https://huggingface.co/", "hf:owner/name"],
+    ["hf:owner/name", "https://hub.example/", "hf:owner/name from https://hub.example"],
+    ["hf:owner/name", "https://hub.example/two", "hf:owner/name from https://hub.example/two"],
+    ["https://host.example/a.gguf", "https://hub.example", "https://host.example/a.gguf"],
+    // As the list has it.
+    ["hf:owner/name from https://hub.example", undefined, "hf:owner/name from https://hub.example"],
+  ]) {
+    assert.equal(keyOf(source, endpoint), expected);
+  }
+});
+
 test("headers and a token go where they belong", () =>
   serving(undefined, async (url, requests) => {
     await serving(
@@ -863,6 +921,12 @@ test("the caller's fetch is asked instead, and what it says counts", () => {
     assert.equal(absent.code, "not-found");
     const broken = () => Promise.reject(new Error("no way there"));
     assert.match((await failure(T5.load("http://model.test/x", { fetch: broken }))).message, /no way there$/);
+    // One that never answers is asked as often as one that is busy.
+    let unanswered = 0;
+    const never = () => (unanswered++, new Promise(() => {}));
+    const given = await failure(T5.load("http://model.test/x", { fetch: never, stallMs: 100 }));
+    assert.deepEqual([given.code, unanswered], ["network", 4]);
+    assert.match(given.message, /nothing came for 0.1 s$/);
     let ended;
     const abort = new AbortController();
     const silent = (_, { signal }) => {
@@ -910,6 +974,41 @@ test("hf: names of repositories without a GGUF file are quantised", async () => 
     assert.equal(error.code, "not-found");
     assert.match(error.message, /expected a GGUF file or model.safetensors, found pytorch_model.bin, config.json$/);
   });
+});
+
+test("a file of a checkpoint whose transfer cannot go on is fetched anew", async () => {
+  const names = ["config.json", "model.safetensors", "tokenizer.json"];
+  const expected = await T5.load(model("unigram", "q8_0"));
+  const broken = (bytes) =>
+    new ReadableStream({
+      start: (controller) => controller.enqueue(bytes.subarray(0, 10)),
+      pull: (controller) => controller.error(new Error("it broke")),
+    });
+  for (const [name, first] of [
+    // Compressed without saying so: the length is that of fewer bytes.
+    ["config.json", (bytes) => new Response(bytes, { headers: { "content-length": bytes.length - 9 } })],
+    ["tokenizer.json", (bytes) => new Response(bytes, { headers: { "content-length": 1 } })],
+    // Of unknown length, and it ends too early.
+    ["model.safetensors", (bytes) => new Response(broken(bytes))],
+  ]) {
+    const asked = [];
+    const fetch = async (url) => {
+      const path = url.split("/").at(-1);
+      asked.push(path);
+      if (url.includes("/api/")) return Response.json({ siblings: names.map((rfilename) => ({ rfilename })) });
+      const bytes = readFileSync(`${folder("unigram")}/${path}`);
+      if (path === name && asked.filter((one) => one === name).length === 1) return first(bytes);
+      return new Response(bytes, { headers: { "content-length": bytes.length } });
+    };
+    const last = {};
+    const onProgress = ({ phase, loaded, total }) => (last[phase] = { loaded, total });
+    const other = await T5.load("hf:owner/name", { endpoint: "http://hub.test", fetch, onProgress });
+    assert.deepEqual(await other.encode("a text"), await expected.encode("a text"), name);
+    assert.deepEqual(asked.filter((path) => path !== "main").toSorted(), [...names, name].toSorted());
+    assert.equal(last.quantize.loaded, last.quantize.total, name);
+    other.dispose();
+  }
+  expected.dispose();
 });
 
 test("without a worker: the same answers, in turns with everything else", async () => {

@@ -7,6 +7,7 @@ import { test } from "node:test";
 import { T5Error } from "../dist/index.js";
 import { Translator, translatorFor } from "../dist/translator.js";
 import { pocket } from "./models.mjs";
+import { patched } from "./patched.mjs";
 
 const BuiltIn = translatorFor({ source: pocket.path });
 const german = { sourceLanguage: "en", targetLanguage: "de" };
@@ -27,6 +28,18 @@ test("languages of the model are there, others are not", async () => {
   const error = await failure(BuiltIn.create({ sourceLanguage: "de", targetLanguage: "fr" }));
   assert.ok(error instanceof DOMException);
   assert.deepEqual([error.name, error.message], ["NotSupportedError", "the model does not translate from de to fr"]);
+});
+
+test("what is known of the built-in model before it is loaded are its tasks", async () => {
+  const settings = JSON.parse(readFileSync(new URL("../../runtime/model/settings.json", import.meta.url), "utf8"));
+  const has = (from, to) => `translation_${from}_to_${to}` in settings.task_specific_params;
+  const languages = ["en", "de", "fr", "ja"];
+  const directions = languages.flatMap((from) => languages.map((to) => [from, to]));
+  assert.equal(directions.filter(([from, to]) => has(from, to)).length, 4);
+  for (const [sourceLanguage, targetLanguage] of directions) {
+    const answer = await Translator.availability({ sourceLanguage, targetLanguage });
+    assert.equal(answer !== "unavailable", has(sourceLanguage, targetLanguage), `${sourceLanguage}-${targetLanguage}`);
+  }
 });
 
 test("texts are translated, at once and as they come", async () => {
@@ -79,6 +92,29 @@ test("aborts and ends have the reasons that were given", async () => {
   made.abort(reason);
   assert.equal(await failure(waiting), reason);
   assert.equal(await failure(BuiltIn.create({ ...german, signal: AbortSignal.abort(reason) })), reason);
+});
+
+test("a model that was lost is loaded anew for the next translator", async () => {
+  const { assets, end } = patched(
+    "lost",
+    `const { start } = Engine.prototype;
+    Engine.prototype.start = function (text, options) {
+      if (text.endsWith("trap")) throw new WebAssembly.RuntimeError("unreachable");
+      start.call(this, text, options);
+    };`,
+  );
+  const Lost = translatorFor({ source: pocket.path, assets });
+  const first = await Lost.create(german);
+  assert.equal((await failure(first.translate("trap"))).name, "OperationError");
+  // Though the first one was not destroyed.
+  assert.equal(await Lost.availability(german), "available");
+  const second = await Lost.create(german);
+  assert.equal(await second.translate("The cat sleeps."), "Die Katze schläft.");
+  assert.equal((await failure(first.translate("The cat sleeps."))).name, "InvalidStateError");
+  first.destroy();
+  assert.equal(await second.translate("The cat sleeps."), "Die Katze schläft.");
+  second.destroy();
+  end();
 });
 
 test("a monitor hears of the download, from 0 to 1", async () => {
