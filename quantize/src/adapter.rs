@@ -120,6 +120,21 @@ impl Adapter {
         Ok(Adapter { scale, factors, file: file.to_owned() })
     }
 
+    /// What to say before merging where the checkpoint may not be what the adapter was trained on: matrices of a
+    /// balanced file are W s, behind norms g / s, for which `scale B A` is wrong unless it was trained for them. Which
+    /// of the two it was, neither file says.
+    pub fn doubt(&self, checkpoint: &Checkpoint) -> Option<String> {
+        let in_blocks = |name: &String| checkpoint.tensor(name).is_some_and(|tensor| tensor.dtype.block_len() > 1);
+        let doubtful = checkpoint.encoder_scale.is_some() || self.factors.keys().any(in_blocks);
+        doubtful.then(|| {
+            format!(
+                "{} was quantised before: an adapter that was trained on this very file is merged as it should be, one \
+                 that was trained on its original gives another model and belongs into the original",
+                checkpoint.file
+            )
+        })
+    }
+
     /// Puts `W + scale B A` in the place of each matrix that the adapter changes, in f32.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use t5_quantize::compare::{Comparison, compare};
 use t5_quantize::policy::FILE_TYPES;
 use t5_quantize::{Keep, Policy, Progress, Report, pytorch, quantize};
 use t5_runtime::checkpoint::{Checkpoint, defaults};
+use t5_runtime::generate::Settings;
 use t5_runtime::output::OutputFile;
 use t5_runtime::storage::is_same_file;
 use t5_runtime::tensor::DType;
@@ -42,11 +43,11 @@ struct Arguments {
     #[arg(long, value_name = "KEY=TEXT", value_parser = about)]
     about: Vec<(String, String)>,
     /// Generation settings and tasks to note in the file, over those of IN: the keys of generation_config.json, and
-    /// `task_specific_params` as in config.json
+    /// `task_specific_params` as in config.json. A task takes the place of IN's of the same name
     #[arg(long, value_name = "FILE.json")]
     settings: Option<PathBuf>,
     /// Merge a LoRA adapter into the model: a folder with adapter_config.json and adapter_model.safetensors, as PEFT
-    /// and t5-train write them
+    /// and t5-train write them. IN is what it was trained on, not a quantised file of that
     #[arg(long, value_name = "FOLDER")]
     adapter: Option<PathBuf>,
     /// Find the heads of attention that show which words belong together, from lines SOURCE<TAB>TARGET, and note them
@@ -128,12 +129,9 @@ fn run(arguments: &Arguments) -> Result<()> {
         PathBuf::from(&arguments.input)
     };
     let mut checkpoint = pytorch::open(&path)?;
-    if arguments.encoder_only {
-        if checkpoint.config.one_stack().is_some() {
-            let what = format!("expected a model with an encoder, found one stack, {}", checkpoint.config.model_type);
-            return Err(Error::Option { option: "encoder-only", what });
-        }
-        checkpoint.keep_encoder_only();
+    if arguments.encoder_only && checkpoint.config.one_stack().is_some() {
+        let what = format!("expected a model with an encoder, found one stack, {}", checkpoint.config.model_type);
+        return Err(Error::Option { option: "encoder-only", what });
     }
     let notes = if arguments.verbose { &checkpoint.notes } else { &checkpoint.not_obeyed };
     notes.iter().for_each(|note| eprintln!("note: {note}"));
@@ -142,7 +140,12 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let adapter = arguments.adapter.as_deref().map(Adapter::open).transpose()?;
     if let Some(adapter) = &adapter {
+        adapter.doubt(&checkpoint).iter().for_each(|note| eprintln!("note: {note}"));
         adapter.merge(&mut checkpoint)?;
+    }
+    // After merging: most adapters change the decoder, too.
+    if arguments.encoder_only {
+        checkpoint.keep_encoder_only();
     }
     checkpoint.about.extend(arguments.about.iter().cloned());
     if let Some(file) = &arguments.settings {
@@ -152,8 +155,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         align(&path, &pairs(file)?, adapter.as_ref(), &mut checkpoint)?;
     }
     let compared = arguments.compare.as_deref().map(pairs).transpose()?;
-    if compared.is_some() && checkpoint.vocabulary.is_none() {
-        let what = format!("expected a checkpoint with a tokenizer, found none in {}", checkpoint.file);
+    let (no_tokenizer, no_decoder) = (checkpoint.vocabulary.is_none(), checkpoint.config.is_encoder_only());
+    if compared.is_some() && (no_tokenizer || no_decoder) {
+        let part = if no_tokenizer { "tokenizer" } else { "decoder" };
+        let what = format!("expected a checkpoint with a {part}, found none in {}", checkpoint.file);
         return Err(Error::Option { option: "compare", what });
     }
     // Both files before the work, so that a name that cannot be written is found at once.
@@ -238,10 +243,39 @@ fn settings(file: &Path, checkpoint: &mut Checkpoint) -> Result<()> {
         let what = format!("expected settings of generation_config.json and task_specific_params, found {what}");
         return Err(Error::format(file.display().to_string(), what));
     }
+    let vocab_size = checkpoint.config.vocab_size;
+    check_ids(file, "", &given.settings, vocab_size)?;
+    for task in &given.tasks {
+        check_ids(file, &format!("task_specific_params.{}.", task.name), &task.settings, vocab_size)?;
+    }
     let own = &mut checkpoint.generation;
     own.settings = given.settings.over(&own.settings);
-    if !given.tasks.is_empty() {
-        own.tasks = given.tasks;
+    own.tasks.retain(|task| given.tasks.iter().all(|new| new.name != task.name));
+    own.tasks.extend(given.tasks);
+    // As files have them.
+    own.tasks.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(())
+}
+
+/// Refuses ids that the model does not have: every request would be refused for them. `place` stands before the names
+/// of settings.
+fn check_ids(file: &Path, place: &str, settings: &Settings, vocab_size: usize) -> Result<()> {
+    let biased = settings.sequence_bias.iter().flatten();
+    let ids: [(&str, Vec<u32>); 8] = [
+        ("bad_words_ids", settings.bad_words_ids.iter().flatten().flatten().copied().collect()),
+        ("sequence_bias", biased.flat_map(|(ids, _)| ids).copied().collect()),
+        ("suppress_tokens", settings.suppress_tokens.clone().unwrap_or_default()),
+        ("begin_suppress_tokens", settings.begin_suppress_tokens.clone().unwrap_or_default()),
+        ("forced_bos_token_id", Vec::from_iter(settings.forced_bos_token_id)),
+        ("forced_eos_token_id", settings.forced_eos_token_id.clone().unwrap_or_default()),
+        ("decoder_start_token_id", Vec::from_iter(settings.decoder_start_token_id)),
+        ("eos_token_id", settings.eos_token_id.clone().unwrap_or_default()),
+    ];
+    for (name, ids) in ids {
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= vocab_size) {
+            let what = format!("expected ids below {vocab_size}, found {id}");
+            return Err(Error::config(file.display().to_string(), format!("{place}{name}"), what));
+        }
     }
     Ok(())
 }
@@ -256,6 +290,9 @@ fn pairs(file: &Path) -> Result<Vec<(String, String)>> {
             return Err(Error::format(file.display().to_string(), what));
         };
         pairs.push((source.to_owned(), target.to_owned()));
+    }
+    if pairs.is_empty() {
+        return Err(Error::format(file.display().to_string(), "expected lines SOURCE<TAB>TARGET, found none"));
     }
     Ok(pairs)
 }

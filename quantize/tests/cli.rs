@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{FAMILIES, checkpoint, names, write_checkpoint};
+use common::{FAMILIES, Part, Parts, checkpoint, names, safetensors, values, write_checkpoint};
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::tensor::DType;
 
@@ -80,6 +80,77 @@ fn a_file_says_what_it_is_told_to_say() {
     let message = fails(folder.path(), &["model", "c.gguf", "--compare", "pairs.tsv"], 2);
     assert!(message.contains("--compare: expected a checkpoint with a tokenizer"), "{message}");
     assert!(!folder.path().join("c.gguf").exists());
+}
+
+/// A task takes the place of one of its name, and leaves the others.
+#[test]
+fn settings_are_added_to_those_of_the_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    checkpoint(folder.path(), FAMILIES[1].1);
+    let tasks = |input: &str, output: &str, settings: &str| {
+        std::fs::write(folder.path().join("settings.json"), settings).unwrap();
+        succeeds(folder.path(), &[input, output, "--settings", "settings.json"]);
+        let defaults = Checkpoint::open(&folder.path().join(output)).unwrap().generation;
+        assert_eq!(defaults.settings.num_beams, Some(3));
+        defaults.tasks.into_iter().map(|task| (task.name, task.prefix, task.settings.min_length)).collect::<Vec<_>>()
+    };
+    let task = |name: &str, prefix: &str, min_length| (name.to_owned(), prefix.to_owned(), min_length);
+    let first = r#"{"num_beams": 3, "task_specific_params": {"sum": {"prefix": "sum: ", "min_length": 2},
+        "fix": {"prefix": "fix: "}}}"#;
+    assert_eq!(tasks("model", "a.gguf", first), [task("fix", "fix: ", None), task("sum", "sum: ", Some(2))]);
+    assert_eq!(tasks("a.gguf", "b.gguf", "{}"), [task("fix", "fix: ", None), task("sum", "sum: ", Some(2))]);
+    let more = r#"{"task_specific_params": {"sum": {"prefix": "summarize: "}, "name": {"prefix": "name: "}}}"#;
+    let expected = [task("fix", "fix: ", None), task("name", "name: ", None), task("sum", "summarize: ", None)];
+    assert_eq!(tasks("a.gguf", "c.gguf", more), expected);
+}
+
+/// Such a file would answer no request.
+#[test]
+fn settings_with_ids_that_the_model_does_not_have_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    checkpoint(folder.path(), FAMILIES[1].1);
+    for (key, value) in [
+        ("decoder_start_token_id", "64"),
+        ("eos_token_id", "[1, 64]"),
+        ("forced_bos_token_id", "64"),
+        ("forced_eos_token_id", "[64]"),
+        ("suppress_tokens", "[3, 64]"),
+        ("begin_suppress_tokens", "[64]"),
+        ("bad_words_ids", "[[3], [4, 64]]"),
+        ("sequence_bias", "[[[3, 64], 0.5]]"),
+    ] {
+        let own = (format!(r#"{{"{key}": {value}}}"#), key.to_owned());
+        let task = format!("task_specific_params.sum.{key}");
+        let of_task = (format!(r#"{{"task_specific_params": {{"sum": {{"{key}": {value}}}}}}}"#), task);
+        for (settings, place) in [own, of_task] {
+            std::fs::write(folder.path().join("settings.json"), settings).unwrap();
+            let message = fails(folder.path(), &["model", "m.gguf", "--settings", "settings.json"], 1);
+            assert_eq!(message, format!("settings.json: {place}: expected ids below 64, found 64"));
+            assert!(!folder.path().join("m.gguf").exists());
+        }
+    }
+}
+
+/// What cannot be compared is found before OUT is replaced.
+#[test]
+fn a_comparison_that_cannot_be_made_leaves_the_old_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families/unigram").display().to_string();
+    succeeds(path, &[&model, "encoder.gguf", "--encoder-only"]);
+    std::fs::write(path.join("old.gguf"), "old").unwrap();
+    std::fs::write(path.join("pairs.tsv"), "one\teins\n").unwrap();
+    std::fs::write(path.join("empty.tsv"), "").unwrap();
+    let before = names(path);
+    for (input, pairs, code, expected) in [
+        (model.as_str(), "empty.tsv", 1, "empty.tsv: expected lines SOURCE<TAB>TARGET, found none"),
+        ("encoder.gguf", "pairs.tsv", 2, "--compare: expected a checkpoint with a decoder, found none in encoder.gguf"),
+    ] {
+        let arguments = [input, "old.gguf", "--compare", pairs, "--report", "report.json"];
+        assert_eq!(fails(path, &arguments, code), expected);
+        assert_eq!(names(path), before, "{input}");
+        assert_eq!(std::fs::read(path.join("old.gguf")).unwrap(), b"old", "{input}");
+    }
 }
 
 #[test]
@@ -365,4 +436,39 @@ fn a_lora_adapter_is_merged_before_it_is_stored() {
     let message = fails(folder.path(), &[&base, "none.gguf", "--adapter", &base], 1);
     assert!(message.contains("adapter_config.json"), "{message}");
     assert!(!folder.path().join("none.gguf").exists());
+
+    // An adapter of the whole model does for its encoder.
+    let encoder = stored("encoder.gguf", &["--adapter", &adapter, "--encoder-only"]);
+    assert!(encoder.config.is_encoder_only());
+    for (spec, tensor) in encoder.tensors() {
+        assert_eq!(tensor.data[..], merged.tensor(&spec.hf_name).unwrap().data[..], "{}", spec.hf_name);
+    }
+}
+
+/// Behind norms that were balanced the product of an adapter's matrices is another one, which no file tells.
+#[test]
+fn an_adapter_for_a_quantised_file_is_doubted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    checkpoint(path, FAMILIES[0].1);
+    std::fs::create_dir(path.join("lora")).unwrap();
+    std::fs::write(path.join("lora/adapter_config.json"), r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 1}"#).unwrap();
+    let module = "base_model.model.encoder.block.0.layer.0.SelfAttention.q";
+    let side = |name: &str, shape: [usize; 2]| (format!("{module}.{name}.weight"), Part::f32(&shape, values(1, 32)));
+    let parts = Parts::from([side("lora_A", [1, 32]), side("lora_B", [32, 1])]);
+    std::fs::write(path.join("lora/adapter_model.safetensors"), safetensors(&parts)).unwrap();
+    succeeds(path, &["model", "q8_0.gguf"]);
+    succeeds(path, &["model", "f16.gguf", "--type", "f16"]);
+    succeeds(path, &["model", "plain.gguf", "--no-balance"]);
+    // Balanced, though no matrix is in blocks any more.
+    succeeds(path, &["q8_0.gguf", "again.gguf", "--type", "f16"]);
+    for (input, doubted) in
+        [("model", false), ("f16.gguf", false), ("q8_0.gguf", true), ("again.gguf", true), ("plain.gguf", true)]
+    {
+        let output = run(path, &[input, "out.gguf", "--adapter", "lora"]);
+        let notes = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{input}: {notes}");
+        let note = format!("note: {input} was quantised before: an adapter that was trained on this very file");
+        assert_eq!(notes.contains(&note), doubted, "{input}: {notes}");
+    }
 }

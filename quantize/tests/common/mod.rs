@@ -13,7 +13,8 @@ use t5_runtime::config::T5Config;
 use t5_runtime::schema::{self, TensorSpec};
 use t5_runtime::tensor::DType;
 
-use checkpoints::{Part, Parts, write_folder};
+use checkpoints::write_folder;
+pub use checkpoints::{Part, Parts, safetensors};
 pub use shared_folder::shared;
 
 /// One tiny model of each family: name, config.json. `heads * d_kv` is not `d_model` in some, depths differ in others.
