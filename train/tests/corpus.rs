@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use common::{command, fail, run, succeed, write_corpus};
+use common::{command, fail, prepare, run, succeed, write_corpus};
 use corpora::{config, contents, kept, pages, plain_loop, write_pages};
 use t5_train::corpus::repeats::Unit;
+use t5_train::files::open_alone;
 
 #[test]
 fn a_corpus_is_what_a_plain_loop_keeps() {
@@ -178,6 +179,48 @@ fn a_corpus_stays_until_another_is_whole() {
 }
 
 #[test]
+fn shards_go_with_the_texts_that_they_are_of() {
+    let dir = tempfile::tempdir().unwrap();
+    write_pages(&dir.path().join("pages"), &pages(300));
+    prepare(dir.path(), "");
+    let path = config(dir.path(), "corpus", "");
+    let path = path.to_str().unwrap();
+    let vocabulary = format!("vocabulary={}", dir.path().join("tokenizer.json").display());
+    let indices =
+        || ["train", "validation"].map(|split| dir.path().join("corpus/shards").join(split).join("index.json"));
+    succeed(&["corpus", path, "--set", &vocabulary]);
+    assert!(indices().iter().all(|index| index.exists()));
+    succeed(&["corpus", path, "--set", "clean=false"]);
+    assert!(!indices().iter().any(|index| index.exists()));
+    succeed(&["corpus", path, "--set", &vocabulary]);
+    assert!(indices().iter().all(|index| index.exists()));
+}
+
+#[test]
+fn what_another_process_works_on_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    write_pages(&dir.path().join("pages"), &pages(300));
+    let path = config(dir.path(), "corpus", "");
+    let path = path.to_str().unwrap();
+    succeed(&["corpus", path]);
+    let work = dir.path().join("corpus/work");
+    fs::create_dir(&work).unwrap();
+    let alone = open_alone(&work.join("lock"), "it is free").unwrap();
+    let made_before = || {
+        let output = succeed(&["corpus", path]);
+        assert!(String::from_utf8(output.stderr).unwrap().contains("was made before"));
+    };
+    made_before();
+    assert!(work.exists());
+    // Other rules are another's, too.
+    let message = fail(&["corpus", path, "--set", "language="]);
+    assert!(message.contains("expected a corpus that no other process makes at this moment"), "{message}");
+    drop(alone);
+    made_before();
+    assert!(!work.exists());
+}
+
+#[test]
 fn what_is_wrong_is_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("pages")).unwrap();
@@ -190,6 +233,14 @@ fn what_is_wrong_is_one_sentence() {
         let expected = "s3://bucket/pages/: expected a file of this machine, since this t5-train was built without";
         assert!(message.contains(expected), "{message}");
     }
+    let pages = dir.path().join("pages");
+    for output in [&pages, &pages.join("made/corpus"), &dir.path().join("pages/../pages/corpus")] {
+        let message = fail(&["corpus", path, "--set", &format!("output={}", output.display())]);
+        let (pages, output) = (pages.display(), output.display());
+        let expected = format!("output: expected a folder outside the input {pages}, which is read, found {output}");
+        assert!(message.contains(&expected), "{message}");
+    }
+    assert_eq!(fs::read_dir(&pages).unwrap().count(), 0);
     fs::write(dir.path().join("pages/a.jsonl"), "{\"text\": \"Too short.\"}\n").unwrap();
     let message = fail(&["corpus", path]);
     assert!(message.contains("expected pages that the rules keep, found none"), "{message}");

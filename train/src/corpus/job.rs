@@ -74,8 +74,7 @@ pub(super) fn run_on(engine: &impl Engine, options: &Options, progress: &Progres
         return Ok((report, true));
     }
     // No other process writes the same corpus.
-    let taken = "expected a corpus that no other process makes at this moment, found one at work";
-    let _alone = open_alone(&job.work.join("lock"), taken)?;
+    let _alone = job.alone()?;
     create_folder(&job.work.join("pages"))?;
     engine.each(&job, Step::Pages, progress)?;
     job.gone(engine)?;
@@ -103,6 +102,11 @@ pub(super) struct Job {
 
 impl Job {
     fn open(options: &Options) -> Result<Job> {
+        if let Some(folder) = options.input.iter().find(|folder| lies_in(&options.output, folder)) {
+            let (folder, output) = (folder.display(), options.output.display());
+            let what = format!("output: expected a folder outside the input {folder}, which is read, found {output}");
+            return Err(Error::Invalid(what));
+        }
         let of_rules = decisive(options)?;
         let mut parts = Vec::new();
         let mut made_of = of_rules.clone();
@@ -143,14 +147,24 @@ impl Job {
         let done: Option<Done> = read_json(&self.report_file())?;
         let same = |done: &Done| done.made_of == self.made_of && done.vocabulary == self.fingerprint();
         if let Some(done) = done.filter(same) {
-            // A process that was killed at its very end leaves it.
+            // A process that was killed at its very end leaves it; another may just be making a corpus by other rules.
             if self.work.exists() {
-                fs::remove_dir_all(&self.work).map_err(Error::io(&self.work))?;
+                match self.alone() {
+                    Ok(_alone) => fs::remove_dir_all(&self.work).map_err(Error::io(&self.work))?,
+                    Err(Error::File { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
             return Ok(Some(done.report));
         }
         create_folder(&self.work)?;
         Ok(None)
+    }
+
+    /// The right to write between the steps, for this process alone. [`Error::File`]: another has it.
+    fn alone(&self) -> Result<fs::File> {
+        let taken = "expected a corpus that no other process makes at this moment, found one at work";
+        open_alone(&self.work.join("lock"), taken)
     }
 
     pub(super) fn gone_folder(&self) -> PathBuf {
@@ -239,18 +253,21 @@ impl Job {
 
     /// Makes ids of the texts.
     fn shards(&self, engine: &impl Engine, progress: &Progress) -> Result<()> {
-        let Some(vocabulary) = &self.vocabulary else { return Ok(()) };
-        for (split, name) in SPLITS.iter().enumerate() {
+        let places = SPLITS.map(|name| self.options.output.join("shards").join(name));
+        let Some(vocabulary) = &self.vocabulary else {
+            // Those of a corpus that was here before are not of these texts.
+            return places.iter().try_for_each(|folder| remove_file(&folder.join(shards::INDEX)));
+        };
+        for (split, (name, folder)) in SPLITS.iter().zip(&places).enumerate() {
             create_folder(&self.new_shards(split))?;
             engine.each(self, Step::Shards(split), progress)?;
             let infos: Result<Vec<ShardInfo>> =
                 (0..self.parts.len()).map(|part| marked(&self.shard_mark(split, part))).collect();
-            let folder = self.options.output.join("shards").join(name);
             // While the files change there is no index of them.
             remove_file(&folder.join(shards::INDEX))?;
             self.forget_others(&format!("shards-{name}-"), &self.shard_folder(split))?;
-            publish(&self.new_shards(split), &folder)?;
-            Index::new(vocabulary, infos?).write(&folder)?;
+            publish(&self.new_shards(split), folder)?;
+            Index::new(vocabulary, infos?).write(folder)?;
         }
         Ok(())
     }
@@ -287,6 +304,13 @@ impl Job {
     pub(super) fn shard_mark(&self, split: usize, part: usize) -> PathBuf {
         self.shard_folder(split).join(format!("{part:05}.json"))
     }
+}
+
+/// Whether a path, which need not exist yet, lies in a folder or is it.
+fn lies_in(path: &Path, folder: &Path) -> bool {
+    let (Ok(folder), Ok(path)) = (folder.canonicalize(), std::path::absolute(path)) else { return false };
+    let there = path.ancestors().find_map(|parent| parent.canonicalize().ok());
+    folder.is_dir() && there.is_some_and(|parent| parent.starts_with(&folder))
 }
 
 pub(super) fn text_name(part: usize) -> String {

@@ -138,7 +138,8 @@ fn numbered(path: &Path, number: usize) -> String {
     format!("{scheme}{}#{number}", path.display())
 }
 
-/// The page of a record with `text` and, where it has them, `url` and `timestamp` (or `date`).
+/// The page of a record with `text` and, where it has them, `url` and `timestamp` (or `date`). An `id` is no address:
+/// files count from the same number each.
 fn page(path: &Path, record: &Record) -> Result<Found> {
     let Some(text) = record.text("text") else {
         let names: Vec<&str> = record.names().collect();
@@ -147,12 +148,12 @@ fn page(path: &Path, record: &Record) -> Result<Found> {
     if strip(&text).is_empty() {
         return Ok(Found::Empty);
     }
-    let field = |names: [&str; 2]| names.iter().find_map(|name| record.text(name)).unwrap_or_default().into_owned();
-    let mut url = field(["url", "id"]);
-    if url.is_empty() {
-        url = numbered(path, record.line);
-    }
-    Ok(Found::Page(Page { url, timestamp: field(["timestamp", "date"]), text: text.into_owned() }))
+    let url = match record.text("url") {
+        Some(url) if !url.is_empty() => url.into_owned(),
+        _ => numbered(path, record.line),
+    };
+    let timestamp = record.text("timestamp").or_else(|| record.text("date")).unwrap_or_default().into_owned();
+    Ok(Found::Page(Page { url, timestamp, text: text.into_owned() }))
 }
 
 /// Pages of a WARC file: its records of type `conversion`, as WET files have them, and other plain text.
@@ -332,6 +333,13 @@ mod tests {
         let path = write("a.json", "{\"text\": \"x\\ny\", \"url\": \"u\", \"timestamp\": \"t\"}\n{\"text\": \" \"}\n");
         let page = Page { url: "u".into(), timestamp: "t".into(), text: "x\ny".into() };
         assert_eq!(pages(&path, Documents::Lines).unwrap(), [Found::Page(page), Found::Empty]);
+        // Two files that count from one have two pages.
+        for name in ["one.jsonl", "two.jsonl"] {
+            let path = write(name, "{\"text\": \"x\", \"id\": 1, \"url\": \"\"}\n");
+            let found = pages(&path, Documents::Lines).unwrap();
+            assert!(matches!(&found[..], [Found::Page(page)] if page.url.ends_with(&format!("{name}#1"))), "{found:?}");
+            std::fs::remove_file(path).unwrap();
+        }
         let path = write("b.jsonl", "{\"text\": \"x\"}\n{\"body\": \"x\"}\n");
         let message = pages(&path, Documents::Lines).unwrap_err().to_string();
         assert!(message.ends_with("b.jsonl:2: expected a field \"text\", found [\"body\"]"), "{message}");

@@ -42,15 +42,19 @@ pub fn place(page: &Hash, at: u32) -> [u8; 20] {
     place
 }
 
-/// The hashes of a text's units, in order.
-pub fn hashes(text: &str, unit: Unit) -> Vec<Hash> {
+/// The hashes of a text's units in order, each with its number in the text. Empty lines, which any text may have, are
+/// numbered and have none.
+pub fn hashes(text: &str, unit: Unit) -> Vec<(u32, Hash)> {
     let fold = |text: &str| strip(text).to_lowercase();
     match unit {
         Unit::None => Vec::new(),
-        Unit::Lines => lines(text).map(|line| hash(&fold(line))).collect(),
+        Unit::Lines => {
+            let folded = (0..).zip(lines(text).map(fold)).filter(|(_, line)| !line.is_empty());
+            folded.map(|(at, line)| (at, hash(&line))).collect()
+        }
         Unit::Spans => {
             let sentences: Vec<String> = lines(text).flat_map(split_sentences).map(fold).collect();
-            sentences.windows(SPAN).map(|span| hash(&span.join("\n"))).collect()
+            (0..).zip(sentences.windows(SPAN).map(|span| hash(&span.join("\n")))).collect()
         }
     }
 }
@@ -65,7 +69,7 @@ pub fn without(text: &str, unit: Unit, gone: &BTreeSet<u32>) -> Option<String> {
     let mut sentences = 0;
     let mut kept: Vec<String> = Vec::new();
     for (at, line) in lines(text).enumerate() {
-        let line = match unit {
+        let left = match unit {
             Unit::None => line.to_owned(),
             Unit::Lines if is_gone(at) => continue,
             Unit::Lines => line.to_owned(),
@@ -77,12 +81,13 @@ pub fn without(text: &str, unit: Unit, gone: &BTreeSet<u32>) -> Option<String> {
                 left.collect::<Vec<_>>().join(" ")
             }
         };
-        if !line.is_empty() {
-            sentences += split_sentences(&line).len();
-            kept.push(line);
+        // A line of which nothing is left goes; one that was empty is between paragraphs.
+        if !left.is_empty() || strip(line).is_empty() {
+            sentences += split_sentences(&left).len();
+            kept.push(left);
         }
     }
-    (sentences >= MIN_SENTENCES).then(|| kept.join("\n"))
+    (sentences >= MIN_SENTENCES).then(|| kept.join("\n").trim_matches('\n').to_owned())
 }
 
 #[cfg(test)]
@@ -95,11 +100,23 @@ mod tests {
 
     #[test]
     fn lines_are_the_same_whatever_their_case_and_ends() {
-        let found = hashes("The end.\n  the END. \nThe end!", Unit::Lines);
-        assert_eq!(found[0], found[1]);
-        assert_ne!(found[0], found[2]);
+        let found = hashes("The end.\n  the END. \n\n\u{A0}\nThe end!", Unit::Lines);
+        // Empty lines have no hash.
+        assert_eq!(found.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 1, 4]);
+        assert_eq!(found[0].1, found[1].1);
+        assert_ne!(found[0].1, found[2].1);
         // `md5("the end.")`, by Python's hashlib.
-        assert_eq!(crate::files::hex(&found[0]), HEX);
+        assert_eq!(crate::files::hex(&found[0].1), HEX);
+    }
+
+    #[test]
+    fn paragraphs_stay_apart() {
+        let text = "Aa. Bb.\n\nCc.\n \nDd. Ee.";
+        let [first, ..] = hashes(text, Unit::Lines)[..] else { panic!("a line") };
+        assert_eq!(without(text, Unit::Lines, &gone(&[first.0])).unwrap(), "Cc.\n \nDd. Ee.");
+        assert_eq!(without(text, Unit::Lines, &gone(&[2, 4])), None);
+        let text = "One a.\n\nTwo b. Three c.\n\nFour d. Five e. Six f.";
+        assert_eq!(without(text, Unit::Spans, &gone(&[0])).unwrap(), "Four d. Five e. Six f.");
     }
 
     const HEX: &str = "a71e884741fddc49847c1e75eb3b4ae1";

@@ -112,7 +112,7 @@ impl Job {
                         place[..begin.len()].copy_from_slice(&begin);
                         entry(hash, place, at)
                     };
-                    (0..).zip(hashes(&row.text, self.options.repeats)).map(of_unit).collect()
+                    hashes(&row.text, self.options.repeats).into_iter().map(of_unit).collect()
                 }
             }
         };

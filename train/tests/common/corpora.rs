@@ -110,7 +110,7 @@ pub fn plain_loop(pages: &[Page], unit: Unit) -> BTreeMap<String, String> {
     let english = Language::new("en", 0.99).unwrap();
     let mut kept = BTreeMap::new();
     for (_, url, text) in cleaned {
-        let gone = (0..).zip(hashes(&text, unit)).filter(|(_, hash)| !seen.insert(*hash)).map(|(at, _)| at).collect();
+        let gone = hashes(&text, unit).into_iter().filter(|(_, hash)| !seen.insert(*hash)).map(|(at, _)| at).collect();
         if let Some(text) = without(&text, unit, &gone).filter(|text| english.is_of(text)) {
             kept.insert(url, text);
         }
