@@ -383,11 +383,16 @@ impl Config {
 
     /// Refuses values out of range before anything is computed from them.
     fn check(&self, file: &str) -> Result<()> {
+        let short = |value: f64| match value.abs() {
+            0.0 | 1e-6..1e15 => format!("{value}"),
+            _ => format!("{value:e}"),
+        };
         let in_range = |key: &str, value: f64, low: f64, high: f64| {
             if (low..=high).contains(&value) {
                 Ok(())
             } else {
-                Err(Error::config(file, key, format!("expected {low} to {high}, found {value}")))
+                let what = format!("expected {} to {}, found {}", short(low), short(high), short(value));
+                Err(Error::config(file, key, what))
             }
         };
         in_range("run.steps", self.run.steps as f64, 1.0, 1e12)?;
@@ -405,8 +410,14 @@ impl Config {
         in_range("optimizer.clip_norm", self.optimizer.clip_norm, 0.0, f64::MAX)?;
         in_range("optimizer.layer_decay", self.optimizer.layer_decay, 0.0, 1.0)?;
         in_range("optimizer.weight_decay", self.optimizer.weight_decay, 0.0, 1.0)?;
-        in_range("optimizer.beta1", self.optimizer.beta1, 0.0, 1.0)?;
-        in_range("optimizer.beta2", self.optimizer.beta2, 0.0, 1.0)?;
+        // At 1 nothing is ever forgotten, and the correction for that divides by zero.
+        in_range("optimizer.beta1", self.optimizer.beta1, 0.0, 0.999_999_9)?;
+        in_range("optimizer.beta2", self.optimizer.beta2, 0.0, 0.999_999_9)?;
+        in_range("optimizer.decay_exponent", self.optimizer.decay_exponent, 0.0, 10.0)?;
+        // Gradients of zero, such as those of rows that no text has, are divided by these alone, in f32.
+        in_range("optimizer.epsilon", self.optimizer.epsilon, 1e-37, 1.0)?;
+        in_range("optimizer.epsilon_gradient", self.optimizer.epsilon_gradient, 1e-37, 1.0)?;
+        in_range("optimizer.epsilon_scale", self.optimizer.epsilon_scale, 0.0, 1e3)?;
         in_range("optimizer.clip_update", self.optimizer.clip_update, f64::MIN_POSITIVE, f64::MAX)?;
         in_range("schedule.peak_rate", self.schedule.peak_rate, 0.0, 1e6)?;
         in_range("schedule.final_rate", self.schedule.final_rate, 0.0, 1e6)?;
@@ -428,27 +439,44 @@ impl Config {
         }
         self.tuning.check(file, self)?;
         if self.optimizer.keep_slots {
-            let refuse = |what: &str| Err(Error::config(file, "optimizer.keep_slots", what));
+            let refuse = |what: &str| -> Result<()> { Err(Error::config(file, "optimizer.keep_slots", what)) };
             if self.model.from.is_empty() {
                 return refuse(
                     "expected model.from, the checkpoint of a run whose optimiser's state is kept; found none",
                 );
             }
-            // Adafactor's beta2 is 0 at step 0: kept state would be forgotten at once.
-            let forgets = self.optimizer.kind == optimizer::Method::Adafactor;
-            if forgets && self.run.start_step <= self.optimizer.step_offset {
-                return refuse(
+            match self.optimizer.kind {
+                // Its beta2 is 0 at step 0: kept state would be forgotten at once.
+                optimizer::Method::Adafactor if self.run.start_step <= self.optimizer.step_offset => refuse(
                     "expected run.start_step above optimizer.step_offset, or the first step forgets what is kept",
-                );
+                )?,
+                // Kept moments would be divided as if they were those of the first step.
+                optimizer::Method::AdamW | optimizer::Method::AdamWRms if self.run.start_step == 0 => {
+                    refuse("expected run.start_step above 0, the steps that the kept state is of")?;
+                }
+                _ => {}
             }
         }
         Ok(())
     }
 
+    /// What the scores of evaluations depend on beside the model, in words: those of one measure can be compared.
+    pub fn measure(&self) -> String {
+        let Evaluation { examples, beam_size, length_penalty, max_tokens, best_by, .. } = &self.evaluation;
+        let mut text = format!("{best_by} of {examples} examples");
+        if best_by.split(',').any(|name| name.trim() != "loss") {
+            text += &format!(", {beam_size} beams, length penalty {length_penalty}, {max_tokens} tokens at most");
+        }
+        for task in self.data.tasks.iter().filter(|task| task.merge_references) {
+            text += &format!(", merged references of {}", task.name);
+        }
+        text
+    }
+
     /// The keys whose change would make a resumed run another run, with both values.
     ///
     /// Logging, threads, evaluation, where the data lies and how often checkpoints are made may change; so may the
-    /// number of steps where the schedule does not depend on it.
+    /// number of steps where neither the schedule nor what is trained depends on it.
     pub fn differences(&self, other: &Config) -> Result<Vec<String>> {
         let neutral = |config: &Config| {
             let mut config = config.clone();
@@ -465,7 +493,9 @@ impl Config {
             config.distill.cache_gb = 0.0;
             config.data.tasks.iter_mut().for_each(|task| task.merge_references = false);
             config.vocabulary = VocabularyConfig::default();
-            if matches!(config.schedule.kind, schedule::Shape::Constant | schedule::Shape::InverseSquareRoot) {
+            let any_length =
+                matches!(config.schedule.kind, schedule::Shape::Constant | schedule::Shape::InverseSquareRoot);
+            if any_length && !config.tuning.divides_the_run() {
                 config.run.steps = 1;
             }
             Value::try_from(config).map_err(|error| Error::Invalid(format!("configuration: {error}")))
@@ -487,12 +517,15 @@ fn sizes_table() -> Table {
 
 /// The size that a file or the command line names, if one does.
 fn size(changes: &Table, sets: &[String]) -> Option<String> {
-    let set = sets.iter().rev().find_map(|set| set.split_once('=').filter(|(key, _)| key.trim() == "model.size"));
-    let named = match set {
-        Some((_, value)) => value.trim().trim_matches('"').to_owned(),
-        None => changes.get("model")?.get("size")?.as_str()?.to_owned(),
-    };
-    (!named.is_empty()).then_some(named)
+    let set = sets.iter().rev().find_map(|set| given(set, "model", "size"));
+    let named = set.or_else(|| changes.get("model")?.get("size").cloned())?;
+    named.as_str().filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+/// The value that KEY=VALUE gives a knob of a section, by its name or in a table.
+pub(crate) fn given(set: &str, section: &str, key: &str) -> Option<Value> {
+    let (name, value) = set.split_once('=')?;
+    nested(name.trim(), value.trim()).remove(section)?.as_table_mut()?.remove(key)
 }
 
 /// A published size as changes of the base.
@@ -568,7 +601,11 @@ mod tests {
             Config::parse("run.toml", keep, &sets)
         };
         assert!(parse(&["model.from=a", "run.start_step=5"]).is_ok());
-        assert!(parse(&["model.from=a", "optimizer.kind=adamw"]).is_ok());
+        for kind in ["optimizer.kind=adamw", "optimizer.kind=adamw-rms"] {
+            let expected = "optimizer.keep_slots: expected run.start_step above 0";
+            assert!(message(keep, &["model.from=a", kind]).contains(expected), "{kind}");
+            assert!(parse(&["model.from=a", kind, "run.start_step=5"]).is_ok(), "{kind}");
+        }
     }
 
     #[test]
@@ -578,6 +615,17 @@ mod tests {
         assert_eq!((config.run.seed, config.run.steps), (9, 7));
         assert_eq!(config.optimizer.kind, optimizer::Method::AdamW);
         assert_eq!(config.loss.z_loss, 0.0);
+    }
+
+    #[test]
+    fn a_size_is_read_wherever_it_is_named() {
+        for sets in [["model.size=t5-large", "run.seed=2"], ["model={size=\"t5-large\"}", "model={dropout=0}"]] {
+            let sets = sets.map(str::to_owned);
+            let config = Config::parse("run.toml", "[model]\nsize = \"t5-base\"", &sets).unwrap();
+            assert_eq!((config.model.size.as_str(), config.model.d_model), ("t5-large", 1024), "{sets:?}");
+        }
+        assert!(message("", &["model={size=\"t5-huge\"}"]).contains("model.size: expected one of "));
+        assert!(message("", &["model.size=5"]).contains("model.size: expected a value like "));
     }
 
     #[test]
@@ -592,6 +640,17 @@ mod tests {
         assert!(message("[run]\nsteps = \"many\"", &[]).contains("run.steps: expected a value like"));
         assert!(message("[run]\nsteps = 0", &[]).contains("run.steps: expected 1 to"));
         assert!(message("[optimizer]\nkind = \"adamv\"", &[]).contains("did you mean adamw?"));
+        for (set, expected) in [
+            ("beta1=1", "expected 0 to 0.9999999, found 1"),
+            ("beta2=1", "expected 0 to 0.9999999, found 1"),
+            ("decay_exponent=-0.8", "expected 0 to 10, found -0.8"),
+            ("epsilon=-1", "expected 1e-37 to 1, found -1"),
+            ("epsilon_gradient=0", "expected 1e-37 to 1, found 0"),
+            ("epsilon_scale=nan", "expected 0 to 1000, found NaN"),
+        ] {
+            let (key, _) = set.split_once('=').unwrap();
+            assert_eq!(message("", &[&format!("optimizer.{set}")]), format!("run.toml: optimizer.{key}: {expected}"));
+        }
         assert!(message("[run\n", &[]).contains("TOML"));
     }
 
@@ -610,5 +669,14 @@ mod tests {
         let other = Config::parse("run.toml", "", &sets).unwrap();
         assert_eq!(one.differences(&other).unwrap(), ["run.seed was 1 and is 2"]);
         assert_eq!(one.differences(&one).unwrap(), Vec::<String>::new());
+        // How long a run is matters where its episodes are shares of it.
+        for (episode, differs) in [("tuning.episode_steps=0", true), ("tuning.episode_steps=5", false)] {
+            let [short, long] = ["run.steps=6", "run.steps=9"].map(|steps| {
+                let sets = ["tuning.method=gradual", episode, steps].map(str::to_owned);
+                Config::parse("run.toml", "", &sets).unwrap()
+            });
+            let expected = differs.then(|| "run.steps was 6 and is 9".to_owned());
+            assert_eq!(short.differences(&long).unwrap(), Vec::from_iter(expected), "{episode}");
+        }
     }
 }

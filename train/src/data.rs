@@ -8,6 +8,7 @@ use crate::{
     Result,
     batches::{BatchConfig, TaskBatches},
     mixture::{Mixing, Rates, Size, probabilities},
+    source::Format,
     tasks::{self, Examples, Limits, Task, TaskConfig, TooLong},
     vocabulary::{self, Vocabulary, VocabularyConfig},
 };
@@ -87,6 +88,10 @@ impl DataConfig {
                     return invalid(format!("task {}: {name}: expected 0 to 0.5, found {share}", task.name));
                 }
             }
+            if task.source.format != Format::Tsv && (!task.source.columns.is_empty() || task.source.header) {
+                let what = "expected none, as only tsv files take them (format = \"tsv\")";
+                return invalid(format!("task {}: source.columns, source.header: {what}", task.name));
+            }
             if task.limit_tokens.is_some() && !matches!(task.examples, Examples::Denoise { .. }) {
                 let what = "expected none, as its examples are not of unlabelled text (kind = \"denoise\")";
                 return invalid(format!("task {}: limit_tokens: {what}", task.name));
@@ -149,9 +154,7 @@ impl DataConfig {
             // More texts than this have no influence, unless they are shorter than words.
             texts.push(tasks::training_texts(task, &self.dir, config.characters / 10, seed)?);
         }
-        let size = |(task, texts): (&TaskConfig, &Vec<String>)| {
-            task.rate.map_or(Size::Examples(texts.len() as f64), Size::Rate)
-        };
+        let size = |(task, texts): (&TaskConfig, &Vec<String>)| Size::of(task.rate, texts.len());
         let sizes: Vec<Size> = self.tasks.iter().zip(&texts).map(size).collect();
         let shares = probabilities(&sizes, &self.mixture)?;
         let chosen = texts.iter().zip(&shares).flat_map(|(texts, share)| {
@@ -205,4 +208,49 @@ pub fn inspect(tasks: &[Task], vocabulary: &Vocabulary, count: usize) -> String 
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(folder: &tempfile::TempDir, task: &str) -> DataConfig {
+        std::fs::write(folder.path().join("a.tsv"), "a\tb\n").unwrap();
+        let template = r#"examples = { kind = "template", input = "{a}", target = "{b}" }"#;
+        let text = format!("[[tasks]]\nname = \"t\"\n{template}\n{task}");
+        let mut config: DataConfig = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}"));
+        config.dir = folder.path().to_path_buf();
+        config
+    }
+
+    #[test]
+    fn columns_are_of_tsv_files() {
+        let folder = tempfile::tempdir().unwrap();
+        for (source, fits) in [
+            (r#"format = "tsv", columns = ["a", "b"]"#, true),
+            (r#"format = "tsv", header = true"#, true),
+            (r#"format = "csv""#, true),
+            (r#"format = "csv", columns = ["a", "b"]"#, false),
+            (r#"format = "jsonl", header = true"#, false),
+            (r#"format = "parquet", columns = ["a"]"#, false),
+            (r#"format = "shards", header = true"#, false),
+            (r#"columns = ["text"]"#, false),
+        ] {
+            let checked = config(&folder, &format!("train = [\"a.tsv\"]\nsource = {{ {source} }}")).check();
+            assert_eq!(checked.is_ok(), fits, "{source}");
+            if let Err(error) = checked {
+                let error = error.to_string();
+                let expected = "data: task t: source.columns, source.header: expected none, as only tsv files";
+                assert!(error.starts_with(expected), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_task_that_is_evaluated_alone_has_no_part_in_a_vocabulary() {
+        let folder = tempfile::tempdir().unwrap();
+        let dev = "dev = [\"a.tsv\"]\nrate = 1.0\nsource = { format = \"tsv\", columns = [\"a\", \"b\"] }";
+        let error = config(&folder, dev).train_vocabulary(&VocabularyConfig::default(), 1).unwrap_err().to_string();
+        assert_eq!(error, "mixture: expected at least one task with a rate above 0, found none");
+    }
 }

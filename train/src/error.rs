@@ -38,6 +38,10 @@ pub enum Error {
     #[error("{option}: {what}")]
     Option { option: &'static str, what: String },
 
+    /// Nothing of a study can be run, or an arm cannot that is asked for. Each line says why, one of a data set.
+    #[error("{what}: {}", .why.join("\n"))]
+    LeftOut { what: String, why: Vec<String> },
+
     /// The loss or a gradient is not a number any more, or too large.
     #[error("{0}")]
     Diverged(String),

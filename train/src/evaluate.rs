@@ -13,7 +13,7 @@ use crate::config::Evaluation;
 use crate::metrics::Metric;
 use crate::ranks::Ranks;
 use crate::record::{EvaluationReport, Sample};
-use crate::tasks::Task;
+use crate::tasks::{Task, TaskConfig};
 use crate::trainer::Evaluator;
 use crate::vocabulary::Vocabulary;
 use crate::{Error, Result};
@@ -162,15 +162,72 @@ pub fn table(metrics: &BTreeMap<String, f64>, samples: &[Sample]) -> String {
     text
 }
 
-/// Checks the metrics' names before a run spends time.
+/// Checks the metrics before a run spends time.
 ///
 /// # Errors
-/// Where a task names a metric that there is not.
-pub fn check_metrics(tasks: &[Task]) -> Result<()> {
+/// Where a task names a metric that there is not, or one of classes and has no class words.
+pub fn check_metrics(tasks: &[TaskConfig]) -> Result<()> {
     for task in tasks {
-        for name in &task.config.metrics {
-            Metric::named(name).map_err(|error| Error::Invalid(format!("task {}: {error}", task.config.name)))?;
+        let bad = |what: String| Error::Invalid(format!("task {}: {what}", task.name));
+        for name in &task.metrics {
+            let metric = Metric::named(name).map_err(|error| bad(error.to_string()))?;
+            if metric.needs_labels() && task.examples.labels().is_empty() {
+                let what = "expected none of classes (exact-match is similar), as its examples have no labels";
+                return Err(bad(format!("metric: {what}, found {name}")));
+            }
         }
     }
     Ok(())
+}
+
+/// Checks what makes a checkpoint the best before a run spends time.
+///
+/// # Errors
+/// Where the run is evaluated, and that is neither the loss nor a score of a task with dev examples.
+pub fn check_best_by(options: &Evaluation, tasks: &[Task]) -> Result<()> {
+    if options.every_steps == 0 {
+        return Ok(());
+    }
+    let mut known = vec!["loss".to_owned()];
+    for task in tasks.iter().filter(|task| !task.dev.is_empty()) {
+        for name in &task.config.metrics {
+            let scores = Metric::named(name)?.score_names();
+            known.extend(scores.into_iter().map(|score| format!("{}/{score}", task.config.name)));
+        }
+    }
+    let mut names = options.best_by.split(',').map(str::trim);
+    match names.find(|name| !known.iter().any(|known| known == name)) {
+        Some(name) => {
+            let what = format!("expected one of {}, found {name}", known.join(", "));
+            Err(Error::config("configuration", "evaluation.best_by", what))
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_of_classes_need_class_words() {
+        let check = |examples: &str, metric: &str| {
+            let text = format!("name = \"t\"\nexamples = {{ {examples} }}\nmetrics = [\"exact-match\", \"{metric}\"]");
+            let task: TaskConfig = toml::from_str(&text).unwrap();
+            check_metrics(&[task]).map_err(|error| error.to_string())
+        };
+        let glue = "kind = \"glue\", benchmark = \"cola\", keys = [\"sentence\"], labels = [\"no\", \"yes\"]";
+        let template = "kind = \"template\", input = \"{a}\", target = \"{b}\"";
+        for metric in ["accuracy", "f1", "macro-f1", "matthews", "multirc"] {
+            check(glue, metric).unwrap();
+            check("kind = \"multirc\"", metric).unwrap();
+            for examples in [template, "kind = \"slips\", rate = 0.1", "kind = \"squad\""] {
+                let message = check(examples, metric).unwrap_err();
+                assert!(message.starts_with("task t: metric: expected none of classes"), "{message}");
+                assert!(message.ends_with(&format!("found {metric}")), "{message}");
+            }
+        }
+        check(template, "bleu").unwrap();
+        assert!(check(template, "blue").unwrap_err().starts_with("task t: metric: expected one of bleu"));
+    }
 }

@@ -70,6 +70,37 @@ pub fn model_files(
     files.map(|(name, contents)| (name.to_owned(), contents)).into()
 }
 
+/// Refuses a folder that holds what a checkpoint is read from: its weights, in whatever files, or what is beside them.
+pub(crate) fn expect_other_folder(checkpoint: &Checkpoint, output: &Path) -> Result<()> {
+    let written = [checkpoint::MODEL, CONFIG, GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG];
+    if written.iter().any(|name| checkpoint.reads(&output.join(name))) {
+        let what = format!("expected another folder than that of {}, which is read", checkpoint.file);
+        return Err(Error::file(output, what));
+    }
+    Ok(())
+}
+
+/// Whether models have the same tensors and compute the same with them: dropout and how values began are of training.
+pub(crate) fn is_same_shape(one: &T5Config, other: &T5Config) -> bool {
+    let T5Config { dropout_rate, initializer_factor, .. } = *other;
+    T5Config { dropout_rate, initializer_factor, ..one.clone() } == *other
+}
+
+/// Refuses a checkpoint whose vocabulary is another than the one among `files`, by name and contents.
+pub(crate) fn expect_vocabulary(folder: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
+    for (name, contents) in files.iter().filter(|(name, _)| [TOKENIZER, SENTENCEPIECE].contains(&name.as_str())) {
+        let path = folder.join(name);
+        let saved = read(&path)?;
+        // The same one may be spelled otherwise.
+        let pieces = |bytes: &[u8]| tokenizer::Vocabulary::from_tokenizer_json(name, bytes).ok();
+        if saved != *contents && pieces(&saved).is_none_or(|saved| Some(saved) != pieces(contents)) {
+            let what = "expected the vocabulary that is trained with, found another: its file was changed since";
+            return Err(Error::file(path, what));
+        }
+    }
+    Ok(())
+}
+
 /// Writes a model that was made of a checkpoint, with its vocabulary, as a Hugging Face folder that `model.from` takes.
 pub(crate) fn write_model(
     checkpoint: &Checkpoint,
@@ -111,8 +142,8 @@ pub fn export(run: &Path, step: Option<u64>, weights: Weights, others: &[PathBuf
     for other in others {
         let other_chosen = Chosen::of(other, step, weights)?;
         let there = &other_chosen.folder;
-        let same =
-            config_of(there)? == config && read(&there.join(tokenizer_of(there)))? == read(&folder.join(copied))?;
+        let same = is_same_shape(&config_of(there)?, &config)
+            && read(&there.join(tokenizer_of(there)))? == read(&folder.join(copied))?;
         if !same {
             let what = format!("expected a run of the same shape and vocabulary as {}", run.display());
             return Err(Error::file(other, format!("{what}, found another")));

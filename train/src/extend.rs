@@ -31,9 +31,10 @@ impl Extension {
     /// Writes the extended model as a Hugging Face folder that `model.from` takes. Returns the model.
     ///
     /// # Errors
-    /// Where the checkpoint has no vocabulary of pieces, a token is there already or a block is not, or the folder
-    /// cannot be written.
+    /// Where the checkpoint has no vocabulary of pieces, a token is there already or a block is not, or the folder is
+    /// the checkpoint's or cannot be written.
     pub fn write(&self, checkpoint: &Checkpoint, output: &Path) -> Result<Model> {
+        export::expect_other_folder(checkpoint, output)?;
         let (model, vocabulary) = self.apply(checkpoint)?;
         export::write_model(checkpoint, &model, vocabulary, output)?;
         Ok(model)

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use serde::Serialize;
@@ -20,6 +20,28 @@ use crate::{Error, Result};
 /// Where the operating system refuses.
 pub fn create_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(Error::io(path))
+}
+
+/// A folder for this process alone, which goes when this value does.
+pub struct TemporaryFolder(PathBuf);
+
+impl TemporaryFolder {
+    /// One in `parent`, to be made by who writes into it.
+    pub fn new(parent: &Path, name: &str) -> TemporaryFolder {
+        TemporaryFolder(parent.join(format!(".{name}-{}", std::process::id())))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        // What cannot be removed is in nobody's way.
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Writes a file and waits until it is on the disk.
@@ -44,6 +66,8 @@ pub fn open_alone(path: &Path, taken: &str) -> Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::file(path, taken)),
+        // Some network file systems have no locks.
+        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(file),
         Err(TryLockError::Error(error)) => Err(Error::io(path)(error)),
     }
 }
@@ -81,7 +105,7 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let text = match fs::read(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io(path)(error)),
     };
     let read = serde_json::from_slice(&text);
@@ -141,7 +165,7 @@ pub fn write_tensors<'a>(
 
 /// A safetensors file of f32 tensors.
 pub struct TensorFile {
-    path: std::path::PathBuf,
+    path: PathBuf,
     bytes: Bytes,
 }
 

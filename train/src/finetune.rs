@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::config::Config;
@@ -24,6 +25,8 @@ const MOST_CLASSES: usize = 50;
 const TOKENS: usize = 2048;
 /// Evaluations in an epoch.
 const EVALUATIONS: u64 = 2;
+/// The share of the records that is held out.
+pub const HELD_OUT: f64 = 0.1;
 /// Examples held out at most.
 const MOST_HELD_OUT: usize = 1000;
 
@@ -57,8 +60,8 @@ pub struct Request {
     pub output: PathBuf,
     /// Texts that become tokens first.
     pub add_tokens: Vec<String>,
-    /// The share of the records that is held out.
-    pub hold_out: f64,
+    /// The share of the records that is held out; `None`: [`HELD_OUT`], where there is nothing else to evaluate on.
+    pub hold_out: Option<f64>,
     /// Passes over the records at most.
     pub epochs: u64,
     /// Evaluations without a better one after which the run ends.
@@ -76,6 +79,30 @@ pub struct Prepared {
     pub report: String,
     /// Characters that the vocabulary loses, as [`crate::extend::parse_tokens`] takes them.
     pub strange: Vec<String>,
+}
+
+/// What the model with more tokens was made of, beside it.
+#[derive(Serialize, Deserialize)]
+struct Base {
+    from: PathBuf,
+    add_tokens: Vec<String>,
+}
+
+impl Base {
+    /// Refuses what is asked for otherwise than the folder was made.
+    fn expect(&self, asked: &Base, folder: &Path) -> Result<()> {
+        let refuse = |option, made: String, found: String| {
+            let what = format!("expected {made}, of which {} was made, found {found}", folder.display());
+            Err(Error::Option { option, what })
+        };
+        if self.from != asked.from {
+            return refuse("from", self.from.display().to_string(), asked.from.display().to_string());
+        }
+        if self.add_tokens != asked.add_tokens {
+            return refuse("add_tokens", format!("{:?}", self.add_tokens), format!("{:?}", asked.add_tokens));
+        }
+        Ok(())
+    }
 }
 
 impl Request {
@@ -141,9 +168,18 @@ impl Request {
         if self.add_tokens.is_empty() {
             return Ok(self.from.clone());
         }
-        let folder = self.output.join("base");
+        let (folder, record) = (self.output.join("base"), self.output.join("base.json"));
+        let from = std::path::absolute(&self.from).map_err(Error::io(&self.from))?;
+        let asked = Base { from, add_tokens: self.add_tokens.clone() };
         // A run that was killed goes on from what was written then.
-        if !folder.join(checkpoint::MODEL).exists() {
+        if folder.join(checkpoint::MODEL).exists() {
+            // Older versions left no record.
+            if let Some(made) = files::read_json::<Base>(&record)? {
+                made.expect(&asked, &folder)?;
+            }
+        } else {
+            files::create_folder(&self.output)?;
+            files::write_json(&record, &asked)?;
             let extension = Extension { add_tokens: self.add_tokens.clone(), ..Extension::default() };
             extension.write(&t5_quantize::pytorch::open(&self.from)?, &folder)?;
         }
@@ -169,7 +205,11 @@ impl Request {
         }
         let absolute = |path: PathBuf| std::path::absolute(&path).map_err(Error::io(&path));
         let brace = |text: &str| text.replace('{', "{{").replace('}', "}}");
-        let hold_out = HoldOut { field: self.input.clone(), share: self.hold_out };
+        if let (Some(share), Some(dev)) = (self.hold_out, &dev) {
+            let what = format!("expected none, as {} is there to evaluate on, found {share}", dev.display());
+            return Err(Error::Option { option: "hold_out", what });
+        }
+        let hold_out = HoldOut { field: self.input.clone(), share: self.hold_out.unwrap_or(HELD_OUT) };
         Ok(TaskConfig {
             limit_tokens: None,
             name: TASK.to_owned(),
@@ -232,12 +272,13 @@ impl Request {
         let table = |pairs: &[(&str, Value)]| {
             Value::Table(pairs.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
         };
-        let integer = |value: u64| Value::Integer(value as i64);
+        // TOML has no larger numbers; so much is for ever.
+        let integer = |value: u64| Value::Integer(i64::try_from(value).unwrap_or(i64::MAX));
         let size = |value: usize| integer(value as u64);
         let text = |value: &str| Value::String(value.to_owned());
         let path = |value: &Path| text(&value.display().to_string());
         let task = Value::try_from(task).map_err(|error| Error::Invalid(format!("configuration: {error}")))?;
-        let steps = (per_epoch * self.epochs).max(1);
+        let steps = per_epoch.saturating_mul(self.epochs).max(1);
         let sections = [
             ("run", table(&[("output", path(&self.run())), ("steps", integer(steps))])),
             ("model", table(&[("from", path(from)), ("dropout", Value::Float(0.1))])),

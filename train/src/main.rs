@@ -1,5 +1,6 @@
 //! The `t5-train` command.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -11,7 +12,6 @@ use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::command;
 use t5_runtime::storage::is_same_file;
 use t5_runtime::{Mean, Model};
-use t5_train::checkpoint::MODEL;
 use t5_train::config::{self, Config};
 use t5_train::distill::answers::{self, Search, Written};
 use t5_train::evaluate::RuntimeEvaluator;
@@ -25,7 +25,8 @@ use t5_train::ranks::{self, Ranks, World};
 use t5_train::trainer::{Parts, Trainer};
 use t5_train::tuning::Method;
 use t5_train::{
-    Error, batches::BatchSource, corpus, data, evaluate, files, precision, report, storing, study, trainer, vocabulary,
+    Error, batches::BatchSource, corpus, data, evaluate, files, messages, precision, report, storing, study, trainer,
+    vocabulary,
 };
 
 /// Text-to-text pre-training and fine-tuning of T5 models.
@@ -195,9 +196,9 @@ struct FinetuneArguments {
     /// A table to evaluate on; otherwise the data set's validation split, or records that are held out
     #[arg(long, value_name = "FILE", conflicts_with = "hold_out")]
     dev: Option<PathBuf>,
-    /// The share of the records that is held out to evaluate on
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
-    hold_out: f64,
+    /// The share of the records that is held out to evaluate on, where no others are; otherwise 0.1
+    #[arg(long, value_name = "SHARE")]
+    hold_out: Option<f64>,
     /// Passes over the records at most
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     epochs: u64,
@@ -259,7 +260,7 @@ struct StudyArguments {
     /// The study's TOML file; those of the paper's tables are in train/studies
     study: PathBuf,
     /// Lengths, sizes and steps: tiny takes minutes an arm, base is the paper's
-    #[arg(long, default_value = "tiny", value_name = "SCALE")]
+    #[arg(long, default_value = study::USUAL_SCALE, value_name = "SCALE")]
     scale: String,
     /// The folder for all that is made; otherwise studies/STUDY-SCALE
     #[arg(short, long, value_name = "FOLDER")]
@@ -276,7 +277,7 @@ struct StudyArguments {
     /// Print the table as far as it is there, and the jobs that are open, and run nothing
     #[arg(long)]
     look: bool,
-    /// Change one knob of every run
+    /// Change one knob of every run, but not its seed and its folder
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
 }
@@ -419,7 +420,16 @@ fn refuse_read(name: &str, output: &Path, read: impl IntoIterator<Item = PathBuf
     }
 }
 
+/// Prints what a command is called for. Where nobody reads any more it fails, which [`command::report`] takes for no
+/// failure; the macro would panic.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
 fn vocab(config: &Config, arguments: &VocabArguments) -> Result<()> {
+    vocabulary::check_name(&arguments.output).map_err(by_flag)?;
     let data = &config.data;
     let texts = data.tasks.iter().flat_map(|task| task.train.iter().chain(&task.dev)).map(|file| data.dir.join(file));
     refuse_read("--output", &arguments.output, texts.chain([arguments.config.config.clone()]))?;
@@ -427,7 +437,7 @@ fn vocab(config: &Config, arguments: &VocabArguments) -> Result<()> {
     pipeline::create_parent(&arguments.output)?;
     let vocabulary = vocabulary::save(&tokenizer, &arguments.output)?;
     let (pieces, sentinels) = (vocabulary.size(), vocabulary.sentinels().count);
-    eprintln!("{}: {pieces} ids, {sentinels} of them sentinels", arguments.output.display());
+    messages::say(format_args!("{}: {pieces} ids, {sentinels} of them sentinels", arguments.output.display()));
     Ok(())
 }
 
@@ -465,13 +475,13 @@ fn corpus(arguments: &CorpusArguments) -> Result<()> {
         pool.install(|| corpus::job::run(&options, progress))
     })?;
     bar.finish_and_clear();
-    print!("{}", report.table());
+    print(&report.table())?;
     let (output, seconds) = (options.output.display(), started.elapsed().as_secs_f64());
     if before {
-        eprintln!("{output}: was made before of the same files by the same rules");
+        messages::say(format_args!("{output}: was made before of the same files by the same rules"));
     } else {
         let memory = trainer::peak_memory_mb().map_or(String::new(), |mb| format!(", {mb:.0} MB of memory at most"));
-        eprintln!("{output}: {seconds:.1} s{memory}");
+        messages::say(format_args!("{output}: {seconds:.1} s{memory}"));
     }
     Ok(())
 }
@@ -508,7 +518,7 @@ fn run_with_others(arguments: &ConfigArguments) -> Result<()> {
 fn run(mut config: Config, title: Option<&str>, ranks: Ranks, local_rank: usize) -> Result<()> {
     let say = |text: &str| {
         if ranks.is_first() {
-            eprint!("{text}");
+            messages::say(text.trim_end());
         }
     };
     if config.run.accumulate < ranks.size() {
@@ -518,6 +528,7 @@ fn run(mut config: Config, title: Option<&str>, ranks: Ranks, local_rank: usize)
     }
     let load = || -> Result<_> {
         let pipeline = Pipeline::load(&config)?;
+        evaluate::check_best_by(&config.evaluation, &pipeline.tasks)?;
         let model = pipeline::model(&config, &pipeline.vocabulary)?;
         Ok((pipeline, model))
     };
@@ -532,7 +543,7 @@ fn run(mut config: Config, title: Option<&str>, ranks: Ranks, local_rank: usize)
         Ok(None)
     };
     if let Some(line) = ranks.together(settled)? {
-        say(&format!("{line}\n"));
+        say(&line);
     }
     let precision = ranks.first_says(&serde_json::to_vec(&config.run.precision)?);
     config.run.precision = serde_json::from_slice(&precision)?;
@@ -541,7 +552,7 @@ fn run(mut config: Config, title: Option<&str>, ranks: Ranks, local_rank: usize)
     let device = ranks.together(config.run.device.device(local_rank))?;
     let connected = device.as_ref().map_or(Ok(false), |device| ranks.connect_gpus(device));
     if ranks.together(connected)? {
-        say("gradients: added up by NCCL\n");
+        say("gradients: added up by NCCL");
     }
     let finish = || -> Result<_> {
         if let Some(device) = device {
@@ -570,9 +581,9 @@ fn run(mut config: Config, title: Option<&str>, ranks: Ranks, local_rank: usize)
     };
     let before = title.map_or(String::new(), |title| format!("{title}: "));
     let (count, tensors) = (model.parameters(), model.vars().len());
-    say(&format!("{before}model: {count} parameters in {tensors} tensors{trained}\n"));
+    say(&format!("{before}model: {count} parameters in {tensors} tensors{trained}"));
     if let Some(cost) = Plan::new(config, model.config()).cost_of_recomputing() {
-        say(&format!("{before}computed again: {cost}\n"));
+        say(&format!("{before}computed again: {cost}"));
     }
     let mut trainer = Trainer::open(config, parts)?;
     if let Some(title) = title {
@@ -580,7 +591,7 @@ fn run(mut config: Config, title: Option<&str>, ranks: Ranks, local_rank: usize)
     }
     trainer.run()?;
     if title.is_none() {
-        say(&format!("done: {}\n", trainer.checkpoints().path(trainer.step()).display()));
+        say(&format!("done: {}", trainer.checkpoints().path(trainer.step()).display()));
     }
     Ok(())
 }
@@ -591,15 +602,22 @@ fn run_study(arguments: StudyArguments) -> Result<()> {
         let name = file.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         Path::new("studies").join(format!("{name}-{scale}"))
     });
-    let plan = study::Plan::new(&study::Request { file, scale, output, arms, columns, sets }).map_err(by_flag)?;
+    let plan = study::Plan::new(&study::Request { file, scale, output, arms, columns, sets });
+    let plan = plan.map_err(|error| match error {
+        Error::LeftOut { what, why } if why.len() > 1 => {
+            why.iter().for_each(messages::say);
+            Error::Invalid(format!("{what}: expected what the {} lines above name", why.len())).into()
+        }
+        error => by_flag(error),
+    })?;
     for arm in &plan.arms {
         if let Some(why) = &arm.left_out {
-            eprintln!("arm {} is left out: {why}", arm.arm.name);
+            messages::say(format_args!("arm {} is left out: {}", arm.arm.name, why.join("\n")));
         }
     }
     if look {
         for job in plan.wanted().into_iter().filter(|&job| !plan.is_done(job)) {
-            eprintln!("open: {} ({})", plan.jobs[job].title, plan.jobs[job].name);
+            messages::say(format_args!("open: {} ({})", plan.jobs[job].title, plan.jobs[job].name));
         }
     } else {
         let train = |config: Config, title: &str| {
@@ -609,8 +627,8 @@ fn run_study(arguments: StudyArguments) -> Result<()> {
     }
     let results = study::Results::read(&plan)?;
     let page = study::write(&plan, &results)?;
-    print!("{}", results.terminal(&plan));
-    eprintln!("{} and table.md, table.csv, table.tex beside it", page.display());
+    print(&results.terminal(&plan))?;
+    messages::say(format_args!("{} and table.md, table.csv, table.tex beside it", page.display()));
     Ok(())
 }
 
@@ -629,11 +647,10 @@ fn with_vocabulary(config: &Config, model: Option<&Path>) -> Config {
 fn plan(mut config: Config) -> Result<()> {
     let model = pipeline::t5_config(&config)?;
     if let Some(line) = precision::settle(&mut config, model.d_model, model.d_ff)? {
-        eprintln!("{line}");
+        messages::say(line);
     }
     let speed = plan::measure(&config, &model)?;
-    print!("{}", Plan::new(&config, &model).table(speed));
-    Ok(())
+    print(&Plan::new(&config, &model).table(speed))
 }
 
 fn finetune(arguments: FinetuneArguments) -> Result<()> {
@@ -654,21 +671,25 @@ fn finetune(arguments: FinetuneArguments) -> Result<()> {
         sets: arguments.sets,
     };
     let Prepared { config, report, strange } = request.prepare().map_err(by_flag)?;
-    eprint!("{report}");
+    messages::say(report.trim_end());
     if !strange.is_empty() {
-        eprintln!("--add-tokens '{}' teaches them", strange.join(","));
+        messages::say(format_args!("--add-tokens '{}' teaches them", strange.join(",")));
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(config.run.threads).build()?;
-    pool.install(|| run(config, None, Ranks::ALONE, 0))?;
-    let (model, gguf) = (request.model(), request.gguf());
-    let step = export::export(&request.run(), None, Weights::Best, &[], &model)?;
+    pool.install(|| run(config.clone(), None, Ranks::ALONE, 0))?;
+    // A knob may have named another folder than the request does.
+    let (run, model, gguf) = (&config.run.output, request.model(), request.gguf());
+    let step = export::export(run, None, Weights::Best, &[], &model)?;
     let bytes = storing::write_q8_0(&Checkpoint::open(&model)?, &gguf)?;
     let memory = trainer::peak_memory_mb().map_or(String::new(), |mb| format!(", {mb:.0} MB of memory at most"));
-    eprintln!("step {step} is the best: {} ({:.1} MB){memory}", gguf.display(), bytes as f64 / 1e6);
-    eprintln!("Use it:");
-    println!("t5 generate --model {} '{}…'", gguf.display(), request.prefix.replace('\'', "'\\''"));
-    println!("t5-train eval {} --model {}", request.run().join(config::KEPT).display(), gguf.display());
-    Ok(())
+    messages::say(format_args!("step {step} is the best: {} ({:.1} MB){memory}", gguf.display(), bytes as f64 / 1e6));
+    messages::say("Use it:");
+    let (kept, gguf) = (run.join(config::KEPT), gguf.display());
+    print(&format!(
+        "t5 generate --model {gguf} '{}…'\nt5-train eval {} --model {gguf}\n",
+        request.prefix.replace('\'', "'\\''"),
+        kept.display()
+    ))
 }
 
 /// An error of a field, by the name of the flag that gives it.
@@ -697,21 +718,22 @@ fn write_answers(config: &Config, arguments: &AnswersArguments) -> Result<()> {
     bar.finish_and_clear();
     let Written { answers, unfinished, continued } = written;
     let output = arguments.output.display();
-    eprintln!(
+    messages::say(format_args!(
         "{output}: {answers} answers ({continued} inputs were answered before; {unfinished} answers without an end \
          within {} tokens were left out)",
         data.targets_length
-    );
+    ));
     Ok(())
 }
 
 fn eval(config: &Config, arguments: &EvalArguments) -> Result<()> {
     let named = arguments.model.first().map(PathBuf::as_path);
     let pipeline = Pipeline::load(&with_vocabulary(config, named))?;
+    // The run may go on at this time, and has a folder of its own for what it evaluates.
+    let exported = files::TemporaryFolder::new(&config.run.output, "eval");
     let models = if arguments.model.is_empty() {
-        let exported = config.run.output.join("evaluated");
-        export::export(&config.run.output, None, Weights::Best, &[], &exported)?;
-        vec![Model::open(exported)?]
+        export::export(&config.run.output, None, Weights::Best, &[], exported.path())?;
+        vec![Model::open(exported.path())?]
     } else {
         arguments.model.iter().map(Model::open).collect::<Result<_, _>>()?
     };
@@ -720,12 +742,11 @@ fn eval(config: &Config, arguments: &EvalArguments) -> Result<()> {
         Averaged::Probabilities => Mean::Probabilities,
     };
     let report = pipeline.evaluator(config, arguments.examples).judge(&Model::ensemble(models, mean)?)?.report;
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+    print(&if arguments.json {
+        serde_json::to_string_pretty(&report)? + "\n"
     } else {
-        print!("{}", evaluate::table(&report.metrics, &report.samples));
-    }
-    Ok(())
+        evaluate::table(&report.metrics, &report.samples)
+    })
 }
 
 fn storing(config: &Config, arguments: &StoringArguments) -> Result<()> {
@@ -737,10 +758,12 @@ fn storing(config: &Config, arguments: &StoringArguments) -> Result<()> {
         types => types.to_vec(),
     };
     let stored = storing::compare(&checkpoint, &types, &evaluator, |stored| {
-        eprintln!("{}: {} bytes, {:.0} words a second", stored.name, stored.bytes, stored.words_per_second);
+        messages::say(format_args!(
+            "{}: {} bytes, {:.0} words a second",
+            stored.name, stored.bytes, stored.words_per_second
+        ));
     })?;
-    print!("{}", storing::table(&stored));
-    Ok(())
+    print(&storing::table(&stored))
 }
 
 fn export(arguments: &ExportArguments) -> Result<()> {
@@ -754,7 +777,7 @@ fn export(arguments: &ExportArguments) -> Result<()> {
     } else {
         export::export(&arguments.run, arguments.step, weights, &arguments.mean_with, &arguments.output)?
     };
-    eprintln!("step {step} -> {}", arguments.output.display());
+    messages::say(format_args!("step {step} -> {}", arguments.output.display()));
     Ok(())
 }
 
@@ -762,14 +785,14 @@ fn extend(arguments: ExtendArguments) -> Result<()> {
     let add_tokens = add_tokens(arguments.add_tokens.as_deref())?;
     let ExtendArguments { encoder_blocks, decoder_blocks, .. } = arguments;
     let checkpoint = Checkpoint::open(&arguments.model)?;
-    if checkpoint.reads(&arguments.output.join(MODEL)) {
-        bail!("{}: expected another folder than the model's", arguments.output.display());
-    }
     let extension = Extension { add_tokens, encoder_blocks, decoder_blocks };
     let model = extension.write(&checkpoint, &arguments.output).map_err(by_flag)?;
     let (config, output) = (model.config(), arguments.output.display());
     let (rows, encoder, decoder) = (config.vocab_size, config.num_layers, config.num_decoder_layers);
-    eprintln!("{output}: {} parameters, {rows} rows, {encoder} and {decoder} blocks", model.parameters());
+    messages::say(format_args!(
+        "{output}: {} parameters, {rows} rows, {encoder} and {decoder} blocks",
+        model.parameters()
+    ));
     Ok(())
 }
 
@@ -777,11 +800,12 @@ fn mean(arguments: &MeanArguments) -> Result<()> {
     let models = arguments.models.iter().map(|model| Checkpoint::open(model)).collect::<Result<Vec<_>, _>>()?;
     let mean = WeightedMean::new(models, arguments.shares.as_deref()).map_err(by_flag)?;
     let output = arguments.output.display();
-    if mean.reads(&arguments.output.join(MODEL)) {
-        bail!("{output}: expected another folder than a model's");
-    }
     let model = mean.write(&arguments.output)?;
-    eprintln!("{output}: {} parameters, the mean of {} models", model.parameters(), arguments.models.len());
+    messages::say(format_args!(
+        "{output}: {} parameters, the mean of {} models",
+        model.parameters(),
+        arguments.models.len()
+    ));
     Ok(())
 }
 
@@ -790,13 +814,13 @@ fn report(arguments: &ReportArguments) -> Result<()> {
     refuse_read("--output", &output, report::files(&arguments.run))?;
     let page = report::html(&arguments.run)?;
     files::replace(&output, page.as_bytes())?;
-    eprintln!("{}", output.display());
+    messages::say(format_args!("{}", output.display()));
     Ok(())
 }
 
 fn inspect(config: &Config, arguments: &InspectArguments) -> Result<()> {
     let pipeline = Pipeline::load(config)?;
-    print!("{}", data::inspect(&pipeline.tasks, &pipeline.vocabulary, arguments.examples));
+    print(&data::inspect(&pipeline.tasks, &pipeline.vocabulary, arguments.examples))?;
     let mut batches = pipeline.batches(config)?;
     let (mut fill, mut tokens, count) = (0.0, 0, 64);
     for _ in 0..count {
@@ -804,10 +828,9 @@ fn inspect(config: &Config, arguments: &InspectArguments) -> Result<()> {
         fill += batch.fill().2;
         tokens += batch.tokens();
     }
-    println!(
-        "{count} batches: {} tokens each, {:.1} % of the slots filled",
+    print(&format!(
+        "{count} batches: {} tokens each, {:.1} % of the slots filled\n",
         tokens / count,
         100.0 * fill / count as f64
-    );
-    Ok(())
+    ))
 }

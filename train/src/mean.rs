@@ -38,16 +38,13 @@ impl WeightedMean {
         Ok(WeightedMean { parts: models.into_iter().zip(shares.iter().copied()).collect() })
     }
 
-    /// Whether a file is one of those that are read.
-    pub fn reads(&self, path: &Path) -> bool {
-        self.parts.iter().any(|(checkpoint, _)| checkpoint.reads(path))
-    }
-
     /// Writes the mean as a Hugging Face folder, whose texts' longest length is the first model's. Returns the model.
     ///
     /// # Errors
-    /// Where models differ in shape or vocabulary, or have no vocabulary of pieces, or the folder cannot be written.
+    /// Where models differ in shape or vocabulary, or have no vocabulary of pieces, or the folder is one of theirs or
+    /// cannot be written.
     pub fn write(&self, output: &Path) -> Result<Model> {
+        self.parts.iter().try_for_each(|(checkpoint, _)| export::expect_other_folder(checkpoint, output))?;
         let (model, vocabulary) = self.mean()?;
         export::write_model(&self.parts[0].0, &model, vocabulary, output)?;
         Ok(model)
@@ -62,7 +59,7 @@ impl WeightedMean {
         let vocabulary = extend::pieces(first)?.clone();
         for (other, _) in &self.parts[1..] {
             let same = matches!(&other.vocabulary, Some(Vocabulary::Unigram(pieces)) if *pieces == vocabulary);
-            if other.config != first.config || !same {
+            if !export::is_same_shape(&other.config, &first.config) || !same {
                 let what =
                     format!("expected a model of the same shape and vocabulary as {}, found another", first.file);
                 return Err(Error::file(Path::new(&other.file), what));

@@ -80,6 +80,14 @@ pub enum Size {
 }
 
 impl Size {
+    /// The rate that a task names, or its number of examples: one without examples has no part, whatever its rate.
+    pub fn of(rate: Option<f64>, examples: usize) -> Size {
+        match rate {
+            Some(rate) if examples > 0 => Size::Rate(rate),
+            _ => Size::Examples(examples as f64),
+        }
+    }
+
     fn value(self) -> f64 {
         match self {
             Size::Examples(value) | Size::Rate(value) => value,

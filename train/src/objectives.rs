@@ -54,6 +54,37 @@ impl Objective {
     /// The paper's corruption: 15 % in spans of three.
     pub const T5: Objective = Objective::RandomSpans { density: 0.15, mean_span: 3.0, anywhere: false };
 
+    /// Says what is out of range.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let (density, mean_span) = match *self {
+            Objective::BertStyle { density }
+            | Objective::MassStyle { density }
+            | Objective::IidReplaceSpans { density }
+            | Objective::IidDrop { density } => (density, 1.0),
+            Objective::RandomSpans { density, mean_span, .. } => (density, mean_span),
+            Objective::PrefixLm | Objective::Lm | Objective::Deshuffling | Objective::Ul2 => return Ok(()),
+        };
+        if !(density > 0.0 && density < 1.0) {
+            return Err(format!("density: expected a share above 0 and below 1, found {density:?}"));
+        }
+        if !(mean_span.is_finite() && mean_span >= 1.0) {
+            return Err(format!("mean_span: expected 1 token or more, found {mean_span:?}"));
+        }
+        Ok(())
+    }
+
+    /// Whether it puts sentinels in the place of tokens.
+    pub(crate) fn needs_sentinels(&self) -> bool {
+        match self {
+            Objective::BertStyle { .. }
+            | Objective::MassStyle { .. }
+            | Objective::IidReplaceSpans { .. }
+            | Objective::RandomSpans { .. }
+            | Objective::Ul2 => true,
+            Objective::PrefixLm | Objective::Lm | Objective::Deshuffling | Objective::IidDrop { .. } => false,
+        }
+    }
+
     /// How many raw tokens an example takes, given the lengths of its inputs and targets (end marks included).
     ///
     /// As in the reference, inputs decide: of objectives whose target is the whole sequence, or a random part of it,
@@ -327,10 +358,9 @@ mod tests {
 
     #[test]
     fn more_spans_than_sentinels() {
-        // Independent noise walks down into ordinary ids, as in the reference; the count is there to be reported.
+        // Independent noise walks down into ordinary ids, as in the reference.
         let mask: Vec<bool> = (0..12).map(|i| i % 2 == 1).collect();
         let sentinels = Sentinels { first: 99, count: 4 };
-        assert_eq!(sentinels.overflow(&mask), 2);
         let tokens = vec![7; 12];
         let out = replace(&tokens, &mask, Replacement::NoiseSpanUnique, sentinels, 100, &mut Random::new(0));
         assert_eq!(out, [7, 99, 7, 98, 7, 97, 7, 96, 7, 95, 7, 94]);
@@ -419,6 +449,56 @@ mod tests {
         assert_eq!(tokens, [5, 6, 1]);
         append_eos_after_trim(&mut tokens, 9);
         assert_eq!(tokens, [5, 6, 1, 1]);
+    }
+
+    #[test]
+    fn knobs_have_ranges() {
+        let spans = |density, mean_span| Objective::RandomSpans { density, mean_span, anywhere: false };
+        for density in [0.0, 1.0, 15.0, -0.15, f64::NAN, f64::INFINITY] {
+            let all = [
+                Objective::BertStyle { density },
+                Objective::MassStyle { density },
+                Objective::IidReplaceSpans { density },
+                Objective::IidDrop { density },
+                spans(density, 3.0),
+            ];
+            for objective in all {
+                let expected = format!("density: expected a share above 0 and below 1, found {density:?}");
+                assert_eq!(objective.check(), Err(expected));
+            }
+        }
+        for mean_span in [0.0, 0.5, -3.0, f64::NAN, f64::INFINITY] {
+            let expected = format!("mean_span: expected 1 token or more, found {mean_span:?}");
+            assert_eq!(spans(0.15, mean_span).check(), Err(expected));
+        }
+        for objective in [Objective::T5, Objective::Ul2, Objective::Lm, spans(0.99, 1.0)] {
+            assert_eq!(objective.check(), Ok(()));
+        }
+    }
+
+    /// What `needs_sentinels` says of an objective, its examples show.
+    #[test]
+    fn objectives_without_need_of_sentinels_have_none() {
+        let density = 0.3;
+        for objective in [
+            Objective::PrefixLm,
+            Objective::Lm,
+            Objective::Deshuffling,
+            Objective::IidDrop { density },
+            Objective::BertStyle { density },
+            Objective::MassStyle { density },
+            Objective::IidReplaceSpans { density },
+            Objective::T5,
+            Objective::Ul2,
+        ] {
+            let tokens: Vec<u32> = (3..103).collect();
+            let has_some = (0..50).any(|seed| {
+                let sentinels = Sentinels { first: 999, count: 100 };
+                let Denoised { inputs, targets } = objective.apply(&tokens, sentinels, 900, &Default::default(), seed);
+                inputs.iter().chain(&targets).any(|&id| id >= 900)
+            });
+            assert_eq!(objective.needs_sentinels(), has_some, "{objective:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! From a configuration to what a run is made of: vocabulary, tasks, batches and model.
 
 use std::collections::HashMap;
-use std::hash::Hasher;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,20 +27,6 @@ pub(crate) mod stream {
     pub const FACTORS: u64 = 3;
 }
 
-/// A digest of what is hashed.
-struct Contents(Sha256);
-
-impl Hasher for Contents {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// Nobody asks for it: the digest is longer.
-    fn finish(&self) -> u64 {
-        0
-    }
-}
-
 /// What the data half of a run is made of.
 pub struct Pipeline {
     pub vocabulary: Arc<Vocabulary>,
@@ -52,11 +37,11 @@ impl Pipeline {
     /// Reads the vocabulary and every task's files.
     ///
     /// # Errors
-    /// Where a file is missing or malformed, or there is no task.
+    /// Where a file is missing or malformed, there is no task, or a task's metrics are not for it.
     pub fn load(config: &Config) -> Result<Pipeline> {
+        evaluate::check_metrics(&config.data.tasks)?;
         let vocabulary = Vocabulary::read(&vocabulary_path(config)?)?;
         let tasks = config.data.load(&vocabulary, derive(config.run.seed, &[stream::DATA]))?;
-        evaluate::check_metrics(&tasks)?;
         Ok(Pipeline { vocabulary: Arc::new(vocabulary), tasks: Arc::new(tasks) })
     }
 
@@ -97,9 +82,8 @@ impl Pipeline {
         ranks.expect_same("program", &Sha256::digest(std::fs::read(&path).map_err(Error::io(&path))?))?;
         ranks.expect_same("vocabulary", &Sha256::digest(self.vocabulary.file()?))?;
         for task in self.tasks.iter() {
-            let mut contents = Contents(Sha256::new());
-            task.hash_contents(&mut contents);
-            ranks.expect_same(&format!("data of the task {}", task.config.name), &contents.0.finalize())?;
+            let contents = task.digest() + &task.dev_digest();
+            ranks.expect_same(&format!("data of the task {}", task.config.name), contents.as_bytes())?;
         }
         Ok(())
     }

@@ -4,8 +4,12 @@
 //! NaN.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{Error, Result};
 
 /// What an evaluation found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -92,6 +96,12 @@ pub struct RanksRecord {
     pub seconds: f64,
     /// The time that one rank would have needed, as a share of the time of all together.
     pub efficiency: f64,
+}
+
+/// A log's text. What a full disk or a loss of power left at its end may be half a line, and half a character of it.
+pub(crate) fn read_log(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).map_err(Error::io(path))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// A number, or NaN for `null`.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::record::{Entry, EvaluationReport, LogRecord, RanksRecord};
+use crate::record::{self, Entry, EvaluationReport, LogRecord, RanksRecord};
 use crate::{Error, Result};
 
 /// Size of a chart in pixels, and its margins.
@@ -76,12 +76,16 @@ pub fn html(run: &Path) -> Result<String> {
 /// Where the folder has none, or it is damaged.
 pub(crate) fn records(run: &Path) -> Result<Vec<LogRecord>> {
     let [path, _] = files(run);
-    let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
+    let text = record::read_log(&path)?;
     let record = |(index, line)| {
         serde_json::from_str(line)
             .map_err(|error| Error::data(&path, index + 1, format!("expected a log record: {error}")))
     };
-    text.lines().enumerate().map(record).collect()
+    let (whole, rest) = text.split_at(text.rfind('\n').map_or(0, |end| end + 1));
+    let mut records: Vec<LogRecord> = whole.lines().enumerate().map(record).collect::<Result<_>>()?;
+    // Half a line may be left of a process that was stopped, or of one that writes at this moment.
+    records.extend(serde_json::from_str::<LogRecord>(rest));
+    Ok(records)
 }
 
 /// What several ranks exchanged, in words; nothing where there was one.
@@ -367,6 +371,11 @@ mod tests {
         fs::write(folder.path().join("log.jsonl"), format!("{record}\n{record}\n")).unwrap();
         let page = html(folder.path()).unwrap();
         assert!(page.contains("by 4 ranks, each of which exchanged 5.00 GB in 6 s") && page.contains("</b> 0.93"));
+        // Half a line at the end, torn inside a character.
+        let half =
+            [format!("{record}\n").as_bytes(), b"{\"step\": 30, \"evaluation\": {\"samples\": [\"\xe2\x82"].concat();
+        fs::write(folder.path().join("log.jsonl"), half).unwrap();
+        assert!(html(folder.path()).unwrap().contains("<p>10 steps, "));
         fs::write(folder.path().join("log.jsonl"), "{\n").unwrap();
         assert!(html(folder.path()).unwrap_err().to_string().contains("log.jsonl:1: expected a log record"));
     }

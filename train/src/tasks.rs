@@ -13,7 +13,6 @@ mod mapped;
 mod slips;
 mod text;
 
-use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -26,7 +25,7 @@ pub use loading::{LoadReport, training_examples, training_texts};
 pub use slips::{Slips, add_slips};
 pub use text::split_sentences;
 
-use data::{Data, denoise, stream};
+use data::{Data, Digest, denoise, stream};
 use mapped::Segments;
 
 use crate::{
@@ -69,8 +68,16 @@ impl Task {
                 config.name
             )));
         }
+        if let Examples::Denoise { objective, .. } = &config.examples
+            && objective.needs_sentinels()
+            && vocabulary.sentinels().count == 0
+        {
+            return Err(crate::Error::Invalid(format!(
+                "task {}: examples: objective: expected a vocabulary with sentinels (<extra_id_0>), found one without",
+                config.name
+            )));
+        }
         let mut report = LoadReport::default();
-
         let source = loading::Loader { config, vocabulary, limits, seed, limit_tokens: config.limit_tokens };
         let (data, (dev, dev_ids)) = if config.source.format == Format::Shards {
             let folders = |files: &[PathBuf]| files.iter().map(|file| data_dir.join(file)).collect::<Vec<_>>();
@@ -117,10 +124,7 @@ impl Task {
 
     /// What counts in the mixture: the rate that the task names, or its number of examples.
     pub fn mixing_size(&self) -> Size {
-        match self.config.rate {
-            Some(rate) if !self.is_empty() => Size::Rate(rate),
-            _ => Size::Examples(self.len() as f64),
-        }
+        Size::of(self.config.rate, self.len())
     }
 
     /// The n-th training example that the run draws from this task, for ever: each epoch has an order of its own.
@@ -177,10 +181,21 @@ impl Task {
         example
     }
 
-    /// Hashes all that was read for training and evaluation.
-    pub fn hash_contents(&self, hasher: &mut impl Hasher) {
-        self.data.hash_contents(hasher);
-        (&self.dev, &self.dev_ids).hash(hasher);
+    /// A digest of what was read for training, the same on every machine.
+    pub fn digest(&self) -> String {
+        let mut digest = Digest::default();
+        self.data.digest(&mut digest);
+        digest.hex()
+    }
+
+    /// The same of what was read for evaluation.
+    pub fn dev_digest(&self) -> String {
+        let mut digest = Digest::default();
+        self.dev.iter().for_each(|example| example.digest(&mut digest));
+        for Example { inputs, targets } in self.dev_ids.iter().flatten() {
+            [inputs, targets].into_iter().for_each(|ids| digest.ids(ids));
+        }
+        digest.hex()
     }
 
     /// The evaluation examples as ids, for the loss: one per example, its first reference.

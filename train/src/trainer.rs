@@ -15,6 +15,7 @@ use crate::distill::Teacher;
 use crate::events::EventWriter;
 use crate::files;
 use crate::kernels::vectorised;
+use crate::messages;
 use crate::model::{LossOptions, Model};
 use crate::ops::Sequences;
 use crate::ops::cross_entropy::Statistics;
@@ -22,9 +23,12 @@ use crate::ops::dropout::Plan;
 use crate::optimizer::Optimizer;
 use crate::random::splitmix64;
 use crate::ranks::Ranks;
-use crate::record::{Entry, EvaluationReport, LogRecord, RanksRecord};
+use crate::record::{self, Entry, EvaluationReport, LogRecord, RanksRecord};
 use crate::sums::{self, GradientSum, Sum};
-use crate::{Error, Result};
+use crate::{Error, Result, export};
+
+/// The file in a run's folder that is locked while it is trained. A study's jobs have a `lock` of their own there.
+const LOCK: &str = "run.lock";
 
 /// Judges a model saved as a Hugging Face folder.
 pub trait Evaluator {
@@ -98,17 +102,21 @@ pub struct Trainer {
     bar: ProgressBar,
     /// What stands before each line that is said.
     title: String,
+    /// The first rank's hold on the folder.
+    _lock: Option<File>,
 }
 
 impl Trainer {
     /// Starts a run in its output folder, or continues the one that is there.
     ///
     /// # Errors
-    /// Where the folder holds a run with another configuration, or cannot be written; where ranks do not begin alike.
+    /// Where the folder holds a run with another configuration or vocabulary, another process trains in it, or it
+    /// cannot be written; where ranks do not begin alike.
     pub fn open(config: &Config, parts: Parts) -> Result<Trainer> {
         let (output, ranks) = (&config.run.output, parts.ranks);
-        let newest = if ranks.is_first() { prepare(config)? } else { None };
-        let newest = match ranks.first_says(newest.map_or_else(String::new, |step| step.to_string()).as_bytes()) {
+        let (lock, newest) = ranks.is_first().then(|| prepare(config)).transpose()?.unzip();
+        let newest = newest.flatten().map_or_else(String::new, |step| step.to_string());
+        let newest = match ranks.first_says(newest.as_bytes()) {
             step if step.is_empty() => None,
             step => String::from_utf8_lossy(&step).parse().ok(),
         };
@@ -146,6 +154,7 @@ impl Trainer {
             events,
             bar: bar.with_style(progress_style()),
             title: String::new(),
+            _lock: lock,
         };
         match newest {
             Some(step) => trainer.resume(step)?,
@@ -185,6 +194,7 @@ impl Trainer {
 
     fn resume(&mut self, step: u64) -> Result<()> {
         let saved = Saved::open(&self.checkpoints.path(step))?;
+        export::expect_vocabulary(saved.folder(), &self.parts.extra)?;
         let optimizer = saved.optimizer()?;
         self.parts.model.restore(&saved)?;
         self.optimizer.restore(&self.parts.model.trained(), |name| optimizer.read(name))?;
@@ -195,6 +205,11 @@ impl Trainer {
         }
         self.parts.source.restore(&saved.state.data)?;
         self.state = saved.state;
+        let measure = self.config.measure();
+        if let Some(best) = self.state.best.take_if(|best| !best.by.is_empty() && best.by != measure) {
+            let Best { step, by, .. } = best;
+            self.say(&format!("step {step} was the best by {by}: forgotten, as the best is now that by {measure}"));
+        }
         Ok(())
     }
 
@@ -208,7 +223,7 @@ impl Trainer {
     fn open_log(&mut self) -> Result<()> {
         let create = OpenOptions::new().create(true).append(true).open(&self.log_path);
         drop(create.map_err(Error::io(&self.log_path))?);
-        let text = fs::read_to_string(&self.log_path).map_err(Error::io(&self.log_path))?;
+        let text = record::read_log(&self.log_path)?;
         let kept = |line: &&str| {
             serde_json::from_str::<serde_json::Value>(line)
                 .ok()
@@ -278,8 +293,8 @@ impl Trainer {
 
     /// Whether the last evaluations were no better than one before them, and the run is to end for that.
     fn is_stale(&self) -> bool {
-        let wait = self.config.evaluation.patience * self.config.evaluation.every_steps;
-        wait > 0 && self.state.best.as_ref().is_some_and(|best| self.state.step >= best.step + wait)
+        let wait = self.config.evaluation.patience.saturating_mul(self.config.evaluation.every_steps);
+        wait > 0 && self.state.best.as_ref().is_some_and(|best| self.state.step >= best.step.saturating_add(wait))
     }
 
     /// One update.
@@ -522,7 +537,7 @@ impl Trainer {
         // A score that is no number is never the best, not even as the first.
         let improved = !score.is_nan() && self.state.best.as_ref().is_none_or(|best| score > best.score);
         if improved {
-            self.state.best = Some(Best { step: self.state.step, score });
+            self.state.best = Some(Best { step: self.state.step, score, by: self.config.measure() });
         }
         self.record(Entry::Evaluation { loss, accuracy, report })?;
         Ok(improved)
@@ -594,14 +609,18 @@ impl Trainer {
         if !self.parts.ranks.is_first() {
             return;
         }
-        self.bar.suspend(|| eprintln!("{}{line}", self.title));
+        self.bar.suspend(|| messages::say(format_args!("{}{line}", self.title)));
     }
 }
 
-/// Makes the folder of a run and keeps its configuration there. Gives the newest step that the run can go on from.
-fn prepare(config: &Config) -> Result<Option<u64>> {
+/// Makes the folder of a run and keeps its configuration there. Gives the hold on it and the newest step that the run
+/// can go on from.
+fn prepare(config: &Config) -> Result<(File, Option<u64>)> {
     let output = &config.run.output;
     files::create_folder(output)?;
+    // Before anything is removed that may be another's.
+    let taken = "expected a run's folder that no other process trains in, found one at work";
+    let lock = files::open_alone(&output.join(LOCK), taken)?;
     let checkpoints = Checkpoints::open(&output.join("checkpoints"), config.checkpoint.keep_last)?;
     checkpoints.clean()?;
     let newest = checkpoints.steps()?.last().copied();
@@ -618,7 +637,7 @@ fn prepare(config: &Config) -> Result<Option<u64>> {
         }
     }
     files::replace(&kept, config.to_toml()?.as_bytes())?;
-    Ok(newest)
+    Ok((lock, newest))
 }
 
 /// A bar with the time that is left.

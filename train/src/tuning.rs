@@ -124,8 +124,13 @@ impl Options {
         if self.method != Method::Gradual {
             return None;
         }
-        let episode = if self.episode_steps > 0 { self.episode_steps } else { steps.div_ceil(blocks.max(1) as u64) };
+        let episode = if self.divides_the_run() { steps.div_ceil(blocks.max(1) as u64) } else { self.episode_steps };
         Some((step / episode.max(1)) as usize + 1)
+    }
+
+    /// Whether what is trained at a step depends on how many there are.
+    pub(crate) fn divides_the_run(&self) -> bool {
+        self.method == Method::Gradual && self.episode_steps == 0
     }
 
     fn scale(&self) -> f32 {

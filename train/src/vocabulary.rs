@@ -17,7 +17,7 @@ use t5_runtime::tokenizer::{self, PieceKind, Tokenizer, UnigramVocabulary};
 pub use charsmap::nmt_nfkc;
 pub use json::to_tokenizer_json;
 pub use sentencepiece::to_sentencepiece;
-pub use training::{VocabularyConfig, save, train};
+pub use training::{VocabularyConfig, check_name, save, train};
 
 use divide::Divisions;
 

@@ -128,6 +128,27 @@ fn what_cannot_be_is_one_sentence() {
     assert!(!Path::new(&output).exists(), "nothing was written");
 }
 
+#[test]
+fn a_folder_of_shards_is_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    extended(folder.path(), &[]);
+    let folder = folder.path().join("extended");
+    let (file, shard) = (folder.join("model.safetensors"), "model-00001-of-00001.safetensors");
+    let names = Checkpoint::open(&folder).unwrap();
+    let map: serde_json::Map<String, serde_json::Value> =
+        names.tensors().map(|(spec, _)| (spec.hf_name.clone(), shard.into())).collect();
+    drop(names);
+    std::fs::rename(&file, folder.join(shard)).unwrap();
+    let index = serde_json::json!({ "weight_map": map }).to_string();
+    std::fs::write(folder.join("model.safetensors.index.json"), index).unwrap();
+    let (path, other) = (folder.display().to_string(), pocket().display().to_string());
+    for arguments in [&["extend", &path, &path][..], &["mean", &other, &path, "--output", &path]] {
+        let message = fail(arguments);
+        assert!(message.contains(&format!("{path}: expected another folder than that of {path}, which is read")));
+        assert!(!file.exists(), "nothing was written");
+    }
+}
+
 /// A task on which the built-in model is a beginner, so that a step changes something.
 fn configuration(folder: &Path) -> String {
     std::fs::write(folder.join("pairs.tsv"), "one two\ttwo one\nthree\tthree\n").unwrap();
@@ -199,13 +220,19 @@ fn a_mean_has_a_share_of_each_model() {
     assert!(message.contains("expected a model of the same shape and vocabulary as"), "{message}");
     assert!(!Path::new(&output).exists(), "nothing was written");
     let message = fail(&["mean", &before, &after, "--output", &after]);
-    assert!(message.contains("expected another folder than a model's"), "{message}");
+    assert!(message.contains("expected another folder than that of "), "{message}");
 
+    // Dropout is of training.
+    let path = Path::new(&after).join("config.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    json["dropout_rate"] = 0.25.into();
+    std::fs::write(&path, json.to_string()).unwrap();
     let open = |path: &str| Checkpoint::open(Path::new(path)).unwrap();
     for (shares, [first, second]) in [(None, [0.5, 0.5]), (Some("1.25,-0.25"), [1.25, -0.25])] {
         let shares = shares.map_or(Vec::new(), |shares| vec!["--shares", shares]);
         succeed(&[&["mean", &before, &after, "--output", &output], shares.as_slice()].concat());
         let [one, two, mean] = [&before, &after, &output].map(|path| open(path));
+        assert_ne!(one.config, two.config);
         assert_eq!((&mean.config, &mean.vocabulary), (&one.config, &one.vocabulary));
         for spec in schema::tensors(&one.config) {
             let [one, two, mean] = [&one, &two, &mean].map(|checkpoint| values(checkpoint, &spec.hf_name));

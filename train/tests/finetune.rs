@@ -94,7 +94,11 @@ fn characters_that_the_vocabulary_loses_are_told_and_taught() {
     assert!(told.contains("become spaces: '\\n' ") && told.contains(" lines"), "{told}");
     assert!(told.contains("--add-tokens '\u{2603},\\n' teaches them"), "{told}");
     fs::remove_dir_all(folder.join("out")).unwrap();
-    let told = run(&["--add-tokens", "\u{2603},\\n"]);
+    // With the run in another folder, and patience as long as can be typed.
+    let elsewhere = format!("run.output={}", path("elsewhere"));
+    let patience = u64::MAX.to_string();
+    let told = run(&["--add-tokens", "\u{2603},\\n", "--set", &elsewhere, "--patience", &patience]);
+    assert!(folder.join("elsewhere/checkpoints").exists() && !folder.join("out/run").exists());
     assert!(!told.contains("teaches them"), "{told}");
     let model = Model::open(folder.join("out/model.gguf")).unwrap();
     // As in the reference, a word after an added token begins with a space.
@@ -131,6 +135,20 @@ fn what_cannot_be_is_one_sentence() {
     assert!(told.contains("f.csv: expected records to evaluate on"), "{told}");
     let (told, _) = message("g.csv", &table(), &["--metric", "bleurt"]);
     assert!(told.contains("metric: expected loss, exact-match"), "{told}");
+    // What was begun with other tokens or from another model; the first attempt fails after its model was made.
+    let (told, _) = message("g.csv", &table(), &["--add-tokens", "\u{2603}", "--metric", "bleurt"]);
+    assert!(told.contains("metric: expected loss, exact-match"), "{told}");
+    let (told, _) = message("g.csv", &table(), &["--add-tokens", "\u{2603},\u{2604}"]);
+    let expected = "--add-tokens: expected [\"\u{2603}\"], of which ";
+    assert!(told.contains(expected) && told.ends_with("base was made, found [\"\u{2603}\", \"\u{2604}\"]"), "{told}");
+    let other = path("other");
+    let told = fail(&[&arguments(&other, &path("g.csv"), &output)[..], &["--add-tokens", "\u{2603}"]].concat());
+    assert!(told.contains(&format!("--from: expected {from}, of which ")) && told.contains(&other), "{told}");
+    // Of an older version there is no record.
+    fs::remove_file(folder.join("out/base.json")).unwrap();
+    let (told, _) = message("g.csv", &table(), &["--add-tokens", "\u{2603},\u{2604}", "--metric", "bleurt"]);
+    assert!(told.contains("metric: expected loss, exact-match"), "{told}");
+    fs::remove_dir_all(folder.join("out")).unwrap();
     let (told, _) = message("g.csv", &table(), &["--add-tokens", "\\x"]);
     assert!(told.contains("--add-tokens: expected n, t, a comma or a backslash"), "{told}");
     // A rate at which numbers overflow.
@@ -143,6 +161,22 @@ fn what_cannot_be_is_one_sentence() {
     let (told, _) = message("i.csv", &table(), &vanish);
     assert!(told.contains("step ") && told.contains("and all gradients are zero"), "{told}");
     assert!(!folder.join("out/model.gguf").exists());
+}
+
+#[test]
+#[cfg(feature = "parquet")]
+fn a_share_is_held_out_or_a_split_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out").display().to_string();
+    let data = format!("{}/tests/data/dataset", env!("CARGO_MANIFEST_DIR"));
+    let start = ["finetune", "--from", "none", "--data", &data, "--output", &output];
+    let columns = ["--input", "sentence", "--target", "label"];
+    let told = fail(&[&start[..], &columns, &["--hold-out", "0.5"]].concat());
+    let expected = format!("--hold-out: expected none, as {data}/validation is there to evaluate on, found 0.5");
+    assert!(told.contains(&expected), "{told}");
+    // Without it the split is taken, and what is missing is the model.
+    let told = fail(&[&start[..], &columns].concat());
+    assert!(told.starts_with("t5-train: none: "), "{told}");
 }
 
 #[test]

@@ -71,7 +71,10 @@ fn trainer(config: &Config, scores: &[f64]) -> t5_train::Result<Trainer> {
         from => Model::from_checkpoint(&Checkpoint::open(Path::new(from))?)?,
     };
     let model = if config.model.share_stacks { model.with_shared_stacks()? } else { model };
-    let extra = vec![("config.json".to_owned(), sizes.to_json().to_string().into_bytes())];
+    let mut extra = vec![("config.json".to_owned(), sizes.to_json().to_string().into_bytes())];
+    if !config.model.vocabulary.is_empty() {
+        extra.push(("spiece.model".to_owned(), config.model.vocabulary.clone().into_bytes()));
+    }
     let evaluator = Some(Box::new(Scripted(Vec::from(scores).into_iter())) as Box<dyn Evaluator>);
     let (source, dev, ranks) = (Box::new(Same), Vec::new(), Ranks::ALONE);
     Trainer::open(config, Parts { model, source, dev, evaluator, teacher: None, extra, ranks })
@@ -151,4 +154,70 @@ fn a_score_that_is_no_number_is_never_the_best_and_stops_nothing() {
     json["best"]["score"] = serde_json::Value::Null;
     fs::write(&state, json.to_string()).unwrap();
     assert_eq!(run("run.steps=8", &[-5.0]).unwrap().step, 8);
+}
+
+#[test]
+fn a_best_score_of_another_measure_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |steps: u64, sets: &[&str], score: f64| {
+        let steps = format!("run.steps={steps}");
+        let always = ["evaluation.every_steps=1", "schedule.kind=constant", &steps];
+        let mut trainer = trainer(&config(folder.path(), &[&always, sets].concat()), &[score]).unwrap();
+        trainer.run().unwrap();
+        Saved::open(&trainer.checkpoints().path(trainer.step())).unwrap().state.best.unwrap().step
+    };
+    let by = "evaluation.best_by=sts/pearson";
+    assert_eq!(run(1, &[by], 90.0), 1);
+    assert_eq!(run(2, &[by], 80.0), 1);
+    // How often it is evaluated changes nothing in what scores mean; a number past all steps waits for ever.
+    let patience = ["evaluation.every_steps=3", "evaluation.patience=9000000000000000000"];
+    assert_eq!(run(3, &[&[by][..], &patience].concat(), 80.0), 1);
+    assert_eq!(run(4, &[by, "evaluation.examples=7"], 70.0), 4);
+    assert_eq!(run(5, &[by, "evaluation.examples=7", "evaluation.beam_size=2"], 60.0), 5);
+    assert_eq!(run(6, &["evaluation.examples=7", "evaluation.beam_size=2"], 50.0), 6, "by the loss");
+    assert_eq!(run(7, &["evaluation.examples=7"], 50.0), 6, "which no beams change");
+
+    // An earlier version did not say what a score was by.
+    let state = folder.path().join("checkpoints/step-00000007/state.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    json["best"].as_object_mut().unwrap().remove("by").unwrap();
+    json["best"]["score"] = 95.0.into();
+    fs::write(&state, json.to_string()).unwrap();
+    assert_eq!(run(8, &[by], 90.0), 6);
+}
+
+#[test]
+fn what_would_break_a_run_is_refused_and_a_torn_log_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = |sets: &[&str]| {
+        let always = ["run.steps=2", "evaluation.every_steps=0", "log.every_steps=1", "schedule.kind=constant"];
+        config(folder.path(), &[&always[..], &["model.vocabulary=pieces"], sets].concat())
+    };
+    let error = |config: &Config| trainer(config, &[]).err().map(|error| error.to_string()).unwrap_or_default();
+    let mut first = trainer(&config(&[]), &[]).unwrap();
+    // What a run at work has not finished.
+    let partial = folder.path().join("checkpoints/.partial-00000001");
+    fs::create_dir(&partial).unwrap();
+    let message = error(&config(&[]));
+    assert!(message.ends_with("run.lock: expected a run's folder that no other process trains in, found one at work"));
+    assert!(partial.exists());
+    first.run().unwrap();
+    drop(first);
+
+    let log = folder.path().join("log.jsonl");
+    let whole = fs::read(&log).unwrap();
+    let torn = [&whole[..], b"{\"step\": 2, \"evaluation\": {\"samples\": [\"\xe2\x82"].concat();
+    fs::write(&log, torn).unwrap();
+    drop(trainer(&config(&[]), &[]).unwrap());
+    assert_eq!(fs::read(&log).unwrap(), whole);
+
+    // The vocabulary's file was changed in its place.
+    let vocabulary = folder.path().join("checkpoints/step-00000002/spiece.model");
+    let before = fs::read(&vocabulary).unwrap();
+    fs::write(&vocabulary, "other pieces").unwrap();
+    let message = error(&config(&[]));
+    let expected = "spiece.model: expected the vocabulary that is trained with, found another";
+    assert!(message.contains(expected), "{message}");
+    fs::write(&vocabulary, before).unwrap();
+    trainer(&config(&["run.steps=3"]), &[]).unwrap().run().unwrap();
 }

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{fail, one_example, prepare, run, succeed, write_config};
+use common::{command, fail, one_example, prepare, run, succeed, write_config};
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::schema;
 use t5_train::model::Model;
@@ -43,6 +43,14 @@ fn fifty_steps_and_an_export_that_the_runtime_runs() {
     let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
     assert!(report["metrics"].as_object().unwrap().contains_key("numbers/exact-match"), "{report}");
     assert_eq!(report["samples"].as_array().unwrap().len(), 3);
+
+    // What a run evaluates is left alone: it may go on.
+    fs::remove_dir_all(run_folder.join("evaluated")).unwrap();
+    let names = || -> Vec<_> { fs::read_dir(&run_folder).unwrap().map(|entry| entry.unwrap().file_name()).collect() };
+    let before = names();
+    succeed(&["eval", &config, "-n", "3"]);
+    assert_eq!(names().len(), before.len(), "{before:?}");
+    assert!(!run_folder.join("evaluated").exists());
 
     assert_storing_is_told(&config, &exported);
 
@@ -99,6 +107,12 @@ fn fifty_steps_and_an_export_that_the_runtime_runs() {
         assert!((mean - 0.5 * (one + two)).abs() <= 1e-6 * one.abs().max(1e-3));
     }
     assert!(one != two);
+    // Another dropout is no other shape.
+    let path = tuned.join("checkpoints/step-00000050/config.json");
+    let mut sizes: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    sizes["dropout_rate"] = 0.25.into();
+    fs::write(&path, sizes.to_string()).unwrap();
+    succeed(&[&["export", &first, &both, "--step", "50"][..], &options].concat());
     let path = tuned.join("checkpoints/step-00000050/tokenizer.json");
     fs::write(&path, fs::read_to_string(&path).unwrap() + "\n").unwrap();
     let message = fail(&[&["export", &first, &both, "--step", "50"][..], &options].concat());
@@ -207,6 +221,9 @@ fn bad_input_is_named() {
     assert!(set("model.from=/nowhere").contains("/nowhere"));
     assert!(set("model.num_decoder_layers=0").contains("num_decoder_layers"));
     assert!(set("model.feed_forward=tanh").contains("model.feed_forward: expected relu"));
+    let best_by = "evaluation.best_by: expected one of loss, numbers/exact-match, found numbers/exact_match";
+    assert!(set("evaluation.best_by=loss, numbers/exact_match").contains(best_by));
+    assert!(!folder.path().join("run").exists(), "nothing was begun");
 
     let corpus = folder.path().join("numbers.tsv");
     let good = fs::read(&corpus).unwrap();
@@ -242,11 +259,26 @@ fn bad_input_is_named() {
         assert_eq!(message, format!("t5-train: --output: expected another file than {output}, which is read\n"));
         assert_eq!(fs::read(output).unwrap(), before);
     }
+    // Or that would be read as what they are not; before anything is trained.
+    for name in ["vocab.model", "vocab.gguf"] {
+        let message = fail(&["vocab", &config, "-o", &file(name), "--set", "vocabulary.pieces=0"]);
+        let expected = "--output: expected a name such as tokenizer.json, as what is written is JSON, found ";
+        assert!(message.contains(expected) && message.trim_end().ends_with(name), "{message}");
+        assert!(!folder.path().join(name).exists());
+    }
     let log = file("run/log.jsonl");
     let before = fs::read(&log).unwrap();
     let message = fail(&["report", &run_folder, "-o", &file("run/../run/log.jsonl")]);
     assert!(message.contains("expected another file than"), "{message}");
     assert_eq!(fs::read(&log).unwrap(), before);
+    // Nobody reads any more.
+    for arguments in [&["inspect-data", &config, "-n", "0"][..], &["plan", &config]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command(arguments).stdout(writer).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains("panicked"), "{said}");
+    }
     let help = run(&["--help"]);
     assert!(help.status.success());
 }

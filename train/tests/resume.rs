@@ -161,6 +161,17 @@ fn a_run_without_room_stops_and_loses_nothing() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn what_nobody_can_be_told_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = prepare(folder.path(), "");
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let arguments = ["run", &config, "--set", "run.steps=3", "--set", "evaluation.every_steps=3"];
+    assert!(command(&arguments).stderr(full).status().unwrap().success());
+    assert!(folder.path().join("run/checkpoints/step-00000003").exists());
+}
+
+#[test]
 fn numbers_that_are_none_stop_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let config = prepare(folder.path(), "");

@@ -216,6 +216,13 @@ fn what_cannot_be_is_one_sentence() {
     assert!(told.contains(known), "{told}");
     assert!(message(&["--columns", "GLUE"]).contains("--columns: expected one of Digits, Words, found GLUE"));
     assert!(message(&["--set", "run.step=3"]).contains("did you mean run.steps?"));
+    for set in ["run.seed=7", "run={seed=7}", "run.output=out"] {
+        let told = message(&["--set", set]);
+        let expected = "--set: expected another knob than run.";
+        assert!(told.contains(expected) && told.ends_with(&format!("found {set}")), "{told}");
+    }
+    let told = message(&["--scale", "huge"]);
+    assert!(told.ends_with(&format!("--scale: expected none, as {file} has no scales, found huge")), "{told}");
     // The others are run, and the table says why these are not.
     let told = succeed(&[&arguments[..], &["--columns", "Digits", "--set", "checkpoint.every_steps=1"]].concat());
     let errors = String::from_utf8(told.stderr).unwrap();
@@ -243,6 +250,26 @@ fn what_cannot_be_is_one_sentence() {
     assert!(told.contains("seeds: expected one or more, found none"), "{told}");
     let told = broken("asks =", "ask =");
     assert!(told.contains("study: ask is not known; did you mean asks?"), "{told}");
+}
+
+#[test]
+fn a_data_set_that_is_not_there_is_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = format!("data.dir={}", folder.path().join("none").display());
+    let output = folder.path().join("out").display().to_string();
+    let table2 = tables()[1].display().to_string();
+    for (more, what) in [(&[][..], "no arm can be run"), (&["--arm", "encoder-decoder, denoising"], "arm ")] {
+        let message = fail(&[&["study", &table2, "--output", &output, "--set", &data][..], more].concat());
+        let mut lines: Vec<&str> = message.lines().collect();
+        let last = lines.pop().unwrap();
+        assert!(last.starts_with(&format!("t5-train: {what}")), "{message}");
+        assert!(last.ends_with(&format!(": expected what the {} lines above name", lines.len())), "{message}");
+        assert!(lines.len() > 3 && lines.iter().all(|line| line.starts_with("task ")), "{message}");
+        let count = lines.len();
+        lines.sort_unstable();
+        lines.dedup();
+        assert_eq!(lines.len(), count, "each once: {message}");
+    }
 }
 
 /// The files of the paper's tables.

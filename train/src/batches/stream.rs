@@ -121,6 +121,9 @@ struct WindowStart {
 struct Position {
     /// Of the tasks, their sizes and the batching: another one means other data.
     fingerprint: String,
+    /// The digest of each task's training data; of older checkpoints none, and they are taken for the same.
+    #[serde(default)]
+    contents: Vec<String>,
     window: WindowStart,
     /// Batches of the window that were handed out.
     handed_out: usize,
@@ -139,6 +142,8 @@ struct WindowBuilder {
     config: BatchConfig,
     seed: u64,
     fingerprint: String,
+    /// As [`Position::contents`].
+    contents: Vec<String>,
 }
 
 /// Batches of a mixture of tasks, for ever. The next window is built on another thread while one is handed out.
@@ -174,7 +179,8 @@ impl TaskBatches {
         let mixture = Mixture::new(&shares, derive(seed, &[1]));
         let start = WindowStart { number: 0, drawn: mixture.drawn().to_vec(), carried: Vec::new() };
         let fingerprint = format!("{fingerprint:016x}");
-        let source = Arc::new(WindowBuilder { tasks, vocabulary, mixture, config, seed, fingerprint });
+        let contents = tasks.par_iter().map(Task::digest).collect();
+        let source = Arc::new(WindowBuilder { tasks, vocabulary, mixture, config, seed, fingerprint, contents });
         Ok(TaskBatches { source, start, window: None, handed_out: 0, ahead: None })
     }
 
@@ -218,6 +224,7 @@ impl BatchSource for TaskBatches {
     fn state(&self) -> serde_json::Value {
         serde_json::json!(Position {
             fingerprint: self.source.fingerprint.clone(),
+            contents: self.source.contents.clone(),
             window: self.start.clone(),
             handed_out: self.handed_out,
         })
@@ -230,6 +237,14 @@ impl BatchSource for TaskBatches {
             return Err(Error::Invalid(
                 "batches: the saved data position belongs to other tasks, data files, batches or another seed".into(),
             ));
+        }
+        let others = self.source.contents.iter().zip(&state.contents).position(|(own, saved)| own != saved);
+        if let Some(task) = others {
+            return Err(Error::Invalid(format!(
+                "batches: task {}: expected the training data of the saved data position, found other data: a file or \
+                 the vocabulary was changed since",
+                self.source.tasks[task].config.name
+            )));
         }
         // Let a thread of the old position end before its window is forgotten.
         if let Some(thread) = self.ahead.take() {
@@ -405,6 +420,48 @@ mod tests {
             assert_eq!(counts.len(), 400);
             // An epoch ends within a window: no example is more than a window ahead.
             assert!(counts.values().all(|n| (2..=6).contains(n)), "{:?}", counts.values().max());
+        }
+    }
+
+    #[test]
+    fn a_position_belongs_to_the_contents_of_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = data(dir.path(), BatchConfig { layout: Layout::Bucket, tokens: 700, ..BatchConfig::default() });
+        let state = source(&config, 5).state();
+        source(&config, 5).restore(&state).unwrap();
+        // As many examples, of which one is another.
+        let pairs = std::fs::read_to_string(dir.path().join("pairs.tsv")).unwrap();
+        let (first, rest) = pairs.split_once('\n').unwrap();
+        let (_, target) = first.split_once('\t').unwrap();
+        std::fs::write(dir.path().join("pairs.tsv"), format!("another\t{target}\n{rest}")).unwrap();
+        let error = source(&config, 5).restore(&state).unwrap_err().to_string();
+        assert!(error.starts_with("batches: task reverse: expected the training data of the saved"), "{error}");
+        // What an older version saved.
+        let mut older = state;
+        older.as_object_mut().unwrap().remove("contents").unwrap();
+        source(&config, 5).restore(&older).unwrap();
+    }
+
+    /// Checkpoints keep digests: another way to make them would refuse what was saved before. Made by Python's hashlib.
+    #[test]
+    fn digests_stay_what_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("pairs.tsv"), "one\teins\ntwo\tzwei\n").unwrap();
+        let mut config: DataConfig = toml::from_str("inputs_length = 30\ntargets_length = 30").unwrap();
+        config.dir = dir.path().to_path_buf();
+        for (examples, digest) in [
+            (r#"kind = "template", input = "{a}", target = "{b}""#, "c880e65cd5deb5f9"),
+            (r#"kind = "denoise", text = "{a}", prefix = "p""#, "a8348bdac04dccee"),
+            (r#"kind = "slips", text = "{a}", rate = 0.1"#, "acb964bd5ab8104b"),
+            (r#"kind = "joined", input = "{a}", target = "{b}""#, "d98bffa17af1436b"),
+        ] {
+            let task = format!(
+                "name = \"t\"\ntrain = [\"pairs.tsv\"]\nexamples = {{ {examples} }}\n\
+                 source = {{ format = \"tsv\", columns = [\"a\", \"b\"] }}"
+            );
+            config.tasks = vec![toml::from_str(&task).unwrap()];
+            let tasks = config.load(&Vocabulary::bytes(384).unwrap(), 1).unwrap();
+            assert_eq!(tasks[0].digest()[..16], *digest, "{examples}");
         }
     }
 

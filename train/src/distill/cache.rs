@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::Answer;
-use crate::{Error, Result, files};
+use crate::{Error, Result, files, messages};
 
 const MAGIC: &[u8; 8] = b"T5TEACH1";
 /// Magic, digest, classes.
@@ -156,7 +156,9 @@ impl Cache {
         if start + self.record_bytes(targets) > self.limit {
             if !self.full {
                 let (path, limit) = (self.path.display(), self.limit as f64 / 1e9);
-                eprintln!("{path}: full ({limit} GB, distill.cache_gb); what is not in it is computed each time");
+                messages::say(format_args!(
+                    "{path}: full ({limit} GB, distill.cache_gb); what is not in it is computed each time"
+                ));
             }
             self.full = true;
             return;

@@ -1,5 +1,5 @@
 //! Arithmetic of training: matrix products and element-wise passes over plain slices. Kernels know nothing of
-//! the model, and the only `unsafe` code of this crate is here.
+//! the model, and all `unsafe` code of this crate is here, but for a line about NCCL's handle.
 //!
 //! Element-wise passes are plain loops that the compiler vectorises; [`vectorised`] compiles them for the vector
 //! units found at run time. Sums run over [`LANES`] independent partial sums, so their order does not depend on

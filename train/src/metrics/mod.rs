@@ -114,6 +114,11 @@ impl Metric {
         })
     }
 
+    /// Whether it compares class words, which a task has to name: without them all texts would be the same class.
+    pub fn needs_labels(self) -> bool {
+        matches!(self, Metric::Accuracy | Metric::F1 | Metric::MacroF1 | Metric::Matthews | Metric::Multirc)
+    }
+
     /// The names of its scores, of which some metrics have several.
     pub fn score_names(self) -> Vec<&'static str> {
         match self {

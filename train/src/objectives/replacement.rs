@@ -13,8 +13,7 @@ pub struct Sentinels {
     /// Id of `<extra_id_0>`, the highest one: `vocab_size - 1` without padding rows (32099 for T5, 258 for ByT5).
     pub first: u32,
     /// How many there are, downwards from `first`. More spans than that walk on into ordinary ids, as the reference
-    /// does; [`Sentinels::overflow`] tells. [`span_corruption`](super::span_corruption) never makes more spans than
-    /// sentinels.
+    /// does. [`span_corruption`](super::span_corruption) never makes more spans than sentinels.
     pub count: u32,
 }
 
@@ -22,11 +21,6 @@ impl Sentinels {
     /// The sentinel of the n-th span, counted from 0.
     pub fn id(&self, n: usize) -> u32 {
         self.first.saturating_sub(n as u32)
-    }
-
-    /// How many runs of noise have no sentinel of their own.
-    pub fn overflow(&self, mask: &[bool]) -> usize {
-        runs(mask).saturating_sub(self.count as usize)
     }
 }
 

@@ -6,19 +6,46 @@ use std::path::{Path, PathBuf};
 use super::{Columns, Format, Record, Value, for_each_record, open};
 use crate::{Error, Result};
 
+/// A line that is put behind a table: where a quote is not closed, the reader takes all that follows into the value
+/// and says nothing, and then this line is a part of it.
+const END: &str = "\n\0the table's end\0\n";
+
 /// Calls `f` with every record of a CSV file.
 pub(super) fn csv(path: &Path, mut f: impl FnMut(Record) -> Result<()>) -> Result<()> {
-    let mut reader = csv::ReaderBuilder::new().from_reader(LineFeeds { inner: open(path)?, held: false });
+    let inner = open(path)?.chain(END.as_bytes());
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(LineFeeds { inner, held: false });
+    let swallows = |record: &csv::StringRecord| record.iter().any(|value| value.ends_with(END));
+    let unclosed = |line: usize| {
+        let what = "expected a quote that closes the record's last value, found the end of the file";
+        Error::data(path, line, what)
+    };
     let names: Vec<String> = {
         let header = reader.headers().map_err(|error| wrong(path, &error))?;
+        if swallows(header) {
+            return Err(unclosed(header.position().map_or(1, |position| position.line() as usize)));
+        }
         header.iter().map(|name| name.trim_start_matches('\u{FEFF}').trim().to_owned()).collect()
     };
-    if names.iter().all(String::is_empty) {
+    if names.iter().all(|name| name.is_empty() || name == END.trim()) {
         return Err(Error::file(path, "expected a first line with the columns' names, found an empty file"));
     }
     for record in reader.records() {
         let record = record.map_err(|error| wrong(path, &error))?;
         let line = record.position().map_or(0, |position| position.line() as usize);
+        if swallows(&record) {
+            return Err(unclosed(line));
+        }
+        if record.iter().eq([END.trim()]) {
+            return Ok(());
+        }
+        if record.len() != names.len() {
+            let what = format!(
+                "expected {} values, as the first line has, found {}; values with commas or line breaks need quotes",
+                names.len(),
+                record.len()
+            );
+            return Err(Error::data(path, line, what));
+        }
         let fields = names.iter().cloned().zip(record.iter().map(|value| Value::Text(value.to_owned())));
         f(Record::new(line, fields.collect()))?;
     }
@@ -61,13 +88,6 @@ impl<R: BufRead> Read for LineFeeds<R> {
 fn wrong(path: &Path, error: &csv::Error) -> Error {
     let line = error.position().map_or(1, |position| position.line() as usize);
     match error.kind() {
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-            let what = format!(
-                "expected {expected_len} values, as the first line has, found {len}; values with commas or \
-                 line breaks need quotes"
-            );
-            Error::data(path, line, what)
-        }
         csv::ErrorKind::Utf8 { err, .. } => {
             Error::data(path, line, format!("expected UTF-8, found other bytes in value {}", err.field() + 1))
         }
@@ -259,6 +279,23 @@ mod tests {
         );
         assert!(message(b"text,label\na,\xFF\n").contains("expected UTF-8, found other bytes in value 2"));
         assert!(message(b"").contains("found an empty file"));
+        assert!(message(b"\xEF\xBB\xBF\n").contains("found an empty file"));
+        // A value that ends the file, and one that takes the rest of it.
+        for (contents, last) in [("a,\"b\nc\"", "b\nc"), ("a,b\"", "b\""), ("a,\"b\n\"\n\n", "b\n")] {
+            std::fs::write(&path, format!("text,label\n{contents}")).unwrap();
+            let found = records(&path, Format::Csv).unwrap();
+            assert_eq!((found.len(), &*found[0].text("label").unwrap()), (1, last));
+        }
+        for (contents, line) in [
+            ("text,label\none,1\ntwo,\"second\nthree,3\nfour,4\n", 3),
+            ("text,label\n\"one,1", 2),
+            ("text,\"label\none,1\n", 1),
+            ("text\n\"one\n", 2),
+        ] {
+            let unclosed = message(contents.as_bytes());
+            let expected = format!("table.csv:{line}: expected a quote that closes the record's last value");
+            assert!(unclosed.contains(&expected), "{unclosed}");
+        }
     }
 
     #[test]

@@ -12,6 +12,9 @@ use toml::{Table, Value};
 use crate::config::serde_path;
 use crate::{Error, Result};
 
+/// The scale that is meant where none is named.
+pub const USUAL_SCALE: &str = "tiny";
+
 /// A study as its file describes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -170,11 +173,14 @@ impl StudyFile {
         };
         match scales.remove(scale) {
             Some(Value::Table(changes)) => overlay(&mut table, changes),
-            None if scales.is_empty() => {}
+            None if scales.is_empty() && scale == USUAL_SCALE => {}
             _ => {
-                let known: Vec<&String> = scales.keys().collect();
-                let what = format!("expected one of {known:?}, found {scale}").replace('"', "");
-                return Err(Error::Option { option: "scale", what });
+                let known = if scales.is_empty() {
+                    format!("none, as {file} has no scales")
+                } else {
+                    format!("one of {:?}", scales.keys().collect::<Vec<_>>()).replace('"', "")
+                };
+                return Err(Error::Option { option: "scale", what: format!("expected {known}, found {scale}") });
             }
         }
         let study: StudyFile = serde_path(Value::Table(table)).map_err(|what| Error::config(&file, "study", what))?;

@@ -10,7 +10,7 @@ mod run;
 mod score;
 mod table;
 
-pub use file::StudyFile;
+pub use file::{StudyFile, USUAL_SCALE};
 pub use plan::{Job, Kind, Plan, Request};
 pub use run::{Train, run};
 pub use score::{ArmResult, Cell, Judged, Results};

@@ -10,7 +10,7 @@ use toml::{Table, Value};
 
 use super::file::{Arm, Column, Columns, Stage, StudyFile, overlay};
 use super::run::done;
-use crate::config::Config;
+use crate::config::{Config, given};
 use crate::metrics::Metric;
 use crate::random::hash_bytes;
 use crate::source::{self, Format};
@@ -63,8 +63,8 @@ pub struct ArmPlan {
     pub arm: Arm,
     /// One for each seed; none where it is left out.
     pub seeds: Vec<SeedPlan>,
-    /// Why it is not run.
-    pub left_out: Option<String>,
+    /// Why it is not run: lines.
+    pub left_out: Option<Vec<String>>,
 }
 
 /// An arm with one seed.
@@ -91,6 +91,13 @@ impl Plan {
     /// Where the file or a knob is wrong, an arm or a column is unknown or cannot be run though it is asked for, or no
     /// arm can be run.
     pub fn new(request: &Request) -> Result<Plan> {
+        for (section, key) in [("run", "seed"), ("run", "output")] {
+            if let Some(set) = request.sets.iter().find(|set| given(set, section, key).is_some()) {
+                let what =
+                    format!("expected another knob than {section}.{key}, which each run has its own of, found {set}");
+                return Err(Error::Option { option: "set", what });
+            }
+        }
         let mut study = StudyFile::load(&request.file, &request.scale)?;
         let unknown = |option: &'static str, asked: &[String], known: Vec<&String>| {
             let found = asked.iter().find(|name| !known.contains(name))?;
@@ -123,20 +130,25 @@ impl Plan {
             let planned = if arm.needs.is_empty() {
                 study.seeds.iter().map(|&seed| planner.arm(arm, seed)).collect::<Result<Result<Vec<_>, _>>>()?
             } else {
-                Err(format!("it needs {}, which are not there yet", arm.needs))
+                Err(vec![format!("it needs {}, which are not there yet", arm.needs)])
             };
             let asked = request.arms.contains(&arm.name);
             arms.push(match planned {
                 Ok(seeds) => ArmPlan { arm: arm.clone(), seeds, left_out: None },
-                Err(why) if asked => return Err(Error::Invalid(format!("arm {}: {why}", arm.name))),
+                Err(why) if asked => return Err(Error::LeftOut { what: format!("arm {}", arm.name), why }),
                 Err(why) => ArmPlan { arm: arm.clone(), seeds: Vec::new(), left_out: Some(why) },
             });
         }
         let jobs = planner.jobs;
         if arms.iter().all(|arm| arm.left_out.is_some()) {
-            let mut lines: Vec<String> = arms.iter().filter_map(|arm| arm.left_out.clone()).collect();
-            lines.dedup();
-            return Err(Error::Invalid(format!("no arm can be run: {}", lines.join("\n"))));
+            // Arms have tasks in common.
+            let mut why: Vec<String> = Vec::new();
+            for line in arms.into_iter().filter_map(|arm| arm.left_out).flatten() {
+                if !why.contains(&line) {
+                    why.push(line);
+                }
+            }
+            return Err(Error::LeftOut { what: "no arm can be run".to_owned(), why });
         }
         Ok(Plan { study, request: request.clone(), arms, jobs })
     }
@@ -196,7 +208,7 @@ struct Run<'a> {
 
 impl Planner<'_> {
     /// The jobs of an arm with a seed, or why it cannot be run.
-    fn arm(&mut self, arm: &Arm, seed: u64) -> Result<Result<SeedPlan, String>> {
+    fn arm(&mut self, arm: &Arm, seed: u64) -> Result<Result<SeedPlan, Vec<String>>> {
         let stages = self.study.stages_of(&self.file, arm)?;
         let key = format!("arms.{}", arm.name);
         let Some(last) = stages.last() else {
@@ -214,7 +226,7 @@ impl Planner<'_> {
         }
         self.jobs.truncate(before);
         self.by_name.retain(|_, job| *job < before);
-        Ok(Err(missing.join("\n")))
+        Ok(Err(missing))
     }
 
     /// The stages of an arm with a seed: once, or for each member of an ensemble.

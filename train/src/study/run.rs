@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::export::{self, Weights};
 use crate::pipeline::{self, Pipeline};
 use crate::record::EvaluationReport;
-use crate::{Error, Result, files, vocabulary};
+use crate::{Error, Result, files, messages, vocabulary};
 
 /// The file that a done job has.
 const DONE: &str = "done.json";
@@ -81,7 +81,11 @@ pub fn run(plan: &Plan, side_by_side: usize, train: &Train) -> Result<()> {
             match result {
                 Ok(()) => {
                     state.done.insert(job);
-                    eprintln!("{} of {count} jobs are done: {}", state.done.len(), plan.jobs[job].title);
+                    messages::say(format_args!(
+                        "{} of {count} jobs are done: {}",
+                        state.done.len(),
+                        plan.jobs[job].title
+                    ));
                 }
                 Err(error) => {
                     let error = Error::Invalid(format!("{}: {error}", plan.jobs[job].title));
@@ -167,7 +171,7 @@ fn judge(plan: &Plan, job: &Job, members: &[usize], config: &mut Config, folder:
         Kind::Vocabulary | Kind::Ensemble { .. } => None,
     };
     name_files(plan, first, from, config)?;
-    eprintln!("{}: {} models", job.title, members.len());
+    messages::say(format_args!("{}: {} models", job.title, members.len()));
     let mut models = Vec::new();
     for (number, &member) in members.iter().enumerate() {
         let exported = folder.join(format!("member-{number}"));

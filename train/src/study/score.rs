@@ -104,7 +104,7 @@ fn read_arm(plan: &Plan, planned: &ArmPlan) -> Result<ArmResult> {
     }
     let arm = &planned.arm;
     let paper = if arm.paper.is_empty() { vec![f64::NAN; count] } else { arm.paper.clone() };
-    let left_out = planned.left_out.clone();
+    let left_out = planned.left_out.as_ref().map(|why| why.join("; "));
     Ok(ArmResult { name: arm.name.clone(), baseline: arm.baseline, paper, cells, left_out, seconds })
 }
 

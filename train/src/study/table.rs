@@ -215,7 +215,7 @@ pub(super) fn notes(results: &Results, plan: &Plan) -> Vec<String> {
     }
     for arm in &results.arms {
         if let Some(why) = &arm.left_out {
-            notes.push(format!("{} is not run: {}.", arm.name, why.replace('\n', "; ")));
+            notes.push(format!("{} is not run: {why}.", arm.name));
         } else if arm.cells.iter().all(Option::is_none) {
             notes.push(format!("{} is not done yet.", arm.name));
         }

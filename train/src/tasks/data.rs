@@ -1,9 +1,9 @@
 //! A task's training data as it lies in memory.
 
-use std::hash::{Hash, Hasher};
+use sha2::{Digest as _, Sha256};
 
 use super::{example::Example, joined::Joined, mapped::Segments, slips::Slips};
-use crate::{objectives::Objective, vocabulary::Vocabulary};
+use crate::{files::hex, objectives::Objective, vocabulary::Vocabulary};
 
 /// What keeps the random streams of a task apart.
 pub(super) mod stream {
@@ -28,7 +28,7 @@ pub(super) enum Data {
 }
 
 /// Lists of ids of different lengths in one allocation.
-#[derive(Clone, Debug, Default, Hash)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Ragged {
     ids: Vec<u32>,
     ends: Vec<usize>,
@@ -48,6 +48,11 @@ impl Ragged {
         let start = if i == 0 { 0 } else { self.ends[i - 1] };
         &self.ids[start..self.ends[i]]
     }
+
+    pub fn digest(&self, digest: &mut Digest) {
+        digest.ids(&self.ids);
+        self.ends.iter().for_each(|&end| digest.count(end));
+    }
 }
 
 impl Data {
@@ -60,17 +65,48 @@ impl Data {
         }
     }
 
-    /// Hashes what was read; the knobs are in the configuration.
-    pub fn hash_contents(&self, hasher: &mut impl Hasher) {
+    /// Digests what was read; the knobs are in the configuration.
+    pub fn digest(&self, digest: &mut Digest) {
         match self {
-            Data::Pairs { inputs, targets } => (inputs, targets).hash(hasher),
+            Data::Pairs { inputs, targets } => [inputs, targets].into_iter().for_each(|ids| ids.digest(digest)),
             Data::Segments { segments, prefix, .. } => {
-                segments.hash_contents(hasher);
-                prefix.hash(hasher);
+                segments.digest(digest);
+                digest.ids(prefix);
             }
-            Data::Slips { texts, prefix, .. } => (texts, prefix).hash(hasher),
-            Data::Joined(joined) => joined.hash_contents(hasher),
+            Data::Slips { texts, prefix, .. } => {
+                digest.count(texts.len());
+                texts.iter().chain([prefix]).for_each(|text| digest.text(text));
+            }
+            Data::Joined(joined) => joined.digest(digest),
         }
+    }
+}
+
+/// A digest of what was read. Checkpoints keep it, so that it has to be the same on every machine and by every
+/// compiler, which [`std::hash::Hash`] is not.
+#[derive(Default)]
+pub(super) struct Digest(Sha256);
+
+impl Digest {
+    pub fn count(&mut self, count: usize) {
+        self.0.update((count as u64).to_le_bytes());
+    }
+
+    pub fn text(&mut self, text: &str) {
+        self.count(text.len());
+        self.0.update(text);
+    }
+
+    pub fn ids(&mut self, ids: &[u32]) {
+        self.count(ids.len());
+        for some in ids.chunks(4096) {
+            self.0.update(some.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>());
+        }
+    }
+
+    /// As it is written.
+    pub fn hex(self) -> String {
+        hex(&self.0.finalize())
     }
 }
 

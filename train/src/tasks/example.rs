@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::data::Digest;
 use crate::objectives;
 
 /// What to do with an example that is longer than the limits.
@@ -32,7 +33,7 @@ impl Limits {
 }
 
 /// An example as text.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TextExample {
     pub inputs: String,
     pub targets: String,
@@ -53,6 +54,13 @@ impl TextExample {
         TextExample { inputs: inputs.into(), targets, references, ..TextExample::default() }
     }
 
+    /// Digests all of it.
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        digest.count(self.references.len());
+        let texts = [&self.inputs, &self.targets, &self.group, &self.context];
+        texts.into_iter().chain(&self.references).for_each(|text| digest.text(text));
+    }
+
     /// The same example with other accepted answers.
     pub(super) fn with_references(self, references: Vec<String>) -> TextExample {
         TextExample { references, ..self }
@@ -60,7 +68,7 @@ impl TextExample {
 }
 
 /// An example as ids, each list ending with the end mark.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Example {
     pub inputs: Vec<u32>,
     pub targets: Vec<u32>,

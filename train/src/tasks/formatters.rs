@@ -158,7 +158,10 @@ impl Examples {
         let bad = |what: String| Error::Invalid(format!("task {task}: examples: {what}"));
         let templates: Vec<&String> = match self {
             Examples::Template { input, target } => vec![input, target],
-            Examples::Denoise { text, .. } => vec![text],
+            Examples::Denoise { text, objective, .. } => {
+                objective.check().map_err(|what| bad(format!("objective: {what}")))?;
+                vec![text]
+            }
             Examples::Joined { input, target, least, most, separators } => {
                 if !(1..=*most).contains(least) {
                     return Err(bad(format!("least: expected 1 to {most}, the most, found {least}")));

@@ -1,7 +1,6 @@
 //! Examples of several neighbouring records, for models that are given paragraphs.
 
-use std::hash::{Hash, Hasher};
-
+use super::data::Digest;
 use super::example::{Limits, TextExample};
 use super::formatters::{Examples, Template};
 use crate::random::Random;
@@ -53,9 +52,18 @@ impl Joined {
         self.records.len()
     }
 
-    /// Hashes the records.
-    pub(super) fn hash_contents(&self, hasher: &mut impl Hasher) {
-        self.records.iter().for_each(|record| format!("{record:?}").hash(hasher));
+    /// Digests the records.
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        digest.count(self.records.len());
+        for record in &self.records {
+            digest.count(record.names().count());
+            for name in record.names() {
+                let values = record.values(name).unwrap_or_default();
+                digest.text(name);
+                digest.count(values.len());
+                values.iter().for_each(|value| digest.text(value));
+            }
+        }
     }
 
     /// The example that begins with a record: so many of those behind it as are drawn, exist and fit.

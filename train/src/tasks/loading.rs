@@ -63,7 +63,8 @@ pub(super) fn split_records(
     report: &mut LoadReport,
 ) -> Result<(Vec<Record>, Vec<Record>)> {
     let mut dev_records = Vec::new();
-    read_records(config, data_dir, &config.dev, |_, record| {
+    // What is counted are records to train on.
+    let _ = read_records(config, data_dir, &config.dev, |_, record| {
         dev_records.push(record);
         Ok(())
     })?;
@@ -73,7 +74,7 @@ pub(super) fn split_records(
     }
     let mut records = Vec::new();
     let mut total = 0;
-    read_records(config, data_dir, &config.train, |path, record| {
+    let of_other_lengths = read_records(config, data_dir, &config.train, |path, record| {
         total += 1;
         let field =
             |name: &str| record.text(name).ok_or_else(|| Error::data(path, record.line, no_field(name, &record)));
@@ -91,7 +92,8 @@ pub(super) fn split_records(
         }
         Ok(())
     })?;
-    report.records = total;
+    report.records = total + of_other_lengths;
+    report.filtered += of_other_lengths;
     drop(seen);
     if let Some(most) = config.max_examples {
         report.filtered += choose(&mut records, most, derive(seed, &[stream::ORDER]));
@@ -167,14 +169,16 @@ fn in_record(config: &TaskConfig, record: &Record, what: String) -> Error {
     Error::Invalid(format!("task {}: record of line {}: {what}", config.name, record.line))
 }
 
-/// Reads every file of a task, after its filters. `f` gets the file and the record.
+/// Reads every file of a task, without the records of other lengths than `source.length` says, whose number is
+/// returned. `f` gets the file and the record.
 fn read_records(
     config: &TaskConfig,
     data_dir: &Path,
     files: &[PathBuf],
     mut f: impl FnMut(&Path, Record) -> Result<()>,
-) -> Result<()> {
+) -> Result<usize> {
     let columns = Columns { names: config.source.columns.clone(), header: config.source.header };
+    let mut left_out = 0;
     for file in files {
         let path = data_dir.join(file);
         source::for_each_record(&path, config.source.format, &columns, |record| {
@@ -184,6 +188,7 @@ fn read_records(
                         .text(&filter.field)
                         .ok_or_else(|| Error::data(&path, record.line, no_field(&filter.field, &record)))?;
                     if !(filter.min_chars..=filter.max_chars).contains(&value.chars().count()) {
+                        left_out += 1;
                         return Ok(());
                     }
                 }
@@ -202,7 +207,7 @@ fn read_records(
             }
         })?;
     }
-    Ok(())
+    Ok(left_out)
 }
 
 /// What turning records into data needs.
@@ -510,6 +515,7 @@ impl DevExamples {
 mod tests {
     use super::*;
     use crate::tasks::Task;
+    use crate::vocabulary::{self, VocabularyConfig};
 
     const LIMITS: Limits = Limits { inputs_length: 24, targets_length: 12, too_long: TooLong::Truncate };
 
@@ -798,6 +804,50 @@ mod tests {
         assert!(load("separators =", "least = 5, separators =").contains("least: expected 1 to 4, the most, found 5"));
         assert!(load("separators = [\" \", \"\\n\"]", "separators = []").contains("separators: expected one or more"));
         assert!(load("{en}", "{fr}").contains("expected a field \"fr\""));
+    }
+
+    #[test]
+    fn records_of_other_lengths_are_counted() {
+        let text = "a b c d e f g\ta\nabc\tb\nx\tc\nabcd\td\n";
+        let dir = folder(&[("train.tsv", text), ("dev.tsv", "abc\tb\nx\tc\n")]);
+        let length = r#", length = { field = "en", min_chars = 2, max_chars = 4 } }"#;
+        let config = task(&PAIRS.replace(r#""de"] }"#, &format!(r#""de"]{length}"#)));
+        let task = Task::load(&config, dir.path(), &Vocabulary::bytes(384).unwrap(), LIMITS, 1).unwrap();
+        let LoadReport { records, examples, filtered, dev_examples, .. } = task.report;
+        assert_eq!((records, examples, filtered, dev_examples), (4, 2, 2, 1));
+    }
+
+    #[test]
+    fn objectives_that_cannot_be_are_refused() {
+        let dir = folder(&[("text.txt", "one two three four five six\n")]);
+        let load = |objective: &str, vocabulary: &Vocabulary| {
+            let text = format!(
+                "name = \"text\"\ntrain = [\"text.txt\"]\nexamples = {{ kind = \"denoise\", objective = {objective} }}"
+            );
+            Task::load(&task(&text), dir.path(), vocabulary, LIMITS, 1).map(drop).map_err(|error| error.to_string())
+        };
+        let bytes = Vocabulary::bytes(384).unwrap();
+        let error = load(r#"{ name = "random-spans", density = 0.15, mean_span = 0.0 }"#, &bytes).unwrap_err();
+        assert_eq!(error, "task text: examples: objective: mean_span: expected 1 token or more, found 0.0");
+        let error = load(r#"{ name = "iid-drop", density = 15.0 }"#, &bytes).unwrap_err();
+        assert!(error.ends_with("density: expected a share above 0 and below 1, found 15.0"), "{error}");
+
+        // Without sentinels.
+        let pairs = crate::testing::sentence_pairs(400);
+        let few =
+            VocabularyConfig { pieces: 50, sentinels: 0, required_characters: String::new(), ..Default::default() };
+        let tokenizer = vocabulary::train(pairs.lines(), &few).unwrap();
+        let without = vocabulary::save(&tokenizer, &dir.path().join("tokenizer.json")).unwrap();
+        assert_eq!(without.sentinels().count, 0);
+        for objective in [r#"{ name = "random-spans", density = 0.15, mean_span = 3.0 }"#, r#"{ name = "ul2" }"#] {
+            load(objective, &bytes).unwrap();
+            let error = load(objective, &without).unwrap_err();
+            assert!(
+                error.ends_with("expected a vocabulary with sentinels (<extra_id_0>), found one without"),
+                "{error}"
+            );
+        }
+        load(r#"{ name = "prefix-lm" }"#, &without).unwrap();
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! Segments of documents that lie in mapped shards: where each begins is worked out when it is asked for.
 
 use std::borrow::Cow;
-use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 
 use super::config::TaskConfig;
-use super::data::{Ragged, stream};
+use super::data::{Digest, Ragged, stream};
 use super::formatters::Examples;
 use super::loading::{CHUNK, GROUP, LoadReport};
 use crate::objectives::{Objective, random_chunk};
@@ -30,11 +29,11 @@ impl Segments {
         }
     }
 
-    /// Hashes the ids, or the digest of their files.
-    pub fn hash_contents(&self, hasher: &mut impl Hasher) {
+    /// Digests the ids, or the digest of their files.
+    pub fn digest(&self, digest: &mut Digest) {
         match self {
-            Segments::Held(ids) => ids.hash(hasher),
-            Segments::Mapped(segments) => segments.fingerprint().hash(hasher),
+            Segments::Held(ids) => ids.digest(digest),
+            Segments::Mapped(segments) => digest.text(segments.fingerprint()),
         }
     }
 
@@ -188,7 +187,6 @@ pub(super) fn open(config: &TaskConfig, folders: &[PathBuf], vocabulary: &Vocabu
         (config.hold_out.is_some(), "no hold_out (t5-train corpus has corpora divided)"),
         (config.max_examples.is_some(), "no max_examples (limit_tokens has a similar end)"),
         (source.unique.is_some() || source.length.is_some() || source.split_sentences, "no filters of records"),
-        (!source.columns.is_empty() || source.header, "no columns"),
     ];
     match wrong.iter().find(|(wrong, _)| *wrong) {
         Some((_, what)) => Err(Error::Invalid(format!(
@@ -357,10 +355,8 @@ mod tests {
             let error = message(examples, more);
             assert!(error.starts_with(&format!("task text: {expected}")), "{error}");
         }
-        let mut texts = config(dir.path(), true, "concatenate = true", "");
+        let texts = config(dir.path(), true, "concatenate = true", "");
         let error = texts.train_vocabulary(&Default::default(), 1).unwrap_err().to_string();
         assert!(error.contains("expected a format of texts, found shards"), "{error}");
-        texts.tasks[0].source.header = true;
-        assert!(texts.load(&vocabulary, 7).err().unwrap().to_string().contains("expected no columns"));
     }
 }

@@ -25,7 +25,7 @@ use tokenizers::{
 };
 
 use super::{SPACE, Vocabulary};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Longer words are not trained on. Bytes.
 const LONGEST_WORD: usize = 128;
@@ -315,15 +315,28 @@ fn assemble(mut pieces: Vec<(String, f64)>, config: &VocabularyConfig) -> Result
     Ok(tokenizer)
 }
 
-/// Writes a trained tokenizer as `tokenizer.json` and reads it back, checked.
+/// Checks the name of a file that [`save`] is to write, before there is something to lose.
 ///
 /// # Errors
-/// Where the file cannot be written, or what was written is no T5 vocabulary.
+/// Where the name is that of a file of another kind, as which it would be read.
+pub fn check_name(path: &Path) -> Result<()> {
+    if super::is_gguf(path) || super::is_sentencepiece(path) {
+        let what =
+            format!("expected a name such as tokenizer.json, as what is written is JSON, found {}", path.display());
+        return Err(Error::Option { option: "output", what });
+    }
+    Ok(())
+}
+
+/// Writes a trained tokenizer as `tokenizer.json`, in one step, and reads it back, checked.
+///
+/// # Errors
+/// Where the file cannot be written (the old one is then still there), or what was written is no T5 vocabulary.
 pub fn save(tokenizer: &Tokenizer, path: &Path) -> Result<Vocabulary> {
     let json = tokenizer
         .to_string(true)
         .map_err(|e| Error::file(path, format!("the vocabulary cannot be written as JSON: {e}")))?;
-    std::fs::write(path, json).map_err(Error::io(path))?;
+    files::replace(path, json.as_bytes())?;
     Vocabulary::read(path)
 }
 
@@ -354,7 +367,12 @@ mod tests {
         let config = config();
         let tokenizer = train(texts.iter().map(String::as_str), &config).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let vocabulary = save(&tokenizer, &dir.path().join("tokenizer.json")).unwrap();
+        // Who still reads an old file keeps it.
+        let [path, old] = ["tokenizer.json", "old"].map(|name| dir.path().join(name));
+        std::fs::write(&path, "old").unwrap();
+        std::fs::hard_link(&path, &old).unwrap();
+        let vocabulary = save(&tokenizer, &path).unwrap();
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "old");
         assert_eq!((vocabulary.size(), config.rows()), (90, 128));
         assert_eq!((vocabulary.sentinels().first, vocabulary.sentinels().count), (89, 10));
         assert_eq!(

@@ -25,7 +25,7 @@ pub fn available() -> bool {
         }
         let right = check();
         if !right {
-            eprintln!("AMX products differ from plain ones on this machine: they are not used");
+            crate::messages::say("AMX products differ from plain ones on this machine: they are not used");
         }
         right
     })
