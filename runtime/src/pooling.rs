@@ -39,9 +39,13 @@ impl Pooling {
         }
     }
 
-    /// The kind of this name.
+    /// The kind of this name that gives one vector. The command's `first` and `last` are names, too.
     pub fn from_name(name: &str) -> Option<Pooling> {
-        Pooling::VECTORS.into_iter().find(|pooling| pooling.name() == name)
+        match name {
+            "first" => Some(Pooling::First),
+            "last" => Some(Pooling::Last),
+            _ => Pooling::VECTORS.into_iter().find(|pooling| pooling.name() == name),
+        }
     }
 
     /// What is made of rows `tokens` of `states`, as [`Pooling::pool`].
@@ -121,6 +125,8 @@ mod tests {
                 assert_eq!(Pooling::from_name(pooling.name()), Some(pooling));
             }
         }
+        assert_eq!(["first", "last"].map(Pooling::from_name), [Some(Pooling::First), Some(Pooling::Last)]);
+        assert_eq!(Pooling::from_name("none"), None);
     }
 
     #[test]

@@ -6,15 +6,15 @@ mod command;
 #[path = "common/http.rs"]
 mod http;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use command::t5;
-use http::{Answer, Reply, Request, Server, connect, wait};
+use http::{Answer, PATIENCE, Reply, Request, Server, connect, wait};
 use serde_json::{Value, json};
-use t5_runtime::Model;
+use t5_runtime::{Model, Pooling};
 
 const GERMAN: &str = "translate English to German: Where is the station?";
 const TEXT: &str = "translate English to German: Good morning! Where is the station?  I am looking for my brother.";
@@ -211,6 +211,13 @@ fn embeddings_are_those_of_the_command() {
     let expected: Value = serde_json::from_str(&printed).unwrap();
     let body = json!({"input": GERMAN, "pooling": "max", "normalize": true});
     assert_eq!(server.ask("/v1/embeddings", &body)["data"][0]["embedding"], expected["embedding"]);
+    // By the names of the command, and by those of sentence-transformers, as elsewhere.
+    let pooled = |name: &str| server.ask("/v1/embeddings", &json!({"input": GERMAN, "pooling": name}))["data"].clone();
+    assert_eq!((pooled("first"), pooled("last")), (pooled("cls"), pooled("lasttoken")));
+    let mut all: Vec<String> = Pooling::VECTORS.iter().map(|pooling| pooled(pooling.name()).to_string()).collect();
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), Pooling::VECTORS.len());
     // Requests that are encoded together get what is theirs.
     std::thread::scope(|scope| {
         for thread in 0..8 {
@@ -281,6 +288,58 @@ fn text_generation_inference_is_answered_in_its_form() {
     assert_eq!(found["generated_text"], expected["n_best"][0]["text"]);
     assert_eq!(found["details"]["best_of_sequences"][0]["generated_text"], expected["n_best"][1]["text"]);
     assert_eq!(server.get("/info").json()["model_id"], "pocket-t5");
+}
+
+#[test]
+fn whether_to_draw_is_for_do_sample_and_then_for_the_checkpoint() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families/unigram");
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(fixture.join(file), folder.path().join(file)).unwrap();
+    }
+    let path = folder.path().to_str().unwrap();
+    for (settings, cases) in [
+        // Fields, and the flags beside a seed that give the same; without any nothing is drawn.
+        (
+            json!({"do_sample": true, "temperature": 0.6}),
+            [
+                (json!({}), Some(&[][..])),
+                (json!({"do_sample": false}), None),
+                (json!({"do_sample": true}), Some(&[])),
+                (json!({"do_sample": true, "temperature": 0.9}), Some(&["--temperature", "0.9"])),
+                (json!({"do_sample": false, "temperature": 0.9}), Some(&["--temperature", "0.9"])),
+                (json!({"do_sample": false, "top_k": 9}), Some(&["--top-k", "9"])),
+            ],
+        ),
+        (
+            json!({"temperature": 0.6}),
+            [
+                (json!({}), None),
+                (json!({"do_sample": false}), None),
+                (json!({"do_sample": true}), Some(&["--temperature", "0.6"])),
+                (json!({"do_sample": true, "top_k": 9}), Some(&["--top-k", "9"])),
+                (json!({"do_sample": false, "temperature": 0.9}), Some(&["--temperature", "0.9"])),
+                (json!({"do_sample": null, "temperature": 0.9}), Some(&["--temperature", "0.9"])),
+            ],
+        ),
+    ] {
+        std::fs::write(folder.path().join("generation_config.json"), settings.to_string()).unwrap();
+        let server = Server::start(&["--model", path]);
+        for (fields, flags) in cases {
+            let parameters = with(json!({"details": true, "max_new_tokens": 12}), fields.clone());
+            let found = server.ask("/generate", &json!({"inputs": "The house", "parameters": parameters}));
+            let details = &found["details"];
+            assert_eq!(details["seed"].is_u64(), flags.is_some(), "{settings} {fields}");
+            let seed = details["seed"].to_string();
+            let drawn = flags.map(|flags| [flags, &["--seed", &seed]].concat());
+            let flags = drawn.unwrap_or_else(|| vec!["--temperature", "0"]);
+            let flags = [&["--model", path, "--max-new-tokens", "12"], &flags[..]].concat();
+            let ids: Value = details["tokens"].as_array().unwrap().iter().map(|token| token["id"].clone()).collect();
+            assert_eq!(ids, generated("The house", &flags)["ids"], "{settings} {fields}");
+        }
+        let body = json!({"inputs": "The house", "parameters": {"do_sample": true, "temperature": 0}});
+        refused(&server.post("/generate", &body), 422, &["parameters.do_sample", "a temperature above 0", "found 0"]);
+    }
 }
 
 #[test]
@@ -370,6 +429,10 @@ fn what_is_wrong_is_said_in_the_form_of_the_protocol() {
         (json!({"max_tokens": 5, "max_new_tokens": 5}), &["max_new_tokens", "once"]),
         (json!({"n": 2}), &["n: ", "beams (1)"]),
         (json!({"n": 0}), &["n: ", "at least 1"]),
+        (json!({"n": 0, "best_of": 2, "temperature": 1}), &["n: ", "at least 1"]),
+        (json!({"n": 1, "best_of": 200, "temperature": 1}), &["best_of: ", "found 200"]),
+        (json!({"n_best": 200, "temperature": 1}), &["n_best: ", "found 200"]),
+        (json!({"max_new_tokens": 0}), &["max_new_tokens: ", "found 0"]),
         (json!({"n": 3, "best_of": 2}), &["best_of", "at least n (3)"]),
         (json!({"beams": 5}), &["beams", "at most 4"]),
         (json!({"beams": 2, "logprobs": 1}), &["logprobs", "beam"]),
@@ -381,7 +444,9 @@ fn what_is_wrong_is_said_in_the_form_of_the_protocol() {
         (json!({"suffix": "x"}), &["suffix", "\"x\""]),
         (json!({"presence_penalty": 0.5}), &["presence_penalty", "repetition_penalty"]),
         (json!({"logit_bias": {"x": 1}}), &["logit_bias", "token ids"]),
-        (json!({"logit_bias": {"99999": 1}}), &["ids below 8192"]),
+        (json!({"logit_bias": {"99999": 1}}), &["logit_bias: ", "ids below 8192"]),
+        (json!({"sequence_bias": [[[99_999], 1]]}), &["sequence_bias: ", "ids below 8192"]),
+        (json!({"beams": 4, "early_stopping": true}), &["early_stopping: ", "Hugging Face"]),
         (json!({"stream_options": {"include_usage": true}}), &["stream_options", "stream"]),
         (json!({"stream": true, "stream_options": {"x": 1}}), &["stream_options.x"]),
         (json!({"task": "cooking"}), &["task", "translation_en_to_de", "cooking"]),
@@ -407,9 +472,11 @@ fn what_is_wrong_is_said_in_the_form_of_the_protocol() {
         ("/generate", json!({"inputs": GERMAN, "stream": true}), 422, &["stream", "/generate_stream"]),
         ("/generate", json!({"inputs": GERMAN, "parameters": []}), 422, &["parameters", "an object"]),
         ("/generate_stream", json!({"inputs": GERMAN, "parameters": {"best_of": 2}}), 422, &["best_of"]),
+        ("/generate", json!({"inputs": GERMAN, "parameters": {"best_of": 2}}), 422, &["best_of: ", "beams (1)"]),
+        ("/generate", json!({"inputs": GERMAN, "parameters": {"n_best": 2}}), 422, &["n_best: ", "beams (1)"]),
         ("/v1/embeddings", json!({"input": "a", "dimensions": 3}), 400, &["dimensions", "256"]),
         ("/v1/embeddings", json!({"input": [99_999]}), 400, &["input", "ids below 8192"]),
-        ("/v1/embeddings", json!({"input": "a", "pooling": "none"}), 400, &["pooling", "mean"]),
+        ("/v1/embeddings", json!({"input": "a", "pooling": "none"}), 400, &["pooling", "first", "weightedmean"]),
         ("/v1/embeddings", json!({"input": "a", "prompt": "query"}), 400, &["prompt"]),
         ("/score", json!({"source": "a"}), 400, &["target", "found none"]),
         ("/score", json!({"source": "a", "target": ["a", "b"]}), 400, &["target", "(1)", "found 2"]),
@@ -433,6 +500,16 @@ fn what_is_wrong_is_said_in_the_form_of_the_protocol() {
             400,
             &["inputs[0].more"],
         ),
+        (
+            "/v2/models/pocket-t5/infer",
+            json!({
+                "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}],
+                "outputs": [{"name": "embedding"}, {"name": "embedding"}],
+            }),
+            400,
+            &["outputs[1].name", "once", "\"embedding\" twice"],
+        ),
+        ("/v2/models/%ff/infer", json!({}), 400, &["model: ", "UTF-8"]),
     ] {
         refused(&server.post(path, &body), status, parts);
     }
@@ -445,12 +522,15 @@ fn what_is_wrong_is_said_in_the_form_of_the_protocol() {
     refused(&post("/v1/completions", json, b"{\"prompt\": \"a\xff\"}"), 400, &["UTF-8", "0xff at 13"]);
     refused(&post("/v1/completions", json, b"{\"prompt\": \"\\ud800\"}"), 400, &["JSON"]);
     refused(&post("/v1/completions", json, b"{\"prompt\": \"a\""), 400, &["JSON", "EOF"]);
+    refused(&post("/v1/completions", json, br#"{"prompt": "a", "prompt": "b"}"#), 400, &["once", "\"prompt\""]);
     refused(&post("/generate", json, b"[]"), 422, &["a JSON object", "a list"]);
     refused(&post("/score", json, "[".repeat(100_000).as_bytes()), 400, &["JSON", "recursion"]);
     refused(&post("/v1/completions", "text/plain", b"{}"), 415, &["content-type", "application/json", "text/plain"]);
     refused(&server.get("/v1/completions"), 405, &["/v1/completions", "GET"]);
     refused(&server.post("/v1/chat/completions", &json!({})), 404, &["/v1/chat/completions"]);
     refused(&server.get("/v3"), 404, &["/v3"]);
+    refused(&server.get("/v2/models/%ff"), 400, &["model: ", "UTF-8"]);
+    refused(&server.get("/v2/models/%ff/ready"), 400, &["model: ", "UTF-8"]);
     // What is no HTTP at all ends its connection, and nothing else.
     for garbage in
         [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"[..], b"GET\r\n\r\n", &[0xff; 300], b"POST / HTTP/9.9\r\n\r\n"]
@@ -480,6 +560,9 @@ fn limits_hold() {
     // Of the body, said before and not.
     let large = json!({"prompt": "a".repeat(2000)});
     refused(&server.post("/v1/completions", &large), 413, &["at most 2000 bytes"]);
+    // Who sends it all before reading hears of it, too.
+    let larger = json!({"prompt": "a".repeat(8 << 20)});
+    refused(&server.post("/v1/completions", &larger), 413, &["at most 2000 bytes"]);
     let mut connection = connect(server.address);
     let head =
         "POST /score HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -511,9 +594,47 @@ fn limits_hold() {
     refused(&server.post("/v1/completions", &endless(false)), 504, &["within 1 s"]);
     let took = begin.elapsed();
     assert!((Duration::from_secs(1)..Duration::from_secs(10)).contains(&took), "{took:?}");
-    let found = chunks(&server.post("/v1/completions", &endless(true)));
-    assert!(found.len() > 10 && found.last().unwrap()["error"]["code"] == 504);
+    let events = server.post("/v1/completions", &endless(true)).events();
+    let last: Value = serde_json::from_str(events.last().unwrap()).unwrap();
+    assert!(events.len() > 10 && last["error"]["code"] == 504, "{last}");
     server.wait_for("t5_texts_in_flight", 0.0);
+    // Both are told of as what they were.
+    let late = |entry: &&Value| {
+        entry["message"] == "refused" && entry["status"] == 504 && entry["why"].as_str().unwrap().contains("within 1 s")
+    };
+    wait("two lines in the log", || server.log.lock().unwrap().iter().filter(late).count() == 2);
+    let line = r#"t5_requests_total{endpoint="/v1/completions",status="504"} 2"#;
+    assert!(server.get("/metrics").text().contains(line));
+}
+
+#[test]
+fn who_reads_nothing_keeps_no_place() {
+    let server = Server::start(&["--connections", "1", "--timeout", "1"]);
+    let mut deaf = connect(server.address);
+    deaf.set_write_timeout(Some(PATIENCE)).unwrap();
+    deaf.write_all(&Request::new("GET", "/").bytes()).unwrap();
+    let deaf = std::thread::spawn(move || {
+        // Until its answers fill all that lies between, and the server has had enough.
+        let many = Request::new("GET", "/").bytes().repeat(100);
+        loop {
+            if let Err(error) = deaf.write_all(&many) {
+                return error.kind();
+            }
+        }
+    });
+    assert_eq!(server.get("/health").status, 200);
+    let ended = deaf.join().unwrap();
+    assert!([ErrorKind::ConnectionReset, ErrorKind::BrokenPipe].contains(&ended), "{ended}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_log_that_cannot_be_written_harms_no_request() {
+    let mut server = Server::start_unheard(&["--log", "debug"]);
+    assert_eq!(server.get("/health").json()["status"], "ok");
+    assert_eq!(completion(&server, json!({"prompt": GERMAN}))["choices"][0]["text"], generated(GERMAN, &[])["text"]);
+    server.signal("TERM");
+    assert_eq!(server.ends().code(), Some(0));
 }
 
 #[test]
@@ -668,10 +789,14 @@ fn requests_have_ids_lines_and_numbers() {
         .send(server.address);
     assert_eq!(answer.headers["x-request-id"], "abc-1");
     assert_eq!(answer.json()["id"], "cmpl-abc-1");
+    // What is wrong shows what was sent to who has sent it.
+    for body in [json!({"prompt": {"text": GERMAN}}), json!({"prompt": "a", "task": GERMAN})] {
+        refused(&server.post("/v1/completions", &body), 400, &["station"]);
+    }
     let wrong = server.post("/v1/completions", &json!({"prompt": GERMAN, "color": 1}));
     let id = wrong.headers["x-request-id"].clone();
     assert!(id.len() == 16 && server.get("/health").headers["x-request-id"] != id);
-    wait("a line for each", || server.log.lock().unwrap().len() >= 4);
+    wait("a line for each", || server.log.lock().unwrap().len() >= 6);
     let log = server.log.lock().unwrap().clone();
     let of = |id: &str, message: &str| {
         let entry = log.iter().find(|entry| entry["span"]["id"] == id && entry["message"] == message);
@@ -682,15 +807,15 @@ fn requests_have_ids_lines_and_numbers() {
     assert!(answered["status"] == 200 && answered["ms"].as_f64().unwrap() > 0.0);
     assert_eq!(of("abc-1", "on behalf of")["user"], "ada");
     let refused = of(&id, "refused");
-    assert!(refused["status"] == 400 && refused["why"].as_str().unwrap().contains("color"));
+    assert!(refused["status"] == 400 && refused["why"] == "color");
     assert!(!log.iter().any(|entry| entry.to_string().contains("station")), "texts are not logged");
     let metrics = server.get("/metrics");
     assert!(metrics.headers["content-type"].starts_with("text/plain; version=0.0.4"));
     let text = metrics.text();
     for line in [
         r#"t5_requests_total{endpoint="/v1/completions",status="200"} 1"#,
-        r#"t5_requests_total{endpoint="/v1/completions",status="400"} 1"#,
-        r#"t5_request_seconds_count{endpoint="/v1/completions"} 2"#,
+        r#"t5_requests_total{endpoint="/v1/completions",status="400"} 3"#,
+        r#"t5_request_seconds_count{endpoint="/v1/completions"} 4"#,
         "t5_first_text_seconds_count 1",
     ] {
         assert!(text.contains(line), "{line}: {text}");
@@ -793,6 +918,7 @@ fn what_cannot_be_served_is_said_at_once() {
     fail(1, &["--port", &port], &["127.0.0.1", &port, "in use"]);
     fail(2, &["--parallel", "0"], &["--parallel: expected 1 to 256, found 0"]);
     fail(2, &["--threads", "0"], &["--threads: expected 1 to 1024, found 0"]);
+    fail(2, &["--threads", "65", "--workers", "1"], &["--threads: expected 1 to 64", "each worker", "found 65"]);
     fail(2, &["--timeout", "0"], &["--timeout"]);
     fail(1, &["--model", "/nowhere"], &["/nowhere"]);
     fail(1, &["--token-file", "/nowhere"], &["/nowhere"]);

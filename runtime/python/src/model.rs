@@ -10,7 +10,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::storage::Bytes;
-use t5_runtime::{Choices, EncodeOptions, GenerateOptions, ModelOptions, Output, Pooling, Session, default_threads};
+use t5_runtime::{
+    Choices, EncodeOptions, GenerateOptions, MAX_THREADS, ModelOptions, Output, Pooling, Session, default_threads,
+};
 
 use crate::failure::{option, raised};
 use crate::results::{Alignment, Choice, Score, outputs};
@@ -127,8 +129,8 @@ impl Model {
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Model> {
         let threads = threads.unwrap_or_else(default_threads);
-        if !(1..=1024).contains(&threads) {
-            return Err(option(py, format!("threads: expected 1 to 1024, found {threads}")));
+        if !(1..=MAX_THREADS).contains(&threads) {
+            return Err(option(py, format!("threads: expected 1 to {MAX_THREADS}, found {threads}")));
         }
         let progress = match progress {
             Some(progress) => progress.clone(),
@@ -253,7 +255,7 @@ impl Model {
     fn score(&self, py: Python<'_>, source: &str, target: &str) -> PyResult<Score> {
         let raise = |error| raised(py, error);
         let tokenizer = self.model.tokenizer().map_err(raise)?;
-        let (source, target) = (tokenizer.encode(source), tokenizer.encode(target));
+        let (source, target) = (self.model.source_ids(source).map_err(raise)?, tokenizer.encode(target));
         let scoring = self.session().into_scoring(&source, &target).map_err(raise)?;
         Ok(Score::new(py, pieces::finish(py, scoring, |session| self.put_back(session))?))
     }
@@ -262,9 +264,8 @@ impl Model {
     fn choose(&self, py: Python<'_>, text: &str, choices: Vec<String>) -> PyResult<Vec<Choice>> {
         let raise = |error| raised(py, error);
         let choices = Choices::new(&self.model, &choices).map_err(raise)?;
-        let mut session = self.session();
-        let ranked = py.detach(|| session.choose(text, &choices)).map_err(raise)?;
-        self.put_back(session);
+        let choosing = self.session().into_choosing(text, &choices).map_err(raise)?;
+        let ranked = pieces::finish(py, choosing, |session| self.put_back(session))?;
         Ok(ranked.into_iter().map(Choice::from).collect())
     }
 

@@ -88,6 +88,10 @@ def test_scores_choices_and_alignments(model):
     # What a target that is given gets is what it got when it was generated.
     np.testing.assert_array_equal(score.logprobs, greedy.logprobs)
     assert score.sum == pytest.approx(float(score.logprobs.sum()), rel=1e-6)
+    # A word that its task spells out is read so here, too, as where the choice is made.
+    spoken = "S T EY1 SH AH0 N"
+    ranked = model.choose("pronounce: station", [spoken, "S T"])
+    assert ranked[0].text == spoken and ranked[0].logprob == model.score("pronounce: station", spoken).sum
     ranked = model.choose("translate English to German: Good morning.", ["Guten Abend.", "Guten Morgen."])
     assert [choice.index for choice in ranked] == [1, 0] and str(ranked[0]) == "Guten Morgen."
     assert ranked[0].probability + ranked[1].probability == pytest.approx(1)
@@ -149,7 +153,7 @@ def test_what_is_wrong_is_said(model, tmp_path):
         (lambda: pocket_t5.Model(b"GGUF"), pocket_t5.ModelError, "^a file in memory: "),
         (lambda: pocket_t5.Model("hf:no-name"), pocket_t5.HubError, "no-name"),
         (lambda: pocket_t5.Model(isa="avx3"), pocket_t5.OptionError, "avx3"),
-        (lambda: pocket_t5.Model(threads=0), ValueError, "^threads: expected 1 to 1024, found 0$"),
+        (lambda: pocket_t5.Model(threads=0), ValueError, "^threads: expected 1 to 64, found 0$"),
         (lambda: model.generate(GERMAN, beam=2), pocket_t5.OptionError, '^options: there is no option "beam"$'),
         (lambda: model.generate(GERMAN, beams=5000), ValueError, "^beams: expected 1 to 1024, found 5000$"),
         (lambda: model.generate(GERMAN, beams=1.5), ValueError, "^beams: expected a whole number of 0 or more"),
@@ -212,6 +216,7 @@ def test_other_threads_run_meanwhile(model):
         "model.generate([{text!r}] * 8, **options)",
         "list(model.generate({text!r}, stream=True, **options))",
         "list(model.generate([{text!r}] * 2, stream=True, **options))",
+        "model.choose({text!r}, [str(number) + ' a' * 4000 for number in range(1000)])",
     ],
 )
 def test_ctrl_c_ends_a_generation(call):

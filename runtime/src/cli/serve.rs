@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use t5_runtime::{default_threads, physical_cores};
+use t5_runtime::{MAX_THREADS, default_threads, physical_cores};
 use tracing::level_filters::LevelFilter;
 
 use super::args::{LogFormat, LogLevel, ServeArgs};
-use super::input::{open_model, session};
+use super::input::open_model;
 use super::usage;
 use crate::serve::{self, Config, Limits};
 
@@ -22,6 +22,7 @@ const TOKEN_VARIABLE: &str = "T5_SERVE_TOKEN";
 
 pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     for (flag, value, most) in [
+        ("--threads", args.threads.unwrap_or(1), 1024),
         ("--parallel", args.parallel, 256),
         ("--queue", args.queue, 1 << 16),
         ("--connections", args.connections, 1 << 16),
@@ -46,7 +47,6 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         None if small => physical_cores(),
         workers => default_threads().saturating_mul(workers.unwrap_or(1)).min(physical_cores()),
     });
-    let threads = session(&model, Some(threads))?.threads();
     let workers = match args.workers {
         Some(workers) if (1..=threads).contains(&workers) => workers,
         Some(workers) => {
@@ -55,6 +55,10 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         None if small => threads,
         None => 1,
     };
+    let most = workers.saturating_mul(MAX_THREADS);
+    if threads > most {
+        return Err(usage(format!("--threads: expected 1 to {most}, {MAX_THREADS} for each worker, found {threads}")));
+    }
     let config = Config {
         host: args.host,
         port: args.port,
@@ -88,6 +92,9 @@ fn start_log(level: LogLevel, format: LogFormat) {
         LogLevel::Debug => LevelFilter::DEBUG,
     };
     let log = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(std::io::stderr);
+    // What cannot be written would be told on the same standard error, and a print that fails is a panic: requests
+    // would be lost with whoever reads the log.
+    let log = log.log_internal_errors(false);
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).with_current_span(true).with_span_list(false).init(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::body::BodyDataStream;
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use futures_util::StreamExt;
@@ -20,6 +21,9 @@ use super::refusal::Refusal;
 
 /// How long a client may take for a body.
 const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// Bytes of a refused body that are read all the same: a client that is cut off while it sends loses the answer.
+const READ_ON: usize = 32 << 20;
 
 pub struct App {
     pub model: Model,
@@ -107,16 +111,22 @@ impl App {
         };
         let length = request.headers().get(header::CONTENT_LENGTH);
         let length: Option<usize> = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        // Who asks before sending has sent nothing yet.
+        let asks = request.headers().contains_key(header::EXPECT);
+        let mut body = request.into_body().into_data_stream();
         if length.is_some_and(|length| length > self.limits.body) {
+            if !asks {
+                read_on(body);
+            }
             return Err(too_large());
         }
         let lost = |error| Refusal::new(StatusCode::BAD_REQUEST, format!("the body: {error}"));
         let read = async {
-            let mut body = request.into_body().into_data_stream();
             let mut bytes = Vec::with_capacity(length.unwrap_or(0));
             while let Some(piece) = body.next().await {
                 let piece = piece.map_err(lost)?;
                 if bytes.len() + piece.len() > self.limits.body {
+                    read_on(body);
                     return Err(too_large());
                 }
                 bytes.extend_from_slice(&piece);
@@ -345,6 +355,17 @@ fn source(model: &Model, input: &Input, options: &GenerateOptions) -> t5_runtime
         Input::Text(text) => options.source(model, text),
         Input::Ids(ids) => options.source_of_ids(model, ids),
     }
+}
+
+/// Reads the rest of a refused body, within bounds, while the answer goes its way.
+fn read_on(mut body: BodyDataStream) {
+    tokio::spawn(tokio::time::timeout(BODY_TIME, async move {
+        let mut left = READ_ON;
+        while let Some(Ok(piece)) = body.next().await {
+            let Some(less) = left.checked_sub(piece.len()) else { return };
+            left = less;
+        }
+    }));
 }
 
 /// Does what takes longer than connections should wait for one another.

@@ -11,16 +11,20 @@ use t5_runtime::{Finish, Model, Output, Overrides, Token};
 
 use super::app::{App, Generation, Input, Told};
 use super::engine::What;
-use super::fields::{Fields, Strings};
+use super::fields::{Fields, Renaming, Strings};
 use super::options;
 use super::refusal::{Form, Refusal, json_response};
 use super::sse;
 use super::tokens::{self, Texts};
 use super::watch::RequestId;
 
-/// What the library calls otherwise.
-const NAMES: [(&str, &str); 4] =
-    [("n_best", "n"), ("max_new_tokens", "max_tokens"), ("top_logprobs", "logprobs"), ("source", "prompt")];
+/// What the library calls otherwise, but for `n_best`, which is `n` or `best_of`.
+const NAMES: [Renaming; 4] = [
+    ("max_new_tokens", "max_tokens"),
+    ("top_logprobs", "logprobs"),
+    ("sequence_bias", "logit_bias"),
+    ("source", "prompt"),
+];
 
 pub async fn models(State(app): State<Arc<App>>) -> Response {
     let model = json!({
@@ -33,18 +37,18 @@ pub async fn models(State(app): State<Arc<App>>) -> Response {
 pub async fn complete(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
     let id = request.extensions().get::<RequestId>().map_or_else(String::new, |id| id.0.clone());
     let asked = Asked::read(&app, app.fields(request).await?)?;
-    let Asked { inputs, overrides, n, logprobs, stream, usage } = asked;
-    let generation = app.generate("prompt", inputs, overrides).await.map_err(|refusal| refusal.renamed(&NAMES))?;
+    let Asked { inputs, overrides, n, logprobs, stream, usage, names } = asked;
+    let generation = app.generate("prompt", inputs, overrides).await.map_err(|refusal| refusal.renamed(&names))?;
     let Generation { answers, input_tokens, .. } = generation;
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let head = Head { id: format!("cmpl-{id}"), created, model: app.name.clone() };
     let mut choices = Choices { model: app.model.clone(), n, logprobs, begun: HashMap::new(), new_tokens: 0 };
     if stream {
         let chunks = Chunks { head, choices, usage, input_tokens };
-        return sse::response(answers, chunks).await.map_err(|refusal| refusal.renamed(&NAMES));
+        return sse::response(answers, chunks).await.map_err(|refusal| refusal.renamed(&names));
     }
     let outputs = |what| if let What::Outputs(outputs) = what { Some(outputs) } else { None };
-    let all = answers.all(outputs).await.map_err(|refusal| refusal.renamed(&NAMES))?;
+    let all = answers.all(outputs).await.map_err(|refusal| refusal.renamed(&names))?;
     let list: Vec<Value> =
         all.into_iter().enumerate().flat_map(|(index, outputs)| choices.finish(index, outputs)).collect();
     let usage = usage_of(input_tokens, choices.new_tokens);
@@ -61,13 +65,20 @@ struct Asked {
     stream: bool,
     /// Whether a stream ends with what was used.
     usage: bool,
+    /// What messages call what the library calls otherwise.
+    names: Vec<Renaming>,
 }
 
 impl Asked {
     fn read(app: &App, mut fields: Fields) -> Result<Asked, Refusal> {
+        let mut names = fields.renamed(&NAMES);
+        names.extend(fields.renamed(&[("n_best", if fields.has("best_of") { "best_of" } else { "n" })]));
         app.check_model(&mut fields)?;
         let inputs = app.inputs(&mut fields, "prompt")?;
         let asked_n: Option<usize> = fields.get("n")?;
+        if asked_n == Some(0) {
+            return Err(fields.refuse("n", "expected at least 1, found 0"));
+        }
         let best_of: Option<usize> = fields.get("best_of")?;
         if let (Some(best_of), n) = (best_of, asked_n.unwrap_or(1))
             && best_of < n
@@ -107,7 +118,7 @@ impl Asked {
         let n = if best_of.is_some() { asked_n.unwrap_or(1) } else { asked(asked_n) };
         // What a checkpoint asks for by itself is not what a client expects.
         overrides.n_best.get_or_insert(1);
-        Ok(Asked { inputs, overrides, n, logprobs, stream, usage: usage.unwrap_or(false) })
+        Ok(Asked { inputs, overrides, n, logprobs, stream, usage: usage.unwrap_or(false), names })
     }
 }
 

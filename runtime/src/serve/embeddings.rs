@@ -35,11 +35,10 @@ impl Field for Encoding {
 struct OneVector(Pooling);
 
 impl Field for OneVector {
-    const EXPECTED: &'static str = "\"mean\", \"first\", \"last\" or \"max\"";
+    const EXPECTED: &'static str = r#""mean", "first", "last", "max", "mean_sqrt_len_tokens" or "weightedmean""#;
 
     fn read(value: &Value) -> Option<OneVector> {
-        let kinds = [Pooling::Mean, Pooling::First, Pooling::Last, Pooling::Max];
-        kinds.into_iter().find(|kind| Some(kind.name()) == value.as_str()).map(OneVector)
+        Pooling::from_name(value.as_str()?).map(OneVector)
     }
 }
 

@@ -1,6 +1,9 @@
 //! A JSON object whose fields are taken one by one, so that none is passed over.
 
+use std::fmt;
+
 use axum::http::StatusCode;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::refusal::Refusal;
@@ -11,6 +14,12 @@ pub struct Fields {
     /// What messages put before a name: `parameters.`.
     within: String,
 }
+
+/// What the library calls a field, and what a protocol does.
+pub type Renaming = (&'static str, &'static str);
+
+/// JSON in which no object has two fields of one name, of which only one would be obeyed.
+struct Once(Value);
 
 /// A type that a field may have.
 pub trait Field: Sized {
@@ -28,8 +37,9 @@ impl Fields {
             wrong(format!("the body: expected UTF-8, found byte 0x{:02x} at {at}", body[at]))
         })?;
         match serde_json::from_slice(text.as_bytes()) {
-            Ok(Value::Object(map)) => Ok(Fields { map, within: String::new() }),
-            Ok(other) => Err(wrong(format!("the body: expected a JSON object, found {}", kind(&other)))),
+            Ok(Once(Value::Object(map))) => Ok(Fields { map, within: String::new() }),
+            Ok(Once(other)) => Err(wrong(format!("the body: expected a JSON object, found {}", kind(&other)))),
+            Err(error) if error.is_data() => Err(wrong(format!("the body: expected each field once, found {error}"))),
             Err(error) => Err(wrong(format!("the body: expected JSON, found: {error}"))),
         }
     }
@@ -37,6 +47,17 @@ impl Fields {
     /// The names of those.
     pub fn names(&self) -> Vec<String> {
         self.map.keys().cloned().collect()
+    }
+
+    /// Whether there is a field of this name; null is none.
+    pub fn has(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// Of pairs of the library's name and the protocol's those in which a request has not used the library's: a message
+    /// names what was sent.
+    pub fn renamed(&self, names: &[Renaming]) -> Vec<Renaming> {
+        names.iter().copied().filter(|(ours, _)| !self.has(ours)).collect()
     }
 
     /// The value of a field; null is none.
@@ -98,6 +119,66 @@ impl Fields {
 
     pub fn wrong(&self, name: &str, expected: &str, found: &Value) -> Refusal {
         self.refuse(name, format!("expected {expected}, found {}", short(found)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Once, D::Error> {
+        deserializer.deserialize_any(OnceVisitor).map(Once)
+    }
+}
+
+struct OnceVisitor;
+
+impl<'de> Visitor<'de> for OnceVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Once(value)) = list.next_element()? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(name) = object.next_key::<String>()? {
+            if map.contains_key(&name) {
+                return Err(A::Error::custom(format_args!("a second {:?}", cut(&name, 60))));
+            }
+            let Once(value) = object.next_value()?;
+            map.insert(name, value);
+        }
+        Ok(Value::Object(map))
     }
 }
 
@@ -228,6 +309,8 @@ mod tests {
     fn every_field_is_taken_or_named() {
         let body = r#"{"a": 3, "b": 3.0, "c": null, "d": [1, 2], "e": "x", "f": {"g": -1}}"#;
         let mut fields = Fields::parse(body.as_bytes()).unwrap();
+        let names = [("a", "x"), ("c", "y"), ("g", "z")];
+        assert_eq!(fields.renamed(&names), [("c", "y"), ("g", "z")]);
         assert_eq!(fields.get::<usize>("a").unwrap(), Some(3));
         assert_eq!(fields.get::<u64>("b").unwrap(), Some(3));
         assert_eq!(fields.get::<bool>("c").unwrap(), None);
@@ -253,6 +336,12 @@ mod tests {
         assert_eq!(refused(b"[1]"), "the body: expected a JSON object, found a list");
         assert!(refused(b"{\"a\": ").starts_with("the body: expected JSON, found: EOF"));
         assert!(refused(b"").starts_with("the body: expected JSON"));
+        let twice = "the body: expected each field once, found a second \"a\" at line 1 column ";
+        for body in
+            [&br#"{"a": 1, "b": 2, "a": 1}"#[..], br#"{"b": {"a": 1, "a": null}}"#, br#"[{"a": [], "\u0061": 1}]"#]
+        {
+            assert!(refused(body).starts_with(twice), "{}", refused(body));
+        }
         let deep = "[".repeat(100_000);
         assert!(refused(deep.as_bytes()).starts_with("the body: expected JSON, found: recursion"));
     }

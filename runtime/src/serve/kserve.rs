@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -42,13 +43,16 @@ pub async fn server() -> Response {
     json_response(&json!({"name": "t5", "version": env!("CARGO_PKG_VERSION"), "extensions": []}))
 }
 
-pub async fn model_ready(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, Refusal> {
-    check_name(&app, &name)?;
+/// A model's name in a path, unless it is not UTF-8.
+type Name = Result<Path<String>, PathRejection>;
+
+pub async fn model_ready(State(app): State<Arc<App>>, name: Name) -> Result<Response, Refusal> {
+    check_name(&app, name)?;
     Ok(status(app.is_alive(), "ready").into_response())
 }
 
-pub async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, Refusal> {
-    check_name(&app, &name)?;
+pub async fn model(State(app): State<Arc<App>>, name: Name) -> Result<Response, Refusal> {
+    check_name(&app, name)?;
     let tensor = |name: &str, kind: &str, shape: Value| json!({"name": name, "datatype": kind, "shape": shape});
     let width = app.model.width_of(&t5_runtime::EncodeOptions::default());
     let mut outputs = vec![tensor(EMBEDDING, "FP32", json!([-1, width]))];
@@ -64,16 +68,16 @@ pub async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Res
     })))
 }
 
-fn check_name(app: &App, name: &str) -> Result<(), Refusal> {
-    if name == app.name { Ok(()) } else { Err(app.unknown_model("model", name)) }
+fn check_name(app: &App, name: Name) -> Result<(), Refusal> {
+    match name {
+        Ok(Path(name)) if name == app.name => Ok(()),
+        Ok(Path(name)) => Err(app.unknown_model("model", &name)),
+        Err(_) => Err(Refusal::field("model", "expected a name in UTF-8, found other bytes in the path")),
+    }
 }
 
-pub async fn infer(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    request: Request,
-) -> Result<Response, Refusal> {
-    check_name(&app, &name)?;
+pub async fn infer(State(app): State<Arc<App>>, name: Name, request: Request) -> Result<Response, Refusal> {
+    check_name(&app, name)?;
     if request.headers().contains_key("inference-header-content-length") {
         let message = "inference-header-content-length: expected JSON alone, found a binary extension";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
@@ -179,6 +183,9 @@ fn read_outputs(app: &App, fields: &mut Fields) -> Result<Vec<&'static str>, Ref
         let Some(known) = [TEXT, SCORE, EMBEDDING].into_iter().find(|known| *known == name) else {
             return Err(tensor.refuse("name", format!("expected {TEXT:?}, {SCORE:?} or {EMBEDDING:?}, found {name:?}")));
         };
+        if wanted.contains(&known) {
+            return Err(tensor.refuse("name", format!("expected each output once, found {known:?} twice")));
+        }
         tensor.object("parameters")?.end()?;
         tensor.end()?;
         wanted.push(known);

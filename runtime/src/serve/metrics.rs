@@ -41,7 +41,10 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             Ok(gauge)
         };
-        let requests = Opts::new("t5_requests_total", "Requests answered; status 499: the client has hung up.");
+        let requests = Opts::new(
+            "t5_requests_total",
+            "Requests answered; status 499: the client has hung up. Of a stream that an error ended, its status.",
+        );
         let requests = IntCounterVec::new(requests, &["endpoint", "status"])?;
         registry.register(Box::new(requests.clone()))?;
         let seconds = HistogramOpts::new("t5_request_seconds", "From a request's head to the end of its answer.");

@@ -5,6 +5,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use t5_runtime::Error;
 
+use super::fields::Renaming;
+
 /// One sentence, and what programs need to know besides.
 #[derive(Clone, Debug)]
 pub struct Refusal {
@@ -48,7 +50,7 @@ impl Refusal {
     }
 
     /// Of another field, as its protocol calls it.
-    pub fn renamed(mut self, names: &[(&str, &str)]) -> Refusal {
+    pub fn renamed(mut self, names: &[Renaming]) -> Refusal {
         let Some(field) = &self.field else { return self };
         if let Some((from, to)) = names.iter().find(|(from, _)| from == field) {
             self.message = format!("{to}{}", &self.message[from.len()..]);

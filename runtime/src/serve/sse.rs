@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Write;
+use std::sync::{Arc, OnceLock};
 
 use axum::body::{Body, Bytes};
 use axum::http::header;
@@ -23,8 +24,18 @@ pub trait Writer: Send + 'static {
     /// The last ones.
     fn end(&mut self, events: &mut Vec<Value>);
 
-    /// What stands behind the last event.
+    /// What stands behind the last event of a stream that has come to its end.
     const LAST: &'static str = "";
+}
+
+/// What a stream that had begun ended with in place of its end: for the log, with the answer that it belongs to.
+#[derive(Clone, Default)]
+pub struct Failure(Arc<OnceLock<Refusal>>);
+
+impl Failure {
+    pub fn get(&self) -> Option<&Refusal> {
+        self.0.get()
+    }
 }
 
 struct Stream<W> {
@@ -32,6 +43,7 @@ struct Stream<W> {
     told: VecDeque<Result<Told, Refusal>>,
     answers: Answers,
     writer: W,
+    failure: Failure,
     over: bool,
 }
 
@@ -39,7 +51,9 @@ struct Stream<W> {
 /// that it should.
 pub async fn response<W: Writer>(mut answers: Answers, writer: W) -> Result<Response, Refusal> {
     let first = answers.next().await.transpose()?.map(Ok);
-    let stream = Stream { told: first.into_iter().collect(), answers, writer, over: false };
+    let failure = Failure::default();
+    let told = first.into_iter().collect();
+    let stream = Stream { told, answers, writer, failure: failure.clone(), over: false };
     let body = stream::unfold(stream, |mut stream| async move {
         let bytes = stream.next().await?;
         Some((Ok::<Bytes, Infallible>(bytes), stream))
@@ -50,7 +64,9 @@ pub async fn response<W: Writer>(mut answers: Answers, writer: W) -> Result<Resp
         // nginx would wait for more.
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    Ok((headers, Body::from_stream(body)).into_response())
+    let mut response = (headers, Body::from_stream(body)).into_response();
+    response.extensions_mut().insert(failure);
+    Ok(response)
 }
 
 impl<W: Writer> Stream<W> {
@@ -67,6 +83,7 @@ impl<W: Writer> Stream<W> {
                 // Nothing comes behind it.
                 Some(Err(refusal)) => {
                     events.push(refusal.json(W::FORM));
+                    let _ = self.failure.0.set(refusal);
                     self.over = true;
                 }
                 None => {
@@ -77,7 +94,7 @@ impl<W: Writer> Stream<W> {
             for event in events {
                 let _ = write!(text, "data: {event}\n\n");
             }
-            if self.over {
+            if self.over && self.failure.get().is_none() {
                 text.push_str(W::LAST);
             }
         }

@@ -9,14 +9,14 @@ use t5_runtime::{Finish, Model, Output, Overrides, Token};
 
 use super::app::{App, Generation, Input, Told};
 use super::engine::What;
-use super::fields::{Fields, Strings};
+use super::fields::{Fields, Renaming, Strings};
 use super::options;
 use super::refusal::{Form, Refusal, json_response};
 use super::sse;
 use super::tokens::{self, Texts};
 
 /// What the library calls otherwise.
-const NAMES: [(&str, &str); 3] = [("n_best", "best_of"), ("top_logprobs", "top_n_tokens"), ("source", "inputs")];
+const NAMES: [Renaming; 3] = [("n_best", "best_of"), ("top_logprobs", "top_n_tokens"), ("source", "inputs")];
 
 pub async fn info(State(app): State<Arc<App>>) -> Response {
     json_response(&json!({
@@ -30,8 +30,8 @@ pub async fn info(State(app): State<Arc<App>>) -> Response {
 }
 
 pub async fn generate(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
-    let Asked { input, overrides, details } = Asked::read(app.fields(request).await?, false)?;
-    let named = |refusal: Refusal| refusal.renamed(&NAMES);
+    let Asked { input, overrides, details, names } = Asked::read(&app, app.fields(request).await?, false)?;
+    let named = |refusal: Refusal| refusal.renamed(&names);
     let Generation { answers, options, .. } = app.generate("inputs", vec![input], overrides).await.map_err(named)?;
     let outputs = |what| if let What::Outputs(outputs) = what { Some(outputs) } else { None };
     let outputs = answers.all(outputs).await.map_err(named)?.into_iter().flatten();
@@ -55,8 +55,8 @@ pub async fn generate(State(app): State<Arc<App>>, request: Request) -> Result<R
 }
 
 pub async fn generate_stream(State(app): State<Arc<App>>, request: Request) -> Result<Response, Refusal> {
-    let Asked { input, overrides, .. } = Asked::read(app.fields(request).await?, true)?;
-    let named = |refusal: Refusal| refusal.renamed(&NAMES);
+    let Asked { input, overrides, names, .. } = Asked::read(&app, app.fields(request).await?, true)?;
+    let named = |refusal: Refusal| refusal.renamed(&names);
     let generation = app.generate("inputs", vec![input], overrides).await.map_err(named)?;
     let Generation { answers, input_tokens, options } = generation;
     let events = Events {
@@ -76,12 +76,15 @@ struct Asked {
     input: Input,
     overrides: Overrides,
     details: bool,
+    /// What messages call what the library calls otherwise.
+    names: Vec<Renaming>,
 }
 
 impl Asked {
-    fn read(mut fields: Fields, streams: bool) -> Result<Asked, Refusal> {
+    fn read(app: &App, mut fields: Fields, streams: bool) -> Result<Asked, Refusal> {
         let input = Input::Text(fields.need("inputs")?);
         let mut parameters = fields.object("parameters")?;
+        let names = parameters.renamed(&NAMES);
         if !streams {
             fields.only("stream", &json!(false), "/generate_stream streams")?;
         } else {
@@ -90,7 +93,7 @@ impl Asked {
         fields.end()?;
         let details = parameters.get("details")?.unwrap_or(false);
         let top: Option<usize> = parameters.get("top_n_tokens")?;
-        let samples: bool = parameters.get("do_sample")?.unwrap_or(false);
+        let samples: Option<bool> = parameters.get("do_sample")?;
         let best_of: Option<usize> = parameters.get("best_of")?;
         if streams && best_of.is_some_and(|best_of| best_of > 1) {
             return Err(parameters.refuse("best_of", "expected 1, since a stream has one text"));
@@ -111,14 +114,26 @@ impl Asked {
         parameters.only("truncate", &Value::Null, "too long a text is refused")?;
         overrides.stop = parameters.get("stop")?.map(|Strings(stop)| stop);
         options::take(&mut parameters, &mut overrides)?;
-        let filters = [overrides.top_p, overrides.typical_p, overrides.min_p];
-        if samples && overrides.temperature.is_none() && overrides.top_k.is_none() && filters == [None; 3] {
-            overrides.temperature = Some(1.0);
+        match samples {
+            // As there, a temperature or a filter asks for draws by itself: clients send this false unasked.
+            Some(false) if !overrides.filters() => {
+                overrides.temperature.get_or_insert(0.0);
+            }
+            Some(true) if overrides.temperature == Some(0.0) => {
+                return Err(parameters.refuse("do_sample", "expected a temperature above 0 with it, found 0"));
+            }
+            Some(true) => {
+                let defaults = app.model.generation_defaults();
+                let task = overrides.task.as_deref().and_then(|name| defaults.task(name).ok());
+                let own = task.and_then(|task| task.settings.temperature).or(defaults.settings.temperature);
+                overrides.temperature.get_or_insert(own.filter(|&own| own > 0.0).unwrap_or(1.0));
+            }
+            _ => {}
         }
         overrides.seed.get_or_insert_with(options::any_seed);
         overrides.n_best.get_or_insert(1);
         parameters.end()?;
-        Ok(Asked { input, overrides, details })
+        Ok(Asked { input, overrides, details, names })
     }
 }
 

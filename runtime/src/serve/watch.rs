@@ -17,8 +17,10 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use tracing::Instrument;
 
 use super::app::App;
+use super::fields::cut;
 use super::limits::Config;
 use super::refusal::{Form, Refusal};
+use super::sse::Failure;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -80,7 +82,7 @@ async fn put_into_form(request: Request, next: Next) -> Response {
     match response.extensions_mut().remove::<Refusal>() {
         Some(refusal) => {
             let mut response = refusal.response(form);
-            response.extensions_mut().insert(Why(refusal.message));
+            response.extensions_mut().insert(Why::of(&refusal));
             response
         }
         None => response,
@@ -90,6 +92,13 @@ async fn put_into_form(request: Request, next: Next) -> Response {
 /// Why a request was refused, for the log.
 #[derive(Clone)]
 struct Why(String);
+
+impl Why {
+    /// Of a field no more than its name: a message shows the beginning of what was sent, and texts are not logged.
+    fn of(refusal: &Refusal) -> Why {
+        Why(refusal.field.as_ref().map_or_else(|| refusal.message.clone(), |field| cut(field, 60)))
+    }
+}
 
 async fn watch(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let id = request.headers().get(REQUEST_ID).and_then(given).unwrap_or_else(new_id);
@@ -103,6 +112,7 @@ async fn watch(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
         endpoint,
         begin: Instant::now(),
         why: None,
+        failure: None,
         status: HUNG_UP,
         span: span.clone(),
     };
@@ -111,7 +121,8 @@ async fn watch(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    seen.why = response.extensions_mut().remove::<Why>().map(|why| why.0);
+    seen.why = response.extensions_mut().remove();
+    seen.failure = response.extensions_mut().remove();
     let status = response.status().as_u16();
     let streams = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
     if !streams {
@@ -139,7 +150,9 @@ struct Seen {
     /// The path as the routes have it.
     endpoint: String,
     begin: Instant,
-    why: Option<String>,
+    why: Option<Why>,
+    /// What may end its stream.
+    failure: Option<Failure>,
     /// Until it is answered, that of one whose client has gone.
     status: u16,
     span: tracing::Span,
@@ -153,12 +166,16 @@ impl Seen {
 
 impl Drop for Seen {
     fn drop(&mut self) {
+        if let Some(refusal) = self.failure.as_ref().and_then(Failure::get) {
+            self.status = refusal.status.as_u16();
+            self.why = Some(Why::of(refusal));
+        }
         let took = self.begin.elapsed();
         self.app.metrics.request(&self.endpoint, self.status, took);
         let (method, path, status, ms) = (&self.method, self.path.as_str(), self.status, took.as_secs_f64() * 1e3);
         let ms = (ms * 1e3).round() / 1e3;
         self.span.in_scope(|| match &self.why {
-            Some(why) => tracing::info!(%method, path, status, ms, why, "refused"),
+            Some(Why(why)) => tracing::info!(%method, path, status, ms, why, "refused"),
             None if status == HUNG_UP => tracing::info!(%method, path, status, ms, "the client has gone"),
             None => tracing::info!(%method, path, status, ms, "answered"),
         });

@@ -2,9 +2,9 @@
 #![allow(dead_code)] // Each test crate uses a part.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,22 @@ impl Server {
     }
 
     pub fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Server {
+        let (server, lines) = Server::launch(arguments, environment);
+        let entries = server.log.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                entries.lock().unwrap().push(serde_json::from_str(&line).unwrap_or(Value::String(line)));
+            }
+        });
+        server
+    }
+
+    /// One whose log nobody reads any more once it listens.
+    pub fn start_unheard(arguments: &[&str]) -> Server {
+        Server::launch(arguments, &[]).0
+    }
+
+    fn launch(arguments: &[&str], environment: &[(&str, &str)]) -> (Server, Lines<BufReader<ChildStderr>>) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_t5"))
             .args(["serve", "--port", "0", "--log-format", "json"])
             .args(arguments)
@@ -44,14 +60,7 @@ impl Server {
                 break entry["address"].as_str().unwrap().parse().unwrap();
             }
         };
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let entries = log.clone();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                entries.lock().unwrap().push(serde_json::from_str(&line).unwrap_or(Value::String(line)));
-            }
-        });
-        Server { child, address, log }
+        (Server { child, address, log: Arc::default() }, lines)
     }
 
     pub fn id(&self) -> u32 {
