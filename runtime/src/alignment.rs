@@ -126,26 +126,75 @@ impl Alignment {
     }
 }
 
-/// Words of a list of ids: a piece that begins with `▁` begins one; special tokens are none, and no part of any.
+/// Words of a list of ids, by the text that each adds: white space begins one, and what waits for the next token (a
+/// part of a character, the mark of a space at the start) belongs to that one's word. Special tokens are none, and no
+/// part of any.
 fn words(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<Word> {
     let mut words: Vec<Word> = Vec::new();
-    let mut open = false;
+    let mut stream = tokenizer.stream(false);
+    let (mut open, mut first) = (false, 0);
+    // Where a vocabulary has no piece for what is unknown, that id is another one's.
+    let unknown = Some(tokenizer.unk_id()).filter(|&id| id != tokenizer.eos_id());
     for (place, &id) in ids.iter().enumerate() {
-        let piece = tokenizer.piece(id).filter(|_| !tokenizer.is_special(id) || id == tokenizer.unk_id());
-        let Some(piece) = piece else {
-            open = false;
+        let is_text = tokenizer.piece(id).is_some() && (!tokenizer.is_special(id) || Some(id) == unknown);
+        if !is_text {
+            stream.finish();
+            (open, first) = (false, place + 1);
             continue;
-        };
-        let text = piece.replace('▁', "");
+        }
+        let text = stream.push(id);
+        if text.is_empty() {
+            continue;
+        }
+        let word = text.trim();
         match words.last_mut() {
-            Some(last) if open && !piece.starts_with('▁') => {
-                last.text += &text;
+            Some(last) if open && !text.starts_with(char::is_whitespace) => {
+                last.text += word;
                 last.tokens.end = place + 1;
             }
-            _ => words.push(Word { text, tokens: place..place + 1 }),
+            _ => words.push(Word { text: word.to_owned(), tokens: first..place + 1 }),
         }
-        open = true;
+        open = word.is_empty() || !text.ends_with(char::is_whitespace);
+        first = place + 1;
     }
     words.retain(|word| !word.text.is_empty());
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::Vocabulary;
+
+    #[track_caller]
+    fn check(vocabulary: &Vocabulary, ids: &[u32], expected: &[(&str, Range<usize>)]) {
+        let tokenizer = Tokenizer::new("x", vocabulary).unwrap();
+        let words = words(&tokenizer, ids);
+        let found: Vec<_> = words.iter().map(|word| (word.text.as_str(), word.tokens.clone())).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn words_of_bytes() {
+        let vocabulary = Vocabulary::bytes(384);
+        let ids = Tokenizer::new("x", &vocabulary).unwrap().encode("hé  lo\nx<extra_id_0>y");
+        check(&vocabulary, &ids, &[("hé", 0..3), ("lo", 4..7), ("x", 7..9), ("y", 10..11)]);
+        check(&vocabulary, &[3 + u32::from(b' '), 1], &[]);
+    }
+
+    #[cfg(feature = "tokenizers")]
+    #[test]
+    fn words_of_byte_level_pieces() {
+        let json = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [{"id": 0,
+            "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+            "special": true}], "normalizer": null,
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+            "post_processor": null,
+            "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+            "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "vocab": {"</s>": 0, "a": 1, "b": 2, "Ġ": 3, "Ã": 4, "©": 5, "Ġb": 6}, "merges": ["Ġ b"]}}"#;
+        let vocabulary = Vocabulary::from_other_tokenizer_json("x", json.as_bytes(), 0, 0).unwrap();
+        check(&vocabulary, &[1, 3, 4, 5, 6, 2, 0], &[("a", 0..1), ("é", 1..4), ("bb", 4..6)]);
+    }
 }

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+/// A session's threads at most: more do not help at steps this short.
+pub const MAX_THREADS: usize = 64;
+
 /// More threads than this are not taken without being asked for: nobody has measured what they win, and each piece of
 /// work that they share, a few of a thousandth of a millisecond for a token's step, is handed out part by part.
 const UNASKED: usize = 16;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::encoder::ROWS;
 use crate::error::{Error, Result};
 use crate::layers::Document;
+use crate::memory;
 use crate::model::Model;
 use crate::order::sorted_by;
 use crate::pooling::{self, Pooling};
@@ -191,6 +192,9 @@ impl Model {
         let mut ids = passage.ids.clone();
         let whole = ids.len();
         if let Some(length) = options.pad_to {
+            // Ids and states: the least that it takes, before any of it is taken.
+            let row = size_of::<u32>() + size_of::<f32>() * self.config().d_model;
+            memory::ask("texts of the length of pad_to", (length as u64).saturating_mul(row as u64))?;
             cut(&mut ids, length, self.config().eos_token_id);
             ids.resize(length, self.config().pad_token_id);
         }

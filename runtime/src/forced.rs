@@ -14,17 +14,11 @@ use crate::sentences::sentences;
 use crate::session::{Encoding, FORCED_ROWS, Score, Session};
 use crate::under_way::Pieces;
 
-/// Reads what predicts a `piece` of a target, of which all before it is read: the decoder then has the logits of its
-/// tokens and, if heads have `shares` in it, their alignment.
-pub(crate) fn predict(
-    decoder: &mut Decoder<'_>,
-    target: &[u32],
-    piece: Range<usize>,
-    shares: Option<&[f32]>,
-) -> Result<()> {
-    let start = decoder.model.config.decoder_start_token_id;
+/// Reads what predicts a `piece` of a target, which begins behind `start` and of which all before it is read: the
+/// decoder then has the logits of its tokens.
+pub(crate) fn predict(decoder: &mut Decoder<'_>, start: u32, target: &[u32], piece: Range<usize>) -> Result<()> {
     let queries: Vec<Query> = piece.map(|position| query(start, target, 0, position)).collect();
-    read(decoder, &queries, shares)
+    read(decoder, &queries, None)
 }
 
 /// What the decoder reads in the place of a token of a target: it is shifted right.
@@ -75,7 +69,7 @@ impl Forced {
         let (sources, targets): (Vec<&[u32]>, Vec<&[u32]>) = pairs.iter().copied().unzip();
         let longest = targets.iter().map(|target| target.len()).max().unwrap_or(0);
         let encoding = session.begin_sources(&sources, 1, longest)?;
-        let start = session.model.config().decoder_start_token_id;
+        let start = session.model.start_token()?;
         let mut queries = Vec::new();
         for (sequence, target) in targets.iter().enumerate() {
             queries.extend((0..target.len()).map(|position| query(start, target, sequence, position)));

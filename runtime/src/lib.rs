@@ -92,7 +92,7 @@ pub mod tokenizer;
 mod under_way;
 
 pub use alignment::{Alignment, AlignmentHeads, WordAlignment};
-pub use cores::{default_threads, physical_cores};
+pub use cores::{MAX_THREADS, default_threads, physical_cores};
 pub use encode::{EncodeOptions, Encoded, Passage};
 pub use ensemble::Mean;
 pub use error::{Error, Result};

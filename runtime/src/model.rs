@@ -345,6 +345,13 @@ impl Model {
         }
     }
 
+    /// The token that a decoder starts with, if the vocabulary has it.
+    pub(crate) fn start_token(&self) -> Result<u32> {
+        let start = self.data.start();
+        self.check_ids("decoder_start_token_id", &[start])?;
+        Ok(start)
+    }
+
     /// Refuses what the encoder cannot read.
     pub(crate) fn check_source(&self, ids: &[u32]) -> Result<()> {
         if ids.is_empty() {
@@ -368,7 +375,8 @@ impl ModelData {
         })
     }
 
-    /// The token that a decoder starts with.
+    /// The token that a decoder starts with, whether it chooses a text or is given one: the one for generating, where a
+    /// checkpoint names one.
     pub fn start(&self) -> u32 {
         self.generation.settings.decoder_start_token_id.unwrap_or(self.config.decoder_start_token_id)
     }

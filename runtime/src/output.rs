@@ -39,16 +39,9 @@ impl OutputFile {
     /// Where `target` is something other than a file, links lead in a circle, or its folder cannot be written.
     pub fn create(target: &Path) -> Result<OutputFile> {
         let shown = target.to_owned();
-        let target = resolve(target).map_err(Error::io(&shown))?;
-        let wrong = |what: &str| Error::io(&shown)(IoError::new(ErrorKind::InvalidInput, what));
-        if target.exists() && !target.is_file() {
-            return Err(wrong("expected a file to write, found something else"));
-        }
-        let Some(name) = target.file_name() else {
-            return Err(wrong("expected the name of a file to write"));
-        };
+        let target = target_of(target)?;
         let folder = folder_of(&target);
-        let stem = stem(name);
+        let stem = stem(target.file_name().unwrap_or_default());
         remove_stale(folder, &stem);
         let mut attempt = 0;
         let (partial, file) = loop {
@@ -96,6 +89,20 @@ impl OutputFile {
         put_in_place(&self.file, &self.partial, &self.target).map_err(Error::io(&self.shown))?;
         self.committed = true;
         Ok(())
+    }
+}
+
+/// The file that a path names, whether or not it is there: links are followed, also one that leads nowhere yet.
+///
+/// # Errors
+/// Where it is something other than a file, links lead in a circle, or its folder is not there.
+pub fn target_of(path: &Path) -> Result<PathBuf> {
+    let target = resolve(path).map_err(Error::io(path))?;
+    let wrong = |what: &str| Err(Error::io(path)(IoError::new(ErrorKind::InvalidInput, what)));
+    match target.exists() && !target.is_file() {
+        true => wrong("expected a file to write, found something else"),
+        false if target.file_name().is_none() => wrong("expected the name of a file to write"),
+        false => Ok(target),
     }
 }
 

@@ -98,8 +98,9 @@ impl Session {
         &self.model
     }
 
-    /// Shares the work of each pass among `threads` threads, the caller's included; a new session has one. Results do
-    /// not depend on it. [`default_threads`](crate::default_threads) is a good choice where nothing else runs.
+    /// Shares the work of each pass among `threads` threads, the caller's included, at most
+    /// [`MAX_THREADS`](crate::MAX_THREADS); a new session has one. Results do not depend on it.
+    /// [`default_threads`](crate::default_threads) is a good choice where nothing else runs.
     pub fn set_threads(&mut self, threads: usize) {
         self.scratch.workspace.set_threads(threads);
     }
@@ -441,8 +442,7 @@ impl Session {
 
     /// As [`Session::encode_own`], one source after the other, in a model of one stack.
     fn read_own(&mut self, encoding: &mut Encoding) -> Result<()> {
-        let start = self.model.data().start();
-        self.model.check_ids("decoder_start_token_id", &[start])?;
+        let start = self.model.start_token()?;
         let Encoding { ids, lengths, documents, done, done_ids, group, .. } = encoding;
         let source = &ids[*done_ids..][..lengths[*done]];
         let mut decoder = self.decoder()?;

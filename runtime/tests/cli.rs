@@ -581,6 +581,43 @@ fn what_is_not_obeyed_is_said_once() {
     }
 }
 
+/// Models of bytes can generate line breaks.
+#[test]
+fn a_line_gives_one_line_and_an_argument_keeps_its_own() {
+    let model = fixture("byt5").display().to_string();
+    let base = ["generate", "--model", &model, "--max-new-tokens", "2", "--prefix", "a\r\nb"];
+    for more in [&[][..], &["--stream"]] {
+        for line in ["one\n", "one\rtwo\n"] {
+            let text = succeed(&[&base[..], more].concat(), line.as_bytes());
+            assert!(text.starts_with("a  b") && text.lines().count() == 1, "{more:?}: {text:?}");
+        }
+        let text = succeed(&[&base[..], more, &["one\ntwo"]].concat(), b"");
+        assert!(text.starts_with("a\r\nb"), "{more:?}: {text:?}");
+        let text = succeed(&[&base[..], more, &["one"]].concat(), b"");
+        assert!(text.starts_with("a  b"), "{more:?}: {text:?}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_no_text() {
+    let model = model();
+    let folder = tempfile::tempdir().unwrap();
+    let (text, object) = (folder.path().join("text"), folder.path().join("object"));
+    std::fs::write(&text, "\u{feff}The house\n\u{feff}").unwrap();
+    std::fs::write(&object, "\u{feff}{\"text\": \"The house\"}\n").unwrap();
+    let tokenize = ["tokenize", "--model", &model, "--input"];
+    let expected = succeed(&[&tokenize[..], &["-"]].concat(), b"The house\n");
+    for (input, pipe) in [(text.to_str().unwrap(), &b""[..]), ("-", "\u{feff}The house\n\u{feff}".as_bytes())] {
+        let found = succeed(&[&tokenize[..], &[input]].concat(), pipe);
+        assert_eq!(found.lines().next().unwrap(), expected.trim_end());
+        // Behind the first line it is a character like others.
+        assert_eq!(found.lines().count(), 2);
+    }
+    let arguments = ["generate", "--model", &model, "--max-new-tokens", "2", "--input-format", "jsonl", "--input"];
+    let found = json_lines(&succeed(&[&arguments[..], &[object.to_str().unwrap()]].concat(), b""));
+    assert!(found[0]["output"].is_string(), "{found:?}");
+}
+
 #[test]
 fn a_prefix_says_what_the_vocabulary_does_not_have() {
     let model = model();
@@ -681,9 +718,14 @@ fn what_cannot_be_understood_exits_with_2() {
         (&["generate", "--model", &model, "--temperature", "-1", "A"], "temperature"),
         (&["generate", "--model", &model, "--batch", "0", "A"], "--batch"),
         (&["generate", "--model", &model, "--threads", "0", "A"], "--threads"),
+        (&["generate", "--model", &model, "--threads", "65", "A"], "--threads: expected 1 to 64, found 65"),
         (&["generate", "--model", &model, "--jobs", "0", "A"], "--jobs"),
         (&["score", "--model", &model], "--input"),
         (&["bench", "--model", &model, "--repeats", "0"], "--repeats"),
+        (
+            &["bench", "--model", &model, "--input-tokens", "9223372036854775807"],
+            "--input-tokens: expected at most 1048576, found 9223372036854775807",
+        ),
     ];
     for (arguments, word) in cases {
         let error = fail(2, arguments, b"");
@@ -756,12 +798,20 @@ fn help_and_version_go_to_stdout() {
     for command in [&["--help"][..], &["--version"], &["generate", "--help"], &["help"]] {
         assert!(!succeed(command, b"").is_empty());
     }
+    let help = succeed(&["--help"], b"");
+    // All that the built-in model knows.
+    let about: Value = serde_json::from_str(&succeed(&["inspect", "--json"], b"")).unwrap();
+    let tasks = about["generation"]["task_specific_params"].as_object().unwrap();
+    assert!(tasks.len() > 5);
+    for task in tasks.values() {
+        let prefix = task["prefix"].as_str().unwrap();
+        assert!(help.contains(prefix), "{prefix}");
+    }
     let version = succeed(&["--version"], b"");
     let build =
         version.strip_prefix(concat!("t5 ", env!("CARGO_PKG_VERSION"), " (")).unwrap_or_else(|| panic!("{version}"));
     assert!(build.contains(std::env::consts::ARCH) && build.ends_with(")\n"), "{version}");
-    let help = succeed(&["--help"], b"");
-    for said in ["t5 TEXT is short for t5 generate TEXT", "translate English to French: ...", "Exit codes: 0, 1 "] {
+    for said in ["t5 TEXT is short for t5 generate TEXT", "Exit codes: 0, 1 "] {
         assert!(help.contains(said), "{help}");
     }
     // What a packager asks for is there, and in nobody's way.
@@ -850,6 +900,14 @@ fn results_follow_a_grammar() {
     ] {
         let error = fail(2, &[&base(&model)[..], &arguments].concat(), b"The house\n");
         assert!(error.contains(expected), "{error}");
+    }
+    let given = ["--regex", "(the|a) (house|hill)", "--prefix"];
+    let text = succeed(&[&base(&model)[..], &given, &["the h"]].concat(), b"The house\n");
+    assert!(["the house\n", "the hill\n"].contains(&text.as_str()), "{text}");
+    for prefix in ["The", "the house the", "the house."] {
+        let error = fail(2, &[&base(&model)[..], &given, &[prefix]].concat(), b"The house\n");
+        let expected = format!("expected what a text that follows the grammar can begin with, found {prefix:?}\n");
+        assert_eq!(error, format!("t5: --prefix: {expected}"));
     }
     let error = fail(1, &[&base(&model)[..], &["--json-schema", "/nowhere.json"]].concat(), b"The house\n");
     assert!(error.contains("/nowhere.json"), "{error}");

@@ -131,6 +131,11 @@ fn choices_are_ranked_as_they_score() {
     for text in TEXTS {
         let ranked = session.choose(text, &choices).unwrap();
         assert!(ranked.is_sorted_by(|a, b| a.logprob >= b.logprob));
+        // The same, in pieces.
+        let mut choosing = model.session().into_choosing(text, &choices).unwrap();
+        let pieces = std::iter::from_fn(|| choosing.work().unwrap().then_some(())).count();
+        assert!(pieces >= LABELS.len(), "{pieces}");
+        assert_eq!(choosing.finish().unwrap().0, ranked);
         assert!((ranked.iter().map(|choice| choice.probability).sum::<f32>() - 1.0).abs() < 1e-5);
         let mut indices: Vec<usize> = ranked.iter().map(|choice| choice.index).collect();
         for choice in &ranked {

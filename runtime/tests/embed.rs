@@ -163,6 +163,16 @@ fn objects_in_objects_out() {
     assert_eq!(found[0]["id"], 3);
     assert_eq!(found[0]["more"], json!([1]));
     assert_eq!(found[1]["embedding"], json!(expected[1].values));
+    // What an object has is not written over.
+    let input = b"{\"text\": \"a\", \"embedding\": \"mine\"}\n{\"text\": \"a\", \"mask\": 1}\n";
+    for (pooling, line, key) in [("mean", 1, "embedding"), ("none", 2, "mask")] {
+        let output = embed(&["--input-format", "jsonl", "--pooling", pooling], input);
+        let found = json_lines(std::str::from_utf8(&output.stdout).unwrap());
+        let place = format!("standard input, line {line}");
+        let expected = format!("{place}: expected no {key:?}, which part of the result is called");
+        assert_eq!(found[line - 1]["error"], expected);
+        assert!(found[2 - line].get("error").is_none(), "{found:?}");
+    }
     let found = &json_lines(&succeed(&["--json", "--pooling", "none", "--pad-to", "4", "a"], b""))[0];
     let options = EncodeOptions { pad_to: Some(4), ..states() };
     let expected = encoded(&["a"], options).remove(0);
@@ -321,11 +331,15 @@ fn what_cannot_be_is_named() {
         (&["--layer", "3", "a"], "--layer: expected -3 to 2, found 3"),
         (&["--prompt", "query", "a"], "--prompt: expected none, since the model has no prompts, found query"),
         (&["--id-field", "id", "a"], "--id-field: expected --input-format jsonl with it"),
+        (&["--strict", "a"], "--strict: expected --input-format jsonl with it"),
+        (&["--text-field", "text", "a"], "--text-field: expected --input-format jsonl with it"),
         (&["--input-format", "fasta", "MK"], "--input-format fasta: expected --input FILE"),
     ] {
         let error = fail(2, arguments, b"");
         assert!(error.contains(expected), "{arguments:?}: {error}");
     }
+    let error = fail(1, &["--pad-to", "9999999999999", "a"], b"");
+    assert!(error.starts_with("t5: not enough memory for texts of the length of pad_to: "), "{error}");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.npy");
     let error = fail(1, &["--output", path.to_str().unwrap()], b"");

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use t5_runtime::generate::{GenerationDefaults, Settings, Task};
 use t5_runtime::{
-    AlignmentHeads, EarlyStopping, EncodeOptions, Finish, GenerateOptions, LengthPenalty, LengthPenaltyKind, Model,
-    Overrides, Pooling, Session, SplitSentences, UnderWay,
+    AlignmentHeads, Choices, EarlyStopping, EncodeOptions, Finish, GenerateOptions, LengthPenalty, LengthPenaltyKind,
+    Model, Overrides, Pooling, Session, SplitSentences, UnderWay,
 };
 
 /// Counts the allocations of each thread.
@@ -232,6 +232,42 @@ fn in_pieces<T>(mut request: UnderWay<T>) -> (usize, T, Session) {
     }
     let (results, session) = request.finish().unwrap();
     (pieces, results, session)
+}
+
+/// What a checkpoint's settings say of the first token holds for texts that are given, too.
+#[test]
+fn given_texts_start_as_generated_ones() {
+    for family in ["unigram", "prefix-lm"] {
+        let from = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families").join(family);
+        let folder = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
+            std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+        }
+        let source = [7, 9, 11, 1];
+        let mut sums = Vec::new();
+        for start in [0, 5] {
+            let settings = format!("{{\"decoder_start_token_id\": {start}}}");
+            std::fs::write(folder.path().join("generation_config.json"), settings).unwrap();
+            let model = Model::open(folder.path()).unwrap();
+            let mut session = model.session();
+            let output = session
+                .generate_ids(&source, &GenerateOptions::default().max_new_tokens(6))
+                .unwrap()
+                .finish()
+                .remove(0);
+            let score = session.score_ids(&source, &output.ids).unwrap();
+            assert_eq!((&score.ids, &score.logprobs), (&output.ids, &output.logprobs), "{family}, {start}");
+            sums.push(session.score_ids(&source, &[7, 1]).unwrap().sum);
+            if model.tokenizer().is_ok() {
+                let choices = Choices::new(&model, &["the hill", "house"]).unwrap();
+                for choice in session.choose_ids(&source, &choices).unwrap() {
+                    let ids = model.tokenizer().unwrap().encode(&choice.text);
+                    assert_eq!(choice.logprob, session.score_ids(&source, &ids).unwrap().sum, "{family}, {start}");
+                }
+            }
+        }
+        assert_ne!(sums[0], sums[1], "{family}");
+    }
 }
 
 /// What is done a piece at a time has the bits of what is done at once, and whoever leaves it has a session that works.
@@ -489,6 +525,19 @@ fn requests_and_checkpoints_meet_by_rule() {
     assert_eq!(penalty(kind(LengthPenaltyKind::HuggingFace), &own), hugging_face(2.0));
     assert_eq!(penalty(kind(LengthPenaltyKind::HuggingFace), &nothing), hugging_face(1.0));
     assert_eq!(penalty(kind(LengthPenaltyKind::T5), &own), LengthPenalty::T5 { alpha: 0.6 });
+
+    // When beam search ends, with Hugging Face's only.
+    let stopping = |early, beams| Overrides { early_stopping: Some(early), beams: Some(beams), ..ask() };
+    let refused = "early_stopping: expected Hugging Face's length penalty with it, found T5's";
+    for early in [EarlyStopping::Yes, EarlyStopping::Never] {
+        assert_eq!(asked(stopping(early, 4), nothing.clone()).unwrap_err().to_string(), refused);
+        assert_eq!(asked(stopping(early, 4), beams.clone()).unwrap().early_stopping, early);
+        assert_eq!(asked(stopping(early, 1), nothing.clone()).unwrap().early_stopping, early);
+        // A checkpoint's beside beams that are asked for.
+        let own = Settings { early_stopping: Some(early), ..nothing.clone() };
+        assert_eq!(asked(Overrides { beams: Some(4), ..ask() }, own).unwrap().beams, 4);
+    }
+    assert_eq!(asked(stopping(EarlyStopping::No, 4), nothing.clone()).unwrap().beams, 4);
 
     // Groups belong to the checkpoint's beams.
     let groups = Settings { num_beam_groups: Some(2), diversity_penalty: Some(0.5), ..beams };

@@ -228,6 +228,120 @@ fn a_killed_job_goes_on() {
     assert!(code == 2 && errors.starts_with("t5: --resume: expected a result of one line"), "{errors}");
 }
 
+/// A copy of the model whose settings ask for so many results of each text.
+fn model_of_several(folder: &Path, count: usize) -> String {
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        fs::copy(Path::new(&model()).join(file), folder.join(file)).unwrap();
+    }
+    let settings = json!({"num_beams": count, "num_return_sequences": count});
+    fs::write(folder.join("generation_config.json"), settings.to_string()).unwrap();
+    folder.display().to_string()
+}
+
+#[test]
+fn only_lines_for_inputs_are_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let several = model_of_several(folder.path(), 2);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let input = "one\ntwo\nthree\n";
+    fs::write(path("input"), input).unwrap();
+    fs::write(path("x.partial"), "first\nsecond\n").unwrap();
+    let (x, input) = (path("x"), path("input"));
+    let (base, model) = (["--output", &x, "--resume"], model());
+    for more in [
+        &["--model", &several, "--input", &input][..],
+        &["--n-best", "2", "--beams", "2", "--input", &input],
+        &["--stream", "--json", "--input", &input],
+        &["a\nb", "c"],
+        &["--choices", "a\nb,c", "--input", &input],
+    ] {
+        let own: &[&str] = if more[0] == "--model" { &[] } else { &["--model", &model] };
+        let output = t5(&[&["generate"], own, &base, more].concat(), b"");
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{more:?}: {errors}");
+        assert!(errors.starts_with("t5: --resume: expected a result of one line"), "{more:?}: {errors}");
+    }
+    assert_eq!(fs::read_to_string(path("x.partial")).unwrap(), "first\nsecond\n");
+    for more in [&["--model", &several, "--n-best", "1"][..], &["--stream"]] {
+        fs::write(path("x.partial"), "first\nsecond\n").unwrap();
+        let own: &[&str] = if more[0] == "--model" { &[] } else { &["--model", &model] };
+        let arguments = [&["generate", "--max-new-tokens", "8", "--input", &input], own, &base, more].concat();
+        let output = t5(&arguments, b"");
+        assert!(output.status.success(), "{more:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let lines = fs::read_to_string(&x).unwrap();
+        assert!(lines.starts_with("first\nsecond\n") && lines.lines().count() == 3, "{more:?}: {lines}");
+        fs::remove_file(&x).unwrap();
+    }
+}
+
+/// The next job finds nothing in its way.
+#[test]
+fn what_fails_before_its_first_result_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (name, model) = (folder.path().join("out").display().to_string(), model());
+    for (arguments, code) in [
+        (&["generate", "--model", "missing.gguf", "a"][..], 1),
+        (&["generate", "--model", &model, "--regex", "(a", "a"], 2),
+        (&["generate", "--model", &model, "--stream", "--beams", "2", "--n-best", "2", "a"], 2),
+        (&["generate", "--model", &model, "--top-p", "7", "a"], 2),
+        (&["generate", "--model", &model, "--max-input-tokens", "1", "a long text"], 2),
+        (&["generate", "--model", &model, "--choices", "a,a", "a"], 2),
+        (&["score", "--model", "missing.gguf", "--input", "-"], 1),
+        (&["score", "--model", &model, "--input", "-"], 1),
+    ] {
+        let output = t5(&[arguments, &["--output", &name]].concat(), b"no tab\n");
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "{arguments:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn only_files_are_written_and_links_are_followed() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    // Before the model is looked for.
+    fs::create_dir(path("folder")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(path("socket.gz")).unwrap();
+    symlink("socket.gz", path("device")).unwrap();
+    for name in ["folder", "socket.gz", "device"] {
+        let output = t5(&["generate", "--model", "missing.gguf", "--output", &path(name), "a"], b"");
+        let errors = String::from_utf8(output.stderr).unwrap();
+        let expected = format!("t5: {}: expected a file to write, found something else\n", path(name));
+        assert_eq!((output.status.code(), errors), (Some(1), expected));
+    }
+    fs::create_dir(path("real")).unwrap();
+    for name in ["old", "new", "old.gz"] {
+        let (target, link) = (path(&format!("real/{name}")), path(name));
+        if name != "new" {
+            fs::write(&target, "old").unwrap();
+        }
+        symlink(&target, &link).unwrap();
+        assert_eq!(generate(&["--output", &link, "a"], b""), (0, String::new(), String::new()));
+        assert!(Path::new(&link).is_symlink(), "{name}");
+        assert_ne!(fs::read(&target).unwrap(), b"old", "{name}");
+    }
+    assert_eq!(fs::read_dir(path("real")).unwrap().count(), 3);
+}
+
+#[test]
+fn what_is_of_objects_is_refused_without_them() {
+    let model = model();
+    for (command, flags) in [
+        ("generate", &["--strict"][..]),
+        ("generate", &["--text-field", "text"]),
+        ("generate", &["--id-field", "id"]),
+        ("generate", &["--output-field", "output"]),
+        ("score", &["--strict"]),
+        ("score", &["--target-field", "target"]),
+    ] {
+        let output = t5(&[&[command, "--model", &model, "--input", "-"], flags].concat(), b"a\tb\n");
+        let expected = format!("t5: {}: expected --input-format jsonl with it\n", flags[0]);
+        assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(2), expected));
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_loses_no_result() {
@@ -294,5 +408,5 @@ fn results_are_compressed_by_name() {
         assert!(!Path::new(&path(&format!("{name}.partial"))).exists());
     }
     let (code, _, errors) = generate(&["--output", &path("no/folder.gz"), "a"], b"");
-    assert!(code == 1 && errors.contains("folder.gz.partial: No such file"), "{errors}");
+    assert!(code == 1 && errors.contains("folder.gz: No such file"), "{errors}");
 }

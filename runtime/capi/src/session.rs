@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, TryLockError};
 
-use t5_runtime::{Model, Session, default_threads};
+use t5_runtime::{MAX_THREADS, Model, Session, default_threads};
 
 use crate::border::{Failure, Result, call, hand_over, out, pt5_status, reference, take_back};
 use crate::model::pt5_model;
@@ -54,10 +54,13 @@ pub unsafe extern "C" fn pt5_session_new(
     call(|| unsafe {
         let out = out("session", session)?;
         let model = reference("model", model)?.model.clone();
-        let threads = match threads {
+        let threads = match threads as usize {
             0 => default_threads(),
-            1..=1024 => threads as usize,
-            _ => return Err(Failure::argument("threads", format_args!("expected at most 1024, found {threads}"))),
+            threads @ 1..=MAX_THREADS => threads,
+            _ => {
+                let what = format_args!("expected at most {MAX_THREADS}, found {threads}");
+                return Err(Failure::argument("threads", what));
+            }
         };
         let session = Some(new(&model, threads));
         hand_over(out, pt5_session { working: Mutex::new(Working { model, threads, session }) });

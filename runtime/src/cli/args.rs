@@ -30,8 +30,9 @@ Examples:
   t5 --model hf:google/flan-t5-small \"summarize: ...\"
   t5 generate --input texts.txt --output answers.txt
 
-The built-in model knows: translate English to German: ..., translate English to French: ..., pronounce: WORD,
-fix: ..., and text with gaps <extra_id_0>, <extra_id_1>, ...
+The built-in model knows: translate English to German: ..., translate German to English: ...,
+translate English to French: ..., translate French to English: ..., pronounce: WORD, fix: ..., and text with gaps
+<extra_id_0>, <extra_id_1>, ...
 
 Exit codes: 0, 1 for what cannot be done, 2 for arguments that cannot be understood, 3 where some inputs of a job with
 --strict gave no result.";
@@ -76,7 +77,7 @@ pub enum Command {
 #[derive(Args)]
 pub struct ModelArgs {
     /// A GGUF or safetensors file, a folder, or hf:OWNER/NAME[/FOLDER|/FILE][:TYPE][@REVISION]; by default the built-in
-    /// model. Several, where texts are generated, decode as one
+    /// model. Several, for t5 generate, decode as one
     #[arg(long, short, value_name = "MODEL")]
     pub model: Vec<String>,
     /// Force an instruction set (scalar, avx2, avx512, ...); by default the best one is used
@@ -128,15 +129,15 @@ pub struct WorkArgs {
     /// "line", "error"} in its place, and the work goes on
     #[arg(long, value_enum, default_value = "lines")]
     pub input_format: TextFormat,
-    /// jsonl: the key of the text
-    #[arg(long, value_name = "KEY", default_value = "text")]
-    pub text_field: String,
-    /// jsonl: the key of the object's name
-    #[arg(long, value_name = "KEY", default_value = "id")]
-    pub id_field: String,
-    /// jsonl: the key of the result
-    #[arg(long, value_name = "KEY", default_value = "output")]
-    pub output_field: String,
+    /// jsonl: the key of the text [default: text]
+    #[arg(long, value_name = "KEY")]
+    pub text_field: Option<String>,
+    /// jsonl: the key of the object's name [default: id]
+    #[arg(long, value_name = "KEY")]
+    pub id_field: Option<String>,
+    /// jsonl: the key of the result [default: output]
+    #[arg(long, value_name = "KEY")]
+    pub output_field: Option<String>,
     /// jsonl: exit code 3 if an object has no result
     #[arg(long)]
     pub strict: bool,
@@ -146,6 +147,43 @@ pub struct WorkArgs {
     /// Go on with what a killed job has left in FILE.partial, given the same input
     #[arg(long, requires = "output")]
     pub resume: bool,
+}
+
+impl WorkArgs {
+    pub fn are_objects(&self) -> bool {
+        self.input_format == TextFormat::Jsonl
+    }
+
+    pub fn text_field(&self) -> &str {
+        self.text_field.as_deref().unwrap_or("text")
+    }
+
+    pub fn id_field(&self) -> &str {
+        self.id_field.as_deref().unwrap_or("id")
+    }
+
+    pub fn output_field(&self) -> &str {
+        self.output_field.as_deref().unwrap_or("output")
+    }
+
+    /// Refuses what says how objects are read where there are none.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let given = [
+            ("--text-field", self.text_field.is_some()),
+            ("--id-field", self.id_field.is_some()),
+            ("--output-field", self.output_field.is_some()),
+            ("--strict", self.strict),
+        ];
+        only_of_objects(self.are_objects(), &given)
+    }
+}
+
+/// Refuses flags that say how objects are read, those that are given, where inputs are none.
+pub fn only_of_objects(objects: bool, given: &[(&str, bool)]) -> anyhow::Result<()> {
+    match given.iter().find(|(_, given)| *given && !objects) {
+        Some((flag, _)) => Err(usage(format!("{flag}: expected --input-format jsonl with it"))),
+        None => Ok(()),
+    }
 }
 
 /// Which formula compares beams of different length.
@@ -311,7 +349,7 @@ pub struct GenerateArgs {
     /// When beam search ends, with --penalty hf
     #[arg(long, value_enum)]
     pub early_stopping: Option<Stopping>,
-    /// Give the N best results, or N independent samples
+    /// Give the N best results, or N independent samples. With T5's length penalty, fewer where fewer beams have ended
     #[arg(long, value_name = "N")]
     pub n_best: Option<usize>,
     /// At most N new tokens
@@ -455,9 +493,9 @@ pub struct ScoreArgs {
     pub pairs: PairArgs,
     #[command(flatten)]
     pub work: WorkArgs,
-    /// jsonl: the key of the target
-    #[arg(long, value_name = "KEY", default_value = "target")]
-    pub target_field: String,
+    /// jsonl: the key of the target [default: target]
+    #[arg(long, value_name = "KEY")]
+    pub target_field: Option<String>,
 }
 
 #[derive(Args)]
@@ -564,13 +602,13 @@ pub struct EmbedArgs {
     /// alone
     #[arg(long, value_enum, default_value = "lines")]
     pub input_format: InputFormat,
-    /// jsonl: the key of the text
-    #[arg(long, value_name = "KEY", default_value = "text")]
-    pub text_field: String,
+    /// jsonl: the key of the text [default: text]
+    #[arg(long, value_name = "KEY")]
+    pub text_field: Option<String>,
     /// jsonl: the key of the text's name
     #[arg(long, value_name = "KEY")]
     pub id_field: Option<String>,
-    /// jsonl: exit code 3 if an object has no result
+    /// jsonl: exit code 3 if an object has no result; with --output one ends the job in any case
     #[arg(long)]
     pub strict: bool,
     /// Share each step's work among N threads [default: the cores of a NUMA node, at most 16]

@@ -11,6 +11,9 @@ use super::args::BenchArgs;
 use super::input::{open_model, sessions};
 use super::usage;
 
+/// The longest source: attention over more takes longer than anybody waits.
+const MOST_INPUT_TOKENS: usize = 1 << 20;
+
 /// What was measured: a value of each repetition.
 #[derive(Default)]
 struct Measured {
@@ -33,6 +36,10 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         if value == 0 {
             return Err(usage(format!("{name}: expected at least 1, found 0")));
         }
+    }
+    if args.input_tokens > MOST_INPUT_TOKENS {
+        let what = format!("expected at most {MOST_INPUT_TOKENS}, found {}", args.input_tokens);
+        return Err(usage(format!("--input-tokens: {what}")));
     }
     let sequences = args.batch.saturating_mul(args.beams);
     if sequences > SIDE_BY_SIDE {

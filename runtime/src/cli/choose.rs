@@ -5,12 +5,12 @@ use std::path::Path;
 use serde_json::{Value, json};
 use t5_runtime::{Choice, Choices, SplitSentences};
 
-use super::args::{GenerateArgs, TextFormat};
+use super::args::GenerateArgs;
 use super::generate::overrides;
 use super::input::{open_models, session};
 use super::inputs::Inputs;
 use super::lines::Lines;
-use super::results::Results;
+use super::results::Destination;
 use super::usage;
 
 pub fn run(args: &GenerateArgs, choices: &str) -> anyhow::Result<()> {
@@ -21,15 +21,15 @@ pub fn run(args: &GenerateArgs, choices: &str) -> anyhow::Result<()> {
         return Err(usage(format!("--n-best: {what}")));
     }
     let mut inputs = Inputs::open(&args.input, &args.work)?;
-    let objects = args.work.input_format == TextFormat::Jsonl;
-    let Some(mut results) = Results::open(&args.work, &mut inputs, objects || args.json || best == 1)? else {
-        return Ok(());
-    };
+    let objects = args.work.are_objects();
+    let Some(destination) = Destination::new(&args.work)? else { return Ok(()) };
+    let one_line = objects || args.json || (best == 1 && !texts.iter().any(|text| text.contains('\n')));
     let model = open_models(args)?;
     let choices = Choices::new(&model, &texts)?;
     let options = t5_runtime::Overrides { n_best: None, ..overrides(args) };
     let options = model.options(&options)?.split_sentences(SplitSentences::No);
     let mut session = session(&model, args.threads)?;
+    let mut results = destination.open(&mut inputs, one_line)?;
     while let Some(input) = inputs.next()? {
         let ranked = input.text().and_then(|text| {
             let source = options.source(&model, text)?.sentences()[0].clone();

@@ -50,6 +50,15 @@ pub fn run(args: &EmbedArgs) -> anyhow::Result<()> {
     }
 }
 
+fn is_pooled(options: &EncodeOptions) -> bool {
+    options.pooling != Some(Pooling::None)
+}
+
+/// What a text's result adds to its object.
+pub fn result_keys(options: &EncodeOptions) -> Vec<&'static str> {
+    if is_pooled(options) { vec!["embedding", "input_ids"] } else { vec!["states", "mask", "input_ids"] }
+}
+
 struct Embedder<'a> {
     args: &'a EmbedArgs,
     options: EncodeOptions,
@@ -57,10 +66,6 @@ struct Embedder<'a> {
 }
 
 impl Embedder<'_> {
-    fn pooled(&self) -> bool {
-        self.options.pooling != Some(Pooling::None)
-    }
-
     /// Whether a window with these texts and tokens is full.
     fn is_full(&self, texts: usize, tokens: usize) -> bool {
         texts >= WINDOW_TEXTS || tokens * self.session.model().config().d_model * size_of::<f32>() >= WINDOW_BYTES
@@ -115,7 +120,7 @@ impl Embedder<'_> {
     /// Writes a file, for which all texts are read first.
     fn write_file(mut self, mut records: Records, path: &Path, format: Format) -> anyhow::Result<()> {
         let model = self.session.model().clone();
-        let pooled = self.pooled();
+        let pooled = is_pooled(&self.options);
         let (mut items, mut passages) = (Vec::new(), Vec::new());
         while let Some(record) = records.next(&model, &self.options)? {
             let Record { place, name, passage, .. } = record.map_err(|faulty| faulty.error)?;
@@ -164,7 +169,7 @@ impl Embedder<'_> {
             if let (true, Some(name)) = (object.is_empty(), &record.name) {
                 object.insert("id".to_owned(), json!(name));
             }
-            if self.pooled() {
+            if is_pooled(&self.options) {
                 object.insert("embedding".to_owned(), json!(encoded.values));
             } else {
                 object.insert("states".to_owned(), json!(rows.collect::<Vec<_>>()));
@@ -180,7 +185,7 @@ impl Embedder<'_> {
             let values: Vec<String> = row.iter().map(f32::to_string).collect();
             writeln!(out, "{}", values.join(" "))?;
         }
-        if !self.pooled() {
+        if !is_pooled(&self.options) {
             writeln!(out)?;
         }
         Ok(())

@@ -6,11 +6,11 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use t5_runtime::{Error, GenerateOptions, Grammar, Model, Output, Overrides, Session, SplitSentences};
 
-use super::args::{GenerateArgs, Ids, TextFormat, TooLong, YesNo};
+use super::args::{GenerateArgs, Ids, TooLong, YesNo};
 use super::choose;
 use super::input::{open_models, sessions};
 use super::inputs::{Input, Inputs};
-use super::results::Results;
+use super::results::{Destination, Results};
 use super::side_by_side::{self, Answer, Way, Work};
 use super::usage;
 
@@ -27,16 +27,12 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     if args.too_long == TooLong::Truncate && args.max_input_tokens.is_none() {
         return Err(usage("--too-long truncate: expected --max-input-tokens with it"));
     }
-    if args.stream && args.work.input_format == TextFormat::Jsonl {
+    if args.stream && args.work.are_objects() {
         return Err(usage(format!("{STREAM} texts, found --input-format jsonl")));
     }
     let start = Instant::now();
     let mut inputs = Inputs::open(&args.input, &args.work)?;
-    let one_line = match args.json {
-        true => !args.stream,
-        false => args.work.input_format == TextFormat::Jsonl || args.n_best.unwrap_or(1) == 1,
-    };
-    let Some(mut results) = Results::open(&args.work, &mut inputs, one_line)? else { return Ok(()) };
+    let Some(destination) = Destination::new(&args.work)? else { return Ok(()) };
     let model = open_models(args)?;
     let options = grammar(args, &model, model.options(&overrides(args))?)?;
     print_notes(&model, &options)?;
@@ -45,6 +41,13 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     if args.stream && !args.json && options.n_best > 1 {
         return Err(usage(format!("{STREAM} one result of each text, or --json, found {} results", options.n_best)));
     }
+    let form = Form { json: args.json, n_best: options.n_best, arguments: !args.input.text.is_empty() };
+    let one_line = match args.json {
+        true => !args.stream,
+        false if args.work.are_objects() => true,
+        false => form.n_best == 1 && !args.input.text.iter().any(|text| form.keeps_lines(text)),
+    };
+    let mut results = destination.open(&mut inputs, one_line)?;
     let watched = results.are_watched()
         && !results.are_objects()
         && !args.json
@@ -53,7 +56,7 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         && args.batch.unwrap_or(1) * sessions.len() == 1;
     if args.stream || watched {
         while let Some(input) = inputs.next()? {
-            stream(&mut sessions[0], &input, &options, args.json, &mut results, &mut stats)?;
+            stream(&mut sessions[0], &input, &options, form, &mut results, &mut stats)?;
         }
     } else {
         let flush = Duration::from_millis(args.flush_ms);
@@ -66,7 +69,7 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
                     let result = answer.map(|answer| result(&answer, args.json, options.n_best));
                     results.object(input, result)?;
                 } else {
-                    print(&mut results, input.text()?, &answer?, args.json, options.n_best)?;
+                    print(&mut results, input.text()?, &answer?, form)?;
                 }
                 results.count(tokens, end);
                 Ok(())
@@ -94,6 +97,9 @@ fn grammar(args: &GenerateArgs, model: &Model, options: GenerateOptions) -> anyh
         }
         (None, None) => return Ok(options),
     };
+    if let Some(prefix) = &args.prefix {
+        grammar.check_prefix(model, prefix)?;
+    }
     Ok(options.split_sentences(SplitSentences::No).processor(grammar.processor()))
 }
 
@@ -158,20 +164,21 @@ fn stream(
     session: &mut Session,
     input: &Input,
     options: &GenerateOptions,
-    json: bool,
+    form: Form,
     results: &mut Results,
     stats: &mut Stats,
 ) -> anyhow::Result<()> {
     let begin = Instant::now();
+    let keeps_lines = form.keeps_lines(input.text()?);
     let source = options.source(session.model(), input.text()?)?;
     let input_ids = source.sentences().concat();
     let mut generation = session.generate_source(source, options)?;
     let mut first = None;
     while let Some(piece) = generation.next_piece() {
         first.get_or_insert_with(|| begin.elapsed().as_secs_f64());
-        match json {
+        match form.json {
             true => results.line(&json!({"line": input.line, "piece": piece}).to_string())?,
-            false => results.write(piece.as_bytes())?,
+            false => results.write(plain(piece, keeps_lines).as_bytes())?,
         }
     }
     stats.passes += generation.passes();
@@ -179,7 +186,7 @@ fn stream(
     stats.seconds += begin.elapsed().as_secs_f64();
     stats.first_piece.get_or_insert(first.unwrap_or(0.0));
     let tokens = answer.as_ref().map_or(0, |answer| stats.count(&answer.outputs));
-    if json {
+    if form.json {
         let mut object = whole(&answer?);
         object["line"] = json!(input.line);
         results.line(&object.to_string())?;
@@ -191,17 +198,37 @@ fn stream(
     Ok(())
 }
 
-fn print(results: &mut Results, text: &str, answer: &Answer, json: bool, n_best: usize) -> anyhow::Result<()> {
-    if json {
+/// How results are printed, where they are not parts of objects.
+#[derive(Clone, Copy)]
+struct Form {
+    json: bool,
+    n_best: usize,
+    /// Whether inputs are arguments, not lines.
+    arguments: bool,
+}
+
+impl Form {
+    /// One line in, one line out, though models can generate line breaks; but an argument that has lines of its own
+    /// gets them back.
+    fn keeps_lines(self, text: &str) -> bool {
+        self.arguments && self.n_best == 1 && text.contains(['\r', '\n'])
+    }
+}
+
+fn print(results: &mut Results, text: &str, answer: &Answer, form: Form) -> anyhow::Result<()> {
+    if form.json {
         return results.line(&whole(answer).to_string());
     }
-    // One line in, one line out: byte-level models can generate line breaks. A text with lines of its own keeps them.
-    let lines = text.contains(['\r', '\n']) && n_best == 1;
     for output in &answer.outputs {
-        let text = if lines { output.text.clone() } else { output.text.replace(['\r', '\n'], " ") };
-        results.line(&if n_best > 1 { format!("{:.6}\t{text}", output.score) } else { text })?;
+        let text = plain(&output.text, form.keeps_lines(text));
+        results.line(&if form.n_best > 1 { format!("{:.6}\t{text}", output.score) } else { text })?;
     }
     Ok(())
+}
+
+/// A text, or a piece of one, on one line if it must be.
+fn plain(text: &str, keeps_lines: bool) -> String {
+    if keeps_lines { text.to_owned() } else { text.replace(['\r', '\n'], " ") }
 }
 
 /// What becomes a field of an input's object: the text, or texts where several are wanted, or all that is known.

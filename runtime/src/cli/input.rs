@@ -7,7 +7,7 @@ use anyhow::{anyhow, bail};
 use t5_runtime::checkpoint::Checkpoint;
 #[cfg(feature = "hub")]
 use t5_runtime::hub;
-use t5_runtime::{Error, Model, ModelOptions, Session, default_threads, physical_cores};
+use t5_runtime::{Error, MAX_THREADS, Model, ModelOptions, Session, default_threads, physical_cores};
 
 use super::args::{GenerateArgs, ModelArgs, PairArgs};
 use super::lines::Lines;
@@ -69,8 +69,8 @@ pub fn sessions(model: &Model, jobs: usize, threads: Option<usize>) -> anyhow::R
 /// A working space with `threads` threads, by default what is good for one.
 pub fn session(model: &Model, threads: Option<usize>) -> anyhow::Result<Session> {
     let threads = threads.unwrap_or_else(default_threads);
-    if !(1..=1024).contains(&threads) {
-        return Err(usage(format!("--threads: expected 1 to 1024, found {threads}")));
+    if !(1..=MAX_THREADS).contains(&threads) {
+        return Err(usage(format!("--threads: expected 1 to {MAX_THREADS}, found {threads}")));
     }
     let mut session = model.session();
     session.set_threads(threads);

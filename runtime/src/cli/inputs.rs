@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use serde_json::{Map, Value};
 
-use super::args::{InputArgs, TextFormat, WorkArgs};
+use super::args::{InputArgs, WorkArgs};
 use super::lines::Lines;
 
 /// One input.
@@ -39,6 +39,7 @@ pub struct Inputs<'a> {
 impl<'a> Inputs<'a> {
     /// Opens what the arguments name.
     pub fn open(input: &InputArgs, args: &'a WorkArgs) -> anyhow::Result<Inputs<'a>> {
+        args.check()?;
         Ok(Inputs { lines: Lines::open(input)?, args })
     }
 
@@ -47,15 +48,15 @@ impl<'a> Inputs<'a> {
         let Some(line) = self.lines.next()? else { return Ok(None) };
         let mut object = Map::new();
         let text = line.and_then(|line| {
-            if self.args.input_format == TextFormat::Lines {
+            if !self.args.are_objects() {
                 return Ok(line);
             }
             object = serde_json::from_str(&line).map_err(|error| format!("expected a JSON object: {error}"))?;
-            let result = &self.args.output_field;
+            let result = self.args.output_field();
             if object.contains_key(result) {
                 return Err(format!("expected no {result:?}, which the result is called: see --output-field"));
             }
-            field(&object, &self.args.text_field).map(str::to_owned)
+            field(&object, self.args.text_field()).map(str::to_owned)
         });
         let text = text.map_err(|what| format!("{}: {what}", self.lines.place()));
         Ok(Some(Input { object, line: self.lines.number(), end: self.lines.bytes_read(), text }))

@@ -131,22 +131,26 @@ impl Lines {
         self.read
     }
 
-    /// The next line, or what is in its place.
+    /// The next line, or what is in its place. A byte-order mark in front of all lines is none of their characters.
     pub fn next(&mut self) -> anyhow::Result<Option<Line>> {
         self.number += 1;
-        match &mut self.source {
-            Source::Arguments(texts) => Ok(texts.next().map(Ok)),
+        let line = match &mut self.source {
+            Source::Arguments(texts) => return Ok(texts.next().map(Ok)),
             Source::File(reader) => {
                 let line = read_line(reader, LONGEST).with_context(|| self.name.clone())?;
                 self.read += line.as_ref().map_or(0, |(_, bytes)| *bytes as u64);
-                Ok(line.map(|(line, _)| line))
+                line.map(|(line, _)| line)
             }
-            Source::Pipe(pipe) => pipe.next().with_context(|| self.name.clone()),
+            Source::Pipe(pipe) => pipe.next().with_context(|| self.name.clone())?,
             Source::Unwatched(reader) => {
                 let line = read_line(reader, LONGEST).with_context(|| self.name.clone())?;
-                Ok(line.map(|(line, _)| line))
+                line.map(|(line, _)| line)
             }
-        }
+        };
+        Ok(match line {
+            Some(Ok(line)) if self.number == 1 => Some(Ok(line.strip_prefix('\u{feff}').unwrap_or(&line).to_owned())),
+            line => line,
+        })
     }
 
     /// The next line, where each has to be one.

@@ -10,7 +10,8 @@ use needletail::parser::Format;
 use serde_json::{Map, Value};
 use t5_runtime::{EncodeOptions, Model, Passage};
 
-use super::args::{EmbedArgs, InputFormat};
+use super::args::{EmbedArgs, InputFormat, only_of_objects};
+use super::embed::result_keys;
 use super::inputs::field;
 use super::lines::Lines;
 use super::usage;
@@ -50,9 +51,12 @@ enum Source {
 impl<'a> Records<'a> {
     /// Opens what the arguments name.
     pub fn open(args: &'a EmbedArgs) -> anyhow::Result<Records<'a>> {
-        if args.id_field.is_some() && args.input_format != InputFormat::Jsonl {
-            return Err(usage("--id-field: expected --input-format jsonl with it"));
-        }
+        let given = [
+            ("--text-field", args.text_field.is_some()),
+            ("--id-field", args.id_field.is_some()),
+            ("--strict", args.strict),
+        ];
+        only_of_objects(args.input_format == InputFormat::Jsonl, &given)?;
         let source = match args.input_format {
             InputFormat::Fasta if !args.input.text.is_empty() => {
                 return Err(usage("--input-format fasta: expected --input FILE, found a text among the arguments"));
@@ -117,7 +121,14 @@ impl<'a> Records<'a> {
         let mut name = None;
         let text = if self.args.input_format == InputFormat::Jsonl {
             *object = serde_json::from_str(line).with_context(|| format!("{place}: expected a JSON object"))?;
-            let text = field(object, &self.args.text_field).map_err(|what| anyhow!("{place}: {what}"))?;
+            let text = self.args.text_field.as_deref().unwrap_or("text");
+            let text = field(object, text).map_err(|what| anyhow!("{place}: {what}"))?;
+            // A file has none of the object.
+            let printed = self.args.output.is_none();
+            let taken = result_keys(options).into_iter().find(|key| printed && object.contains_key(*key));
+            if let Some(key) = taken {
+                bail!("{place}: expected no {key:?}, which part of the result is called");
+            }
             name = self.args.id_field.as_ref().map(|key| id(object, key, &place)).transpose()?;
             text
         } else {

@@ -12,9 +12,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::{Map, Value, json};
 use t5_runtime::command::Incomplete;
-use t5_runtime::output::{OutputFile, put_in_place};
+use t5_runtime::output::{OutputFile, put_in_place, target_of};
 
-use super::args::{TextFormat, WorkArgs};
+use super::args::WorkArgs;
 use super::inputs::{Input, Inputs};
 use super::usage;
 
@@ -38,46 +38,72 @@ enum Out {
     File(Unfinished),
 }
 
-/// A file that becomes `path` when it is whole.
+/// A file that becomes the place's target when it is whole.
 struct Unfinished {
-    path: PathBuf,
-    partial: PathBuf,
+    place: Place,
     file: BufWriter<File>,
+    committed: bool,
 }
 
-impl<'a> Results<'a> {
-    /// Opens what the arguments name, and passes over the inputs that an earlier run has answered. `None` if all that
-    /// is wanted is there already.
+/// Which file is to be written.
+struct Place {
+    /// As the caller named it, which says how it is compressed.
+    path: PathBuf,
+    /// Behind all links.
+    target: PathBuf,
+    /// What the target is called until it is whole.
+    partial: PathBuf,
+}
+
+/// Where results will go, of which nothing is made yet.
+pub struct Destination<'a> {
+    args: &'a WorkArgs,
+    place: Option<Place>,
+}
+
+impl<'a> Destination<'a> {
+    /// Looks at what the arguments name. `None` if all that is wanted is there already.
+    pub fn new(args: &'a WorkArgs) -> anyhow::Result<Option<Destination<'a>>> {
+        let Some(path) = &args.output else { return Ok(Some(Destination { args, place: None })) };
+        let behind = target_of(path)?;
+        // Where it is no link, messages have the caller's spelling.
+        let target = if path.is_symlink() { behind } else { path.clone() };
+        let partial = with_suffix(&target, ".partial");
+        if args.resume && target.exists() && !partial.exists() {
+            eprintln!("t5: note: {}: is there already", path.display());
+            return Ok(None);
+        }
+        Ok(Some(Destination { args, place: Some(Place { path: path.clone(), target, partial }) }))
+    }
+
+    /// Opens it, and passes over the inputs that an earlier run has answered.
     ///
     /// `lines` says whether each input gives one line, without which nobody can tell what is answered.
-    pub fn open(args: &'a WorkArgs, inputs: &mut Inputs, lines: bool) -> anyhow::Result<Option<Results<'a>>> {
-        let out = match &args.output {
+    pub fn open(self, inputs: &mut Inputs, lines: bool) -> anyhow::Result<Results<'a>> {
+        let Destination { args, place } = self;
+        let out = match place {
             None => Out::Standard(std::io::stdout()),
-            Some(path) => {
-                let partial = with_suffix(path, ".partial");
+            Some(place) => {
                 if args.resume && !lines {
                     return Err(usage("--resume: expected a result of one line: one of --json, --input-format jsonl"));
                 }
-                if args.resume && path.exists() && !partial.exists() {
-                    eprintln!("t5: note: {}: is there already", path.display());
-                    return Ok(None);
-                }
-                let file =
-                    if args.resume && partial.exists() { go_on(&partial, args, inputs)? } else { begin(&partial)? };
-                Out::File(Unfinished { path: path.clone(), partial, file: BufWriter::new(file) })
+                let left = args.resume && place.partial.exists();
+                let file = if left { go_on(&place.partial, args, inputs)? } else { begin(&place.partial)? };
+                Out::File(Unfinished { place, file: BufWriter::new(file), committed: false })
             }
         };
-        let objects = args.input_format == TextFormat::Jsonl;
         let size = inputs.lines.size();
         // A text or two are done before anybody asks how far they are.
-        let unseen = (objects || size.is_some()) && !std::io::stdout().is_terminal();
+        let unseen = (args.are_objects() || size.is_some()) && !std::io::stdout().is_terminal();
         let bar = bar(size, args.output.is_some() || unseen);
-        Ok(Some(Results { args, out, done: 0, failed: 0, tokens: 0, bar, begin: Instant::now() }))
+        Ok(Results { args, out, done: 0, failed: 0, tokens: 0, bar, begin: Instant::now() })
     }
+}
 
+impl Results<'_> {
     /// Whether results are objects.
     pub fn are_objects(&self) -> bool {
-        self.args.input_format == TextFormat::Jsonl
+        self.args.are_objects()
     }
 
     /// Whether somebody reads along as results come.
@@ -90,12 +116,12 @@ impl<'a> Results<'a> {
         let Input { mut object, line, .. } = input;
         match result {
             Ok(value) => {
-                object.insert(self.args.output_field.clone(), value);
+                object.insert(self.args.output_field().to_owned(), value);
             }
             Err(error) => {
                 self.failed += 1;
-                let id = object.remove(&self.args.id_field).unwrap_or_default();
-                return self.line(&without_result(&self.args.id_field, id, line, &error).to_string());
+                let id = object.remove(self.args.id_field()).unwrap_or_default();
+                return self.line(&without_result(self.args.id_field(), id, line, &error).to_string());
             }
         }
         self.line(&Value::Object(object).to_string())
@@ -113,9 +139,9 @@ impl<'a> Results<'a> {
                 out.write_all(bytes)?;
                 Ok(out.flush()?)
             }
-            Out::File(Unfinished { partial, file, .. }) => {
+            Out::File(Unfinished { place, file, .. }) => {
                 let written = file.write_all(bytes).and_then(|()| file.flush());
-                written.with_context(|| partial.display().to_string())
+                written.with_context(|| place.partial.display().to_string())
             }
         }
     }
@@ -164,13 +190,16 @@ pub fn tell_failed(failed: usize, all: usize, strict: bool) -> anyhow::Result<()
 
 impl Unfinished {
     fn commit(mut self) -> anyhow::Result<()> {
-        let (partial, path) = (self.partial.display().to_string(), self.path.display().to_string());
-        self.file.flush().with_context(|| partial.clone())?;
-        let extension = self.path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        self.file.flush().with_context(|| self.place.partial.display().to_string())?;
+        let Place { path: named, target, partial } = &self.place;
+        let (partial_name, path) = (partial.display().to_string(), named.display().to_string());
+        let extension = named.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         if !["gz", "zst"].contains(&extension) {
-            return put_in_place(self.file.get_ref(), &self.partial, &self.path).with_context(|| path);
+            put_in_place(self.file.get_ref(), partial, target).with_context(|| path)?;
+            self.committed = true;
+            return Ok(());
         }
-        let mut output = OutputFile::create(&self.path)?;
+        let mut output = OutputFile::create(target)?;
         let copied = match extension {
             "gz" => {
                 let encoder = GzEncoder::new(&mut output, flate2::Compression::default());
@@ -180,12 +209,13 @@ impl Unfinished {
         };
         copied.with_context(|| path)?;
         output.commit()?;
-        std::fs::remove_file(&self.partial).with_context(|| partial)
+        self.committed = true;
+        std::fs::remove_file(&self.place.partial).with_context(|| partial_name)
     }
 
     /// Writes all of the file again.
     fn copy<W: Write>(&self, mut to: W, end: impl FnOnce(W) -> std::io::Result<()>) -> std::io::Result<()> {
-        let mut from = File::open(&self.partial)?;
+        let mut from = File::open(&self.place.partial)?;
         let mut piece = Vec::with_capacity(PIECE);
         loop {
             piece.clear();
@@ -194,6 +224,16 @@ impl Unfinished {
                 return end(to);
             }
             to.write_all(&piece)?;
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // A job that gave no result leaves nothing to go on with, and nothing that the next one has to remove.
+        if !self.committed && self.file.get_ref().metadata().is_ok_and(|metadata| metadata.len() == 0) {
+            // Nothing can be done about a failure here; the next job says that the file is there.
+            let _ = std::fs::remove_file(&self.place.partial);
         }
     }
 }
@@ -267,10 +307,10 @@ fn go_on(partial: &Path, args: &WorkArgs, inputs: &mut Inputs) -> anyhow::Result
             bail!("{}: expected at most {done} results, one for each input, found {lines}: another input's?", name());
         }
     }
-    if let (TextFormat::Jsonl, Some(input)) = (args.input_format, input) {
+    if let (true, Some(input)) = (args.are_objects(), input) {
         let result: Map<String, Value> =
             serde_json::from_slice(&last).map_err(|error| anyhow!("{}, line {lines}: {error}", name()))?;
-        let [found, expected] = [&result, &input.object].map(|object| object.get(&args.id_field));
+        let [found, expected] = [&result, &input.object].map(|object| object.get(args.id_field()));
         if found.unwrap_or(&Value::Null) != expected.unwrap_or(&Value::Null) {
             let [found, expected] = [found, expected].map(|id| id.cloned().unwrap_or(Value::Null));
             bail!(

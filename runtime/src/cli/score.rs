@@ -4,22 +4,24 @@ use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 use t5_runtime::{Score, Session};
 
-use super::args::{InputArgs, ScoreArgs};
+use super::args::{InputArgs, ScoreArgs, only_of_objects};
 use super::input::{open_model, session};
 use super::inputs::{Input, Inputs, field};
-use super::results::Results;
+use super::results::Destination;
 
 /// Pairs side by side, and bytes of them: more gain nothing, and take memory.
 const AT_ONCE: usize = 16;
 const BYTES_AT_ONCE: usize = 8 << 10;
 
 pub fn run(ScoreArgs { pairs, work, target_field }: &ScoreArgs) -> anyhow::Result<()> {
+    only_of_objects(work.are_objects(), &[("--target-field", target_field.is_some())])?;
     let input = InputArgs { text: Vec::new(), input: Some(pairs.input.clone()) };
     let mut inputs = Inputs::open(&input, work)?;
-    let Some(mut results) = Results::open(work, &mut inputs, true)? else { return Ok(()) };
+    let Some(destination) = Destination::new(work)? else { return Ok(()) };
     let model = open_model(&pairs.model)?;
     let mut session = session(&model, pairs.threads)?;
-    let target = results.are_objects().then_some(target_field.as_str());
+    let mut results = destination.open(&mut inputs, true)?;
+    let target = results.are_objects().then(|| target_field.as_deref().unwrap_or("target"));
     loop {
         let (window, end) = window(&mut inputs);
         for (input, score) in score(&mut session, window, target) {

@@ -6,7 +6,8 @@ use super::custom::{LogitsProcessor, keep_only};
 use crate::error::{Error, Result};
 use crate::forced;
 use crate::model::Model;
-use crate::session::{FORCED_ROWS, Session};
+use crate::session::{Encoding, FORCED_ROWS, Session};
+use crate::under_way::{Pieces, UnderWay};
 
 /// Texts of which a result is to be one.
 #[derive(Clone, Debug)]
@@ -107,32 +108,74 @@ impl Session {
     /// # Errors
     /// As [`Session::score_ids`].
     pub fn choose_ids(&mut self, source: &[u32], choices: &Choices) -> Result<Vec<Choice>> {
-        choices.sorted.iter().try_for_each(|(ids, _)| self.model.check_ids("choices", ids))?;
-        let mut encoding = self.begin_sources(&[source], 1, choices.longest())?;
-        while self.encode_more(&mut encoding)? {}
-        let kernels = self.model.kernels();
-        let mut decoder = self.decoder()?;
-        // Log-probabilities of the tokens of the choice before.
-        let mut logprobs: Vec<f32> = Vec::new();
-        let mut before: &[u32] = &[];
-        let mut ranked = Vec::with_capacity(choices.texts.len());
-        for (ids, index) in choices.sorted.iter() {
-            let common = ids.iter().zip(before).take_while(|(a, b)| a == b).count();
-            logprobs.truncate(common);
-            // Keys and values of what they have in common are there; what follows goes over those of the one before.
-            while logprobs.len() < ids.len() {
-                let piece = logprobs.len()..ids.len().min(logprobs.len() + FORCED_ROWS);
-                forced::predict(&mut decoder, ids, piece.clone(), None)?;
-                logprobs.extend(forced::logprobs(&mut decoder, &ids[piece]));
-            }
-            let (text, logprob) = (choices.texts[*index].clone(), logprobs.iter().sum());
-            ranked.push(Choice { index: *index, text, logprob, probability: 0.0 });
-            before = ids;
+        let choosing = Choosing::begin(self, source, choices)?;
+        self.complete(choosing)
+    }
+
+    /// As [`Session::choose`], a piece of work at a time.
+    ///
+    /// # Errors
+    /// As [`Session::choose`]; the session is lost then.
+    pub fn into_choosing(mut self, text: &str, choices: &Choices) -> Result<UnderWay<Vec<Choice>>> {
+        let ids = self.model.source_ids(text)?;
+        let choosing = Choosing::begin(&mut self, &ids, choices)?;
+        Ok(UnderWay::new(self, choosing))
+    }
+}
+
+/// Choices on their way through the decoder, one after the other.
+struct Choosing {
+    model: Model,
+    choices: Choices,
+    encoding: Encoding,
+    encoded: bool,
+    /// Log-probabilities of the first tokens of the choice that is read.
+    logprobs: Vec<f32>,
+    /// Of those that are read, in the order of their ids.
+    ranked: Vec<Choice>,
+}
+
+impl Choosing {
+    fn begin(session: &mut Session, source: &[u32], choices: &Choices) -> Result<Choosing> {
+        choices.sorted.iter().try_for_each(|(ids, _)| session.model.check_ids("choices", ids))?;
+        let encoding = session.begin_sources(&[source], 1, choices.longest())?;
+        let (model, choices) = (session.model.clone(), choices.clone());
+        let ranked = Vec::with_capacity(choices.texts.len());
+        Ok(Choosing { model, choices, encoding, encoded: false, logprobs: Vec::new(), ranked })
+    }
+}
+
+impl Pieces for Choosing {
+    type Results = Vec<Choice>;
+
+    fn work(&mut self, session: &mut Session) -> Result<bool> {
+        if !self.encoded {
+            self.encoded = !session.encode_more(&mut self.encoding)?;
+            return Ok(true);
         }
+        let sorted = &self.choices.sorted;
+        let Some((ids, index)) = sorted.get(self.ranked.len()) else { return Ok(false) };
+        let done = self.logprobs.len();
+        let piece = done..ids.len().min(done + FORCED_ROWS);
+        let mut decoder = session.decoder()?;
+        forced::predict(&mut decoder, self.model.start_token()?, ids, piece.clone())?;
+        self.logprobs.extend(forced::logprobs(&mut decoder, &ids[piece]));
+        if self.logprobs.len() == ids.len() {
+            let (text, logprob) = (self.choices.texts[*index].clone(), self.logprobs.iter().sum());
+            self.ranked.push(Choice { index: *index, text, logprob, probability: 0.0 });
+            let Some((next, _)) = sorted.get(self.ranked.len()) else { return Ok(false) };
+            // Keys and values of what they have in common are there; what follows goes over those of the one before.
+            self.logprobs.truncate(ids.iter().zip(next).take_while(|(a, b)| a == b).count());
+        }
+        Ok(true)
+    }
+
+    fn results(self: Box<Self>) -> Vec<Choice> {
+        let mut ranked = self.ranked;
         ranked.sort_by(|a, b| b.logprob.total_cmp(&a.logprob).then(a.index.cmp(&b.index)));
         let all: Vec<f32> = ranked.iter().map(|choice| choice.logprob).collect();
-        let sum = kernels.log_sum_exp(&all);
+        let sum = self.model.kernels().log_sum_exp(&all);
         ranked.iter_mut().for_each(|choice| choice.probability = (choice.logprob - sum).exp());
-        Ok(ranked)
+        ranked
     }
 }

@@ -105,6 +105,21 @@ impl Grammar {
         Ok(Grammar { start })
     }
 
+    /// Whether a text that follows the grammar can begin with `prefix`, which a generation does not choose
+    /// ([`GenerateOptions::prefix`](super::GenerateOptions)).
+    ///
+    /// # Errors
+    /// If it cannot, or the model has no tokenizer.
+    pub fn check_prefix(&self, model: &Model, prefix: &str) -> Result<()> {
+        let mut matcher = self.start.deep_clone();
+        let ids = model.tokenizer()?.encode_prefix(prefix);
+        if ids.into_iter().any(|id| matcher.consume_token(id).is_err()) {
+            let what = format!("expected what a text that follows the grammar can begin with, found {prefix:?}");
+            return Err(Error::Option { option: "prefix", what });
+        }
+        Ok(())
+    }
+
     /// The rule by which a generation follows the grammar, whatever searches. A text that reaches the limit of new
     /// tokens ends in the midst of it, and one whose next character the vocabulary does not have ends with
     /// [`Finish::Blocked`](super::Finish). A space right behind a line break is lost, as in

@@ -549,12 +549,24 @@ impl Overrides {
             }
         };
         self.replace(&mut options);
+        self.check_early_stopping(&options)?;
         options.validate()?;
         Ok(options)
     }
 
-    /// Whether a filter of candidates is given.
-    fn filters(&self) -> bool {
+    /// Refuses an end of beam search that its length penalty has no use for, where a caller asks for it: a checkpoint's
+    /// may meet beams and a penalty that it does not know of.
+    fn check_early_stopping(&self, options: &GenerateOptions) -> Result<()> {
+        let asked = self.early_stopping.is_some_and(|asked| asked != EarlyStopping::No);
+        if asked && options.beams > 1 && matches!(options.length_penalty, LengthPenalty::T5 { .. }) {
+            let what = "expected Hugging Face's length penalty with it, found T5's".to_owned();
+            return wrong("early_stopping", what);
+        }
+        Ok(())
+    }
+
+    /// Whether a filter of candidates is given, which asks for sampling.
+    pub fn filters(&self) -> bool {
         self.top_k.is_some()
             || [self.top_p, self.min_p, self.typical_p, self.epsilon_cutoff, self.eta_cutoff, self.top_h]
                 .iter()

@@ -65,8 +65,7 @@ impl Plan {
             let what = format!("expected at most {most} with {} end tokens, found {}", eos.len(), options.beams);
             return Err(Error::Option { option: "beams", what });
         }
-        let start = model.data().start();
-        model.check_ids("decoder_start_token_id", &[start])?;
+        let start = model.start_token()?;
         let mut processors = Processors::new(options, &eos, prefix.is_empty(), config.vocab_size)?;
         processors.add_custom(custom(model, options)?);
         Ok(Plan {

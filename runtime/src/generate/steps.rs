@@ -40,8 +40,7 @@ impl Session {
     pub fn start(&mut self, source: &[u32]) -> Result<Steps<'_>> {
         let mut encoding = self.begin_sources(&[source], 1, 1 + MAX_NEW_TOKENS)?;
         while self.encode_more(&mut encoding)? {}
-        let start = self.model.data().start();
-        self.model.check_ids("decoder_start_token_id", &[start])?;
+        let start = self.model.start_token()?;
         let mut steps = Steps { session: self, read: vec![start], kept: 0 };
         steps.read_on()?;
         Ok(steps)

@@ -26,11 +26,12 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    /// `count` threads, the caller's included; fewer where the system has none left.
+    /// `count` threads, the caller's included, at most [`MAX_THREADS`](crate::MAX_THREADS); fewer where the system has
+    /// none left.
     pub(crate) fn new(count: usize) -> Threads {
         #[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
         {
-            Threads { pool: (count > 1).then(|| pool::Pool::new(count.min(MOST))) }
+            Threads { pool: (count > 1).then(|| pool::Pool::new(count.min(crate::cores::MAX_THREADS))) }
         }
         #[cfg(all(target_family = "wasm", not(target_feature = "atomics")))]
         {
@@ -75,10 +76,6 @@ impl Threads {
         }
     }
 }
-
-/// More threads do not help at steps this short.
-#[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
-const MOST: usize = 64;
 
 #[cfg(all(test, not(target_family = "wasm")))]
 mod tests {
