@@ -310,6 +310,13 @@ pub struct Evaluation {
     pub patience: u64,
 }
 
+impl Evaluation {
+    /// What `best_by` names.
+    pub fn best_names(&self) -> impl Iterator<Item = &str> {
+        self.best_by.split(',').map(str::trim)
+    }
+}
+
 impl Config {
     /// The base with a file's and the command line's changes. Relative paths stay as they are written.
     ///
@@ -464,7 +471,7 @@ impl Config {
     pub fn measure(&self) -> String {
         let Evaluation { examples, beam_size, length_penalty, max_tokens, best_by, .. } = &self.evaluation;
         let mut text = format!("{best_by} of {examples} examples");
-        if best_by.split(',').any(|name| name.trim() != "loss") {
+        if self.evaluation.best_names().any(|name| name != "loss") {
             text += &format!(", {beam_size} beams, length penalty {length_penalty}, {max_tokens} tokens at most");
         }
         for task in self.data.tasks.iter().filter(|task| task.merge_references) {

@@ -195,8 +195,7 @@ pub fn check_best_by(options: &Evaluation, tasks: &[Task]) -> Result<()> {
             known.extend(scores.into_iter().map(|score| format!("{}/{score}", task.config.name)));
         }
     }
-    let mut names = options.best_by.split(',').map(str::trim);
-    match names.find(|name| !known.iter().any(|known| known == name)) {
+    match options.best_names().find(|name| !known.iter().any(|known| known == name)) {
         Some(name) => {
             let what = format!("expected one of {}, found {name}", known.join(", "));
             Err(Error::config("configuration", "evaluation.best_by", what))

@@ -11,7 +11,7 @@ use t5_quantize::adapter;
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::config::T5Config;
 use t5_runtime::schema;
-use t5_runtime::tokenizer::{self, UnigramVocabulary};
+use t5_runtime::tokenizer::{self, Piece, PieceKind, UnigramVocabulary};
 
 use crate::checkpoint::{self, Checkpoints, Saved};
 use crate::files::{self, TensorFile};
@@ -86,17 +86,35 @@ pub(crate) fn is_same_shape(one: &T5Config, other: &T5Config) -> bool {
     T5Config { dropout_rate, initializer_factor, ..one.clone() } == *other
 }
 
-/// Refuses a checkpoint whose vocabulary is another than the one among `files`, by name and contents.
+/// Refuses a checkpoint whose vocabulary is another than the one among `files`.
 pub(crate) fn expect_vocabulary(folder: &Path, files: &[(String, Vec<u8>)]) -> Result<()> {
-    for (name, contents) in files.iter().filter(|(name, _)| [TOKENIZER, SENTENCEPIECE].contains(&name.as_str())) {
-        let path = folder.join(name);
-        let saved = read(&path)?;
-        // The same one may be spelled otherwise.
-        let pieces = |bytes: &[u8]| tokenizer::Vocabulary::from_tokenizer_json(name, bytes).ok();
-        if saved != *contents && pieces(&saved).is_none_or(|saved| Some(saved) != pieces(contents)) {
-            let what = "expected the vocabulary that is trained with, found another: its file was changed since";
-            return Err(Error::file(path, what));
+    let Some((name, contents)) = files.iter().find(|(name, _)| [TOKENIZER, SENTENCEPIECE].contains(&name.as_str()))
+    else {
+        return Ok(());
+    };
+    let path = folder.join(tokenizer_of(folder));
+    let saved = read(&path)?;
+    // The same one may be spelled otherwise, or be in a file of another kind.
+    let pieces = |name: &Path, bytes: &[u8]| {
+        let shown = name.display().to_string();
+        let read = if vocabulary::is_sentencepiece(name) {
+            tokenizer::Vocabulary::from_sentencepiece(&shown, bytes, vocabulary::EXTRA_IDS)
+        } else {
+            tokenizer::Vocabulary::from_tokenizer_json(&shown, bytes)
+        };
+        read.ok()
+    };
+    let is_same = |(one, other): (tokenizer::Vocabulary, tokenizer::Vocabulary)| match (one, other) {
+        // Kinds of file differ in what they say beside the pieces, and in the scores of those that no text is cut into.
+        (tokenizer::Vocabulary::Unigram(one), tokenizer::Vocabulary::Unigram(other)) if !path.ends_with(name) => {
+            let of = |piece: &Piece| (piece.text.clone(), (piece.kind == PieceKind::Normal).then_some(piece.score));
+            one.pieces.iter().map(of).eq(other.pieces.iter().map(of))
         }
+        (one, other) => one == other,
+    };
+    if saved != *contents && !pieces(&path, &saved).zip(pieces(Path::new(name), contents)).is_some_and(is_same) {
+        let what = "expected the vocabulary that is trained with, found another: its file was changed since";
+        return Err(Error::file(path, what));
     }
     Ok(())
 }
@@ -286,4 +304,28 @@ fn mean(sources: &[TensorFile], name: &str) -> Result<Vec<f32>> {
         sum.iter_mut().zip(&values).for_each(|(sum, &value)| *sum += value as f64);
     }
     Ok(sum.into_iter().map(|sum| (sum / sources.len() as f64) as f32).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vocabulary_is_the_same_in_files_of_both_kinds() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families/unigram");
+        let [json, model] = [TOKENIZER, SENTENCEPIECE].map(|name| (name, fs::read(golden.join(name)).unwrap()));
+        let folder = tempfile::tempdir().unwrap();
+        for ((name, contents), (other, trained)) in [(&json, &model), (&model, &json)] {
+            fs::write(folder.path().join(name), contents).unwrap();
+            for (kind, bytes) in [(name, contents), (other, trained)] {
+                expect_vocabulary(folder.path(), &[((*kind).to_owned(), bytes.clone())]).unwrap();
+            }
+            let mut vocabulary: serde_json::Value = serde_json::from_slice(&json.1).unwrap();
+            vocabulary["model"]["vocab"].as_array_mut().unwrap().swap(40, 41);
+            let swapped = vec![(TOKENIZER.to_owned(), vocabulary.to_string().into_bytes())];
+            let message = expect_vocabulary(folder.path(), &swapped).unwrap_err().to_string();
+            assert!(message.contains("expected the vocabulary that is trained with, found another"), "{message}");
+            fs::remove_file(folder.path().join(name)).unwrap();
+        }
+    }
 }

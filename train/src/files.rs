@@ -22,25 +22,60 @@ pub fn create_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(Error::io(path))
 }
 
-/// A folder for this process alone, which goes when this value does.
-pub struct TemporaryFolder(PathBuf);
+/// A folder for this process alone, which goes when this value does. What a killed process left goes with the next one.
+pub struct TemporaryFolder {
+    path: PathBuf,
+    /// Held for as long as the folder is in use.
+    _lock: File,
+}
+
+/// The file in a temporary folder that tells one in use from one that was left.
+const IN_USE: &str = "in-use";
 
 impl TemporaryFolder {
-    /// One in `parent`, to be made by who writes into it.
-    pub fn new(parent: &Path, name: &str) -> TemporaryFolder {
-        TemporaryFolder(parent.join(format!(".{name}-{}", std::process::id())))
+    /// Makes one in `parent`.
+    ///
+    /// # Errors
+    /// Where the operating system refuses.
+    pub fn new(parent: &Path, name: &str) -> Result<TemporaryFolder> {
+        let prefix = format!(".{name}-");
+        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+            let is_one = entry.file_name().to_string_lossy().starts_with(&prefix);
+            if let Some(lock) = is_one.then(|| File::open(entry.path().join(IN_USE)).ok()).flatten()
+                && lock.try_lock().is_ok()
+            {
+                // What cannot be removed is in nobody's way.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        // Processes of other machines and containers may have the same number.
+        for number in std::process::id().. {
+            let path = parent.join(format!("{prefix}{number}"));
+            match fs::create_dir(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(Error::io(&path)(error)),
+            }
+            let lock = File::create(path.join(IN_USE)).map_err(Error::io(&path))?;
+            // Where there are no locks, nobody finds it free, either.
+            let _ = lock.lock();
+            // Another process may have taken it for one that was left before it was locked.
+            if path.exists() {
+                return Ok(TemporaryFolder { path, _lock: lock });
+            }
+        }
+        Err(Error::file(parent, "expected room for a temporary folder"))
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 }
 
 impl Drop for TemporaryFolder {
     fn drop(&mut self) {
-        // What cannot be removed is in nobody's way.
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 
@@ -58,7 +93,7 @@ pub fn write_synced(path: &Path, contents: &[u8]) -> Result<()> {
 /// has it.
 ///
 /// # Errors
-/// Where another process has it open this way, or the operating system refuses.
+/// Where another process has it open this way, or it cannot be opened.
 pub fn open_alone(path: &Path, taken: &str) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -66,9 +101,8 @@ pub fn open_alone(path: &Path, taken: &str) -> Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::file(path, taken)),
-        // Some network file systems have no locks.
-        Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => Ok(file),
-        Err(TryLockError::Error(error)) => Err(Error::io(path)(error)),
+        // Some network file systems have no locks, and say so by different errors.
+        Err(TryLockError::Error(_)) => Ok(file),
     }
 }
 
@@ -197,6 +231,22 @@ impl TensorFile {
 mod tests {
     use super::*;
     use safetensors::tensor::TensorView;
+
+    #[test]
+    fn temporary_folders_go_also_those_that_were_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = folder.path().join(".eval-1");
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join(IN_USE), "").unwrap();
+        fs::write(left.join("model"), "large").unwrap();
+        let first = TemporaryFolder::new(folder.path(), "eval").unwrap();
+        assert!(!left.exists());
+        let second = TemporaryFolder::new(folder.path(), "eval").unwrap();
+        assert_ne!(first.path(), second.path());
+        assert!(first.path().is_dir() && second.path().is_dir());
+        drop((first, second));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn values_are_read_back_and_others_are_named() {

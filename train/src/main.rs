@@ -730,7 +730,7 @@ fn eval(config: &Config, arguments: &EvalArguments) -> Result<()> {
     let named = arguments.model.first().map(PathBuf::as_path);
     let pipeline = Pipeline::load(&with_vocabulary(config, named))?;
     // The run may go on at this time, and has a folder of its own for what it evaluates.
-    let exported = files::TemporaryFolder::new(&config.run.output, "eval");
+    let exported = files::TemporaryFolder::new(&config.run.output, "eval")?;
     let models = if arguments.model.is_empty() {
         export::export(&config.run.output, None, Weights::Best, &[], exported.path())?;
         vec![Model::open(exported.path())?]

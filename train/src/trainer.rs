@@ -517,8 +517,7 @@ impl Trainer {
             scalars.extend(report.metrics.iter().map(|(name, value)| (name.as_str(), *value)));
             events.scalars(self.state.step, &scalars)?;
         }
-        let best_by = &self.config.evaluation.best_by;
-        let names: Vec<&str> = best_by.split(',').map(str::trim).collect();
+        let names: Vec<&str> = self.config.evaluation.best_names().collect();
         let mut score = 0.0;
         for &name in &names {
             let value = match (name, report.metrics.get(name)) {

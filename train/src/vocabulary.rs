@@ -31,7 +31,7 @@ pub const EOS: u32 = 1;
 pub const UNK: u32 = 2;
 
 /// Sentinels of a SentencePiece model, which does not have them itself.
-const EXTRA_IDS: u32 = 100;
+pub(crate) const EXTRA_IDS: u32 = 100;
 
 /// The character that stands for a space in pieces, U+2581.
 const SPACE: char = '\u{2581}';

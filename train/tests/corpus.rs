@@ -190,6 +190,9 @@ fn shards_go_with_the_texts_that_they_are_of() {
         || ["train", "validation"].map(|split| dir.path().join("corpus/shards").join(split).join("index.json"));
     succeed(&["corpus", path, "--set", &vocabulary]);
     assert!(indices().iter().all(|index| index.exists()));
+    // The same texts, of which no shards are asked for.
+    succeed(&["corpus", path]);
+    assert!(indices().iter().all(|index| index.exists()));
     succeed(&["corpus", path, "--set", "clean=false"]);
     assert!(!indices().iter().any(|index| index.exists()));
     succeed(&["corpus", path, "--set", &vocabulary]);

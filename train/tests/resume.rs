@@ -165,7 +165,10 @@ fn a_run_without_room_stops_and_loses_nothing() {
 fn what_nobody_can_be_told_stops_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let config = prepare(folder.path(), "");
-    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let Ok(full) = fs::OpenOptions::new().write(true).open("/dev/full") else {
+        eprintln!("skipped: there is no /dev/full here");
+        return;
+    };
     let arguments = ["run", &config, "--set", "run.steps=3", "--set", "evaluation.every_steps=3"];
     assert!(command(&arguments).stderr(full).status().unwrap().success());
     assert!(folder.path().join("run/checkpoints/step-00000003").exists());

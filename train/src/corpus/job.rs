@@ -145,7 +145,10 @@ impl Job {
     /// The counts of a corpus that was made of the same.
     fn done(&self) -> Result<Option<Report>> {
         let done: Option<Done> = read_json(&self.report_file())?;
-        let same = |done: &Done| done.made_of == self.made_of && done.vocabulary == self.fingerprint();
+        // Shards of the same texts may stay where none are asked for.
+        let same = |done: &Done| {
+            done.made_of == self.made_of && (self.vocabulary.is_none() || done.vocabulary == self.fingerprint())
+        };
         if let Some(done) = done.filter(same) {
             // A process that was killed at its very end leaves it; another may just be making a corpus by other rules.
             if self.work.exists() {
@@ -308,7 +311,10 @@ impl Job {
 
 /// Whether a path, which need not exist yet, lies in a folder or is it.
 fn lies_in(path: &Path, folder: &Path) -> bool {
-    let (Ok(folder), Ok(path)) = (folder.canonicalize(), std::path::absolute(path)) else { return false };
+    // An empty path is the current folder.
+    let (Ok(folder), Ok(path)) = (folder.canonicalize(), std::path::absolute(Path::new(".").join(path))) else {
+        return false;
+    };
     let there = path.ancestors().find_map(|parent| parent.canonicalize().ok());
     folder.is_dir() && there.is_some_and(|parent| parent.starts_with(&folder))
 }

@@ -27,7 +27,12 @@ pub struct Rules {
     language: Option<Language>,
 }
 
-/// What decides about pages: the options but for those that do not, and the lists' contents.
+/// Raised where the same options make another corpus of the same pages than before: what was made stays as it was, and
+/// is made anew when it is asked for again.
+const REVISION: u32 = 2;
+
+/// What decides about pages: the options but for those that do not, the lists' contents, and what the program makes of
+/// them.
 ///
 /// # Errors
 /// Where a list cannot be read.
@@ -35,6 +40,7 @@ pub fn decisive(options: &Options) -> Result<Sha256> {
     let decisive =
         Options { input: Vec::new(), output: "".into(), vocabulary: "".into(), threads: 0, ..options.clone() };
     let mut hash = Sha256::new();
+    hash.update(REVISION.to_le_bytes());
     hash.update(serde_json::to_string(&decisive).unwrap_or_default());
     for list in [&options.sites, &options.addresses, &options.bad_words] {
         if !list.as_os_str().is_empty() {
