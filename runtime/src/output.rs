@@ -13,6 +13,8 @@ const SUFFIX: &str = ".partial";
 /// How long names of partial files are at most before the process's number is added: file systems allow 255 bytes.
 const LONGEST: usize = 200;
 
+const NO_FILE: &str = "expected a file to write, found something else";
+
 /// How many links are followed one after the other, as on Linux.
 const MOST_LINKS: usize = 40;
 
@@ -100,7 +102,7 @@ pub fn target_of(path: &Path) -> Result<PathBuf> {
     let target = resolve(path).map_err(Error::io(path))?;
     let wrong = |what: &str| Err(Error::io(path)(IoError::new(ErrorKind::InvalidInput, what)));
     match target.exists() && !target.is_file() {
-        true => wrong("expected a file to write, found something else"),
+        true => wrong(NO_FILE),
         false if target.file_name().is_none() => wrong("expected the name of a file to write"),
         false => Ok(target),
     }
@@ -150,16 +152,15 @@ fn folder_of(target: &Path) -> &Path {
 fn resolve(path: &Path) -> std::io::Result<PathBuf> {
     let mut target = path.to_owned();
     for _ in 0..MOST_LINKS {
-        match std::fs::canonicalize(&target) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            found => return found,
+        let Some(name) = target.file_name() else { return std::fs::canonicalize(&target) };
+        let folder = std::fs::canonicalize(folder_of(&target))?;
+        // /dev/stdout and the like stand for what is open: the file behind it is being written, and is not replaced.
+        if folder.starts_with("/proc") {
+            return Err(IoError::new(ErrorKind::InvalidInput, NO_FILE));
         }
-        let Some(name) = target.file_name() else {
-            return Err(IoError::new(ErrorKind::InvalidInput, "expected the name of a file to write"));
-        };
         match std::fs::read_link(&target) {
-            Ok(next) => target = folder_of(&target).join(next),
-            Err(_) => return Ok(std::fs::canonicalize(folder_of(&target))?.join(name)),
+            Ok(next) => target = folder.join(next),
+            Err(_) => return Ok(folder.join(name)),
         }
     }
     Err(IoError::new(ErrorKind::InvalidInput, format!("expected at most {MOST_LINKS} links one after the other")))

@@ -39,12 +39,18 @@ impl Pooling {
         }
     }
 
-    /// The kind of this name that gives one vector. The command's `first` and `last` are names, too.
+    /// The kind of this name that gives one vector.
     pub fn from_name(name: &str) -> Option<Pooling> {
+        Pooling::VECTORS.into_iter().find(|pooling| pooling.name() == name)
+    }
+
+    /// The kind that a caller asks for by this name: also `none`, and the command's `first` and `last`.
+    pub fn asked(name: &str) -> Option<Pooling> {
         match name {
+            "none" => Some(Pooling::None),
             "first" => Some(Pooling::First),
             "last" => Some(Pooling::Last),
-            _ => Pooling::VECTORS.into_iter().find(|pooling| pooling.name() == name),
+            name => Pooling::from_name(name),
         }
     }
 
@@ -125,8 +131,10 @@ mod tests {
                 assert_eq!(Pooling::from_name(pooling.name()), Some(pooling));
             }
         }
-        assert_eq!(["first", "last"].map(Pooling::from_name), [Some(Pooling::First), Some(Pooling::Last)]);
-        assert_eq!(Pooling::from_name("none"), None);
+        let asked = ["none", "first", "last", "cls"].map(Pooling::asked);
+        let expected = [Pooling::None, Pooling::First, Pooling::Last, Pooling::First].map(Some);
+        assert_eq!(asked, expected);
+        assert_eq!(["none", "first", "last", ""].map(Pooling::from_name), [None; 4]);
     }
 
     #[test]

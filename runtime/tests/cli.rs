@@ -906,7 +906,7 @@ fn results_follow_a_grammar() {
     assert!(["the house\n", "the hill\n"].contains(&text.as_str()), "{text}");
     for prefix in ["The", "the house the", "the house."] {
         let error = fail(2, &[&base(&model)[..], &given, &[prefix]].concat(), b"The house\n");
-        let expected = format!("expected what a text that follows the grammar can begin with, found {prefix:?}\n");
+        let expected = format!("expected tokens that a text by the grammar can begin with, found {prefix:?}\n");
         assert_eq!(error, format!("t5: --prefix: {expected}"));
     }
     let error = fail(1, &[&base(&model)[..], &["--json-schema", "/nowhere.json"]].concat(), b"The house\n");

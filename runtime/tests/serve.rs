@@ -339,6 +339,8 @@ fn whether_to_draw_is_for_do_sample_and_then_for_the_checkpoint() {
         }
         let body = json!({"inputs": "The house", "parameters": {"do_sample": true, "temperature": 0}});
         refused(&server.post("/generate", &body), 422, &["parameters.do_sample", "a temperature above 0", "found 0"]);
+        let body = json!({"inputs": "The house", "parameters": {"do_sample": true, "beams": 4}});
+        refused(&server.post("/generate", &body), 422, &["parameters.do_sample", "false or no beams"]);
     }
 }
 

@@ -311,6 +311,20 @@ fn only_files_are_written_and_links_are_followed() {
         let expected = format!("t5: {}: expected a file to write, found something else\n", path(name));
         assert_eq!((output.status.code(), errors), (Some(1), expected));
     }
+    // What is open under a name of its own is not replaced.
+    if Path::new("/proc/self/fd").exists() {
+        fs::write(path("log"), "before\n").unwrap();
+        symlink("/proc/self/fd/1", path("stdout")).unwrap();
+        let log = fs::OpenOptions::new().append(true).open(path("log")).unwrap();
+        let command = Command::new(env!("CARGO_BIN_EXE_t5"))
+            .args(["generate", "--model", "missing.gguf", "--output", &path("stdout"), "a"])
+            .stdout(log)
+            .output()
+            .unwrap();
+        let errors = String::from_utf8(command.stderr).unwrap();
+        assert!(errors.ends_with("stdout: expected a file to write, found something else\n"), "{errors}");
+        assert_eq!(fs::read_to_string(path("log")).unwrap(), "before\n");
+    }
     fs::create_dir(path("real")).unwrap();
     for name in ["old", "new", "old.gz"] {
         let (target, link) = (path(&format!("real/{name}")), path(name));

@@ -287,9 +287,9 @@ pt5_status pt5_model_info(const pt5_model *model,
 // Frees a model. Its sessions keep what they need.
 void pt5_model_free(pt5_model *model);
 
-// A session over a model, in which each pass is shared by `threads` threads, the caller's included. 0: as many as
-// a NUMA node has cores for this process, at most 16; 1 is best where many sessions run side by side. Results do not
-// depend on it.
+// A session over a model, in which each pass is shared by `threads` threads, the caller's included, at most 64. 0: as
+// many as a NUMA node has cores for this process, at most 16; 1 is best where many sessions run side by side. Results
+// do not depend on it.
 pt5_status pt5_session_new(const pt5_model *model,
                            uint32_t threads,
                            pt5_session **session);

@@ -125,9 +125,9 @@ unsafe fn read(options: *const pt5_embed_options) -> Result<(EncodeOptions, Canc
 }
 
 fn pooling(name: &str) -> Result<Pooling> {
-    let known = || std::iter::once(Pooling::None).chain(Pooling::VECTORS);
-    known().find(|pooling| pooling.name() == name).ok_or_else(|| {
-        let names = known().map(Pooling::name).collect::<Vec<_>>().join(", ");
+    Pooling::asked(name).ok_or_else(|| {
+        let known = std::iter::once(Pooling::None).chain(Pooling::VECTORS);
+        let names = known.map(Pooling::name).collect::<Vec<_>>().join(", ");
         Failure::new(pt5_status::PT5_OPTION, format!("pooling: expected one of {names}, found {name}"))
     })
 }

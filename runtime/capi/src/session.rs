@@ -41,9 +41,9 @@ fn new(model: &Model, threads: usize) -> Session {
     session
 }
 
-/// A session over a model, in which each pass is shared by `threads` threads, the caller's included. 0: as many as
-/// a NUMA node has cores for this process, at most 16; 1 is best where many sessions run side by side. Results do not
-/// depend on it.
+/// A session over a model, in which each pass is shared by `threads` threads, the caller's included, at most 64. 0: as
+/// many as a NUMA node has cores for this process, at most 16; 1 is best where many sessions run side by side. Results
+/// do not depend on it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pt5_session_new(
     model: *const pt5_model,

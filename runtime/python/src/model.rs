@@ -23,8 +23,8 @@ use crate::{download, options, pieces};
 ///
 /// model: a GGUF file, a Hugging Face folder, a safetensors file, "hf:OWNER/NAME[@REVISION]", which is downloaded into
 /// the Hugging Face cache, or a GGUF file's bytes. None: the model that comes with the package, whose card is below.
-/// threads: how many share the work of one call; None: the cores of a NUMA node, at most 16. Results do not depend
-/// on it.
+/// threads: how many share the work of one call, at most 64; None: the cores of a NUMA node, at most 16. Results do not
+/// depend on it.
 /// isa: the instruction set, such as "avx2"; None: the best that the machine has. Results do not depend on it.
 /// packed: a file of packed weights, mapped, and made where it is not there: large models then start at once.
 /// tokenizer: another tokenizer than the model's: a file, a folder, or "hf:OWNER/NAME".

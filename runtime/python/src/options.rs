@@ -49,7 +49,7 @@ fn json(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Value> {
 
 /// What is made of the states of tokens, by name.
 pub fn pooling(py: Python<'_>, name: &str) -> PyResult<Pooling> {
-    let known = if name == Pooling::None.name() { Some(Pooling::None) } else { Pooling::from_name(name) };
+    let known = Pooling::asked(name);
     known.ok_or_else(|| {
         let all = std::iter::once(Pooling::None).chain(Pooling::VECTORS);
         let names = all.map(Pooling::name).collect::<Vec<_>>().join(", ");

@@ -105,8 +105,9 @@ impl Grammar {
         Ok(Grammar { start })
     }
 
-    /// Whether a text that follows the grammar can begin with `prefix`, which a generation does not choose
-    /// ([`GenerateOptions::prefix`](super::GenerateOptions)).
+    /// Whether a text that follows the grammar can begin with the tokens of `prefix`, which a generation does not
+    /// choose ([`GenerateOptions::prefix`](super::GenerateOptions)). A line break, with which no generation by a
+    /// grammar begins, is none.
     ///
     /// # Errors
     /// If it cannot, or the model has no tokenizer.
@@ -114,7 +115,7 @@ impl Grammar {
         let mut matcher = self.start.deep_clone();
         let ids = model.tokenizer()?.encode_prefix(prefix);
         if ids.into_iter().any(|id| matcher.consume_token(id).is_err()) {
-            let what = format!("expected what a text that follows the grammar can begin with, found {prefix:?}");
+            let what = format!("expected tokens that a text by the grammar can begin with, found {prefix:?}");
             return Err(Error::Option { option: "prefix", what });
         }
         Ok(())

@@ -38,7 +38,7 @@ impl Field for OneVector {
     const EXPECTED: &'static str = r#""mean", "first", "last", "max", "mean_sqrt_len_tokens" or "weightedmean""#;
 
     fn read(value: &Value) -> Option<OneVector> {
-        Pooling::from_name(value.as_str()?).map(OneVector)
+        Pooling::asked(value.as_str()?).filter(|&pooling| pooling != Pooling::None).map(OneVector)
     }
 }
 

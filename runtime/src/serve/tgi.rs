@@ -122,6 +122,9 @@ impl Asked {
             Some(true) if overrides.temperature == Some(0.0) => {
                 return Err(parameters.refuse("do_sample", "expected a temperature above 0 with it, found 0"));
             }
+            Some(true) if overrides.beams.is_some_and(|beams| beams > 1) => {
+                return Err(parameters.refuse("do_sample", "expected false or no beams, which exclude each other"));
+            }
             Some(true) => {
                 let defaults = app.model.generation_defaults();
                 let task = overrides.task.as_deref().and_then(|name| defaults.task(name).ok());
