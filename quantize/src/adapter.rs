@@ -122,7 +122,7 @@ impl Adapter {
 
     /// What to say before merging where the checkpoint may not be what the adapter was trained on: matrices of a
     /// balanced file are W s, behind norms g / s, for which `scale B A` is wrong unless it was trained for them. Which
-    /// of the two it was, neither file says.
+    /// of the two it was, neither file says, nor that a file without blocks was made of a balanced one.
     pub fn doubt(&self, checkpoint: &Checkpoint) -> Option<String> {
         let in_blocks = |name: &String| checkpoint.tensor(name).is_some_and(|tensor| tensor.dtype.block_len() > 1);
         let doubtful = checkpoint.encoder_scale.is_some() || self.factors.keys().any(in_blocks);

@@ -76,13 +76,15 @@ export function limits(options: EncodeOptions): EncodeOptions {
 export function filesOf(value: unknown): File[] | undefined {
   if (typeof value !== "object" || value === null || !(Symbol.iterator in value)) return undefined;
   const list = [...(value as Iterable<unknown>)];
-  return list.every((file) => file instanceof Blob) ? (list as File[]) : undefined;
+  // By name: those of another frame are of classes of its own.
+  const isFile = (file: unknown): boolean => /^\[object (File|Blob)\]$/.test(Object.prototype.toString.call(file));
+  return list.every(isFile) ? (list as File[]) : undefined;
 }
 
 /** Whether a request can be sent with these headers. Not every place where `load` is called has `Headers`. */
 export function areHeaders(value: unknown): boolean {
   const isHeader = ([name, text]: [string, unknown]): boolean =>
-    /^[\w!#$%&'*+.^`|~-]+$/.test(name) && typeof text === "string" && /^[^\0\r\n\u0100-\uffff]*$/.test(text);
+    /^[\w!#$%&'*+.^`|~-]+$/.test(name) && typeof text === "string" && /^[^\0\r\n\u0100-\uffff]*$/.test(text.trim());
   return typeof value === "object" && value !== null && Object.entries(value).every(isHeader);
 }
 

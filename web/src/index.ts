@@ -258,7 +258,7 @@ export class T5 {
     return new T5(client);
   }
 
-  /** Generates from a text, or from ids that end with `</s>`. The request is queued at once. */
+  /** Generates from a text, or from ids that end with `</s>`, at least one. The request is queued at once. */
   generate(source: string | readonly number[] | Uint32Array, options?: GenerateOptions): Generation;
   /**
    * Generates from each text of a list, several at once: faster than one by one, with the same results. An empty list

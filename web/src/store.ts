@@ -299,7 +299,10 @@ export const cache = {
   list: async (): Promise<StoredModel[]> => (await Promise.all((await stores()).map((store) => store.list()))).flat(),
   /** Bytes of all models. */
   size: async (): Promise<number> => (await cache.list()).reduce((sum, model) => sum + model.bytes, 0),
-  /** Deletes the model that was loaded from this source, or that `list` has by it; false if there was none. */
+  /**
+   * Deletes the model that `list` has under this source: the one it was loaded from, followed by the `endpoint` if that
+   * was another than the usual one. False if there was none.
+   */
   delete: async (source: string): Promise<boolean> =>
     (await Promise.all((await stores()).map((store) => store.delete(absolute(source))))).includes(true),
   clear: async (): Promise<void> => {

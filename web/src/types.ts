@@ -132,6 +132,7 @@ export interface GenerateOptions {
   lengthPenalty?: number;
   /** Hugging Face divides by n^p, T5's own by ((5 + n) / 6)^p. */
   lengthPenaltyKind?: "huggingFace" | "t5";
+  /** With Hugging Face's length penalty: T5's has one end of its own, and refuses it beside beams. */
   earlyStopping?: boolean | "never";
   /** 0: no sampling. A filter of candidates alone (`topK` to `topH`) samples at 1. */
   temperature?: number;
