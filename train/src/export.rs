@@ -147,6 +147,14 @@ pub enum Weights {
     MeanOfLast(usize),
 }
 
+/// Refuses a folder that is no run with a checkpoint.
+///
+/// # Errors
+/// Where it is none, or cannot be read.
+pub fn expect_checkpoint(run: &Path) -> Result<()> {
+    choose(run, None, false).map(drop)
+}
+
 /// Writes a run's checkpoint as a Hugging Face folder. `step`: which one; `None`: the best, or the newest where there
 /// was no evaluation. With `others`, runs of the same model from the same beginning, it is the mean of what each gives
 /// (Wortsman et al. 2022). Returns the step of the first.

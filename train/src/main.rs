@@ -729,9 +729,11 @@ fn write_answers(config: &Config, arguments: &AnswersArguments) -> Result<()> {
 fn eval(config: &Config, arguments: &EvalArguments) -> Result<()> {
     let named = arguments.model.first().map(PathBuf::as_path);
     let pipeline = Pipeline::load(&with_vocabulary(config, named))?;
-    // The run may go on at this time, and has a folder of its own for what it evaluates.
-    let exported = files::TemporaryFolder::new(&config.run.output, "eval")?;
+    let exported;
     let models = if arguments.model.is_empty() {
+        // The run may go on at this time, and has a folder of its own for what it evaluates.
+        export::expect_checkpoint(&config.run.output)?;
+        exported = files::TemporaryFolder::new(&config.run.output, "eval")?;
         export::export(&config.run.output, None, Weights::Best, &[], exported.path())?;
         vec![Model::open(exported.path())?]
     } else {

@@ -219,6 +219,10 @@ fn bad_input_is_named() {
         "t5-train: /nowhere/c.toml: No such file or directory (os error 2)\n"
     );
     assert!(set("model.from=/nowhere").contains("/nowhere"));
+    assert_eq!(
+        fail(&["eval", &config, "--set", "run.output=/nowhere/run"]),
+        "t5-train: /nowhere/run: expected a run with checkpoints, found none\n"
+    );
     assert!(set("model.num_decoder_layers=0").contains("num_decoder_layers"));
     assert!(set("model.feed_forward=tanh").contains("model.feed_forward: expected relu"));
     let best_by = "evaluation.best_by: expected one of loss, numbers/exact-match, found numbers/exact_match";
