@@ -95,15 +95,7 @@ pub(crate) fn expect_vocabulary(folder: &Path, files: &[(String, Vec<u8>)]) -> R
     let path = folder.join(tokenizer_of(folder));
     let saved = read(&path)?;
     // The same one may be spelled otherwise, or be in a file of another kind.
-    let pieces = |name: &Path, bytes: &[u8]| {
-        let shown = name.display().to_string();
-        let read = if vocabulary::is_sentencepiece(name) {
-            tokenizer::Vocabulary::from_sentencepiece(&shown, bytes, vocabulary::EXTRA_IDS)
-        } else {
-            tokenizer::Vocabulary::from_tokenizer_json(&shown, bytes)
-        };
-        read.ok()
-    };
+    let pieces = |name: &Path, bytes: &[u8]| vocabulary::arrays(name, bytes).ok();
     let is_same = |(one, other): (tokenizer::Vocabulary, tokenizer::Vocabulary)| match (one, other) {
         // Kinds of file differ in what they say beside the pieces, and in the scores of those that no text is cut into.
         (tokenizer::Vocabulary::Unigram(one), tokenizer::Vocabulary::Unigram(other)) if !path.ends_with(name) => {

@@ -31,7 +31,7 @@ pub const EOS: u32 = 1;
 pub const UNK: u32 = 2;
 
 /// Sentinels of a SentencePiece model, which does not have them itself.
-pub(crate) const EXTRA_IDS: u32 = 100;
+const EXTRA_IDS: u32 = 100;
 
 /// The character that stands for a space in pieces, U+2581.
 const SPACE: char = '\u{2581}';
@@ -93,14 +93,7 @@ impl Vocabulary {
         if is_gguf(&path) {
             return Vocabulary::new(&of_gguf(&path)?, &path);
         }
-        let bytes = Bytes::map(&path)?;
-        let file = path.display().to_string();
-        let arrays = if is_sentencepiece(&path) {
-            tokenizer::Vocabulary::from_sentencepiece(&file, &bytes, EXTRA_IDS)?
-        } else {
-            tokenizer::Vocabulary::from_tokenizer_json(&file, &bytes)?
-        };
-        Vocabulary::new(&arrays, &path)
+        Vocabulary::new(&arrays(&path, &Bytes::map(&path)?)?, &path)
     }
 
     /// ByT5's vocabulary, for a model of so many embedding rows.
@@ -286,6 +279,16 @@ fn is_gguf(path: &Path) -> bool {
 fn of_gguf(path: &Path) -> Result<tokenizer::Vocabulary> {
     let vocabulary = Checkpoint::open(path)?.vocabulary;
     vocabulary.ok_or_else(|| Error::file(path, "expected a file with a vocabulary, found weights alone"))
+}
+
+/// What a vocabulary's file holds, of which kind its name says.
+pub(crate) fn arrays(path: &Path, bytes: &[u8]) -> Result<tokenizer::Vocabulary> {
+    let file = path.display().to_string();
+    Ok(if is_sentencepiece(path) {
+        tokenizer::Vocabulary::from_sentencepiece(&file, bytes, EXTRA_IDS)?
+    } else {
+        tokenizer::Vocabulary::from_tokenizer_json(&file, bytes)?
+    })
 }
 
 /// Whether a file is a SentencePiece model by its name.
