@@ -7,7 +7,16 @@ use t5_runtime::Error;
 
 /// An exception with the library's sentence.
 pub fn raised(py: Python<'_>, error: Error) -> PyErr {
-    let class = match &error {
+    exception(py, class_of(&error), error.to_string())
+}
+
+/// As [`raised`], for one of several texts.
+pub fn of_text(py: Python<'_>, place: usize, error: Error) -> PyErr {
+    exception(py, class_of(&error), format!("text[{place}]: {error}"))
+}
+
+fn class_of(error: &Error) -> &'static str {
+    match error {
         Error::NotAModel { .. }
         | Error::Format { .. }
         | Error::Tensor { .. }
@@ -19,8 +28,7 @@ pub fn raised(py: Python<'_>, error: Error) -> PyErr {
         Error::Memory { .. } => "NoMemoryError",
         Error::Hub { .. } => "HubError",
         _ => "Error",
-    };
-    exception(py, class, error.to_string())
+    }
 }
 
 /// An `OptionError`.

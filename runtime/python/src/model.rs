@@ -11,12 +11,13 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::storage::Bytes;
 use t5_runtime::{
-    Choices, EncodeOptions, GenerateOptions, MAX_THREADS, ModelOptions, Output, Pooling, Session, default_threads,
+    Batch, Choices, EncodeOptions, GenerateOptions, MAX_THREADS, ModelOptions, Output, Pooling, Session, SourceText,
+    default_threads,
 };
 
-use crate::failure::{option, raised};
+use crate::failure::{of_text, option, raised};
 use crate::results::{Alignment, Choice, Score, outputs};
-use crate::stream::{BatchStream, Stream, batch};
+use crate::stream::{BatchStream, Stream};
 use crate::{download, options, pieces};
 
 /// A T5 model. Any number of threads may use one at the same time.
@@ -90,9 +91,22 @@ impl Model {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
     }
 
+    /// What is read of a text.
+    fn source(&self, py: Python<'_>, text: &str, options: &GenerateOptions) -> PyResult<SourceText> {
+        py.detach(|| options.source(&self.model, text)).map_err(|error| raised(py, error))
+    }
+
+    /// What is read of several texts.
+    fn sources(&self, py: Python<'_>, texts: &[String], options: &GenerateOptions) -> PyResult<Vec<SourceText>> {
+        // Without one no text is at fault.
+        self.model.tokenizer().map_err(|error| raised(py, error))?;
+        let read = |text: &String| options.source(&self.model, text);
+        pieces::each(py, texts, read, |place, error| of_text(py, place, error))
+    }
+
     /// Generates for one text.
     fn one(&self, py: Python<'_>, text: &str, options: &GenerateOptions) -> PyResult<Vec<Output>> {
-        let source = options.source(&self.model, text).map_err(|error| raised(py, error))?;
+        let source = self.source(py, text, options)?;
         let begun = self.session().into_generation(source, options);
         let mut generation = begun.map_err(|error| raised(py, error))?;
         if let Err(error) = pieces::work(py, || Ok(generation.work())) {
@@ -106,8 +120,7 @@ impl Model {
 
     /// Generates for several texts side by side.
     fn many(&self, py: Python<'_>, texts: &[String], options: &GenerateOptions) -> PyResult<Vec<Vec<Output>>> {
-        let sources = texts.iter().map(|text| options.source(&self.model, text)).collect::<t5_runtime::Result<_>>();
-        let sources = sources.map_err(|error| raised(py, error))?;
+        let sources = self.sources(py, texts, options)?;
         let batch = self.session().into_batch(sources, options).map_err(|error| raised(py, error))?;
         pieces::finish(py, batch, |session| self.put_back(session))
     }
@@ -121,14 +134,14 @@ impl Model {
     fn new(
         py: Python<'_>,
         model: Option<&Bound<'_, PyAny>>,
-        threads: Option<usize>,
+        threads: Option<&Bound<'_, PyAny>>,
         isa: Option<&str>,
         packed: Option<PathBuf>,
         tokenizer: Option<PathBuf>,
         copy: bool,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Model> {
-        let threads = threads.unwrap_or_else(default_threads);
+        let threads = options::count("threads", threads)?.unwrap_or_else(default_threads);
         if !(1..=MAX_THREADS).contains(&threads) {
             return Err(option(py, format!("threads: expected 1 to {MAX_THREADS}, found {threads}")));
         }
@@ -220,13 +233,18 @@ impl Model {
                 results.into_iter().map(best).collect::<Vec<_>>().into_py_any(py)
             }
             (Texts::One(text), true) => {
-                let source = options.source(&model.model, &text).map_err(|error| raised(py, error))?;
+                let source = model.source(py, &text, &options)?;
                 let generation = model.session().into_generation(source, &options);
                 let generation = generation.map_err(|error| raised(py, error))?;
                 Stream::new(this.clone().unbind(), generation).into_py_any(py)
             }
             (Texts::Many(texts), true) => {
-                let (batch, ids) = batch(py, model.session(), &texts, &options)?;
+                let sequences = options.sequences_of(texts.len());
+                let batch = Batch::new(model.session(), sequences).map_err(|error| raised(py, error));
+                let mut batch = batch?;
+                let sources = model.sources(py, &texts, &options)?.into_iter();
+                let ids = sources.map(|source| batch.add_source(source, &options)).collect::<t5_runtime::Result<_>>();
+                let ids = ids.map_err(|error| raised(py, error))?;
                 BatchStream::new(this.clone().unbind(), batch, ids).into_py_any(py)
             }
         }
@@ -255,7 +273,8 @@ impl Model {
     fn score(&self, py: Python<'_>, source: &str, target: &str) -> PyResult<Score> {
         let raise = |error| raised(py, error);
         let tokenizer = self.model.tokenizer().map_err(raise)?;
-        let (source, target) = (self.model.source_ids(source).map_err(raise)?, tokenizer.encode(target));
+        let ids = py.detach(|| Ok((self.model.source_ids(source)?, tokenizer.encode(target))));
+        let (source, target) = ids.map_err(raise)?;
         let scoring = self.session().into_scoring(&source, &target).map_err(raise)?;
         Ok(Score::new(py, pieces::finish(py, scoring, |session| self.put_back(session))?))
     }
@@ -263,15 +282,19 @@ impl Model {
     /// How likely each of the choices is as the answer to a text, the likeliest first.
     fn choose(&self, py: Python<'_>, text: &str, choices: Vec<String>) -> PyResult<Vec<Choice>> {
         let raise = |error| raised(py, error);
-        let choices = Choices::new(&self.model, &choices).map_err(raise)?;
-        let choosing = self.session().into_choosing(text, &choices).map_err(raise)?;
+        let begun = py.detach(|| {
+            let choices = Choices::new(&self.model, &choices)?;
+            self.session().into_choosing(text, &choices)
+        });
+        let choosing = begun.map_err(raise)?;
         let ranked = pieces::finish(py, choosing, |session| self.put_back(session))?;
         Ok(ranked.into_iter().map(Choice::from).collect())
     }
 
     /// Which word of a source each word of a target comes from.
     fn align(&self, py: Python<'_>, source: &str, target: &str) -> PyResult<Alignment> {
-        let aligning = self.session().into_aligning(source, target).map_err(|error| raised(py, error))?;
+        let aligning = py.detach(|| self.session().into_aligning(source, target));
+        let aligning = aligning.map_err(|error| raised(py, error))?;
         Alignment::new(py, pieces::finish(py, aligning, |session| self.put_back(session))?)
     }
 
@@ -295,7 +318,7 @@ impl Model {
         text: &Bound<'_, PyAny>,
         pooling: Option<&str>,
         normalize: bool,
-        pad_to: Option<usize>,
+        pad_to: Option<&Bound<'_, PyAny>>,
         attend_to_padding: bool,
         layer: Option<isize>,
         prompt: Option<String>,
@@ -303,14 +326,14 @@ impl Model {
     ) -> PyResult<Py<PyAny>> {
         let raise = |error| raised(py, error);
         let pooling = pooling.map(|name| options::pooling(py, name)).transpose()?;
+        let pad_to = options::count("pad_to", pad_to)?;
         let options = EncodeOptions { pooling, normalize, pad_to, pad_mask: !attend_to_padding, layer, prompt, prefix };
         let (texts, single) = match Texts::of(text)? {
             Texts::One(text) => (vec![text], true),
             Texts::Many(texts) => (texts, false),
         };
-        let passages = texts.iter().map(|text| self.model.passage(text, &options));
-        let passages = passages.collect::<t5_runtime::Result<Vec<_>>>();
-        let encoding = self.session().into_encoding(&passages.map_err(raise)?, &options).map_err(raise)?;
+        let passages = pieces::each(py, &texts, |text| self.model.passage(text, &options), |_, error| raise(error))?;
+        let encoding = self.session().into_encoding(&passages, &options).map_err(raise)?;
         let encoded = pieces::finish(py, encoding, |session| self.put_back(session))?;
         if options.pooling == Some(Pooling::None) {
             let array = |one: t5_runtime::Encoded| {
@@ -330,16 +353,19 @@ impl Model {
 
     /// The ids of a text, the end token behind them.
     fn tokenize(&self, py: Python<'_>, text: &str) -> PyResult<Vec<u32>> {
-        Ok(self.model.tokenizer().map_err(|error| raised(py, error))?.encode(text))
+        let tokenizer = self.model.tokenizer().map_err(|error| raised(py, error))?;
+        Ok(py.detach(|| tokenizer.encode(text)))
     }
 
     /// The text of ids; skip_special: without special tokens and <extra_id_n>.
     #[pyo3(signature = (ids, skip_special=true))]
-    fn detokenize(&self, py: Python<'_>, ids: Vec<u32>, skip_special: bool) -> PyResult<String> {
+    fn detokenize(&self, py: Python<'_>, ids: Vec<Bound<'_, PyAny>>, skip_special: bool) -> PyResult<String> {
         let tokenizer = self.model.tokenizer().map_err(|error| raised(py, error))?;
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= tokenizer.vocab_size()) {
-            return Err(option(py, format!("ids: expected ids below {}, found {id}", tokenizer.vocab_size())));
-        }
-        Ok(tokenizer.decode(&ids, skip_special))
+        let ids = ids.iter().map(|id| {
+            let known = options::integer::<u32>("ids", id)?.filter(|&known| (known as usize) < tokenizer.vocab_size());
+            known.ok_or_else(|| option(py, format!("ids: expected 0 to {}, found {id}", tokenizer.vocab_size() - 1)))
+        });
+        let ids = ids.collect::<PyResult<Vec<u32>>>()?;
+        Ok(py.detach(|| tokenizer.decode(&ids, skip_special)))
     }
 }

@@ -1,5 +1,6 @@
 //! Keyword arguments as the library's options.
 
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString};
 use serde_json::{Map, Value};
@@ -45,6 +46,26 @@ fn json(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Value> {
     }
     let number: f64 = value.extract().map_err(|_| wrong())?;
     serde_json::Number::from_f64(number).map(Value::Number).ok_or_else(wrong)
+}
+
+/// An argument that counts something.
+pub fn count(name: &str, given: Option<&Bound<'_, PyAny>>) -> PyResult<Option<usize>> {
+    let Some(given) = given else { return Ok(None) };
+    let count = integer(name, given)?;
+    count.map(Some).ok_or_else(|| option(given.py(), format!("{name}: expected 1 to {}, found {given}", usize::MAX)))
+}
+
+/// A whole number of an argument; `None` for one that its type does not have, a negative one for instance.
+pub fn integer<'py, T: FromPyObjectOwned<'py, Error = PyErr>>(
+    name: &str,
+    given: &Bound<'py, PyAny>,
+) -> PyResult<Option<T>> {
+    match given.extract() {
+        Ok(number) => Ok(Some(number)),
+        Err(error) if error.is_instance_of::<PyOverflowError>(given.py()) => Ok(None),
+        // pyo3 names arguments that it takes itself.
+        Err(error) => Err(PyTypeError::new_err(format!("argument '{name}': {}", error.value(given.py())))),
+    }
 }
 
 /// What is made of the states of tokens, by name.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
-use t5_runtime::{Result, UnderWay};
+use t5_runtime::{Error, Result, UnderWay};
 
 use crate::failure::raised;
 
@@ -29,6 +29,36 @@ pub fn work(py: Python<'_>, mut piece: impl FnMut() -> Result<bool> + Send) -> P
             return Ok(());
         }
         py.check_signals()?;
+    }
+}
+
+/// What `one` makes of each text.
+///
+/// # Errors
+/// As [`work`], and what `raise` makes of the error of a text in its place.
+pub fn each<T, M>(
+    py: Python<'_>,
+    texts: &[T],
+    mut one: impl FnMut(&T) -> Result<M> + Send,
+    raise: impl FnOnce(usize, Error) -> PyErr,
+) -> PyResult<Vec<M>>
+where
+    T: Sync,
+    M: Send,
+{
+    let mut made = Vec::with_capacity(texts.len());
+    let mut failed = None;
+    work(py, || {
+        let Some(text) = texts.get(made.len()) else { return Ok(false) };
+        match one(text) {
+            Ok(result) => made.push(result),
+            Err(error) => failed = Some(error),
+        }
+        Ok(failed.is_none())
+    })?;
+    match failed {
+        Some(error) => Err(raise(made.len(), error)),
+        None => Ok(made),
     }
 }
 

@@ -18,7 +18,8 @@ pub struct Output {
     /// With top_logprobs=N, for each token the N likeliest in its place as (id, log-probability), the likeliest first.
     #[pyo3(get)]
     alternatives: Vec<Vec<(u32, f32)>>,
-    /// The sum of the log-probabilities; of a beam, that sum over the length penalty. nan with logprobs=False.
+    /// The sum of the log-probabilities; of a beam, that sum over the length penalty, but with T5's where none has
+    /// ended. nan with logprobs=False.
     #[pyo3(get)]
     score: f32,
     /// Why the text ends: "eos", "length", "stop", "blocked", "cancelled" or "memory".

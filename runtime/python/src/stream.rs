@@ -2,32 +2,127 @@
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use t5_runtime::{Batch, BatchEvent, Generation, Session};
 
-use crate::failure::raised;
+use crate::failure::option;
 use crate::model::Model;
 use crate::pieces::work;
 use crate::results::outputs;
+
+/// What a stream works at. Nobody holds its lock while Python runs: a handler of signals may ask it, and close it.
+struct Held<T> {
+    state: Mutex<State<T>>,
+    closed: AtomicBool,
+}
+
+enum State<T> {
+    /// Between two pieces.
+    Waiting(Box<T>),
+    /// Taken by a thread that makes the next piece.
+    Taken(ThreadId),
+    /// All have come, with what came of it; or it was closed.
+    Done(Option<Py<PyAny>>),
+}
+
+impl<T: Send> Held<T> {
+    /// How often a thread looks whether another one has its piece.
+    const WAIT: Duration = Duration::from_millis(2);
+
+    fn new(work: T) -> Held<T> {
+        Held { state: Mutex::new(State::Waiting(Box::new(work))), closed: AtomicBool::new(false) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the work for a piece; `None` if there is no more. A thread waits for another one that has it.
+    fn take(&self, py: Python<'_>) -> PyResult<Option<Box<T>>> {
+        loop {
+            // list(stream) asks for piece after piece without hearing of Ctrl-C in between.
+            py.check_signals()?;
+            let own = thread::current().id();
+            let mut state = self.lock();
+            match &*state {
+                State::Done(_) => return Ok(None),
+                State::Taken(thread) if *thread == own => {
+                    // A handler of signals asks what it has interrupted, which would wait for it.
+                    drop(state);
+                    return Err(option(py, "stream: expected one piece to be asked for at a time, found another call"));
+                }
+                State::Taken(_) => {
+                    drop(state);
+                    py.detach(|| thread::sleep(Self::WAIT));
+                }
+                State::Waiting(_) => {
+                    if let State::Waiting(work) = std::mem::replace(&mut *state, State::Taken(own)) {
+                        return Ok(Some(work));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts the work back, or gives it where the stream was closed meanwhile.
+    fn put(&self, work: Box<T>) -> Option<Box<T>> {
+        let mut state = self.lock();
+        if self.is_closed() {
+            *state = State::Done(None);
+            return Some(work);
+        }
+        *state = State::Waiting(work);
+        None
+    }
+
+    fn finish(&self, outputs: Option<Py<PyAny>>) {
+        *self.lock() = State::Done(outputs.filter(|_| !self.is_closed()));
+    }
+
+    /// Closes it; gives the work, unless a thread has it, which will notice.
+    fn close(&self) -> Option<Box<T>> {
+        let mut state = self.lock();
+        match &*state {
+            State::Done(_) => return None,
+            State::Taken(_) | State::Waiting(_) => self.closed.store(true, Ordering::Relaxed),
+        }
+        if matches!(*state, State::Taken(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut *state, State::Done(None)) {
+            State::Waiting(work) => Some(work),
+            State::Taken(_) | State::Done(_) => None,
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    fn outputs(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        match &*self.lock() {
+            State::Done(outputs) => outputs.as_ref().map(|outputs| outputs.clone_ref(py)),
+            State::Waiting(_) | State::Taken(_) => None,
+        }
+    }
+}
 
 /// A text as it comes: an iterator of pieces.
 #[pyclass(frozen, module = "pocket_t5")]
 pub struct Stream {
     model: Py<Model>,
-    state: Mutex<StreamState>,
-}
-
-enum StreamState {
-    UnderWay(Box<Generation<Session>>),
-    Done(Option<Py<PyAny>>),
+    held: Held<Generation<Session>>,
 }
 
 impl Stream {
     pub fn new(model: Py<Model>, generation: Generation<Session>) -> Stream {
-        Stream { model, state: Mutex::new(StreamState::UnderWay(Box::new(generation))) }
+        Stream { model, held: Held::new(generation) }
     }
 }
 
@@ -38,42 +133,37 @@ impl Stream {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        // list(stream) asks for piece after piece without hearing of Ctrl-C in between.
-        py.check_signals()?;
-        let mut state = lock(py, &self.state);
-        let StreamState::UnderWay(generation) = &mut *state else { return Ok(None) };
+        let Some(mut generation) = self.held.take(py)? else { return Ok(None) };
         let mut piece = None;
-        work(py, || {
+        let worked = work(py, || {
             piece = generation.ready_piece().map(str::to_owned);
-            Ok(piece.is_none() && generation.work())
-        })?;
+            Ok(piece.is_none() && !self.held.is_closed() && generation.work())
+        });
         // The last piece of work may have brought the last of the text.
-        if let Some(piece) = piece.or_else(|| generation.ready_piece().map(str::to_owned)) {
-            return Ok(Some(piece));
+        let piece = piece.or_else(|| worked.is_ok().then(|| generation.ready_piece().map(str::to_owned)).flatten());
+        if worked.is_err() || piece.is_some() || self.held.is_closed() {
+            if let Some(generation) = self.held.put(generation) {
+                self.model.get().put_back(generation.into_session());
+                return worked.map(|()| None);
+            }
+            return worked.map(|()| piece);
         }
-        if let StreamState::UnderWay(generation) = std::mem::replace(&mut *state, StreamState::Done(None)) {
-            let (results, session) = generation.finish_with_session();
-            self.model.get().put_back(session);
-            *state = StreamState::Done(Some(outputs(py, results).into_py_any(py)?));
-        }
-        Ok(None)
+        let (results, session) = generation.finish_with_session();
+        self.model.get().put_back(session);
+        let made = outputs(py, results).into_py_any(py);
+        self.held.finish(made.as_ref().ok().map(|outputs| outputs.clone_ref(py)));
+        made.map(|_| None)
     }
 
     /// The outputs, best first, once all pieces have come; before, and after close(), None.
     #[getter]
     fn outputs(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        match &*lock(py, &self.state) {
-            StreamState::Done(outputs) => outputs.as_ref().map(|outputs| outputs.clone_ref(py)),
-            StreamState::UnderWay(_) => None,
-        }
+        self.held.outputs(py)
     }
 
     /// Ends it where it is. Nothing else is needed to leave a stream behind.
-    fn close(&self, py: Python<'_>) {
-        let mut state = lock(py, &self.state);
-        if matches!(*state, StreamState::UnderWay(_))
-            && let StreamState::UnderWay(generation) = std::mem::replace(&mut *state, StreamState::Done(None))
-        {
+    fn close(&self) {
+        if let Some(generation) = self.held.close() {
             self.model.get().put_back(generation.into_session());
         }
     }
@@ -83,18 +173,16 @@ impl Stream {
 #[pyclass(frozen, module = "pocket_t5")]
 pub struct BatchStream {
     model: Py<Model>,
-    state: Mutex<BatchState>,
+    held: Held<Running>,
 }
 
-pub struct BatchState {
-    /// None once all are done, or it was closed.
-    batch: Option<Batch<Session>>,
+/// The texts of a [`BatchStream`].
+pub struct Running {
+    batch: Batch<Session>,
     /// The place of each text.
     places: HashMap<u64, usize>,
     pieces: VecDeque<(usize, String)>,
     results: Vec<Vec<t5_runtime::Output>>,
-    /// Made of the results once all are done.
-    outputs: Option<Py<PyAny>>,
 }
 
 impl BatchStream {
@@ -102,19 +190,17 @@ impl BatchStream {
     pub fn new(model: Py<Model>, batch: Batch<Session>, ids: Vec<u64>) -> BatchStream {
         let results = vec![Vec::new(); ids.len()];
         let places = ids.into_iter().zip(0..).collect();
-        let state = BatchState { batch: Some(batch), places, pieces: VecDeque::new(), results, outputs: None };
-        BatchStream { model, state: Mutex::new(state) }
+        BatchStream { model, held: Held::new(Running { batch, places, pieces: VecDeque::new(), results }) }
     }
 }
 
-impl BatchState {
+impl Running {
     /// A step of the batch; false when there is a piece, or nothing is left.
     fn step(&mut self) -> t5_runtime::Result<bool> {
-        let Some(batch) = &mut self.batch else { return Ok(false) };
-        if !self.pieces.is_empty() || batch.is_empty() {
+        if !self.pieces.is_empty() || self.batch.is_empty() {
             return Ok(false);
         }
-        for event in batch.step() {
+        for event in self.batch.step() {
             match event {
                 BatchEvent::Piece { id, text, .. } => self.pieces.push_back((self.places[&id], text)),
                 BatchEvent::Done { id, outputs } => self.results[self.places[&id]] = outputs,
@@ -133,53 +219,34 @@ impl BatchStream {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<(usize, String)>> {
-        py.check_signals()?;
-        let mut state = lock(py, &self.state);
-        let held = &mut *state;
-        work(py, || held.step())?;
-        if let Some(piece) = state.pieces.pop_front() {
-            return Ok(Some(piece));
+        let Some(mut running) = self.held.take(py)? else { return Ok(None) };
+        let worked = work(py, || Ok(!self.held.is_closed() && running.step()?));
+        let piece = worked.is_ok().then(|| running.pieces.pop_front()).flatten();
+        if worked.is_err() || piece.is_some() || self.held.is_closed() {
+            if let Some(running) = self.held.put(running) {
+                self.model.get().put_back(running.batch.into_session());
+                return worked.map(|()| None);
+            }
+            return worked.map(|()| piece);
         }
-        if let Some(batch) = state.batch.take() {
-            self.model.get().put_back(batch.into_session());
-            let results = std::mem::take(&mut state.results);
-            let lists: Vec<_> = results.into_iter().map(|results| outputs(py, results)).collect();
-            state.outputs = Some(lists.into_py_any(py)?);
-        }
-        Ok(None)
+        let Running { batch, results, .. } = *running;
+        self.model.get().put_back(batch.into_session());
+        let lists: Vec<_> = results.into_iter().map(|results| outputs(py, results)).collect();
+        let made = lists.into_py_any(py);
+        self.held.finish(made.as_ref().ok().map(|outputs| outputs.clone_ref(py)));
+        made.map(|_| None)
     }
 
     /// For each text its outputs, best first, once all pieces have come; before, and after close(), None.
     #[getter]
     fn outputs(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        lock(py, &self.state).outputs.as_ref().map(|outputs| outputs.clone_ref(py))
+        self.held.outputs(py)
     }
 
     /// Ends it where it is. Nothing else is needed to leave a stream behind.
-    fn close(&self, py: Python<'_>) {
-        let mut state = lock(py, &self.state);
-        state.pieces.clear();
-        if let Some(batch) = state.batch.take() {
-            self.model.get().put_back(batch.into_session());
+    fn close(&self) {
+        if let Some(running) = self.held.close() {
+            self.model.get().put_back(running.batch.into_session());
         }
     }
-}
-
-/// Two threads may ask one stream: one waits for the other, without the GIL.
-fn lock<'a, T: Send>(py: Python<'_>, mutex: &'a Mutex<T>) -> std::sync::MutexGuard<'a, T> {
-    use pyo3::sync::MutexExt;
-    mutex.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A batch of texts, none of which has begun.
-pub fn batch(
-    py: Python<'_>,
-    session: Session,
-    texts: &[String],
-    options: &t5_runtime::GenerateOptions,
-) -> PyResult<(Batch<Session>, Vec<u64>)> {
-    let sequences = options.sequences_of(texts.len());
-    let mut batch = Batch::new(session, sequences).map_err(|error| raised(py, error))?;
-    let ids = texts.iter().map(|text| batch.add(text, options)).collect::<t5_runtime::Result<_>>();
-    ids.map(|ids| (batch, ids)).map_err(|error| raised(py, error))
 }

@@ -122,7 +122,7 @@ def test_text_and_ids(model):
     assert ids[-1] == model.info["tokenizer"]["eos_id"]
     assert model.detokenize(ids) == "Good morning!"
     assert model.detokenize(np.array(ids), skip_special=False) == "Good morning!</s>"
-    with pytest.raises(pocket_t5.OptionError, match="ids: expected ids below 8107, found 8107"):
+    with pytest.raises(pocket_t5.OptionError, match="^ids: expected 0 to 8106, found 8107$"):
         model.detokenize([8107])
 
 
@@ -146,14 +146,20 @@ def test_models_come_from_folders_and_bytes(family, tmp_path):
 
 
 def test_what_is_wrong_is_said(model, tmp_path):
+    nowhere = str(tmp_path / "nowhere")
     for call, error, message in [
-        (lambda: pocket_t5.Model("/nowhere"), pocket_t5.FileError, "^/nowhere: "),
-        (lambda: pocket_t5.Model("/nowhere"), FileNotFoundError, "^/nowhere: "),
+        (lambda: pocket_t5.Model(nowhere), pocket_t5.FileError, f"^{nowhere}: "),
+        (lambda: pocket_t5.Model(nowhere), FileNotFoundError, f"^{nowhere}: "),
         (lambda: pocket_t5.Model(tmp_path), pocket_t5.Error, "config.json"),
         (lambda: pocket_t5.Model(b"GGUF"), pocket_t5.ModelError, "^a file in memory: "),
         (lambda: pocket_t5.Model("hf:no-name"), pocket_t5.HubError, "no-name"),
         (lambda: pocket_t5.Model(isa="avx3"), pocket_t5.OptionError, "avx3"),
         (lambda: pocket_t5.Model(threads=0), ValueError, "^threads: expected 1 to 64, found 0$"),
+        (lambda: pocket_t5.Model(threads=-1), pocket_t5.OptionError, "^threads: expected 1 to [0-9]+, found -1$"),
+        (lambda: pocket_t5.Model(threads="2"), TypeError, "^argument 'threads': "),
+        (lambda: model.embed(GERMAN, pad_to=-1), pocket_t5.OptionError, "^pad_to: expected 1 to [0-9]+, found -1$"),
+        (lambda: model.detokenize(["a"]), TypeError, "^argument 'ids': "),
+        (lambda: model.detokenize([5, -1]), pocket_t5.OptionError, "^ids: expected 0 to 8106, found -1$"),
         (lambda: model.generate(GERMAN, beam=2), pocket_t5.OptionError, '^options: there is no option "beam"$'),
         (lambda: model.generate(GERMAN, beams=5000), ValueError, "^beams: expected 1 to 1024, found 5000$"),
         (lambda: model.generate(GERMAN, beams=1.5), ValueError, "^beams: expected a whole number of 0 or more"),
@@ -164,6 +170,13 @@ def test_what_is_wrong_is_said(model, tmp_path):
         (lambda: model.generate(GERMAN, n_best=2), ValueError, "^n_best: expected outputs"),
         (lambda: model.generate(GERMAN, task="none"), ValueError, "^task: "),
         (lambda: model.generate(GERMAN, max_input_tokens=2), ValueError, "^max_input_tokens: "),
+        (lambda: model.generate(["Yes", GERMAN], max_input_tokens=4), ValueError, r"^text\[1\]: max_input_tokens: "),
+        (
+            lambda: list(model.generate(["Yes", GERMAN], max_input_tokens=4, stream=True)),
+            ValueError,
+            r"^text\[1\]: max_input_tokens: ",
+        ),
+        (lambda: model.generate([GERMAN] * 2, choices=["Ж"], stream=True), ValueError, "^choices: "),
         (lambda: model.generate([GERMAN, 5]), TypeError, "^text: expected a str or several, found int at place 1$"),
         (lambda: model.generate(5), TypeError, "^text: expected a str or several, found int$"),
         (lambda: model.generate(b"text"), TypeError, "^text: expected a str or several, found bytes$"),
@@ -206,6 +219,43 @@ def test_other_threads_run_meanwhile(model):
     counter.join()
     # With the GIL held there would be one or two.
     assert turns > 1000, turns
+
+
+@pytest.mark.parametrize("texts", [GERMAN, [GERMAN] * 2])
+def test_a_stream_at_work_can_be_asked_and_closed(model, texts):
+    endless = dict(max_new_tokens=10**6, min_new_tokens=10**6)
+    # Beams have no piece before their end.
+    stream = model.generate(texts, stream=True, beams=4, **endless)
+    heard = threading.Event()
+    worker = threading.Thread(target=lambda: (heard.set(), list(stream)))
+    worker.start()
+    heard.wait()
+    assert stream.outputs is None
+    stream.close()
+    worker.join()
+    assert list(stream) == [] and stream.outputs is None
+    assert model.generate(GERMAN) == "Wo ist der Bahnhof?"
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there is no such timer on Windows")
+@pytest.mark.parametrize("texts", [GERMAN, [GERMAN] * 2])
+def test_a_handler_of_signals_may_close_what_it_interrupts(model, texts):
+    stream = model.generate(texts, stream=True, beams=4, max_new_tokens=10**6, min_new_tokens=10**6)
+    said = []
+
+    def close(*_):
+        with pytest.raises(pocket_t5.OptionError, match="^stream: expected one piece to be asked for at a time"):
+            next(stream)
+        said.append(stream.outputs)
+        stream.close()
+
+    before = signal.signal(signal.SIGALRM, close)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        assert list(stream) == []
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert said == [None] and stream.outputs is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise on Windows")

@@ -20,7 +20,6 @@ class _Options(TypedDict, total=False):
     length_penalty: float | None
     length_penalty_kind: Literal["t5", "hugging_face"] | None
     early_stopping: bool | Literal["never"] | None
-    n_best: int | None
     temperature: float | None
     top_k: int | None
     top_p: float | None
@@ -55,6 +54,9 @@ class _Options(TypedDict, total=False):
     logprobs: bool | None
     top_logprobs: int | None
     lookup: Literal["auto", "on", "off"] | None
+
+class _OutputsOptions(_Options, total=False):
+    n_best: int | None
 
 @final
 class Output:
@@ -149,9 +151,9 @@ class Model:
     @overload
     def generate(self, text: Sequence[str], *, stream: Literal[True], **options: Unpack[_Options]) -> BatchStream: ...
     @overload
-    def outputs(self, text: str, **options: Unpack[_Options]) -> list[Output]: ...  # type: ignore[overload-overlap]
+    def outputs(self, text: str, **options: Unpack[_OutputsOptions]) -> list[Output]: ...  # type: ignore[overload-overlap]
     @overload
-    def outputs(self, text: Sequence[str], **options: Unpack[_Options]) -> list[list[Output]]: ...
+    def outputs(self, text: Sequence[str], **options: Unpack[_OutputsOptions]) -> list[list[Output]]: ...
     def score(self, source: str, target: str) -> Score: ...
     def choose(self, text: str, choices: Sequence[str]) -> list[Choice]: ...
     def align(self, source: str, target: str) -> Alignment: ...
