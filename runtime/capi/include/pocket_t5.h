@@ -148,7 +148,8 @@ typedef struct {
     // How many tokens.
     size_t count;
     // The sum of the log-probabilities; of a beam, divided by the length penalty, which is ((5 + count) / 6)^0.6
-    // unless options say otherwise.
+    // unless options say otherwise; where no beam has ended, as with that penalty at the limit of new tokens, the sum
+    // itself. NaN where {"logprobs": false} leaves out what it is of.
     float score;
     // Why it ends.
     pt5_finish finish;

@@ -83,6 +83,12 @@ pub unsafe extern "C" fn pt5_embed(
         let (options, cancel) = read(options)?;
         let texts = crate::border::texts("texts", texts, lens, count)?;
         let encoded = session.work(|working| {
+            // By the name and in the unit of this side.
+            let (blocks, asked) = (working.model.config().num_layers, options.layer.map_or(0, |layer| -1 - layer));
+            if asked > blocks as isize {
+                let what = format!("blocks_from_end: expected 0 to {blocks}, found {asked}");
+                return Err(Failure::new(pt5_status::PT5_OPTION, what));
+            }
             let passage = |text: &&str| working.model.passage(text, &options);
             let passages = texts.iter().map(passage).collect::<t5_runtime::Result<Vec<_>>>()?;
             let mut encoding = working.take().into_encoding(&passages, &options)?;

@@ -62,7 +62,8 @@ pub struct pt5_output {
     /// How many tokens.
     pub count: usize,
     /// The sum of the log-probabilities; of a beam, divided by the length penalty, which is ((5 + count) / 6)^0.6
-    /// unless options say otherwise.
+    /// unless options say otherwise; where no beam has ended, as with that penalty at the limit of new tokens, the sum
+    /// itself. NaN where {"logprobs": false} leaves out what it is of.
     pub score: f32,
     /// Why it ends.
     pub finish: pt5_finish,

@@ -369,6 +369,14 @@ fn models_come_from_folders_and_memory() {
         let status = pt5_model_open(c"/nowhere/model".as_ptr(), ptr::null(), &mut model);
         assert_eq!((status, model), (pt5_status::PT5_IO, ptr::null_mut()));
         assert!(last_error().starts_with("/nowhere/model: "), "{}", last_error());
+        let empty = "expected a file or a folder, found an empty name";
+        let status = pt5_model_open(c"".as_ptr(), ptr::null(), &mut model);
+        refused(status, pt5_status::PT5_OPTION, &format!("model: {empty}"));
+        let options_of = |tokenizer, packed| pt5_model_options { tokenizer, packed, ..options };
+        let status = pt5_model_open(path.as_ptr(), &options_of(c"".as_ptr(), ptr::null()), &mut model);
+        refused(status, pt5_status::PT5_OPTION, &format!("tokenizer: {empty}"));
+        let status = pt5_model_open(path.as_ptr(), &options_of(ptr::null(), c"".as_ptr()), &mut model);
+        refused(status, pt5_status::PT5_OPTION, &format!("packed: {empty}"));
         let unknown = pt5_model_options { isa: c"avx3".as_ptr(), ..options };
         assert_eq!(pt5_model_open(path.as_ptr(), &unknown, &mut model), pt5_status::PT5_OPTION);
         let status = pt5_model_open(c"hf:no-name".as_ptr(), ptr::null(), &mut model);
@@ -468,7 +476,7 @@ fn what_is_wrong_is_said() {
         assert_eq!(status, PT5_OPTION);
         let deep = pt5_embed_options { blocks_from_end: 99, ..embed_options() };
         let status = pt5_embed(open.session, first.as_ptr(), ptr::null(), 1, &deep, &mut ptr::null_mut());
-        refused(status, PT5_OPTION, "layer: expected -5 to 4, found -100");
+        refused(status, PT5_OPTION, "blocks_from_end: expected 0 to 4, found 99");
 
         // What has nothing to say of itself.
         assert_eq!((pt5_results_texts(ptr::null()), pt5_results_outputs(ptr::null(), 0)), (0, 0));

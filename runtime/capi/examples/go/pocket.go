@@ -22,6 +22,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"runtime/cgo"
 	"unsafe"
@@ -60,8 +61,11 @@ func Open(path string) (*Model, error) {
 	return &Model{model}, nil
 }
 
-// Close frees the model; its sessions keep what they need.
-func (m *Model) Close() { C.pt5_model_free(m.handle) }
+// Close frees the model; its sessions keep what they need. Calls on it are refused from then on.
+func (m *Model) Close() {
+	C.pt5_model_free(m.handle)
+	m.handle = nil
+}
 
 // Session gives a session of one thread.
 func (m *Model) Session() (*Session, error) {
@@ -73,8 +77,11 @@ func (m *Model) Session() (*Session, error) {
 	return &Session{session}, nil
 }
 
-// Close frees the session.
-func (s *Session) Close() { C.pt5_session_free(s.handle) }
+// Close frees the session. Calls on it are refused from then on.
+func (s *Session) Close() {
+	C.pt5_session_free(s.handle)
+	s.handle = nil
+}
 
 //export pocketPiece
 func pocketPiece(user unsafe.Pointer, _ C.size_t, piece *C.char, length C.size_t) C.int {
@@ -89,7 +96,7 @@ func pocketPiece(user unsafe.Pointer, _ C.size_t, piece *C.char, length C.size_t
 // piece goes to hear as it comes, if there is one, until it says false. The context's end ends the generation: what there
 // is of the text comes beside its error.
 func (s *Session) Generate(ctx context.Context, text string, beams int, hear func(string) bool) (string, error) {
-	if beams < 0 {
+	if beams < 0 || uint64(beams) > math.MaxUint32 {
 		return "", fmt.Errorf("beams: expected 0 to 1024, found %d", beams)
 	}
 	var cancel *C.pt5_cancel

@@ -2,6 +2,7 @@ package pocket
 
 import (
 	"context"
+	"math"
 	"strings"
 	"testing"
 )
@@ -54,6 +55,15 @@ func TestErrors(t *testing.T) {
 	}
 	_, err := open(t).Generate(context.Background(), request, 5000, nil)
 	if err == nil || err.Error() != "beams: expected 1 to 1024, found 5000" {
+		t.Fatal(err)
+	}
+	session := open(t)
+	if _, err = session.Generate(context.Background(), request, math.MaxInt, nil); err == nil {
+		t.Fatal("as many beams as 32 bits cannot say")
+	}
+	session.Close()
+	_, err = session.Generate(context.Background(), request, 1, nil)
+	if err == nil || err.Error() != "session: expected a pointer, found NULL" {
 		t.Fatal(err)
 	}
 }

@@ -11,6 +11,10 @@ import com.sun.jna.ptr.PointerByReference
 /** size_t, on machines whose long has its size (all but Windows). */
 private fun sizeT(bytes: Int) = NativeLong(bytes.toLong())
 
+/** By its length: a text may hold zeros. */
+private fun string(text: Pointer, length: NativeLong) =
+    String(text.getByteArray(0, length.toInt()), Charsets.UTF_8)
+
 private interface PieceCallback : Callback {
     fun invoke(user: Pointer?, index: NativeLong, piece: Pointer, len: NativeLong): Int
 }
@@ -62,10 +66,19 @@ class PocketT5Exception(message: String) : Exception(message)
 class PocketT5(path: String? = null, threads: Int = 0) : AutoCloseable {
     private val functions =
         Native.load("pocket_t5", Functions::class.java, mapOf(Library.OPTION_STRING_ENCODING to "UTF-8"))
-    private val model = get {
-        if (path == null) functions.pt5_model_builtin(null, it) else functions.pt5_model_open(path, null, it)
+    /** Null once it is closed; calls refuse that. It keeps what it needs of its model. */
+    private var session: Pointer? = null
+
+    init {
+        val model = get {
+            if (path == null) functions.pt5_model_builtin(null, it) else functions.pt5_model_open(path, null, it)
+        }
+        try {
+            session = get { functions.pt5_session_new(model, threads, it) }
+        } finally {
+            functions.pt5_model_free(model)
+        }
     }
-    private val session = get { functions.pt5_session_new(model, threads, it) }
 
     private fun get(call: (PointerByReference) -> Int): Pointer {
         val reference = PointerByReference()
@@ -77,15 +90,16 @@ class PocketT5(path: String? = null, threads: Int = 0) : AutoCloseable {
     fun generate(text: String, beams: Int = 0, hear: (String) -> Boolean = { true }): String {
         val callback = object : PieceCallback {
             override fun invoke(user: Pointer?, index: NativeLong, piece: Pointer, len: NativeLong): Int =
-                if (hear(piece.getString(0, "UTF-8"))) 0 else 1
+                if (hear(string(piece, len))) 0 else 1
         }
         val bytes = text.toByteArray()
         val results = get {
             functions.pt5_generate(session, bytes, sizeT(bytes.size), Options(beams), callback, null, it)
         }
         try {
-            // `text` is the first field of an output.
-            return functions.pt5_results_get(results, sizeT(0), sizeT(0)).getPointer(0).getString(0, "UTF-8")
+            // `text` and `text_len` are the first fields of an output.
+            val best = functions.pt5_results_get(results, sizeT(0), sizeT(0))
+            return string(best.getPointer(0), best.getNativeLong(Native.POINTER_SIZE.toLong()))
         } finally {
             functions.pt5_results_free(results)
         }
@@ -93,7 +107,7 @@ class PocketT5(path: String? = null, threads: Int = 0) : AutoCloseable {
 
     override fun close() {
         functions.pt5_session_free(session)
-        functions.pt5_model_free(model)
+        session = null
     }
 }
 

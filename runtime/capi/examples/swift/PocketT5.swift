@@ -1,4 +1,4 @@
-// T5 models in Swift: a short binding over pocket_t5.h, imported by module.modulemap beside it.
+// T5 models in Swift: a short binding over pocket_t5.h, which is the module CPocketT5 where it is installed.
 
 import CPocketT5
 
@@ -37,14 +37,20 @@ final class PocketT5 {
         defer { pt5_results_free(results) }
         let listener = Listener(hear)
         let user = Unmanaged.passUnretained(listener).toOpaque()
-        let piece: pt5_piece = { user, _, piece, _ in
-            Unmanaged<Listener>.fromOpaque(user!).takeUnretainedValue().hear(String(cString: piece!)) ? 0 : 1
+        let piece: pt5_piece = { user, _, piece, len in
+            Unmanaged<Listener>.fromOpaque(user!).takeUnretainedValue().hear(string(piece, len)) ? 0 : 1
         }
         try withExtendedLifetime(listener) {
             try PocketT5Error.check(pt5_generate(session, text, text.utf8.count, &options, piece, user, &results))
         }
-        return String(cString: pt5_results_get(results, 0, 0).pointee.text)
+        let best = pt5_results_get(results, 0, 0).pointee
+        return string(best.text, best.text_len)
     }
+}
+
+/// By its length: a text may hold zeros.
+private func string(_ text: UnsafePointer<CChar>?, _ length: Int) -> String {
+    String(decoding: UnsafeRawBufferPointer(start: text, count: length), as: UTF8.self)
 }
 
 private final class Listener {
