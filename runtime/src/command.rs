@@ -1,6 +1,9 @@
-//! What the commands `t5`, `t5-quantize` and `t5-train` share: how arguments are read, and how a failure is told.
+//! What the commands `t5`, `t5-quantize` and `t5-train` share: how arguments are read, how a failure is told, and how
+//! people hear of the rest.
 
 use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -46,12 +49,17 @@ pub fn report<A: CommandFactory>(result: Result<(), impl Into<anyhow::Error>>) -
         return ExitCode::SUCCESS;
     }
     let line = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
-    eprintln!("{}: {line}", command.get_name());
+    say(format_args!("{}: {line}", command.get_name()));
     ExitCode::from(match () {
         () if error.is::<Usage>() => 2,
         () if error.is::<Incomplete>() => 3,
         () => 1,
     })
+}
+
+/// Says a line on stderr. That nobody can read it, as where a log's disk is full, stops no work: `eprintln!` would.
+pub fn say(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// The library names options; people type flags.

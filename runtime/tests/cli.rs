@@ -400,6 +400,9 @@ fn json_is_as_it_is_documented() {
         let section = format!("t5 {command} --json");
         documented::check(&section, &first(&[command, "-m", model, "-i", "-", "--json"], b"The house\tleave\n"));
     }
+    // A row for each word of the target, also where there is nothing that it could come from.
+    let empty = first(&["align", "-m", model, "-i", "-", "--json"], b"\tc\n");
+    assert_eq!(empty, json!({"source": [], "target": ["c"], "weights": [[]]}));
     let embed = ["embed", "-m", model, "--json", "The house"];
     documented::check("t5 embed --json", &first(&embed, b""));
     documented::check("t5 embed --json --pooling none", &first(&[&embed[..], &["--pooling", "none"]].concat(), b""));
@@ -703,6 +706,7 @@ fn what_cannot_be_understood_exits_with_2() {
     let model = model();
     let cases: &[(&[&str], &str)] = &[
         (&["generate", "--model", &model, "--no-such-flag", "A"], "--no-such-flag"),
+        (&["generate", "--model", "", "A"], "--model: expected a file or a folder, found an empty name"),
         (&["generate", "--model", &model, "--beams", "many", "A"], "many"),
         (&["generate", "--model", &model, "--beams", "0", "A"], "beams"),
         (&["generate", "--model", &model, "--beams", "2", "--n-best", "3", "A"], "--n-best: "),
@@ -791,6 +795,26 @@ fn a_closed_pipe_is_no_failure() {
     let _ = child.stdin.take().unwrap().write_all(&b"The house\n".repeat(50));
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// As where a log's disk is full: a note changes no answer, a failure has its exit code.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_nobody_can_be_told_changes_nothing() {
+    let Ok(full) = std::fs::OpenOptions::new().write(true).open("/dev/full") else {
+        println!("skipped: there is no /dev/full here");
+        return;
+    };
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_t5"));
+        command.args(arguments).stdin(Stdio::null()).stderr(full.try_clone().unwrap()).output().unwrap()
+    };
+    let arguments = ["generate", "--verbose", "--model", &model(), "--max-new-tokens", "4", "The house"];
+    let output = run(&arguments);
+    assert!(output.status.success(), "{:?}", output.status);
+    assert_eq!(output.stdout, succeed(&arguments, b"").into_bytes());
+    assert_eq!(run(&["generate", "--beams", "0", "The house"]).status.code(), Some(2));
+    assert_eq!(run(&["generate", "--model", "no-such-file.gguf", "The house"]).status.code(), Some(1));
 }
 
 #[test]
@@ -943,6 +967,8 @@ fn choices_are_ranked() {
     assert!(error.contains("--n-best: expected at most the number of choices (2)"), "{error}");
     let error = fail(2, &[&arguments[..], &["house,", "x"]].concat(), b"");
     assert!(error.contains("--choices: expected texts, found \"\""), "{error}");
+    let error = fail(2, &[&arguments[..], &["house,\u{416}", "x"]].concat(), b"");
+    assert!(error.contains("--choices: expected texts of the model's vocabulary, found \"\u{416}\""), "{error}");
 }
 
 /// The text that a line of the answers is for.

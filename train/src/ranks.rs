@@ -83,7 +83,7 @@ impl Ranks {
                 Ok(false) => {}
                 Err(what) => {
                     use mpi::traits::Communicator;
-                    crate::messages::say(format_args!("rank {}: NCCL: {what}", self.rank));
+                    t5_runtime::command::say(format_args!("rank {}: NCCL: {what}", self.rank));
                     world().abort(1);
                 }
             }

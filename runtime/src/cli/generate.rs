@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::{Value, json};
+use t5_runtime::command::say;
 use t5_runtime::{Error, GenerateOptions, Grammar, Model, Output, Overrides, Session, SplitSentences};
 
 use super::args::{GenerateArgs, Ids, TooLong, YesNo};
@@ -155,7 +156,7 @@ pub fn overrides(args: &GenerateArgs) -> Overrides {
 
 /// Says once what will not come out as it was asked for.
 fn print_notes(model: &Model, options: &GenerateOptions) -> anyhow::Result<()> {
-    options.notes(model.tokenizer()?).iter().for_each(|note| eprintln!("t5: note: {note}"));
+    options.notes(model.tokenizer()?).iter().for_each(|note| say(format_args!("t5: note: {note}")));
     Ok(())
 }
 
@@ -278,17 +279,16 @@ impl Stats {
     }
 
     fn print(&self) {
-        eprint!("t5: load {:.1} ms", 1e3 * self.load);
-        if let Some(first) = self.first_piece {
-            eprint!(", first piece after {:.1} ms", 1e3 * first);
-        }
-        eprintln!(
-            ", {} texts, {} tokens in {} passes and {:.3} s: {:.1} tokens/s",
+        let load = 1e3 * self.load;
+        let first =
+            self.first_piece.map_or_else(String::new, |first| format!(", first piece after {:.1} ms", 1e3 * first));
+        say(format_args!(
+            "t5: load {load:.1} ms{first}, {} texts, {} tokens in {} passes and {:.3} s: {:.1} tokens/s",
             self.texts,
             self.tokens,
             self.passes,
             self.seconds,
             self.tokens as f64 / self.seconds.max(1e-9)
-        );
+        ));
     }
 }

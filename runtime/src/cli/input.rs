@@ -1,10 +1,11 @@
 //! Opening models and working spaces.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{anyhow, bail};
 use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::command::say;
 #[cfg(feature = "hub")]
 use t5_runtime::hub;
 use t5_runtime::{Error, MAX_THREADS, Model, ModelOptions, Session, default_threads, physical_cores};
@@ -46,9 +47,9 @@ pub fn prepare(checkpoint: Checkpoint, args: &ModelArgs) -> anyhow::Result<Model
     };
     if args.verbose {
         for note in model.notes().iter().filter(|note| !said.contains(note)) {
-            eprintln!("t5: note: {note}");
+            say(format_args!("t5: note: {note}"));
         }
-        eprintln!("t5: instruction set: {}", model.kernels().isa().name());
+        say(format_args!("t5: instruction set: {}", model.kernels().isa().name()));
     }
     Ok(model)
 }
@@ -87,7 +88,7 @@ pub fn open_checkpoint(name: Option<&str>) -> anyhow::Result<Checkpoint> {
     };
     let checkpoint = Checkpoint::open(&local_path(name)?).map_err(|error| with_hub_name(name, error))?;
     for note in &checkpoint.not_obeyed {
-        eprintln!("t5: note: {note}");
+        say(format_args!("t5: note: {note}"));
     }
     Ok(checkpoint)
 }
@@ -111,14 +112,21 @@ pub fn is_like_hub_name(word: &str) -> bool {
     word.split_once('/').is_some_and(|(owner, name)| is_name(owner) && is_name(name))
 }
 
-/// Puts another tokenizer in the place of the checkpoint's.
+/// Puts another tokenizer in the place of the checkpoint's. Says what it asks for and does not get.
 pub fn replace_tokenizer(checkpoint: &mut Checkpoint, name: &str) -> anyhow::Result<()> {
+    let said = checkpoint.not_obeyed.clone();
     #[cfg(feature = "hub")]
-    if hub::is_hub_name(name) {
-        let folder = hub::fetch_tokenizer(name, &mut hub::TerminalProgress::default())?;
-        return Ok(checkpoint.replace_tokenizer(&folder)?);
+    let path = match hub::is_hub_name(name) {
+        true => hub::fetch_tokenizer(name, &mut hub::TerminalProgress::default())?,
+        false => PathBuf::from(name),
+    };
+    #[cfg(not(feature = "hub"))]
+    let path = PathBuf::from(name);
+    checkpoint.replace_tokenizer(&path)?;
+    for note in checkpoint.not_obeyed.iter().filter(|note| !said.contains(note)) {
+        say(format_args!("t5: note: {note}"));
     }
-    Ok(checkpoint.replace_tokenizer(Path::new(name))?)
+    Ok(())
 }
 
 /// The path itself, or where the hub's cache keeps the model.

@@ -5,6 +5,7 @@ use std::io::Write;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use t5_runtime::Overrides;
+use t5_runtime::command::say;
 
 use super::input::{open_checkpoint, session};
 use super::usage;
@@ -16,11 +17,12 @@ pub fn run() -> anyhow::Result<()> {
     let options = model.options(&Overrides { logprobs: Some(false), ..Overrides::default() })?;
     let mut session = session(&model, None)?;
     let mut editor = DefaultEditor::new()?;
-    println!("Pocket T5, {}. A text a line; it begins with what is to be done:", model.file());
+    let mut output = std::io::stdout();
+    writeln!(output, "Pocket T5, {}. A text a line; it begins with what is to be done:", model.file())?;
     for task in &model.generation_defaults().tasks {
-        println!("  {}...", task.prefix);
+        writeln!(output, "  {}...", task.prefix)?;
     }
-    println!("Ctrl-D ends; t5 --help tells of other models.");
+    writeln!(output, "Ctrl-D ends; t5 --help tells of other models.")?;
     loop {
         let line = match editor.readline("t5> ") {
             Ok(line) => line,
@@ -36,12 +38,12 @@ pub fn run() -> anyhow::Result<()> {
         match session.generate(line.trim(), &options) {
             Ok(mut generation) => {
                 while let Some(piece) = generation.next_piece() {
-                    print!("{piece}");
-                    std::io::stdout().flush()?;
+                    write!(output, "{piece}")?;
+                    output.flush()?;
                 }
-                println!();
+                writeln!(output)?;
             }
-            Err(error) => eprintln!("t5: {error}"),
+            Err(error) => say(format_args!("t5: {error}")),
         }
     }
 }

@@ -11,7 +11,7 @@ use flate2::write::GzEncoder;
 use indicatif::{ProgressBar, ProgressStyle};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::{Map, Value, json};
-use t5_runtime::command::Incomplete;
+use t5_runtime::command::{Incomplete, say};
 use t5_runtime::output::{OutputFile, put_in_place, target_of};
 
 use super::args::WorkArgs;
@@ -70,7 +70,7 @@ impl<'a> Destination<'a> {
         let target = if path.is_symlink() { behind } else { path.clone() };
         let partial = with_suffix(&target, ".partial");
         if args.resume && target.exists() && !partial.exists() {
-            eprintln!("t5: note: {}: is there already", path.display());
+            say(format_args!("t5: note: {}: is there already", path.display()));
             return Ok(None);
         }
         Ok(Some(Destination { args, place: Some(Place { path: path.clone(), target, partial }) }))
@@ -184,7 +184,7 @@ pub fn tell_failed(failed: usize, all: usize, strict: bool) -> anyhow::Result<()
     if strict {
         return Err(Incomplete(what).into());
     }
-    eprintln!("t5: note: {what}");
+    say(format_args!("t5: note: {what}"));
     Ok(())
 }
 

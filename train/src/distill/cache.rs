@@ -11,9 +11,10 @@ use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use t5_runtime::command;
 
 use super::Answer;
-use crate::{Error, Result, files, messages};
+use crate::{Error, Result, files};
 
 const MAGIC: &[u8; 8] = b"T5TEACH1";
 /// Magic, digest, classes.
@@ -156,7 +157,7 @@ impl Cache {
         if start + self.record_bytes(targets) > self.limit {
             if !self.full {
                 let (path, limit) = (self.path.display(), self.limit as f64 / 1e9);
-                messages::say(format_args!(
+                command::say(format_args!(
                     "{path}: full ({limit} GB, distill.cache_gb); what is not in it is computed each time"
                 ));
             }

@@ -67,7 +67,7 @@ impl Scheduler {
             override_physical_codec: Some(Arc::new(Codec::default())),
             ..SchedulerConfig::default()
         });
-        crate::messages::say(format_args!("scheduler at {}", self.listen));
+        t5_runtime::command::say(format_args!("scheduler at {}", self.listen));
         serve("scheduler", async {
             let cluster = BallistaCluster::new_from_config(&config).await?;
             start_server(cluster, self.listen, config.clone()).await
@@ -103,7 +103,7 @@ impl Executor {
             override_physical_codec: Some(Arc::new(Codec::default())),
             ..ExecutorProcessConfig::default()
         });
-        crate::messages::say(format_args!("executor at {}, {threads} parts at a time", self.listen));
+        t5_runtime::command::say(format_args!("executor at {}, {threads} parts at a time", self.listen));
         serve("executor", start_executor_process(config))
     }
 }

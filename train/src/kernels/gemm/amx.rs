@@ -25,7 +25,7 @@ pub fn available() -> bool {
         }
         let right = check();
         if !right {
-            crate::messages::say("AMX products differ from plain ones on this machine: they are not used");
+            t5_runtime::command::say("AMX products differ from plain ones on this machine: they are not used");
         }
         right
     })
