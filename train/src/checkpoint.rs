@@ -40,7 +40,8 @@ pub struct Best {
     /// Larger is better; losses are negated.
     #[serde(deserialize_with = "number_or_nan")]
     pub score: f64,
-    /// What it was measured by, as [`crate::config::Config::measure`] says it. Earlier versions did not note it.
+    /// What it was measured by, as [`crate::config::Config::measure`] says it, and on which dev examples. Earlier
+    /// versions did not note it.
     #[serde(default)]
     pub by: String,
 }

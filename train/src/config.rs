@@ -170,7 +170,7 @@ impl Architecture {
 pub struct ModelOptions {
     /// A checkpoint to continue from; empty: initial values. The sizes below then are the checkpoint's.
     pub from: String,
-    /// tokenizer.json, or what has one; empty: the one of the checkpoint.
+    /// tokenizer.json, or what has one; `bytes`: ByT5's; empty: the one of the checkpoint.
     pub vocabulary: String,
     /// A published size: what stands there is the default of the values below.
     pub size: String,

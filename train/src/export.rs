@@ -1,9 +1,11 @@
 //! Export to a Hugging Face folder: `model.safetensors`, `config.json`, `generation_config.json`, `tokenizer.json` and
 //! `tokenizer_config.json`, which the transformers library loads, and `spiece.model` for what reads SentencePiece
-//! models alone, such as llama.cpp's converter, unless the vocabulary has added tokens.
+//! models alone, such as llama.cpp's converter, unless the vocabulary has added tokens. Bytes have neither of these
+//! files: `tokenizer_config.json` says it.
 
 use std::borrow::Cow;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -11,7 +13,7 @@ use t5_quantize::adapter;
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::config::T5Config;
 use t5_runtime::schema;
-use t5_runtime::tokenizer::{self, Piece, PieceKind, UnigramVocabulary};
+use t5_runtime::tokenizer::{self, ByteVocabulary, Piece, PieceKind, UnigramVocabulary};
 
 use crate::checkpoint::{self, Checkpoints, Saved};
 use crate::files::{self, TensorFile};
@@ -19,21 +21,28 @@ use crate::model::Model;
 use crate::vocabulary::{self, Vocabulary};
 use crate::{Error, Result};
 
-/// Names of the files beside the weights. A checkpoint has one of the two vocabularies.
+/// Names of the files beside the weights. A checkpoint has one of the two vocabularies, or none where it is bytes.
 const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const SENTENCEPIECE: &str = "spiece.model";
 
+/// What says anything of a vocabulary in folders like ours and those of the transformers library.
+const OF_VOCABULARIES: [&str; 4] = [TOKENIZER, SENTENCEPIECE, "added_tokens.json", "special_tokens_map.json"];
+
+/// The tokenizer class of a vocabulary of bytes.
+const OF_BYTES: &str = "ByT5Tokenizer";
+
 /// Of a model that does not say how long its answers may be.
 const MAX_NEW_TOKENS: usize = 128;
 
-/// Everything of a Hugging Face folder but the weights, as (name, contents). `tokenizer` is the vocabulary's file.
+/// Everything of a Hugging Face folder but the weights, as (name, contents). `tokenizer` is the vocabulary's file, of
+/// which bytes have none.
 pub fn model_files(
     config: &T5Config,
     max_new_tokens: usize,
-    tokenizer: Vec<u8>,
+    tokenizer: Option<Vec<u8>>,
     vocabulary: &Vocabulary,
 ) -> Vec<(String, Vec<u8>)> {
     let pretty = |value: &serde_json::Value| format!("{value:#}\n").into_bytes();
@@ -43,7 +52,7 @@ pub fn model_files(
         "pad_token_id": config.pad_token_id,
         "max_new_tokens": max_new_tokens,
     });
-    let count = vocabulary.sentinels().count;
+    let count = vocabulary.of_bytes().map_or(vocabulary.sentinels().count, |bytes| bytes.extra_ids);
     let sentinels: Vec<String> = (0..count).map(|n| format!("<extra_id_{n}>")).collect();
     let mut tokenizer_config = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -53,26 +62,41 @@ pub fn model_files(
         "additional_special_tokens": sentinels,
         "clean_up_tokenization_spaces": false,
     });
-    let name = if vocabulary::is_sentencepiece(vocabulary.path()) {
+    let is_sentencepiece = vocabulary.of_bytes().is_none() && vocabulary::is_sentencepiece(vocabulary.path());
+    if is_sentencepiece {
         // The class that reads such a file, and how many sentinels it appends.
         tokenizer_config["tokenizer_class"] = json!("T5Tokenizer");
         tokenizer_config["extra_ids"] = json!(count);
-        SENTENCEPIECE
-    } else {
-        TOKENIZER
+    }
+    if let Some(bytes) = vocabulary.of_bytes() {
+        tokenizer_config["tokenizer_class"] = json!(OF_BYTES);
+        tokenizer_config["extra_ids"] = json!(count);
+        if bytes.extra_ids_above {
+            tokenizer_config["added_tokens_decoder"] = added_tokens(bytes);
+        }
+    }
+    let name = if is_sentencepiece { SENTENCEPIECE } else { TOKENIZER };
+    let mut files = vec![(CONFIG, pretty(&config.to_json())), (GENERATION_CONFIG, pretty(&generation))];
+    files.extend(tokenizer.map(|contents| (name, contents)));
+    files.push((TOKENIZER_CONFIG, pretty(&tokenizer_config)));
+    files.into_iter().map(|(name, contents)| (name.to_owned(), contents)).collect()
+}
+
+/// The sentinels of a vocabulary of bytes that have ids of their own, as the transformers library writes them.
+fn added_tokens(bytes: &ByteVocabulary) -> serde_json::Value {
+    let token = |n: u32| {
+        let token = json!({
+            "content": format!("<extra_id_{n}>"), "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true,
+        });
+        Some((bytes.sentinel_id(n)?.to_string(), token))
     };
-    let files = [
-        (CONFIG, pretty(&config.to_json())),
-        (GENERATION_CONFIG, pretty(&generation)),
-        (name, tokenizer),
-        (TOKENIZER_CONFIG, pretty(&tokenizer_config)),
-    ];
-    files.map(|(name, contents)| (name.to_owned(), contents)).into()
+    (0..bytes.extra_ids).filter_map(token).collect()
 }
 
 /// Refuses a folder that holds what a checkpoint is read from: its weights, in whatever files, or what is beside them.
 pub(crate) fn expect_other_folder(checkpoint: &Checkpoint, output: &Path) -> Result<()> {
-    let written = [checkpoint::MODEL, CONFIG, GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG];
+    let written = [checkpoint::MODEL, CONFIG, GENERATION_CONFIG, TOKENIZER, SENTENCEPIECE, TOKENIZER_CONFIG];
     if written.iter().any(|name| checkpoint.reads(&output.join(name))) {
         let what = format!("expected another folder than that of {}, which is read", checkpoint.file);
         return Err(Error::file(output, what));
@@ -92,7 +116,7 @@ pub(crate) fn expect_vocabulary(folder: &Path, files: &[(String, Vec<u8>)]) -> R
     else {
         return Ok(());
     };
-    let path = folder.join(tokenizer_of(folder));
+    let path = folder.join(tokenizer_of(folder).unwrap_or(SENTENCEPIECE));
     let saved = read(&path)?;
     // The same one may be spelled otherwise, or be in a file of another kind.
     let pieces = |name: &Path, bytes: &[u8]| vocabulary::arrays(name, bytes).ok();
@@ -122,7 +146,8 @@ pub(crate) fn write_model(
     let json = vocabulary::to_tokenizer_json(&checkpoint.file, &vocabulary)?;
     let read = Vocabulary::new(&tokenizer::Vocabulary::Unigram(vocabulary), &output.join(TOKENIZER))?;
     let longest = checkpoint.generation.settings.max_new_tokens.unwrap_or(MAX_NEW_TOKENS);
-    for (name, contents) in model_files(model.config(), longest, json, &read) {
+    remove_other_vocabularies(output, &[TOKENIZER])?;
+    for (name, contents) in model_files(model.config(), longest, Some(json), &read) {
         files::write_synced(&output.join(name), &contents)?;
     }
     checkpoint::write_model(&output.join(checkpoint::MODEL), model, None)
@@ -157,11 +182,11 @@ pub fn expect_checkpoint(run: &Path) -> Result<()> {
 pub fn export(run: &Path, step: Option<u64>, weights: Weights, others: &[PathBuf], output: &Path) -> Result<u64> {
     let Chosen { folder, step: chosen, mut sources } = Chosen::of(run, step, weights)?;
     let (config, copied) = (config_of(&folder)?, tokenizer_of(&folder));
+    let vocabulary_of = |folder: &Path| tokenizer_of(folder).map(|name| read(&folder.join(name))).transpose();
     for other in others {
         let other_chosen = Chosen::of(other, step, weights)?;
         let there = &other_chosen.folder;
-        let same = is_same_shape(&config_of(there)?, &config)
-            && read(&there.join(tokenizer_of(there)))? == read(&folder.join(copied))?;
+        let same = is_same_shape(&config_of(there)?, &config) && vocabulary_of(there)? == vocabulary_of(&folder)?;
         if !same {
             let what = format!("expected a run of the same shape and vocabulary as {}", run.display());
             return Err(Error::file(other, format!("{what}, found another")));
@@ -175,12 +200,16 @@ pub fn export(run: &Path, step: Option<u64>, weights: Weights, others: &[PathBuf
         .map(|spec| Ok((spec.hf_name.clone(), spec.shape.as_slice(), Cow::Owned(mean(&sources, &spec.hf_name)?))))
         .collect::<Result<Vec<_>>>()?;
     files::write_tensors(&output.join(checkpoint::MODEL), tensors)?;
-    for name in [CONFIG, GENERATION_CONFIG, TOKENIZER_CONFIG, copied] {
+    let converted = match copied {
+        Some(TOKENIZER) => sentencepiece(&folder.join(TOKENIZER))?,
+        _ => None,
+    };
+    let vocabularies: Vec<&str> = copied.into_iter().chain(converted.is_some().then_some(SENTENCEPIECE)).collect();
+    remove_other_vocabularies(output, &vocabularies)?;
+    for name in [CONFIG, GENERATION_CONFIG, TOKENIZER_CONFIG].into_iter().chain(copied) {
         files::write_synced(&output.join(name), &read(&folder.join(name))?)?;
     }
-    if copied == TOKENIZER
-        && let Some(model) = sentencepiece(&folder.join(TOKENIZER))?
-    {
+    if let Some(model) = converted {
         files::write_synced(&output.join(SENTENCEPIECE), &model)?;
     }
     Ok(chosen)
@@ -246,8 +275,26 @@ fn config_of(folder: &Path) -> Result<T5Config> {
     Ok(T5Config::from_json(&path.display().to_string(), &config)?)
 }
 
-fn tokenizer_of(folder: &Path) -> &'static str {
-    if folder.join(TOKENIZER).is_file() { TOKENIZER } else { SENTENCEPIECE }
+/// The name of a checkpoint's vocabulary, whether or not it is there; none where it is bytes.
+fn tokenizer_of(folder: &Path) -> Option<&'static str> {
+    let found = [TOKENIZER, SENTENCEPIECE].into_iter().find(|name| folder.join(name).is_file());
+    found.or_else(|| {
+        let settings = fs::read_to_string(folder.join(TOKENIZER_CONFIG)).unwrap_or_default();
+        (!settings.contains(OF_BYTES)).then_some(SENTENCEPIECE)
+    })
+}
+
+/// Removes what an earlier model's folder says of its vocabulary, and is not `written` anew: some readers would take it
+/// first, or for a part of the new one's.
+fn remove_other_vocabularies(output: &Path, written: &[&str]) -> Result<()> {
+    for name in OF_VOCABULARIES.iter().filter(|name| !written.contains(name)) {
+        let path = output.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io(&path)(error)),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -257,9 +304,15 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 /// A run's checkpoints, their steps, and which is to be exported: the one that was named, else the best or, where the
 /// newest is wanted or there was no evaluation, the newest.
 fn choose(run: &Path, step: Option<u64>, newest_wanted: bool) -> Result<(Checkpoints, Vec<u64>, u64)> {
-    let checkpoints = Checkpoints::open(&run.join("checkpoints"), 1)?;
+    let none = || Error::file(run, "expected a run with checkpoints, found none");
+    let folder = run.join("checkpoints");
+    // Opening makes the folder.
+    if !folder.is_dir() {
+        return Err(none());
+    }
+    let checkpoints = Checkpoints::open(&folder, 1)?;
     let steps = checkpoints.steps()?;
-    let newest = *steps.last().ok_or_else(|| Error::file(run, "expected a run with checkpoints, found none"))?;
+    let newest = *steps.last().ok_or_else(none)?;
     let best = Saved::open(&checkpoints.path(newest))?.state.best.map(|best| best.step);
     let chosen = match step {
         Some(step) if !steps.contains(&step) => {
@@ -326,6 +379,21 @@ mod tests {
             let message = expect_vocabulary(folder.path(), &swapped).unwrap_err().to_string();
             assert!(message.contains("expected the vocabulary that is trained with, found another"), "{message}");
             fs::remove_file(folder.path().join(name)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_folder_keeps_no_other_vocabulary() {
+        let folder = tempfile::tempdir().unwrap();
+        let is_there = |name: &str| folder.path().join(name).exists();
+        for written in [&[SENTENCEPIECE][..], &[TOKENIZER, SENTENCEPIECE]] {
+            for name in OF_VOCABULARIES.into_iter().chain([CONFIG, "tokenizer.model"]) {
+                fs::write(folder.path().join(name), name).unwrap();
+            }
+            remove_other_vocabularies(folder.path(), written).unwrap();
+            assert!(OF_VOCABULARIES.iter().all(|name| is_there(name) == written.contains(name)), "{written:?}");
+            // A name that no export has is somebody's own.
+            assert!(is_there(CONFIG) && is_there("tokenizer.model"));
         }
     }
 }

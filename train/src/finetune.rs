@@ -133,12 +133,7 @@ impl Request {
         if checkpoint.vocabulary.is_none() {
             return Err(Error::file(&from, "expected a model with its vocabulary, found none"));
         }
-        let folder = if from.extension().is_some_and(|suffix| suffix == "safetensors") {
-            from.parent().unwrap_or(Path::new("")).to_owned()
-        } else {
-            from.clone()
-        };
-        let vocabulary = Vocabulary::read(&folder)?;
+        let vocabulary = Vocabulary::read(&from)?;
         let (examples, held_out) = tasks::training_examples(&task, Path::new(""), 1)?;
         if examples.is_empty() {
             return Err(Error::file(&self.data, "expected records below the columns' names, found none"));
@@ -150,16 +145,16 @@ impl Request {
             let what = "expected records to evaluate on, found none: hold out a larger share or name a table";
             return Err(Error::file(&self.data, what));
         }
-        let (lengths, cut) = lengths(&examples, &vocabulary);
-        if cut > 0 {
-            let _ = writeln!(report, "{cut} of them are longer than {LONGEST} tokens and are cut");
+        let lengths = Lengths::of(&examples, &vocabulary);
+        if lengths.cut > 0 {
+            let _ = writeln!(report, "{} of them are longer than {LONGEST} tokens and are cut", lengths.cut);
         }
         let metric = match &self.metric {
             Some(name) if name == "loss" => None,
             Some(name) => Some(name.clone()),
             None => Some(if are_classes(&examples) { "exact-match" } else { "chrf" }.to_owned()),
         };
-        let config = self.config(&from, task, metric.as_deref(), lengths, &examples)?;
+        let config = self.config(&from, task, metric.as_deref(), &lengths)?;
         Ok(Prepared { config, report, strange })
     }
 
@@ -239,26 +234,24 @@ impl Request {
             return Err(Error::file(path, what));
         };
         let columns = source::columns(path, format)?;
+        let asked = || [&self.input, &self.target].into_iter();
+        if let Some(name) = asked().find(|name| name.contains(['{', '}'])) {
+            let what = format!("expected a column with a name without braces, found {name}");
+            return Err(Error::file(path, what));
+        }
         if let [only] = &columns[..] {
             let what =
                 format!("expected two columns or more, found one ({only}); is it {format:?} with other separators?");
             return Err(Error::file(path, what));
         }
-        if let Some(missing) = [&self.input, &self.target].into_iter().find(|name| !columns.contains(name)) {
+        if let Some(missing) = asked().find(|name| !columns.contains(name)) {
             let what = format!("expected a column {missing}, found {}", columns.join(", "));
             return Err(Error::file(path, what));
         }
         Ok(format)
     }
 
-    fn config(
-        &self,
-        from: &Path,
-        mut task: TaskConfig,
-        metric: Option<&str>,
-        [inputs, targets]: [usize; 2],
-        examples: &[TextExample],
-    ) -> Result<Config> {
+    fn config(&self, from: &Path, mut task: TaskConfig, metric: Option<&str>, lengths: &Lengths) -> Result<Config> {
         if let Some(name) = metric {
             task.metrics = vec![name.to_owned()];
         }
@@ -266,8 +259,10 @@ impl Request {
             Some(name) => format!("{TASK}/{}", score_of(name)?),
             None => "loss".to_owned(),
         };
+        let [inputs, targets] = lengths.longest;
         let tokens = TOKENS.max(inputs + targets);
-        let per_epoch = epoch_steps(examples, inputs, targets, tokens);
+        // About so many batches: what padding fills is not counted.
+        let per_epoch = (lengths.tokens.div_ceil(tokens) as u64).max(1);
         let evaluations = (per_epoch / EVALUATIONS).max(1);
         let table = |pairs: &[(&str, Value)]| {
             Value::Table(pairs.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
@@ -329,26 +324,30 @@ fn score_of(metric: &str) -> Result<&'static str> {
     })
 }
 
-/// Inputs and targets in tokens, end marks counted: the longest of each, at most [`LONGEST`], and how many examples are
-/// longer.
-fn lengths(examples: &[TextExample], vocabulary: &Vocabulary) -> ([usize; 2], usize) {
-    let (mut longest, mut cut) = ([2, 2], 0);
-    for example in examples {
-        let both = [&example.inputs, &example.targets].map(|text| vocabulary.encode(text).len() + 1);
-        cut += usize::from(both.iter().any(|&length| length > LONGEST));
-        for (longest, length) in longest.iter_mut().zip(both) {
-            *longest = (*longest).max(length.min(LONGEST));
-        }
-    }
-    (longest, cut)
+/// What examples are in tokens, end marks counted.
+struct Lengths {
+    /// Of inputs and of targets, at most [`LONGEST`].
+    longest: [usize; 2],
+    /// Of all examples together, as they are cut.
+    tokens: usize,
+    /// How many examples are longer.
+    cut: usize,
 }
 
-/// About how many batches an epoch has.
-fn epoch_steps(examples: &[TextExample], inputs: usize, targets: usize, tokens: usize) -> u64 {
-    // By characters: about four are a token.
-    let of = |text: &str, most: usize| (text.chars().count() / 4 + 2).min(most);
-    let slots: usize = examples.iter().map(|example| of(&example.inputs, inputs) + of(&example.targets, targets)).sum();
-    (slots.div_ceil(tokens) as u64).max(1)
+impl Lengths {
+    fn of(examples: &[TextExample], vocabulary: &Vocabulary) -> Lengths {
+        let mut lengths = Lengths { longest: [2, 2], tokens: 0, cut: 0 };
+        for example in examples {
+            let both = [&example.inputs, &example.targets].map(|text| vocabulary.encode(text).len() + 1);
+            lengths.cut += usize::from(both.iter().any(|&length| length > LONGEST));
+            for (longest, length) in lengths.longest.iter_mut().zip(both) {
+                let length = length.min(LONGEST);
+                *longest = (*longest).max(length);
+                lengths.tokens += length;
+            }
+        }
+        lengths
+    }
 }
 
 fn are_classes(examples: &[TextExample]) -> bool {
@@ -402,4 +401,32 @@ fn strange_characters(examples: &[TextExample], vocabulary: &Vocabulary) -> (Str
         strange.extend(found.iter().take(SHOWN).map(|(c, _)| crate::extend::typed(*c)));
     }
     (report, strange)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn an_epoch_is_a_pass_over_the_tokens() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("own.csv");
+        fs::write(&data, "text,class\na,b\n").unwrap();
+        let (input, target) = ("text".to_owned(), "class".to_owned());
+        let output = folder.path().join("out");
+        let request = Request { data, input, target, output, epochs: 3, ..Request::default() };
+        // A byte is a token, where four characters of a text are about one in other vocabularies.
+        let vocabulary = Vocabulary::bytes(384).unwrap();
+        let example = |inputs: usize, targets: usize| TextExample::new("a".repeat(inputs), "b".repeat(targets));
+        let mut examples = vec![example(99, 9); 360];
+        examples.push(example(5000, 9));
+        let lengths = Lengths::of(&examples, &vocabulary);
+        assert_eq!((lengths.longest, lengths.cut), ([LONGEST, 10], 1));
+        assert_eq!(lengths.tokens, 360 * (100 + 10) + LONGEST + 10);
+        let config = request.config(Path::new("none"), request.task().unwrap(), None, &lengths).unwrap();
+        let epoch = lengths.tokens.div_ceil(TOKENS) as u64;
+        assert_eq!((epoch, config.run.steps, config.evaluation.every_steps), (20, 3 * epoch, epoch / EVALUATIONS));
+    }
 }

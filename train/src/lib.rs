@@ -32,7 +32,6 @@ pub mod finetune;
 pub mod init;
 pub mod kernels;
 pub mod mean;
-pub mod messages;
 pub mod model;
 pub mod ops;
 pub mod optimizer;

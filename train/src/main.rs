@@ -9,9 +9,8 @@ use std::sync::mpsc::RecvTimeoutError;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use t5_runtime::checkpoint::Checkpoint;
-use t5_runtime::command;
 use t5_runtime::storage::is_same_file;
-use t5_runtime::{Mean, Model};
+use t5_runtime::{Mean, Model, command};
 use t5_train::config::{self, Config};
 use t5_train::distill::answers::{self, Search, Written};
 use t5_train::evaluate::RuntimeEvaluator;
@@ -25,8 +24,7 @@ use t5_train::ranks::{self, Ranks, World};
 use t5_train::trainer::{Parts, Trainer};
 use t5_train::tuning::Method;
 use t5_train::{
-    Error, batches::BatchSource, corpus, data, evaluate, files, messages, precision, report, storing, study, trainer,
-    vocabulary,
+    Error, batches::BatchSource, corpus, data, evaluate, files, precision, report, storing, study, trainer, vocabulary,
 };
 
 /// Text-to-text pre-training and fine-tuning of T5 models.
@@ -437,7 +435,7 @@ fn vocab(config: &Config, arguments: &VocabArguments) -> Result<()> {
     pipeline::create_parent(&arguments.output)?;
     let vocabulary = vocabulary::save(&tokenizer, &arguments.output)?;
     let (pieces, sentinels) = (vocabulary.size(), vocabulary.sentinels().count);
-    messages::say(format_args!("{}: {pieces} ids, {sentinels} of them sentinels", arguments.output.display()));
+    command::say(format_args!("{}: {pieces} ids, {sentinels} of them sentinels", arguments.output.display()));
     Ok(())
 }
 
@@ -478,10 +476,10 @@ fn corpus(arguments: &CorpusArguments) -> Result<()> {
     print(&report.table())?;
     let (output, seconds) = (options.output.display(), started.elapsed().as_secs_f64());
     if before {
-        messages::say(format_args!("{output}: was made before of the same files by the same rules"));
+        command::say(format_args!("{output}: was made before of the same files by the same rules"));
     } else {
         let memory = trainer::peak_memory_mb().map_or(String::new(), |mb| format!(", {mb:.0} MB of memory at most"));
-        messages::say(format_args!("{output}: {seconds:.1} s{memory}"));
+        command::say(format_args!("{output}: {seconds:.1} s{memory}"));
     }
     Ok(())
 }
@@ -518,7 +516,7 @@ fn run_with_others(arguments: &ConfigArguments) -> Result<()> {
 fn run(mut config: Config, title: Option<&str>, ranks: Ranks, local_rank: usize) -> Result<()> {
     let say = |text: &str| {
         if ranks.is_first() {
-            messages::say(text.trim_end());
+            command::say(text.trim_end());
         }
     };
     if config.run.accumulate < ranks.size() {
@@ -565,6 +563,7 @@ fn run(mut config: Config, title: Option<&str>, ranks: Ranks, local_rank: usize)
         Ok(Parts {
             source: Box::new(pipeline.batches(config)?),
             dev: pipeline.dev_batches(config.evaluation.examples)?,
+            dev_name: pipeline.dev_name(),
             evaluator: Some(Box::new(evaluator)),
             teacher,
             model,
@@ -605,19 +604,19 @@ fn run_study(arguments: StudyArguments) -> Result<()> {
     let plan = study::Plan::new(&study::Request { file, scale, output, arms, columns, sets });
     let plan = plan.map_err(|error| match error {
         Error::LeftOut { what, why } if why.len() > 1 => {
-            why.iter().for_each(messages::say);
+            why.iter().for_each(command::say);
             Error::Invalid(format!("{what}: expected what the {} lines above name", why.len())).into()
         }
         error => by_flag(error),
     })?;
     for arm in &plan.arms {
         if let Some(why) = &arm.left_out {
-            messages::say(format_args!("arm {} is left out: {}", arm.arm.name, why.join("\n")));
+            command::say(format_args!("arm {} is left out: {}", arm.arm.name, why.join("\n")));
         }
     }
     if look {
         for job in plan.wanted().into_iter().filter(|&job| !plan.is_done(job)) {
-            messages::say(format_args!("open: {} ({})", plan.jobs[job].title, plan.jobs[job].name));
+            command::say(format_args!("open: {} ({})", plan.jobs[job].title, plan.jobs[job].name));
         }
     } else {
         let train = |config: Config, title: &str| {
@@ -628,7 +627,7 @@ fn run_study(arguments: StudyArguments) -> Result<()> {
     let results = study::Results::read(&plan)?;
     let page = study::write(&plan, &results)?;
     print(&results.terminal(&plan))?;
-    messages::say(format_args!("{} and table.md, table.csv, table.tex beside it", page.display()));
+    command::say(format_args!("{} and table.md, table.csv, table.tex beside it", page.display()));
     Ok(())
 }
 
@@ -647,7 +646,7 @@ fn with_vocabulary(config: &Config, model: Option<&Path>) -> Config {
 fn plan(mut config: Config) -> Result<()> {
     let model = pipeline::t5_config(&config)?;
     if let Some(line) = precision::settle(&mut config, model.d_model, model.d_ff)? {
-        messages::say(line);
+        command::say(line);
     }
     let speed = plan::measure(&config, &model)?;
     print(&Plan::new(&config, &model).table(speed))
@@ -671,9 +670,9 @@ fn finetune(arguments: FinetuneArguments) -> Result<()> {
         sets: arguments.sets,
     };
     let Prepared { config, report, strange } = request.prepare().map_err(by_flag)?;
-    messages::say(report.trim_end());
+    command::say(report.trim_end());
     if !strange.is_empty() {
-        messages::say(format_args!("--add-tokens '{}' teaches them", strange.join(",")));
+        command::say(format_args!("--add-tokens '{}' teaches them", strange.join(",")));
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(config.run.threads).build()?;
     pool.install(|| run(config.clone(), None, Ranks::ALONE, 0))?;
@@ -682,8 +681,8 @@ fn finetune(arguments: FinetuneArguments) -> Result<()> {
     let step = export::export(run, None, Weights::Best, &[], &model)?;
     let bytes = storing::write_q8_0(&Checkpoint::open(&model)?, &gguf)?;
     let memory = trainer::peak_memory_mb().map_or(String::new(), |mb| format!(", {mb:.0} MB of memory at most"));
-    messages::say(format_args!("step {step} is the best: {} ({:.1} MB){memory}", gguf.display(), bytes as f64 / 1e6));
-    messages::say("Use it:");
+    command::say(format_args!("step {step} is the best: {} ({:.1} MB){memory}", gguf.display(), bytes as f64 / 1e6));
+    command::say("Use it:");
     let (kept, gguf) = (run.join(config::KEPT), gguf.display());
     print(&format!(
         "t5 generate --model {gguf} '{}…'\nt5-train eval {} --model {gguf}\n",
@@ -718,7 +717,7 @@ fn write_answers(config: &Config, arguments: &AnswersArguments) -> Result<()> {
     bar.finish_and_clear();
     let Written { answers, unfinished, continued } = written;
     let output = arguments.output.display();
-    messages::say(format_args!(
+    command::say(format_args!(
         "{output}: {answers} answers ({continued} inputs were answered before; {unfinished} answers without an end \
          within {} tokens were left out)",
         data.targets_length
@@ -760,7 +759,7 @@ fn storing(config: &Config, arguments: &StoringArguments) -> Result<()> {
         types => types.to_vec(),
     };
     let stored = storing::compare(&checkpoint, &types, &evaluator, |stored| {
-        messages::say(format_args!(
+        command::say(format_args!(
             "{}: {} bytes, {:.0} words a second",
             stored.name, stored.bytes, stored.words_per_second
         ));
@@ -779,7 +778,7 @@ fn export(arguments: &ExportArguments) -> Result<()> {
     } else {
         export::export(&arguments.run, arguments.step, weights, &arguments.mean_with, &arguments.output)?
     };
-    messages::say(format_args!("step {step} -> {}", arguments.output.display()));
+    command::say(format_args!("step {step} -> {}", arguments.output.display()));
     Ok(())
 }
 
@@ -791,7 +790,7 @@ fn extend(arguments: ExtendArguments) -> Result<()> {
     let model = extension.write(&checkpoint, &arguments.output).map_err(by_flag)?;
     let (config, output) = (model.config(), arguments.output.display());
     let (rows, encoder, decoder) = (config.vocab_size, config.num_layers, config.num_decoder_layers);
-    messages::say(format_args!(
+    command::say(format_args!(
         "{output}: {} parameters, {rows} rows, {encoder} and {decoder} blocks",
         model.parameters()
     ));
@@ -801,9 +800,10 @@ fn extend(arguments: ExtendArguments) -> Result<()> {
 fn mean(arguments: &MeanArguments) -> Result<()> {
     let models = arguments.models.iter().map(|model| Checkpoint::open(model)).collect::<Result<Vec<_>, _>>()?;
     let mean = WeightedMean::new(models, arguments.shares.as_deref()).map_err(by_flag)?;
+    mean.doubt().iter().for_each(|note| command::say(format_args!("note: {note}")));
     let output = arguments.output.display();
     let model = mean.write(&arguments.output)?;
-    messages::say(format_args!(
+    command::say(format_args!(
         "{output}: {} parameters, the mean of {} models",
         model.parameters(),
         arguments.models.len()
@@ -816,7 +816,7 @@ fn report(arguments: &ReportArguments) -> Result<()> {
     refuse_read("--output", &output, report::files(&arguments.run))?;
     let page = report::html(&arguments.run)?;
     files::replace(&output, page.as_bytes())?;
-    messages::say(format_args!("{}", output.display()));
+    command::say(format_args!("{}", output.display()));
     Ok(())
 }
 

@@ -38,6 +38,25 @@ impl WeightedMean {
         Ok(WeightedMean { parts: models.into_iter().zip(shares.iter().copied()).collect() })
     }
 
+    /// What to say before where files are no originals: matrices of a balanced file are W s, behind norms g / s, with
+    /// factors s of the file's own, and the mean of such values is not that of the models. Whether a file was balanced
+    /// it does not say, nor that one without blocks was made of one.
+    pub fn doubt(&self) -> Option<String> {
+        let is_quantised = |checkpoint: &Checkpoint| {
+            checkpoint.encoder_scale.is_some() || checkpoint.tensors().any(|(_, tensor)| tensor.dtype.block_len() > 1)
+        };
+        let quantised =
+            self.parts.iter().map(|(checkpoint, _)| checkpoint).filter(|checkpoint| is_quantised(checkpoint));
+        let files: Vec<&str> = quantised.map(|checkpoint| checkpoint.file.as_str()).collect();
+        (!files.is_empty()).then(|| {
+            format!(
+                "quantised before: {}; norms and matrices of such a file may be balanced, in each otherwise, and the \
+                 mean is then not that of the models: better take what was quantised",
+                files.join(", ")
+            )
+        })
+    }
+
     /// Writes the mean as a Hugging Face folder, whose texts' longest length is the first model's. Returns the model.
     ///
     /// # Errors

@@ -80,12 +80,19 @@ impl Pipeline {
         }
         let path = std::env::current_exe().map_err(|error| Error::Invalid(format!("this program: {error}")))?;
         ranks.expect_same("program", &Sha256::digest(std::fs::read(&path).map_err(Error::io(&path))?))?;
-        ranks.expect_same("vocabulary", &Sha256::digest(self.vocabulary.file()?))?;
+        let vocabulary = self.vocabulary.file()?.unwrap_or_else(|| self.vocabulary.fingerprint().into_bytes());
+        ranks.expect_same("vocabulary", &Sha256::digest(vocabulary))?;
         for task in self.tasks.iter() {
             let contents = task.digest() + &task.dev_digest();
             ranks.expect_same(&format!("data of the task {}", task.config.name), contents.as_bytes())?;
         }
         Ok(())
+    }
+
+    /// A name for what was read for evaluation, the same on every machine: eight digits of a digest.
+    pub fn dev_name(&self) -> String {
+        let digests: String = self.tasks.iter().map(Task::dev_digest).collect();
+        files::hex(&Sha256::digest(digests)[..4])
     }
 
     /// Batches of the first `examples` dev examples of each task, in order; 0 takes all.
@@ -115,16 +122,10 @@ impl Pipeline {
 pub(crate) fn vocabulary_path(config: &Config) -> Result<PathBuf> {
     match (config.model.vocabulary.as_str(), config.model.from.as_str()) {
         ("", "") => {
-            let what = "expected a tokenizer.json (t5-train vocab makes one), or model.from, found neither";
+            let what = "expected a tokenizer.json (t5-train vocab makes one), bytes, or model.from, found none of them";
             Err(Error::config("configuration", "model.vocabulary", what))
         }
-        // A folder, a GGUF file, or weights in a file beside their vocabulary.
-        ("", from) => Ok(match Path::new(from) {
-            file if file.extension().is_some_and(|suffix| suffix == "safetensors") => {
-                file.parent().unwrap_or(Path::new("")).join("tokenizer.json")
-            }
-            other => other.to_owned(),
-        }),
+        ("", from) => Ok(PathBuf::from(from)),
         (vocabulary, _) => Ok(PathBuf::from(vocabulary)),
     }
 }

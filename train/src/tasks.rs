@@ -72,8 +72,12 @@ impl Task {
             && objective.needs_sentinels()
             && vocabulary.sentinels().count == 0
         {
+            let found = match vocabulary.of_bytes() {
+                Some(_) => "bytes with other sentinels than those of pre-training, 258 and downwards",
+                None => "one without",
+            };
             return Err(crate::Error::Invalid(format!(
-                "task {}: examples: objective: expected a vocabulary with sentinels (<extra_id_0>), found one without",
+                "task {}: examples: objective: expected a vocabulary with sentinels (<extra_id_0>), found {found}",
                 config.name
             )));
         }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sha2::{Digest, Sha256};
+use t5_runtime::command;
 
 use crate::batches::{Batch, BatchSource};
 use crate::checkpoint::{self, Best, Checkpoints, Interval, Saved, Shared, State, Tensors, write_model};
@@ -15,7 +16,6 @@ use crate::distill::Teacher;
 use crate::events::EventWriter;
 use crate::files;
 use crate::kernels::vectorised;
-use crate::messages;
 use crate::model::{LossOptions, Model};
 use crate::ops::Sequences;
 use crate::ops::cross_entropy::Statistics;
@@ -45,6 +45,8 @@ pub struct Parts {
     pub source: Box<dyn BatchSource>,
     /// Dev batches, for the loss.
     pub dev: Vec<Batch>,
+    /// A name for what was read for evaluation: scores of other dev files are not compared.
+    pub dev_name: String,
     pub evaluator: Option<Box<dyn Evaluator>>,
     /// What the model learns from beside the targets.
     pub teacher: Option<Teacher>,
@@ -95,6 +97,8 @@ pub struct Trainer {
     state: State,
     checkpoints: Checkpoints,
     gradients: GradientSum,
+    /// What scores of evaluations depend on beside the model, in words.
+    measure: String,
     /// Of the first rank, which alone writes.
     log: Option<File>,
     log_path: PathBuf,
@@ -141,6 +145,7 @@ impl Trainer {
         let has_events = config.log.tensorboard && ranks.is_first();
         let events = has_events.then(|| EventWriter::create(&output.join("events"))).transpose()?;
         let bar = if ranks.is_first() { ProgressBar::new(config.run.steps) } else { ProgressBar::hidden() };
+        let measure = format!("{}, dev examples {}", config.measure(), parts.dev_name);
         let mut trainer = Trainer {
             config: config.clone(),
             parts,
@@ -149,6 +154,7 @@ impl Trainer {
             state,
             checkpoints,
             gradients: GradientSum::new(config.run.sum),
+            measure,
             log: None,
             log_path: output.join("log.jsonl"),
             events,
@@ -205,8 +211,8 @@ impl Trainer {
         }
         self.parts.source.restore(&saved.state.data)?;
         self.state = saved.state;
-        let measure = self.config.measure();
-        if let Some(best) = self.state.best.take_if(|best| !best.by.is_empty() && best.by != measure) {
+        let measure = &self.measure;
+        if let Some(best) = self.state.best.take_if(|best| !best.by.is_empty() && best.by != *measure) {
             let Best { step, by, .. } = best;
             self.say(&format!("step {step} was the best by {by}: forgotten, as the best is now that by {measure}"));
         }
@@ -536,7 +542,7 @@ impl Trainer {
         // A score that is no number is never the best, not even as the first.
         let improved = !score.is_nan() && self.state.best.as_ref().is_none_or(|best| score > best.score);
         if improved {
-            self.state.best = Some(Best { step: self.state.step, score, by: self.config.measure() });
+            self.state.best = Some(Best { step: self.state.step, score, by: self.measure.clone() });
         }
         self.record(Entry::Evaluation { loss, accuracy, report })?;
         Ok(improved)
@@ -608,7 +614,7 @@ impl Trainer {
         if !self.parts.ranks.is_first() {
             return;
         }
-        self.bar.suspend(|| messages::say(format_args!("{}{line}", self.title)));
+        self.bar.suspend(|| command::say(format_args!("{}{line}", self.title)));
     }
 }
 

@@ -75,6 +75,10 @@ impl Options {
     /// Refuses what cannot be.
     pub(crate) fn check(&self, file: &str, config: &Config) -> Result<()> {
         let refuse = |key: &str, what: String| Err(Error::config(file, key, what));
+        if self.method != Method::Lora && !self.adapter.is_empty() {
+            let what = format!("expected none unless tuning.method is lora, found {}", self.adapter);
+            return refuse("tuning.adapter", what);
+        }
         if !matches!(self.method, Method::Lora | Method::Adapters) {
             return Ok(());
         }
@@ -244,6 +248,13 @@ impl Lora {
         }
         if factored.is_empty() {
             return Err(wrong("tuning.targets", "expected one or more names of matrices, found none".to_owned()));
+        }
+        // What is not trained on would not be in the model either.
+        let unused =
+            |name: &&String| !factored.iter().any(|factored| parameters.specs()[factored.index].hf_name == **name);
+        if let Some(name) = given.iter().flat_map(|given| given.factors.keys()).find(unused) {
+            let what = format!("{name}: expected a matrix that tuning.targets names, found factors of another");
+            return Err(wrong("tuning.adapter", what));
         }
         let lora = Lora {
             rank: options.rank,

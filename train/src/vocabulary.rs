@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
-use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::checkpoint::{Checkpoint, is_pickle};
 use t5_runtime::storage::Bytes;
-use t5_runtime::tokenizer::{self, PieceKind, Tokenizer, UnigramVocabulary};
+use t5_runtime::tokenizer::{self, ByteVocabulary, PieceKind, Tokenizer, UnigramVocabulary};
 
 pub use charsmap::nmt_nfkc;
 pub use json::to_tokenizer_json;
@@ -29,6 +29,14 @@ pub const PAD: u32 = 0;
 pub const EOS: u32 = 1;
 /// Id of what no piece covers.
 pub const UNK: u32 = 2;
+
+/// The names that a vocabulary's file goes by in a folder, in the order in which the runtime looks for them.
+pub(crate) const FILES: [&str; 4] = ["tokenizer.json", "spiece.model", "tokenizer.model", "sentencepiece.model"];
+
+/// What names ByT5's vocabulary, which has no file.
+const BYTES: &str = "bytes";
+/// The rows of ByT5's embedding.
+const ROWS_OF_BYTES: u32 = 384;
 
 /// Sentinels of a SentencePiece model, which does not have them itself.
 const EXTRA_IDS: u32 = 100;
@@ -64,36 +72,40 @@ pub struct Vocabulary {
 }
 
 /// What the ids of a vocabulary stand for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum VocabularyKind {
     Pieces {
         /// A text starts with a space of its own that decoding takes off again.
         drops_first_space: bool,
     },
-    Bytes {
-        /// The id of byte 0.
-        offset: u32,
-    },
+    Bytes(ByteVocabulary),
 }
 
 impl Vocabulary {
-    /// Reads a `tokenizer.json` or a SentencePiece model, or the one in a folder or a GGUF file.
+    /// Reads a `tokenizer.json` or a SentencePiece model, or that of a checkpoint: of a folder, of weights in a file
+    /// beside their vocabulary, or of a GGUF file. `bytes` is ByT5's.
     ///
     /// # Errors
     /// Where there is none, or where it is not a T5 vocabulary (pad 0, `</s>` 1, `<unk>` 2).
     pub fn read(path: &Path) -> Result<Vocabulary> {
-        let mut path = path.to_path_buf();
-        if path.is_dir() {
-            let model = path.join("spiece.model");
-            path.push("tokenizer.json");
-            if !path.exists() && model.exists() {
-                path = model;
-            }
+        if is_name(path) {
+            return Vocabulary::bytes(ROWS_OF_BYTES);
         }
-        if is_gguf(&path) {
-            return Vocabulary::new(&of_gguf(&path)?, &path);
+        let from_file = |file: &Path| arrays(file, &Bytes::map(file)?);
+        let Some(folder) = folder_of(path) else {
+            let held = if is_gguf(path) { of_checkpoint(path)? } else { from_file(path)? };
+            return Vocabulary::new(&held, path);
+        };
+        let beside = FILES.iter().map(|name| folder.join(name)).find(|file| file.exists());
+        match (of_checkpoint(path), beside) {
+            // Other files than the vocabulary's may add to it; only where none does, what becomes of the model has that
+            // file as it is.
+            (Ok(held), Some(file)) if !from_file(&file).is_ok_and(|read| read == held) => Vocabulary::new(&held, path),
+            (Ok(held), file) => Vocabulary::new(&held, file.as_deref().unwrap_or(path)),
+            // The folder of a vocabulary alone.
+            (Err(_), Some(file)) => Vocabulary::new(&from_file(&file)?, &file),
+            (Err(error), None) => Err(error),
         }
-        Vocabulary::new(&arrays(&path, &Bytes::map(&path)?)?, &path)
     }
 
     /// ByT5's vocabulary, for a model of so many embedding rows.
@@ -101,7 +113,7 @@ impl Vocabulary {
     /// # Errors
     /// Where the rows are too few.
     pub fn bytes(rows: u32) -> Result<Vocabulary> {
-        Vocabulary::new(&tokenizer::Vocabulary::bytes(rows), Path::new("bytes"))
+        Vocabulary::new(&tokenizer::Vocabulary::bytes(rows), Path::new(BYTES))
     }
 
     /// Checks that a vocabulary has T5's special tokens. `path` is where it was read, for messages and exports.
@@ -123,7 +135,7 @@ impl Vocabulary {
         while first > count && tokenizer.sentinel_id(count) == Some(first - count) {
             count += 1;
         }
-        let sentinels = Sentinels { first, count };
+        let mut sentinels = Sentinels { first, count };
         let (tokenizer, kind, ordinary) = match arrays {
             tokenizer::Vocabulary::Unigram(unigram) => {
                 let drops_first_space = unigram.add_dummy_prefix || unigram.whitespace.removes_extra();
@@ -137,7 +149,11 @@ impl Vocabulary {
                 return Err(Error::file(path, what));
             }
             tokenizer::Vocabulary::Bytes(bytes) => {
-                (tokenizer, VocabularyKind::Bytes { offset: bytes.offset }, Vec::new())
+                // Objectives count sentinels downwards, as pre-training did.
+                if bytes.extra_ids_above {
+                    sentinels.count = 0;
+                }
+                (tokenizer, VocabularyKind::Bytes(bytes.clone()), Vec::new())
             }
         };
         let divisions = OnceLock::new();
@@ -149,21 +165,32 @@ impl Vocabulary {
         &self.path
     }
 
-    /// The vocabulary's file for a Hugging Face folder: what was read, or the `tokenizer.json` of what is in a GGUF
-    /// file.
+    /// The vocabulary's file for a Hugging Face folder: what was read, or the `tokenizer.json` of what is in a
+    /// checkpoint; none of bytes.
     ///
     /// # Errors
     /// Where the file cannot be read again, or no such file can say what the vocabulary does.
-    pub fn file(&self) -> Result<Vec<u8>> {
-        if !is_gguf(&self.path) {
-            return std::fs::read(&self.path).map_err(Error::io(&self.path));
+    pub fn file(&self) -> Result<Option<Vec<u8>>> {
+        if self.of_bytes().is_some() {
+            return Ok(None);
         }
-        match of_gguf(&self.path)? {
-            tokenizer::Vocabulary::Unigram(unigram) => to_tokenizer_json(&self.path.display().to_string(), &unigram),
-            tokenizer::Vocabulary::Bytes(_) => {
-                Err(Error::file(&self.path, "expected a vocabulary of pieces, found bytes"))
+        if !is_gguf(&self.path) && folder_of(&self.path).is_none() {
+            return std::fs::read(&self.path).map(Some).map_err(Error::io(&self.path));
+        }
+        match of_checkpoint(&self.path)? {
+            tokenizer::Vocabulary::Unigram(unigram) => {
+                to_tokenizer_json(&self.path.display().to_string(), &unigram).map(Some)
             }
-            tokenizer::Vocabulary::Json(json) => Ok(json.json.into_bytes()),
+            tokenizer::Vocabulary::Bytes(_) => Ok(None),
+            tokenizer::Vocabulary::Json(json) => Ok(Some(json.json.into_bytes())),
+        }
+    }
+
+    /// What there is to know of a vocabulary of bytes; `None` of one of pieces.
+    pub(crate) fn of_bytes(&self) -> Option<&ByteVocabulary> {
+        match &self.kind {
+            VocabularyKind::Pieces { .. } => None,
+            VocabularyKind::Bytes(bytes) => Some(bytes),
         }
     }
 
@@ -221,9 +248,9 @@ impl Vocabulary {
 
     /// The ids of a text, without an end mark.
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        match self.kind {
+        match &self.kind {
             VocabularyKind::Pieces { .. } => self.tokenizer.encode_prefix(text),
-            VocabularyKind::Bytes { offset } => text.bytes().map(|byte| u32::from(byte) + offset).collect(),
+            VocabularyKind::Bytes(bytes) => text.bytes().map(|byte| u32::from(byte) + bytes.offset).collect(),
         }
     }
 
@@ -256,8 +283,8 @@ impl Vocabulary {
                     let first = text.is_empty() && drops_first_space;
                     text.push_str(written.strip_prefix(' ').filter(|_| first).unwrap_or(written));
                 }
-                VocabularyKind::Bytes { .. } if id == UNK => {}
-                VocabularyKind::Bytes { .. } => text.push_str(stream.push(id)),
+                VocabularyKind::Bytes(_) if id == UNK => {}
+                VocabularyKind::Bytes(_) => text.push_str(stream.push(id)),
             }
         }
         text + stream.finish()
@@ -270,15 +297,27 @@ impl Vocabulary {
     }
 }
 
+/// Whether this names a vocabulary that has no file.
+pub(crate) fn is_name(path: &Path) -> bool {
+    path == Path::new(BYTES) && !path.exists()
+}
+
 /// Whether a file is a GGUF file by its name.
 fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("gguf"))
 }
 
-/// The vocabulary in a GGUF file.
-fn of_gguf(path: &Path) -> Result<tokenizer::Vocabulary> {
-    let vocabulary = Checkpoint::open(path)?.vocabulary;
-    vocabulary.ok_or_else(|| Error::file(path, "expected a file with a vocabulary, found weights alone"))
+/// The folder whose files belong to a path: a folder itself, or the one that weights in a file of their own lie in.
+fn folder_of(path: &Path) -> Option<&Path> {
+    let is_weights =
+        path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("safetensors")) || is_pickle(path);
+    if path.is_dir() { Some(path) } else { path.parent().filter(|_| is_weights) }
+}
+
+/// The vocabulary that a checkpoint brings along.
+fn of_checkpoint(path: &Path) -> Result<tokenizer::Vocabulary> {
+    let vocabulary = t5_quantize::pytorch::open(path)?.vocabulary;
+    vocabulary.ok_or_else(|| Error::file(path, "expected a model with its vocabulary, found weights alone"))
 }
 
 /// What a vocabulary's file holds, of which kind its name says.
@@ -319,7 +358,11 @@ fn without_special_tokens(vocabulary: &UnigramVocabulary, sentinels: Sentinels) 
 
 #[cfg(test)]
 mod tests {
+    use t5_runtime::config::T5Config;
+
     use super::*;
+    use crate::init::Scheme;
+    use crate::model::Model;
 
     /// The published vocabulary, from both of its files.
     fn published() -> Option<[Vocabulary; 2]> {
@@ -394,5 +437,76 @@ mod tests {
             assert_eq!(vocabulary.decode(&ids), text);
         }
         assert_eq!(vocabulary.decode(&[100, 2, 0, 101, 1, 102]), "ab");
+    }
+
+    fn golden(family: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families").join(family)
+    }
+
+    #[test]
+    fn a_vocabulary_is_found_where_the_runtime_finds_it() {
+        for name in FILES {
+            let folder = tempfile::tempdir().unwrap();
+            let [weights, file] = ["model.safetensors", name].map(|name| folder.path().join(name));
+            let of_kind = if name == FILES[0] { FILES[0] } else { FILES[1] };
+            for (from, to) in
+                [("config.json", "config.json"), ("model.safetensors", "model.safetensors"), (of_kind, name)]
+            {
+                std::fs::copy(golden("unigram").join(from), folder.path().join(to)).unwrap();
+            }
+            let checkpoint = Checkpoint::open(&weights).unwrap();
+            for path in [folder.path(), weights.as_path(), file.as_path()] {
+                let vocabulary = Vocabulary::read(path).unwrap();
+                assert_eq!(vocabulary.path(), file.as_path());
+                assert_eq!(vocabulary.difference(&checkpoint).unwrap(), None, "{}", path.display());
+            }
+            std::fs::remove_file(&weights).unwrap();
+            assert_eq!(Vocabulary::read(folder.path()).unwrap().path(), file.as_path());
+        }
+    }
+
+    /// Where the runtime takes more than the file has, so does training.
+    #[test]
+    fn a_checkpoint_s_added_tokens_are_trained_on() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::copy(golden("unigram").join("spiece.model"), folder.path().join("spiece.model")).unwrap();
+        // With rows for more than the file's pieces.
+        let text = std::fs::read_to_string(golden("unigram").join("config.json")).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        config["vocab_size"] = 384.into();
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let config = T5Config::from_json("config.json", &config.to_string()).unwrap();
+        let model = Model::new(&config, Scheme::T5x, 1).unwrap();
+        crate::checkpoint::write_model(&folder.path().join("model.safetensors"), &model, None).unwrap();
+        let plain = Vocabulary::read(folder.path()).unwrap();
+        let text = "a <mine> house";
+        let next = plain.size();
+        std::fs::write(folder.path().join("added_tokens.json"), format!("{{\"<mine>\": {next}}}")).unwrap();
+        let added = Vocabulary::read(folder.path()).unwrap();
+        assert_eq!(added.size(), next + 1);
+        assert!(added.encode(text).contains(&next));
+        assert_eq!(added.difference(&Checkpoint::open(folder.path()).unwrap()).unwrap(), None);
+        // What becomes of the model has a file that says it.
+        let file = folder.path().join("written.json");
+        std::fs::write(&file, added.file().unwrap().unwrap()).unwrap();
+        assert_eq!(Vocabulary::read(&file).unwrap().encode(text), added.encode(text));
+    }
+
+    #[test]
+    fn bytes_are_the_checkpoint_s_or_named() {
+        let folder = golden("byt5");
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        for path in [folder.clone(), folder.join("model.safetensors")] {
+            let vocabulary = Vocabulary::read(&path).unwrap();
+            assert_eq!(vocabulary.difference(&checkpoint).unwrap(), None);
+            assert!(vocabulary.file().unwrap().is_none());
+            // Its sentinels go upwards, which no objective does.
+            assert_eq!((vocabulary.size(), vocabulary.sentinels().count), (384, 0));
+        }
+        let named = Vocabulary::read(Path::new("bytes")).unwrap();
+        assert_eq!((named.size(), named.sentinels()), (259, Sentinels { first: 258, count: 125 }));
+        // A folder with neither.
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Vocabulary::read(folder.path()).is_err());
     }
 }

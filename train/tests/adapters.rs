@@ -185,7 +185,8 @@ fn a_run_trains_its_adapters_and_leaves_the_rest() {
     let (from, output) = (format!("model.from={}", path("exported")), format!("run.output={}", path("further")));
     let more = ["--set", &from, "--set", &output, "--set", "tuning.method=adapters"];
     succeed(&[&["run", &config][..], &short, &more, &["--set", "tuning.adapter_size=8"]].concat());
-    let told = fail(&[&["run", &config][..], &short, &more, &["--set", "run.output=/nowhere"]].concat());
+    let nowhere = format!("run.output={}", path("none"));
+    let told = fail(&[&["run", &config][..], &short, &more, &["--set", &nowhere]].concat());
     assert!(told.contains("tuning.adapter_size: expected a model without adapters or with"), "{told}");
     let report = succeed(&["eval", &config, "--model", &path("exported"), "-n", "3"]);
     assert!(String::from_utf8(report.stdout).unwrap().contains("numbers/exact-match"));

@@ -235,6 +235,18 @@ fn answers_are_records_to_train_on_and_a_killed_process_is_continued() {
     let other = Search { beams: 1, ..search };
     let message = answers::write(&config, other, &output, |_, _| {}).unwrap_err().to_string();
     assert!(message.contains("found others; remove it to begin anew"), "{message}");
+    // Nor what has other references.
+    let text = fs::read_to_string(&config_path).unwrap().replace("target = \"{digits}\"", "target = \"{digits}!\"");
+    fs::write(folder.join("others.toml"), text).unwrap();
+    let others = Config::load(&folder.join("others.toml"), std::slice::from_ref(&teacher)).unwrap();
+    let message = answers::write(&others, search, &output, |_, _| {}).unwrap_err().to_string();
+    assert!(message.contains("found others; remove it to begin anew"), "{message}");
+    // What cannot be written is said before the teacher works.
+    let taken = folder.join("taken.jsonl");
+    fs::create_dir(&taken).unwrap();
+    let message = answers::write(&config, search, &taken, |_, _| panic!("an answer")).unwrap_err().to_string();
+    assert!(message.contains("taken.jsonl: expected a file to write, found something else"), "{message}");
+    assert!(!folder.join("taken.jsonl.unfinished").exists());
 
     // A student trains on them.
     let student = fs::read_to_string(&config_path)

@@ -35,7 +35,12 @@ fn answer(model: &Model, text: &str) -> (Vec<u32>, f32) {
 #[test]
 fn a_gguf_file_becomes_a_folder_of_the_same_model() {
     let folder = tempfile::tempdir().unwrap();
+    // Of another model, which some readers would take.
+    let left = folder.path().join("extended/spiece.model");
+    std::fs::create_dir(left.parent().unwrap()).unwrap();
+    std::fs::write(&left, "pieces of another model").unwrap();
     let checkpoint = extended(folder.path(), &[]);
+    assert!(!left.exists());
     let before = Checkpoint::open(&pocket()).unwrap();
     assert_eq!(checkpoint.config, before.config);
     assert_eq!(checkpoint.vocabulary, before.vocabulary);
@@ -230,7 +235,9 @@ fn a_mean_has_a_share_of_each_model() {
     let open = |path: &str| Checkpoint::open(Path::new(path)).unwrap();
     for (shares, [first, second]) in [(None, [0.5, 0.5]), (Some("1.25,-0.25"), [1.25, -0.25])] {
         let shares = shares.map_or(Vec::new(), |shares| vec!["--shares", shares]);
-        succeed(&[&["mean", &before, &after, "--output", &output], shares.as_slice()].concat());
+        let told = succeed(&[&["mean", &before, &after, "--output", &output], shares.as_slice()].concat());
+        let told = String::from_utf8(told.stderr).unwrap();
+        assert!(told.starts_with(&format!("note: quantised before: {before}; ")), "{told}");
         let [one, two, mean] = [&before, &after, &output].map(|path| open(path));
         assert_ne!(one.config, two.config);
         assert_eq!((&mean.config, &mean.vocabulary), (&one.config, &one.vocabulary));
@@ -241,4 +248,8 @@ fn a_mean_has_a_share_of_each_model() {
             }
         }
     }
+    // Folders of values in full have nothing to be told about.
+    let told = succeed(&["mean", &after, &after, "--output", &output]);
+    let told = String::from_utf8(told.stderr).unwrap();
+    assert!(told.starts_with(&output) && !told.contains("note:"), "{told}");
 }

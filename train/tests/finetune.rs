@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{command, fail, prepare, succeed};
+use common::{command, fail, prepare, succeed, write_config, write_corpus};
 use t5_runtime::Model;
 use t5_runtime::checkpoint::Checkpoint;
 
@@ -75,6 +75,35 @@ fn a_table_becomes_a_file_that_answers() {
     succeed(&[&arguments(&from, &data, &output)[..], &more].concat());
 }
 
+/// Bytes have no file: what a folder says of its tokenizer is kept, and read again.
+#[test]
+fn a_model_of_bytes_is_trained_and_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let path = |name: &str| folder.join(name).display().to_string();
+    let vocabulary = |path: &str| Checkpoint::open(Path::new(path)).unwrap().vocabulary.unwrap();
+    fs::write(folder.join("own.csv"), table()).unwrap();
+    let golden = format!("{}/../tests/golden/families/byt5", env!("CARGO_MANIFEST_DIR"));
+    let short = ["--set", "run.threads=1", "--set", "run.precision=f32", "--set", "run.steps=2"];
+    // From the folder, and then from both of what became of it.
+    for (from, output) in [(golden.clone(), "one"), (path("one/model"), "two"), (path("one/model.gguf"), "three")] {
+        succeed(&[&arguments(&from, &path("own.csv"), &path(output))[..], &short].concat());
+        for name in ["tokenizer.json", "spiece.model"] {
+            assert!(!folder.join(output).join("model").join(name).exists(), "{name}");
+        }
+        for made in ["model", "model.gguf"] {
+            assert_eq!(vocabulary(&path(&format!("{output}/{made}"))), vocabulary(&golden), "{output}/{made}");
+        }
+    }
+    // A new model, whose sentinels are those of pre-training.
+    write_corpus(folder);
+    let config = write_config(folder, "").display().to_string();
+    let bytes = ["--set", "model.vocabulary=bytes", "--set", "evaluation.every_steps=0", "--set", "run.steps=2"];
+    succeed(&[&["run", &config][..], &bytes].concat());
+    succeed(&["export", &path("run"), &path("new")]);
+    assert_eq!(vocabulary(&path("new")), t5_runtime::tokenizer::Vocabulary::bytes(384));
+}
+
 #[test]
 fn characters_that_the_vocabulary_loses_are_told_and_taught() {
     let folder = tempfile::tempdir().unwrap();
@@ -131,6 +160,11 @@ fn what_cannot_be_is_one_sentence() {
     assert!(told.contains("d.csv: expected two columns or more, found one (text)"), "{told}");
     let (told, _) = message("e.xlsx", "x", &[]);
     assert!(told.contains("e.xlsx: expected a name that ends in .csv, .tsv, .jsonl or .parquet"), "{told}");
+    fs::write(folder.join("braces.csv"), "text {raw},class\na,b\n").unwrap();
+    let data = path("braces.csv");
+    let columns = ["--input", "text {raw}", "--target", "class"];
+    let told = fail(&[&["finetune", "--from", &from, "--data", &data, "--output", &output][..], &columns].concat());
+    assert!(told.contains("braces.csv: expected a column with a name without braces, found text {raw}"), "{told}");
     let (told, _) = message("f.csv", "text,class\na,b\nc,d\n", &["--hold-out", "0"]);
     assert!(told.contains("f.csv: expected records to evaluate on"), "{told}");
     let (told, _) = message("g.csv", &table(), &["--metric", "bleurt"]);

@@ -65,6 +65,10 @@ fn config(output: &Path, sets: &[&str]) -> Config {
 }
 
 fn trainer(config: &Config, scores: &[f64]) -> t5_train::Result<Trainer> {
+    trainer_of(config, scores, "dev files")
+}
+
+fn trainer_of(config: &Config, scores: &[f64], dev_name: &str) -> t5_train::Result<Trainer> {
     let sizes = golden_config("relu", true, "t5");
     let model = match config.model.from.as_str() {
         "" => Model::new(&sizes, Scheme::T5x, 5)?,
@@ -77,7 +81,8 @@ fn trainer(config: &Config, scores: &[f64]) -> t5_train::Result<Trainer> {
     }
     let evaluator = Some(Box::new(Scripted(Vec::from(scores).into_iter())) as Box<dyn Evaluator>);
     let (source, dev, ranks) = (Box::new(Same), Vec::new(), Ranks::ALONE);
-    Trainer::open(config, Parts { model, source, dev, evaluator, teacher: None, extra, ranks })
+    let dev_name = dev_name.to_owned();
+    Trainer::open(config, Parts { model, source, dev, dev_name, evaluator, teacher: None, extra, ranks })
 }
 
 fn values(trainer: &Trainer) -> Vec<Vec<f32>> {
@@ -184,6 +189,14 @@ fn a_best_score_of_another_measure_is_forgotten() {
     json["best"]["score"] = 95.0.into();
     fs::write(&state, json.to_string()).unwrap();
     assert_eq!(run(8, &[by], 90.0), 6);
+
+    assert_eq!(run(9, &[by], 96.0), 9);
+
+    // A dev file was changed under the run.
+    let sets = [by, "evaluation.every_steps=1", "schedule.kind=constant", "run.steps=10"];
+    let mut trainer = trainer_of(&config(folder.path(), &sets), &[10.0], "others").unwrap();
+    trainer.run().unwrap();
+    assert_eq!(Saved::open(&trainer.checkpoints().path(10)).unwrap().state.best.unwrap().step, 10);
 }
 
 #[test]

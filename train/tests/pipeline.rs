@@ -212,17 +212,15 @@ fn bad_input_is_named() {
     let set = |set: &str| fail(&["run", &config, "--set", set]);
     assert!(set("schedule.peek_rate=1").contains("unknown key; did you mean schedule.peak_rate?"));
     // In one line, which says it once.
-    let missing = "t5-train: /nowhere/tokenizer.json: No such file or directory (os error 2)\n";
-    assert_eq!(set("model.vocabulary=/nowhere/tokenizer.json"), missing);
-    assert_eq!(
-        fail(&["run", "/nowhere/c.toml"]),
-        "t5-train: /nowhere/c.toml: No such file or directory (os error 2)\n"
-    );
-    assert!(set("model.from=/nowhere").contains("/nowhere"));
-    assert_eq!(
-        fail(&["eval", &config, "--set", "run.output=/nowhere/run"]),
-        "t5-train: /nowhere/run: expected a run with checkpoints, found none\n"
-    );
+    let none = folder.path().join("none").display().to_string();
+    let missing = |file: &str| format!("t5-train: {none}/{file}: No such file or directory (os error 2)\n");
+    assert_eq!(set(&format!("model.vocabulary={none}/tokenizer.json")), missing("tokenizer.json"));
+    assert_eq!(fail(&["run", &format!("{none}/c.toml")]), missing("c.toml"));
+    assert!(set(&format!("model.from={none}")).contains(&none));
+    let expected = format!("t5-train: {none}/run: expected a run with checkpoints, found none\n");
+    assert_eq!(fail(&["eval", &config, "--set", &format!("run.output={none}/run")]), expected);
+    assert_eq!(fail(&["export", &format!("{none}/run"), &format!("{none}/out")]), expected);
+    assert!(!Path::new(&none).exists(), "looking for it made no folder");
     assert!(set("model.num_decoder_layers=0").contains("num_decoder_layers"));
     assert!(set("model.feed_forward=tanh").contains("model.feed_forward: expected relu"));
     let best_by = "evaluation.best_by: expected one of loss, numbers/exact-match, found numbers/exact_match";

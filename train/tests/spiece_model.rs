@@ -63,7 +63,7 @@ fn a_sentencepiece_vocabulary_is_kept_as_one() {
     let file = folder.path().join("spiece.model");
     std::fs::write(&file, &bytes).unwrap();
     let vocabulary = vocabulary::Vocabulary::read(&file).unwrap();
-    let files = t5_train::export::model_files(&checkpoint().config, 20, bytes.clone(), &vocabulary);
+    let files = t5_train::export::model_files(&checkpoint().config, 20, Some(bytes.clone()), &vocabulary);
     let contents = |name: &str| files.iter().find(|(found, _)| found == name).map(|(_, contents)| contents.as_slice());
     assert_eq!(contents("spiece.model"), Some(bytes.as_slice()));
     assert_eq!(contents("tokenizer.json"), None);

@@ -2,13 +2,14 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use common::{command, fail, prepare, succeed};
-use t5_train::study::{Plan, Request, StudyFile};
+use t5_train::study::{Kind, Plan, Request, Results, StudyFile};
 
 /// A study of two columns in a folder with a corpus, whose runs have a step each; `more` is TOML at its end.
 fn study(folder: &Path, steps: u64, more: &str) -> String {
@@ -127,7 +128,8 @@ fn two_arms_become_a_table() {
     assert!(read("table.md").contains("(83.28)") && read("table.md").contains("## Within two deviations"));
     assert!(read("table.tex").contains("\\underline{") && read("table.tex").contains("$\\pm$"));
     let page = read("study.html");
-    for expected in ["<svg", "<rect", "What arms change", "no pre-training", "fine-tune: model.from was", "processor"] {
+    let machine = "Of the machine that wrote this page";
+    for expected in ["<svg", "<rect", "What arms change", "no pre-training", "fine-tune: model.from was", machine] {
         assert!(page.contains(expected), "{expected}: {page}");
     }
     assert!(!page.contains("http") && !page.contains("src="), "nothing is loaded from elsewhere");
@@ -340,4 +342,33 @@ fn arms_share_what_is_the_same() {
     let at_once = plan.jobs.iter().find(|job| job.title == "fine-tune, seed 2").unwrap();
     assert_eq!(at_once.config.data.tasks.len(), 2);
     assert_eq!(at_once.config.evaluation.best_by, "digits/chrf,words/chrf,words/exact-match");
+    // Of each seed: a pre-training and two runs of fine-tuning; of an ensemble so many of each member.
+    let runs = |name: &str| plan.runs(plan.arms.iter().find(|arm| arm.arm.name == name).unwrap()).len();
+    assert_eq!((runs("baseline"), runs("at once"), runs("four")), (2 * 3, 2, 2 * 4 * 3));
+    let page = Results::read(&plan).unwrap().page(&plan).unwrap();
+    assert!(page.contains("<td>four</td><td class=\"number\">0 s</td><td class=\"number\">24 runs</td>"), "{page}");
+}
+
+#[test]
+fn an_arm_has_the_vocabulary_of_its_own_knobs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = study(folder.path(), 1, "[[arms]]\nname = \"fewer pieces\"\nall.vocabulary.pieces = 120\n");
+    let (text, named) =
+        (fs::read_to_string(&file).unwrap(), format!("vocabulary = \"{}/tokenizer.json\"\n", folder.path().display()));
+    assert!(text.contains(&named), "{text}");
+    let trained = "seeds = [1, 2]\nvocabulary = [\"text\"]\n";
+    fs::write(&file, text.replace(&named, "").replace("seeds = [1, 2]\n", trained)).unwrap();
+    let request = Request { file: file.into(), scale: "tiny".to_owned(), ..Request::default() };
+    let plan = Plan::new(&request).unwrap();
+    let vocabularies = plan.jobs.iter().filter(|job| job.kind == Kind::Vocabulary);
+    assert_eq!(vocabularies.map(|job| job.config.vocabulary.pieces).collect::<Vec<_>>(), [8000, 120]);
+    let names = |name: &str| -> BTreeSet<&str> {
+        let arm = plan.arms.iter().find(|arm| arm.arm.name == name).unwrap();
+        plan.runs(arm).into_iter().map(|run| plan.jobs[run].config.model.vocabulary.as_str()).collect()
+    };
+    assert_eq!((names("baseline").len(), names("fewer pieces").len()), (1, 1), "all runs of an arm have one");
+    assert_eq!(names("no pre-training"), names("baseline"));
+    assert_ne!(names("fewer pieces"), names("baseline"));
+    let page = Results::read(&plan).unwrap().page(&plan).unwrap();
+    assert!(page.contains("<td>fewer pieces</td><td>vocabulary.pieces was 8000 and is 120</td>"), "{page}");
 }

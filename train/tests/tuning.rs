@@ -154,6 +154,22 @@ fn targets_that_are_not_there_are_named() {
     assert!(error(&[]).contains("tuning.targets: expected one or more"));
 }
 
+#[test]
+fn an_adapter_is_used_whole_or_refused() {
+    let base = Checkpoint::open(&peft().join("base")).unwrap();
+    let adapter = peft().join("plain").display().to_string();
+    let options = Options { alpha: 12.0, adapter: adapter.clone(), ..options(&["q"]) };
+    let error = Model::from_checkpoint(&base).unwrap().with_lora(&options, "base", 1).err().unwrap().to_string();
+    let expected = ".v.weight: expected a matrix that tuning.targets names, found factors of another";
+    assert!(error.contains("tuning.adapter: ") && error.ends_with(expected), "{error}");
+    let sets = [format!("tuning.adapter={adapter}")];
+    for method in ["all", "gradual", "adapters"] {
+        let sets = [&sets[..], &["model.from=base".to_owned(), format!("tuning.method={method}")]].concat();
+        let error = Config::parse("run.toml", "", &sets).unwrap_err().to_string();
+        assert!(error.contains("tuning.adapter: expected none unless tuning.method is lora, found "), "{error}");
+    }
+}
+
 #[derive(serde::Deserialize)]
 struct Golden {
     inputs: Vec<u32>,

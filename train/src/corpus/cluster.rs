@@ -27,7 +27,7 @@ use super::job::{self, Job, Progress};
 use super::options::Options;
 use super::report::Report;
 use crate::source::stores::is_address;
-use crate::{Error, Result};
+use crate::{Error, Result, vocabulary};
 
 pub use servers::{Executor, Scheduler};
 
@@ -130,7 +130,8 @@ pub fn run(cluster: &Cluster, options: &Options, progress: &Progress) -> Result<
     let lists = [&options.sites, &options.addresses, &options.bad_words, &options.vocabulary];
     let given = lists.into_iter().filter(|path| !path.as_os_str().is_empty());
     for path in options.input.iter().chain([&options.output]).chain(given) {
-        if !path.is_absolute() && !is_address(path) {
+        let is_name = *path == options.vocabulary && vocabulary::is_name(path);
+        if !is_name && !path.is_absolute() && !is_address(path) {
             let what = "expected a path from the root on, or an address, which every machine of the cluster has";
             return Err(Error::file(path, what));
         }

@@ -13,7 +13,7 @@ use serde_json::json;
 use sha2::Digest;
 use t5_runtime::generate::{Finish, GenerateOptions, LengthPenalty};
 use t5_runtime::model::{Model, ModelOptions};
-use t5_runtime::output::OutputFile;
+use t5_runtime::output::{OutputFile, target_of};
 
 use crate::config::Config;
 use crate::pipeline::{self, stream};
@@ -63,7 +63,7 @@ pub fn write(config: &Config, search: Search, output: &Path, mut told: impl FnMu
     let mut digest = super::digest(&checkpoint);
     digest.update(format!("{search:?} {:?}", config.data.limits()));
     for Question { task, example } in &questions {
-        digest.update(json!([task, example.inputs]).to_string());
+        digest.update(json!([task, example.inputs, example.targets]).to_string());
     }
     let head = json!({ "digest": format!("{:x}", digest.finalize()) }).to_string() + "\n";
     let model = Model::from_checkpoint(checkpoint, &ModelOptions::default())?;
@@ -138,6 +138,8 @@ struct Log {
 
 impl Log {
     fn open(output: &Path, head: &str) -> Result<Log> {
+        // What can be known to fail at the end fails now.
+        target_of(output)?;
         let mut name = output.as_os_str().to_os_string();
         name.push(".unfinished");
         let path = PathBuf::from(name);

@@ -1,15 +1,18 @@
 //! A study as one self-contained HTML page: the table, bars with deviations, curves of each arm, what arms change, the
-//! machine and the time.
+//! time, and the machine that wrote it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use toml::Value;
 
 use super::plan::Plan;
 use super::score::{Results, records, score};
 use super::table::notes;
 use crate::Result;
 use crate::config::Config;
+use crate::config::keys::compare;
 use crate::record::Entry;
 use crate::report::{COLORS, Line, STYLE, chart, duration, escape};
 
@@ -136,27 +139,27 @@ impl Results {
     }
 
     fn machine(&self, plan: &Plan) -> String {
-        let mut text = "<h2>Machine and time</h2>\n<table>".to_owned();
+        let mut text = "<h2>Machine and time</h2>\n<p>Of the machine that wrote this page; runs may have been on \
+                        others.</p>\n<table>"
+            .to_owned();
         for (name, value) in machine() {
             let _ = write!(text, "<tr><td>{name}</td><td>{}</td></tr>", escape(&value));
         }
         text += "</table>\n<p>Training of each arm, over all seeds; what arms share is counted in each.</p>\n<table>";
         for (arm, planned) in self.arms.iter().zip(&plan.arms) {
-            let jobs: std::collections::BTreeSet<usize> =
-                planned.seeds.iter().flat_map(|seed| &seed.stages).map(|stage| stage.2).collect();
             let _ = write!(
                 text,
                 "<tr><td>{}</td><td class=\"number\">{}</td><td class=\"number\">{} runs</td></tr>",
                 escape(&arm.name),
                 duration(arm.seconds),
-                jobs.len()
+                plan.runs(planned).len()
             );
         }
         text + "</table>\n"
     }
 }
 
-/// What this is run on, and when.
+/// What the page is written on, and when.
 fn machine() -> Vec<(&'static str, String)> {
     let field = |file: &str, key: &str| {
         let text = std::fs::read_to_string(file).ok()?;
@@ -281,6 +284,14 @@ fn changes(plan: &Plan) -> Result<String> {
                     }
                 }
             }
+        }
+        let vocabularies = [baseline, arm].map(|arm| {
+            let (_, _, first) = arm.seeds[0].stages.first()?;
+            let vocabulary = plan.vocabulary_of(&plan.jobs[*first])?;
+            Value::try_from(&plan.jobs[vocabulary].config.vocabulary).ok()
+        });
+        if let [Some(one), Some(other)] = &vocabularies {
+            compare(one, other, "vocabulary", &mut lines);
         }
         if let Some(ensemble) = &arm.arm.ensemble {
             lines.push(format!("{} models, each with its own seed from {} on", ensemble.members, ensemble.from));

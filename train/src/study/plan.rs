@@ -161,18 +161,35 @@ impl Plan {
     /// The jobs that are to be done, those before others first: all of the arms that are asked for.
     pub fn wanted(&self) -> Vec<usize> {
         let asked = |arm: &&ArmPlan| self.request.arms.is_empty() || self.request.arms.contains(&arm.arm.name);
-        let mut wanted: Vec<usize> = Vec::new();
-        let seeds = self.arms.iter().filter(asked).flat_map(|arm| &arm.seeds);
+        self.jobs_of(self.arms.iter().filter(asked))
+    }
+
+    /// The training runs of an arm with all its seeds, also those that others share and those of an ensemble's members.
+    pub fn runs(&self, arm: &ArmPlan) -> Vec<usize> {
+        let mut runs = self.jobs_of([arm]);
+        runs.retain(|&job| matches!(self.jobs[job].kind, Kind::Train { .. }));
+        runs
+    }
+
+    /// The jobs that arms' scores come from, those before others first.
+    fn jobs_of<'a>(&self, arms: impl IntoIterator<Item = &'a ArmPlan>) -> Vec<usize> {
+        let mut jobs: Vec<usize> = Vec::new();
+        let seeds = arms.into_iter().flat_map(|arm| &arm.seeds);
         let mut open: Vec<usize> = seeds.flat_map(|seed| seed.columns.values().copied()).collect();
         while let Some(job) = open.pop() {
-            if !wanted.contains(&job) {
-                wanted.push(job);
+            if !jobs.contains(&job) {
+                jobs.push(job);
                 open.extend(&self.jobs[job].after);
             }
         }
         // A job is made after those that it needs.
-        wanted.sort_unstable();
-        wanted
+        jobs.sort_unstable();
+        jobs
+    }
+
+    /// The job whose vocabulary a training run has; `None` where its configuration names one.
+    pub(super) fn vocabulary_of(&self, job: &Job) -> Option<usize> {
+        job.after.iter().copied().find(|&before| self.jobs[before].kind == Kind::Vocabulary)
     }
 
     /// Whether a job is done.
@@ -204,6 +221,8 @@ struct Run<'a> {
     column: Option<usize>,
     seed: u64,
     from: Option<usize>,
+    /// The knobs of the arm's vocabulary: those of its first stage.
+    vocabulary: Option<&'a Value>,
 }
 
 impl Planner<'_> {
@@ -251,11 +270,13 @@ impl Planner<'_> {
         let mut before: BTreeMap<usize, Option<usize>> = columns.iter().map(|&column| (column, None)).collect();
         let mut plan = SeedPlan { stages: Vec::new(), columns: BTreeMap::new() };
         let mut parted = false;
+        let vocabulary = stages.first().and_then(|stage| stage.config.get("vocabulary"));
         for (index, stage) in stages.iter().enumerate() {
             parted |= stage.columns.is_each();
             for &column in &columns {
                 // Behind a stage with a run for each column, every stage has one.
-                let run = Run { stage, column: parted.then_some(column), seed: seed(index), from: before[&column] };
+                let (from, seed) = (before[&column], seed(index));
+                let run = Run { stage, column: parted.then_some(column), seed, from, vocabulary };
                 let job = self.train(&run)?;
                 before.insert(column, Some(job));
                 if !plan.stages.iter().any(|(_, _, known)| *known == job) {
@@ -337,7 +358,7 @@ impl Planner<'_> {
     }
 
     fn train(&mut self, run: &Run) -> Result<usize> {
-        let Run { stage, column, seed, from } = *run;
+        let Run { stage, column, seed, from, .. } = *run;
         let names = self.task_names(stage, column);
         if names.is_empty() {
             let what = format!("{}: expected tasks to learn, found none", stage.name);
@@ -355,7 +376,7 @@ impl Planner<'_> {
         }
         let mut after: Vec<usize> = from.into_iter().collect();
         if config.model.vocabulary.is_empty() && !self.study.vocabulary.is_empty() {
-            let vocabulary = self.vocabulary()?;
+            let vocabulary = self.vocabulary(run.vocabulary)?;
             config.model.vocabulary = self.jobs[vocabulary].name.clone();
             after.push(vocabulary);
         }
@@ -374,9 +395,11 @@ impl Planner<'_> {
         self.job(format!("{}{on}", stage.name), seed, Kind::Train { from }, after, config)
     }
 
-    /// The job of the study's vocabulary.
-    fn vocabulary(&mut self) -> Result<usize> {
-        let config = self.config(self.study.base.clone(), &self.study.vocabulary, false)?;
+    /// The job of a vocabulary, which arms share whose `section` of knobs is the same.
+    fn vocabulary(&mut self, section: Option<&Value>) -> Result<usize> {
+        let mut knobs = self.study.base.clone();
+        knobs.extend(section.map(|section| ("vocabulary".to_owned(), section.clone())));
+        let config = self.config(knobs, &self.study.vocabulary, false)?;
         let seed = config.run.seed;
         self.job("vocabulary".to_owned(), seed, Kind::Vocabulary, Vec::new(), config)
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use t5_runtime::{Mean, Model};
+use t5_runtime::{Mean, Model, command};
 
 use super::plan::{Job, Kind, Plan};
 use crate::checkpoint::Checkpoints;
@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::export::{self, Weights};
 use crate::pipeline::{self, Pipeline};
 use crate::record::EvaluationReport;
-use crate::{Error, Result, files, messages, vocabulary};
+use crate::{Error, Result, files, vocabulary};
 
 /// The file that a done job has.
 const DONE: &str = "done.json";
@@ -81,7 +81,7 @@ pub fn run(plan: &Plan, side_by_side: usize, train: &Train) -> Result<()> {
             match result {
                 Ok(()) => {
                     state.done.insert(job);
-                    messages::say(format_args!(
+                    command::say(format_args!(
                         "{} of {count} jobs are done: {}",
                         state.done.len(),
                         plan.jobs[job].title
@@ -146,8 +146,8 @@ fn do_job(plan: &Plan, index: usize, threads: usize, train: &Train) -> Result<()
 
 /// Puts files in the place of the jobs that a configuration names.
 fn name_files(plan: &Plan, job: &Job, from: Option<usize>, config: &mut Config) -> Result<()> {
-    if let Some(vocabulary) = job.after.iter().find(|&&before| plan.jobs[before].kind == Kind::Vocabulary) {
-        config.model.vocabulary = plan.folder(*vocabulary).join(VOCABULARY).display().to_string();
+    if let Some(vocabulary) = plan.vocabulary_of(job) {
+        config.model.vocabulary = plan.folder(vocabulary).join(VOCABULARY).display().to_string();
     }
     if let Some(from) = from {
         let folder = plan.folder(from);
@@ -171,7 +171,7 @@ fn judge(plan: &Plan, job: &Job, members: &[usize], config: &mut Config, folder:
         Kind::Vocabulary | Kind::Ensemble { .. } => None,
     };
     name_files(plan, first, from, config)?;
-    messages::say(format_args!("{}: {} models", job.title, members.len()));
+    command::say(format_args!("{}: {} models", job.title, members.len()));
     let mut models = Vec::new();
     for (number, &member) in members.iter().enumerate() {
         let exported = folder.join(format!("member-{number}"));

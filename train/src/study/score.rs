@@ -96,11 +96,8 @@ fn read_arm(plan: &Plan, planned: &ArmPlan) -> Result<ArmResult> {
         }
     }
     let mut seconds = 0.0;
-    let mut jobs: Vec<usize> = planned.seeds.iter().flat_map(|seed| &seed.stages).map(|stage| stage.2).collect();
-    jobs.sort_unstable();
-    jobs.dedup();
-    for job in jobs {
-        seconds += records(plan, job)?.last().map_or(0.0, |record| record.seconds);
+    for run in plan.runs(planned) {
+        seconds += records(plan, run)?.last().map_or(0.0, |record| record.seconds);
     }
     let arm = &planned.arm;
     let paper = if arm.paper.is_empty() { vec![f64::NAN; count] } else { arm.paper.clone() };
