@@ -4,7 +4,7 @@
 //! `echo 'translate English to German: Good morning.' | nc -N 127.0.0.1 4650`
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 
 use t5_runtime::{GenerateOptions, Model, Session, physical_cores};
 
@@ -39,10 +39,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn answer(session: &mut Session, mut stream: TcpStream) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let options = GenerateOptions::default();
-    let mut line = String::new();
-    while reader.by_ref().take(LINE).read_line(&mut line)? > 0 {
+    let mut line = Vec::new();
+    while reader.by_ref().take(LINE).read_until(b'\n', &mut line)? > 0 {
+        if line.len() as u64 == LINE && !line.ends_with(b"\n") {
+            writeln!(stream, "error: expected lines of less than {LINE} bytes")?;
+            stream.shutdown(Shutdown::Write)?;
+            // Closed with bytes that nobody has read, the connection would be reset, and the answer may be lost.
+            std::io::copy(&mut reader.take(64 * LINE), &mut std::io::sink())?;
+            return Ok(());
+        }
         // Errors are one sentence each; the session is good for the next request.
-        let text = match session.generate(line.trim_end(), &options) {
+        let text = match session.generate(String::from_utf8_lossy(&line).trim_end(), &options) {
             Ok(generation) => generation.finish().remove(0).text,
             Err(error) => format!("error: {error}"),
         };

@@ -24,11 +24,11 @@ fn main() -> t5_runtime::Result<()> {
     let mut session = model.session();
     session.set_threads(default_threads());
     let mut generation = session.generate(&text, &options)?;
+    let mut output = std::io::stdout();
     while let Some(piece) = generation.next_piece() {
-        print!("{piece}");
-        // A pipe or a terminal that is gone is no reason to go on.
-        if std::io::stdout().flush().is_err() {
-            break;
+        // Where the pipe or the terminal is gone, there is nobody to go on for.
+        if write!(output, "{piece}").and_then(|()| output.flush()).is_err() {
+            return Ok(());
         }
     }
     let outputs = generation.finish();

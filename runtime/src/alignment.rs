@@ -46,7 +46,8 @@ impl AlignmentHeads {
                 let what = format!("expected a head of {blocks} blocks of {heads}; found head {head} of block {block}");
                 return Err(Error::Option { option: "alignment heads", what });
             }
-            shares[block * heads + head] = 1.0 / self.heads.len() as f32;
+            // One that is there twice counts twice.
+            shares[block * heads + head] += 1.0 / self.heads.len() as f32;
         }
         Ok(shares)
     }
@@ -81,6 +82,12 @@ pub struct WordAlignment {
 }
 
 impl WordAlignment {
+    /// The weights of each target word, `[source]`: as many rows as it has words, also where the source has none.
+    pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        let width = self.source.len();
+        (0..self.target.len()).map(move |row| &self.weights[row * width..][..width])
+    }
+
     /// The source word that a target word looked at most; `None` where there are none.
     pub fn strongest(&self, target: usize) -> Option<usize> {
         let row = &self.weights[target * self.source.len()..][..self.source.len()];
@@ -91,8 +98,8 @@ impl WordAlignment {
     /// Appends the alignment of the texts that follow; words of one have nothing to do with those of the other.
     pub(crate) fn append(&mut self, next: WordAlignment) {
         let (before, more) = (self.source.len(), next.source.len());
-        let own = (0..self.target.len()).map(|row| (&self.weights[row * before..][..before], 0));
-        let others = (0..next.target.len()).map(|row| (&next.weights[row * more..][..more], before));
+        let own = self.rows().map(|row| (row, 0));
+        let others = next.rows().map(|row| (row, before));
         let mut weights = vec![0.0; (self.target.len() + next.target.len()) * (before + more)];
         for (to, (from, first)) in weights.chunks_exact_mut((before + more).max(1)).zip(own.chain(others)) {
             to[first..first + from.len()].copy_from_slice(from);

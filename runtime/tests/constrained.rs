@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[cfg(feature = "grammar")]
 use t5_runtime::Grammar;
-use t5_runtime::{Choices, Error, Finish, GenerateOptions, LogitsProcessor, Lookup, Model, Overrides};
+use t5_runtime::{
+    Batch, BatchEvent, Choices, Error, Finish, GenerateOptions, LogitsProcessor, Lookup, Model, Overrides,
+};
 
 fn model() -> Model {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families/unigram");
@@ -176,6 +178,46 @@ fn results_are_among_the_choices() {
     }
 }
 
+/// Not as its tokens are: those have no space in front.
+#[test]
+fn a_choice_is_given_as_it_was_written() {
+    let model = model();
+    let mut session = model.session();
+    let texts = [" house on", " the hill"];
+    let request = Overrides { choices: Some(texts.map(str::to_owned).into()), ..Overrides::default() };
+    for overrides in [
+        request.clone(),
+        Overrides { temperature: Some(1.0), n_best: Some(3), ..request.clone() },
+        Overrides { beams: Some(2), n_best: Some(2), ..request },
+    ] {
+        let options = model.options(&overrides).unwrap();
+        let together = session.generate_batch(&TEXTS, &options).unwrap();
+        for (text, outputs) in TEXTS.iter().zip(&together) {
+            assert!(outputs.iter().all(|output| texts.contains(&&*output.text)), "{outputs:?}");
+            let mut generation = session.generate(text, &options).unwrap();
+            let pieces: String = generation.by_ref().collect();
+            assert_eq!((&pieces, &generation.finish()), (&outputs[0].text, outputs));
+            let mut batch = Batch::new(model.session(), 3).unwrap();
+            batch.add(text, &options).unwrap();
+            let mut pieces = String::new();
+            while !batch.is_empty() {
+                for event in batch.step() {
+                    match event {
+                        BatchEvent::Piece { text, .. } => pieces.push_str(&text),
+                        BatchEvent::Done { outputs: found, .. } => assert_eq!(&found, outputs),
+                        event => panic!("{event:?}"),
+                    }
+                }
+            }
+            assert_eq!(pieces, outputs[0].text);
+        }
+    }
+    // A stop string cuts it where it stands in the text.
+    let options = model.options(&Overrides { stop: Some(vec![" h".to_owned()]), ..Overrides::default() }).unwrap();
+    let output = session.generate(TEXT, &options.choices([" house".to_owned()])).unwrap().finish().remove(0);
+    assert_eq!((output.text.as_str(), output.finish), ("", Finish::Stop));
+}
+
 #[test]
 fn wrong_choices_are_named() {
     let model = model();
@@ -186,6 +228,7 @@ fn wrong_choices_are_named() {
     refused(&[], "choices: expected at least one text, found none");
     refused(&["house", ""], "expected texts, found \"\"");
     refused(&["house", "the", " house"], "the same to the model");
+    refused(&["house", "the \u{416}"], "expected texts of the model's vocabulary, found \"the \u{416}\"");
     let mut session = model.session();
     let mut wrong = |options: GenerateOptions, expected: &str| match session.generate(TEXT, &options) {
         Err(Error::Option { option, what }) => assert!(format!("{option}: {what}").contains(expected), "{what}"),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::storage::Bytes;
-use t5_runtime::{Finish, GenerateOptions, Model, ModelOptions, Output, Overrides, SplitSentences};
+use t5_runtime::{Batch, BatchEvent, Finish, GenerateOptions, Model, ModelOptions, Output, Overrides, SplitSentences};
 
 /// The fixture with tasks: sentences before which stands "boat ", whole texts before which stands "boat house ".
 fn model() -> Model {
@@ -19,6 +19,9 @@ fn model() -> Model {
         "texts": {"prefix": "boat house ", "split_sentences": false},
         "silent": {"prefix": "mill "},
         "letters": {"prefix": "hill ", "spell_words": true},
+        "bare letters": {"prefix": "", "spell_words": true},
+        "bare": {"prefix": ""},
+        "other letters": {"prefix": "hill the ", "max_length": 9},
     });
     let mut files = HashMap::from([("config.json".to_owned(), Bytes::from_vec(config.to_string().into_bytes()))]);
     for name in ["model.safetensors", "tokenizer.json"] {
@@ -205,6 +208,7 @@ fn words_are_spelled_out_where_a_task_wants_it() {
         ("hill \u{201c}Mill,\u{201d}\n  Don\u{2019}t!", Overrides::default()),
         ("hill mill - don't", split(true)),
         ("mill don't", task("letters")),
+        ("hill mill don't", Overrides { source_prefix: Some(String::new()), ..task("letters") }),
     ] {
         assert_eq!(read(text, overrides).sentences(), both, "{text}");
     }
@@ -219,6 +223,15 @@ fn words_are_spelled_out_where_a_task_wants_it() {
         ("the mill", "the mill"),
     ] {
         assert_eq!(read(text, Overrides::default()).sentences(), ids(&[expected]), "{text}");
+    }
+    // A task that is asked for, whatever task's prefix the text happens to begin with.
+    for (text, name, expected) in [
+        ("mill don't", "bare letters", &["m i l l", "d o n ' t"][..]),
+        ("the mill", "letters", &["hill t h e", "hill m i l l"]),
+        ("hill mill", "bare", &["hill mill"]),
+        ("hill mill", "bare letters", &["h i l l", "m i l l"]),
+    ] {
+        assert_eq!(read(text, task(name)).sentences(), ids(expected), "{text} {name}");
     }
     let whole = ids(&["hill m i l l d o n ' t"]);
     assert_eq!(read("hill mill don't", split(false)).sentences(), whole);
@@ -251,6 +264,39 @@ fn a_forced_prefix_is_the_beginning_of_the_first_sentence() {
         assert_eq!((&pieces, generation.finish()), (&expected[0].text, expected.clone()));
         let batch = session.generate_batch(&[TEXT, SENTENCES[0]], &split).unwrap();
         assert_eq!(batch, [expected, parts.swap_remove(0)]);
+    }
+}
+
+/// Wherever they are looked for: in the first sentence, and in all of the text.
+#[test]
+fn stop_strings_do_not_begin_in_the_prefix_of_sentences() {
+    let model = model();
+    let mut session = model.session();
+    let options = forced(20).split_sentences(true).prefix("hill boat");
+    let whole = session.generate(TEXT, &options).unwrap().finish().remove(0).text;
+    let given = "  hill boat".len();
+    assert_eq!(&whole[..given], "  hill boat");
+    for stop in ["boat", " ", "\r\n"] {
+        let expected = &whole[..whole[given..].find(stop).map_or(whole.len(), |end| given + end)];
+        let options = options.clone().stop(vec![stop.to_owned()]);
+        let pieces: String = session.generate(TEXT, &options).unwrap().collect();
+        assert_eq!(pieces, expected, "{stop:?}");
+        assert_eq!(session.generate(TEXT, &options).unwrap().finish()[0].text, expected);
+        assert_eq!(session.generate_batch(&[TEXT], &options).unwrap()[0][0].text, expected);
+        let mut batch = Batch::new(model.session(), 3).unwrap();
+        batch.add(TEXT, &options).unwrap();
+        let mut events = Vec::new();
+        while !batch.is_empty() {
+            events.extend(batch.step());
+        }
+        let Some(BatchEvent::Done { outputs, .. }) = events.last() else { panic!("{events:?}") };
+        assert_eq!(outputs[0].text, expected);
+        // Several draws: the text of each sentence comes at its end.
+        let draws = options.temperature(1.0).n_best(2);
+        let mut generation = session.generate(TEXT, &draws).unwrap();
+        let pieces: String = generation.by_ref().collect();
+        assert!(pieces.starts_with("  hill boat"), "{pieces:?}");
+        assert_eq!(generation.finish()[0].text, pieces);
     }
 }
 

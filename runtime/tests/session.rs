@@ -173,6 +173,33 @@ fn stop_strings_end_the_text_before_them() {
     assert_eq!(batch[0][0].text, expected);
 }
 
+/// What is given is not new: they are looked for behind it, in a text alone, in a batch and in draws.
+#[test]
+fn stop_strings_do_not_begin_in_a_forced_prefix() {
+    let model = model();
+    let mut session = model.session();
+    let prefix = "the boat";
+    let options = forced(40).prefix(prefix);
+    let whole = session.generate(TEXT, &options).unwrap().finish().remove(0).text;
+    let new = whole.strip_prefix(prefix).unwrap();
+    let across: String = whole[prefix.len() - 1..].chars().take(2).collect();
+    let inside: String = new.chars().skip(new.chars().count() / 2).take(3).collect();
+    for stop in ["the", "boat", across.as_str(), inside.as_str()] {
+        let end = new.find(stop);
+        let expected = &whole[..end.map_or(whole.len(), |end| prefix.len() + end)];
+        let finish = if end.is_some() { Finish::Stop } else { Finish::Length };
+        let options = options.clone().stop(vec![stop.to_owned()]);
+        let pieces: String = session.generate(TEXT, &options).unwrap().collect();
+        assert_eq!(pieces, expected, "{stop:?}");
+        let output = session.generate(TEXT, &options).unwrap().finish().remove(0);
+        assert_eq!((output.text.as_str(), output.finish), (expected, finish), "{stop:?}");
+        assert_eq!(session.generate_batch(&[TEXT], &options).unwrap()[0][0].text, expected);
+        let draws = options.temperature(1.0).n_best(3);
+        let outputs = session.generate(TEXT, &draws).unwrap().finish();
+        assert!(outputs.iter().all(|output| output.text.starts_with(prefix)), "{outputs:?}");
+    }
+}
+
 #[test]
 fn cancelling_ends_between_tokens() {
     let model = model();
@@ -314,22 +341,19 @@ fn requests_are_done_in_pieces() {
     }
 }
 
-/// From another thread: the encoder is quadratic, and a source that takes seconds is left after a block.
+/// In the encoder, which is quadratic: it is left after a block of a source, whatever there is still to do.
 #[test]
 fn a_batch_is_cancelled_from_another_thread() {
     let model = model();
     let cancel = Arc::new(AtomicBool::new(false));
     let options = forced(1).cancel(cancel.clone());
-    let source = vec![7; 3000];
-    let sources = vec![&source[..]; 200];
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            std::thread::sleep(std::time::Duration::from_millis(30));
-            cancel.store(true, Ordering::Relaxed);
-        });
-        let results = model.session().generate_batch_ids(&sources, &options).unwrap();
-        assert!(results.iter().all(|outputs| outputs[0].finish == Finish::Cancelled && outputs[0].ids.is_empty()));
-    });
+    let source = options.source_of_ids(&model, &[7; 1000]).unwrap();
+    let mut request = model.session().into_batch(vec![source; 20], &options).unwrap();
+    assert!((0..5).all(|_| request.work().unwrap()));
+    std::thread::spawn(move || cancel.store(true, Ordering::Relaxed)).join().unwrap();
+    assert!(!request.work().unwrap(), "the next piece is the last");
+    let (results, _) = request.finish().unwrap();
+    assert!(results.iter().all(|outputs| outputs[0].finish == Finish::Cancelled && outputs[0].ids.is_empty()));
 }
 
 #[test]
@@ -412,6 +436,7 @@ fn heads_align_alone_and_in_either_step() {
     for &head in &all {
         let alone = align(vec![head], false);
         assert_ne!(alone, average);
+        assert_eq!(alone, align(vec![head, head], false));
         mean.iter_mut().zip(alone).for_each(|(mean, weight)| *mean += weight / all.len() as f32);
     }
     // The same sums in another order.
@@ -533,9 +558,10 @@ fn requests_and_checkpoints_meet_by_rule() {
         assert_eq!(asked(stopping(early, 4), nothing.clone()).unwrap_err().to_string(), refused);
         assert_eq!(asked(stopping(early, 4), beams.clone()).unwrap().early_stopping, early);
         assert_eq!(asked(stopping(early, 1), nothing.clone()).unwrap().early_stopping, early);
-        // A checkpoint's beside beams that are asked for.
+        // A checkpoint's is meant for that penalty, also beside beams that are asked for.
         let own = Settings { early_stopping: Some(early), ..nothing.clone() };
-        assert_eq!(asked(Overrides { beams: Some(4), ..ask() }, own).unwrap().beams, 4);
+        let searched = asked(Overrides { beams: Some(4), ..ask() }, own).unwrap();
+        assert_eq!((searched.early_stopping, searched.length_penalty), (early, hugging_face(1.0)));
     }
     assert_eq!(asked(stopping(EarlyStopping::No, 4), nothing.clone()).unwrap().beams, 4);
 

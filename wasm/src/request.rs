@@ -84,7 +84,7 @@ pub fn score(score: &Score) -> String {
 
 /// Weights as rows, one for each target word.
 pub fn alignment(words: &WordAlignment) -> String {
-    let weights: Vec<&[f32]> = words.weights.chunks_exact(words.source.len().max(1)).collect();
+    let weights: Vec<&[f32]> = words.rows().collect();
     json!({"source": words.source, "target": words.target, "weights": weights}).to_string()
 }
 

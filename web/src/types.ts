@@ -227,7 +227,7 @@ export interface Output {
   logprobs: number[];
   /** With `topLogprobs`: for each id the likeliest ones in its place, with their log-probabilities, best first. */
   alternatives?: [number, number][][];
-  /** Their sum; of beams, over the length penalty. Null where they were not wanted. */
+  /** Their sum; of beams, over the length penalty, but with T5's where none has ended. Null where not wanted. */
   score: number | null;
   /** Why it ended; `memory`: there was not enough for more tokens. */
   finish: "eos" | "length" | "stop" | "memory";

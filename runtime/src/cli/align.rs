@@ -23,6 +23,6 @@ fn links(words: &WordAlignment) -> String {
 }
 
 fn as_json(words: &WordAlignment) -> serde_json::Value {
-    let rows: Vec<&[f32]> = words.weights.chunks_exact(words.source.len().max(1)).collect();
+    let rows: Vec<&[f32]> = words.rows().collect();
     json!({"source": words.source, "target": words.target, "weights": rows})
 }

@@ -104,6 +104,8 @@ struct Request {
     /// Those of its sentences that are done.
     done: Vec<Option<LiveDocument>>,
     stop: Vec<String>,
+    /// Bytes of a forced prefix, with which the results of the first sentence begin.
+    prefix_len: usize,
 }
 
 impl<S: BorrowMut<Session>> fmt::Debug for Batch<S> {
@@ -174,7 +176,8 @@ impl<S: BorrowMut<Session>> Batch<S> {
             self.waiting.push_back(Member { request: id, sentence, ids: ids.clone(), document });
         }
         let done = (0..count).map(|_| None).collect();
-        self.requests.insert(id, Request { source, text, tokens: Vec::new(), done, stop: options.stop.clone() });
+        let (stop, prefix_len) = (options.stop.clone(), plan.prefix_len);
+        self.requests.insert(id, Request { source, text, tokens: Vec::new(), done, stop, prefix_len });
         Ok(id)
     }
 
@@ -322,18 +325,18 @@ impl<S: BorrowMut<Session>> Batch<S> {
         self.take_leave();
         for id in ids {
             if self.requests.get(&id).is_some_and(|request| request.done.iter().all(Option::is_some))
-                && let Some(Request { source, done, stop, .. }) = self.requests.remove(&id)
+                && let Some(Request { source, done, stop, prefix_len, .. }) = self.requests.remove(&id)
             {
                 let model = &self.session.borrow().model;
                 let results = done.iter().flatten().map(|document| document.results(model)).collect();
-                events.push(BatchEvent::Done { id, outputs: source.join(results, &stop) });
+                events.push(BatchEvent::Done { id, outputs: source.join(results, &stop, prefix_len) });
             }
         }
     }
 
     /// Takes up the text of a request, sentence by sentence in their order, and hands out what can no longer change.
     fn take_up_text(&mut self, id: u64, events: &mut Vec<BatchEvent>) {
-        let Some(Request { source, text, tokens, done, stop }) = self.requests.get_mut(&id) else { return };
+        let Some(Request { source, text, tokens, done, stop, .. }) = self.requests.get_mut(&id) else { return };
         let model = &self.session.borrow().model;
         while let Some(document) = done.get_mut(text.sentence()) {
             let next = |member: &&mut Member| member.request == id && member.sentence == text.sentence();

@@ -35,7 +35,8 @@ impl Choices {
     /// Texts to choose from, in the model's vocabulary.
     ///
     /// # Errors
-    /// If there are none, two are the same to the model, or it has no tokenizer.
+    /// If there are none, two are the same to the model, one has something that its vocabulary does not have, or it has
+    /// no tokenizer.
     pub fn new<T: AsRef<str>>(model: &Model, texts: &[T]) -> Result<Choices> {
         let wrong = |what: String| Err(Error::Option { option: "choices", what });
         if texts.is_empty() {
@@ -46,10 +47,16 @@ impl Choices {
         let mut sorted: Vec<_> = texts.iter().enumerate().map(encode).collect();
         sorted.sort_unstable();
         let texts: Vec<String> = texts.iter().map(|text| text.as_ref().to_owned()).collect();
+        // Where a vocabulary has no piece for what is unknown, that id is another one's.
+        let unknown = Some(tokenizer.unk_id()).filter(|&id| id != tokenizer.eos_id());
         for (ids, index) in &sorted {
             model.check_ids("choices", ids)?;
             if ids.len() < 2 {
                 return wrong(format!("expected texts, found {:?}, which is none to the model", texts[*index]));
+            }
+            if ids.iter().any(|&id| Some(id) == unknown) {
+                let text = &texts[*index];
+                return wrong(format!("expected texts of the model's vocabulary, found {text:?}, in part <unk> to it"));
             }
         }
         if let Some([(_, first), (_, second)]) = sorted.array_windows().find(|[(a, _), (b, _)]| a == b) {
@@ -67,6 +74,12 @@ impl Choices {
     /// Tokens of the longest text, `</s>` included.
     pub(super) fn longest(&self) -> usize {
         self.sorted.iter().map(|(ids, _)| ids.len()).max().unwrap_or(0)
+    }
+
+    /// The text of these ids, as it was given; `None` where they are not all of one.
+    pub(super) fn text_of(&self, ids: &[u32]) -> Option<&str> {
+        let place = self.sorted.binary_search_by(|(known, _)| known.as_slice().cmp(ids)).ok()?;
+        Some(&self.texts[self.sorted[place].1])
     }
 
     /// The rule by which a generation gives one of the texts, whatever searches: see

@@ -334,11 +334,15 @@ impl LiveDocument {
             None if hypothesis.ids.len() < self.plan.max_new => Finish::Blocked,
             None => Finish::Length,
         };
-        let mut text = String::new();
-        if let Ok(tokenizer) = model.tokenizer() {
-            let ids: Vec<u32> = self.plan.prefix.iter().chain(&hypothesis.ids).copied().collect();
-            text = tokenizer.decode(&ids, true);
-        }
+        let chosen = self.plan.choices.as_ref().and_then(|choices| choices.text_of(&hypothesis.ids));
+        let text = match (chosen, model.tokenizer()) {
+            (Some(text), _) => text.to_owned(),
+            (None, Ok(tokenizer)) => {
+                let ids: Vec<u32> = self.plan.prefix.iter().chain(&hypothesis.ids).copied().collect();
+                tokenizer.decode(&ids, true)
+            }
+            (None, Err(_)) => String::new(),
+        };
         let mut output = Output {
             text,
             ids: hypothesis.ids.clone(),
@@ -347,7 +351,7 @@ impl LiveDocument {
             score: hypothesis.score,
             finish,
         };
-        output.stop(&self.plan.options.stop);
+        output.stop(&self.plan.options.stop, self.plan.prefix_len);
         output
     }
 }

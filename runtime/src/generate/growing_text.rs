@@ -12,6 +12,8 @@ pub(super) struct GrowingText {
     /// `..given` has been handed out.
     text: String,
     given: usize,
+    /// Where in it stop strings are looked for: see [`SourceText::behind_prefix`].
+    behind_prefix: usize,
     /// The sentence whose text comes next.
     sentence: usize,
     /// Whether what stands before that sentence is there, and how many of its new tokens are.
@@ -23,10 +25,11 @@ pub(super) struct GrowingText {
 
 impl GrowingText {
     pub fn new(model: &Model, plan: &Plan) -> GrowingText {
-        let streams = plan.sequences() == 1;
+        // A choice is given as it was written, which its tokens may not be.
+        let streams = plan.sequences() == 1 && plan.choices.is_none();
         let stream = if streams { model.tokenizer().ok().map(|tokenizer| tokenizer.stream(true)) } else { None };
         let text = String::with_capacity(1024);
-        GrowingText { stream, text, given: 0, sentence: 0, begun: false, seen: 0, over: false }
+        GrowingText { stream, text, given: 0, behind_prefix: 0, sentence: 0, begun: false, seen: 0, over: false }
     }
 
     /// Whether it comes token by token.
@@ -60,15 +63,15 @@ impl GrowingText {
         (self.begun, self.seen) = (true, 0);
         let plan = document.plan.clone();
         self.text.push_str(source.before(self.sentence, &self.text));
-        self.look_for_stop(&plan.options.stop);
+        if self.sentence == 0 {
+            self.behind_prefix = source.behind_prefix(plan.prefix_len);
+        }
         if let Some(stream) = &mut self.stream {
-            if !self.over {
-                plan.prefix.iter().for_each(|&id| self.text.push_str(stream.push(id)));
-                self.look_for_stop(&plan.options.stop);
-            }
-            if self.over {
-                document.stop_after(0);
-            }
+            plan.prefix.iter().for_each(|&id| self.text.push_str(stream.push(id)));
+        }
+        self.look_for_stop(&plan.options.stop);
+        if self.over && self.stream.is_some() {
+            document.stop_after(0);
         }
     }
 
@@ -120,7 +123,7 @@ impl GrowingText {
 
     /// Ends the text where a stop string begins.
     fn look_for_stop(&mut self, stop: &[String]) {
-        if let Some(end) = find_stop(&self.text, stop) {
+        if let Some(end) = find_stop(&self.text, stop, self.behind_prefix) {
             self.text.truncate(end);
             self.over = true;
         }
@@ -140,14 +143,16 @@ impl GrowingText {
 
     /// How many bytes can no longer change.
     fn certain(&self, stop: &[String]) -> usize {
-        let held_back = if self.over { 0 } else { held_back(&self.text, stop) };
+        let searched = self.text.get(self.behind_prefix..).unwrap_or_default();
+        let held_back = if self.over { 0 } else { held_back(searched, stop) };
         self.text.len() - held_back
     }
 }
 
-/// Where the first of the stop strings begins.
-pub(super) fn find_stop(text: &str, stop: &[String]) -> Option<usize> {
-    stop.iter().filter_map(|stop| text.find(stop.as_str())).min()
+/// Where the first of the stop strings begins, in what stands from a byte on.
+pub(super) fn find_stop(text: &str, stop: &[String], from: usize) -> Option<usize> {
+    let text = text.get(from..)?;
+    stop.iter().filter_map(|stop| text.find(stop.as_str())).min().map(|at| from + at)
 }
 
 /// How many bytes at the end of `text` could still become a stop string and are held back.

@@ -96,7 +96,9 @@ pub struct Output {
     /// Where [`GenerateOptions::top_logprobs`] asks for them: for each token the likeliest ones in its place, the
     /// likeliest first, with the log-probabilities that the model gives them.
     pub alternatives: Vec<Vec<(u32, f32)>>,
-    /// Greedy search and sampling: the sum of `logprobs`. Beam search: that sum over the length penalty.
+    /// Greedy search and sampling: the sum of `logprobs`; NaN where they are not wanted. Beam search: that sum over the
+    /// length penalty. Where no beam has ended, it is the sum itself: with T5's penalty at the limit of tokens, as in
+    /// T5X, and where the search was cut short.
     pub score: f32,
     /// Why it ended.
     pub finish: Finish,
@@ -131,9 +133,9 @@ impl Output {
         Token::all(&self.ids, &self.logprobs, &self.alternatives, from)
     }
 
-    /// Ends the text before the first of the stop strings, if there is one in it.
-    fn stop(&mut self, stop: &[String]) -> bool {
-        let end = growing_text::find_stop(&self.text, stop);
+    /// Ends the text before the first of the stop strings, if there is one in what stands from a byte on.
+    fn stop(&mut self, stop: &[String], from: usize) -> bool {
+        let end = growing_text::find_stop(&self.text, stop, from);
         if let Some(end) = end {
             self.text.truncate(end);
             self.finish = Finish::Stop;

@@ -119,6 +119,9 @@ macro_rules! options {
             $($(#[$doc])* pub $name: $type,)*
             /// How beams of different length are compared.
             pub length_penalty: LengthPenalty,
+            /// Whether the task that was asked for spells words out; `None`: that is for the one whose prefix the text
+            /// begins with.
+            pub(super) spell_words: Option<bool>,
             /// Rules of the caller's, which change logits after those of the options.
             pub processors: Vec<LogitsProcessor>,
             /// Set to true by another thread, ends the generation: before the next block of the encoder, the next piece
@@ -131,6 +134,7 @@ macro_rules! options {
                 GenerateOptions {
                     $($name: $default,)*
                     length_penalty: LengthPenalty::usual(LengthPenaltyKind::T5),
+                    spell_words: None,
                     processors: Vec::new(),
                     cancel: None,
                 }
@@ -280,13 +284,15 @@ options! {
     /// Sequences of tokens, and what is added to the logit of the last one where the others stand before it.
     sequence_bias: Vec<(Vec<u32>, f32)>, given as Vec<(Vec<u32>, f32)>, set by impl Into<Vec<(Vec<u32>, f32)>>
         = Vec::new();
-    /// If given, the result is one of these texts: see [`Choices`](crate::Choices). A text is then read whole.
+    /// If given, the result is one of these texts, as it is written here: see [`Choices`](crate::Choices). A text is
+    /// then read whole, and its result comes as one piece.
     choices: Vec<String>, given as Vec<String>, set by impl Into<Vec<String>> = Vec::new();
     /// Beam search normalises log-probabilities again after the options above have changed them.
     renormalize: bool, given as bool, set by bool = false;
     /// NaN counts as 0 and infinities as the largest numbers, as in the transformers library.
     remove_invalid: bool, given as bool, set by bool = false;
-    /// Generation ends where one of these appears in the new text, which then ends before it.
+    /// Generation ends where one of these appears in the new text, which then ends before it. What begins inside a
+    /// forced prefix does not count.
     stop: Vec<String>, given as Vec<String>, set by impl Into<Vec<String>> = Vec::new();
     /// Whether the log-probabilities of greedy search are wanted. Without them [`Output::logprobs`](crate::Output) is
     /// empty and its score NaN, and a large model is faster (a flan-t5-small in Q8_0 by a tenth and in F16 by a fifth,
@@ -530,11 +536,11 @@ impl Overrides {
     /// - A filter of candidates (`top_k` and the like) asks for sampling, at temperature 1 if none is given. The
     ///   checkpoint's filters hold wherever tokens are drawn.
     /// - Sampling leaves the checkpoint's beams aside, and beams given leave its sampling and its groups aside.
-    /// - A length penalty of the checkpoint, or beams of its own, are meant for Hugging Face's formula; otherwise it is
-    ///   T5's. A formula given alone has its usual exponent, 0.6 for T5's and 1 for Hugging Face's.
+    /// - A length penalty of the checkpoint, beams of its own, or when they end, are meant for Hugging Face's formula;
+    ///   otherwise it is T5's. A formula given alone has its usual exponent, 0.6 for T5's and 1 for Hugging Face's.
     /// - The checkpoint's minimum of tokens does not go above a limit that is given.
-    /// - Whether a text is split into sentences is for the task given; if none is, for the one whose prefix the text
-    ///   begins with.
+    /// - Whether a text is split into sentences, and words are spelled out, is for the task given; if none is, for the
+    ///   one whose prefix the text begins with.
     ///
     /// # Errors
     /// For values out of range, contradictions, and a task that the checkpoint does not name.
@@ -544,8 +550,12 @@ impl Overrides {
             Some(name) => {
                 let task = defaults.task(name)?;
                 let settings = task.settings.over(&defaults.settings);
+                let spells = settings.spell_words == Some(true);
                 let options = self.beginning(&settings).source_prefix(&task.prefix);
-                options.split_sentences(settings.spell_words == Some(true) || settings.split_sentences == Some(true))
+                let options = options.split_sentences(spells || settings.split_sentences == Some(true));
+                // Where the prefix is the caller's, the text may begin with the task's.
+                let spell_words = self.source_prefix.is_none().then_some(spells);
+                GenerateOptions { spell_words, ..options }
             }
         };
         self.replace(&mut options);
@@ -555,7 +565,7 @@ impl Overrides {
     }
 
     /// Refuses an end of beam search that its length penalty has no use for, where a caller asks for it: a checkpoint's
-    /// may meet beams and a penalty that it does not know of.
+    /// may meet T5's penalty where a caller asks for that.
     fn check_early_stopping(&self, options: &GenerateOptions) -> Result<()> {
         let asked = self.early_stopping.is_some_and(|asked| asked != EarlyStopping::No);
         if asked && options.beams > 1 && matches!(options.length_penalty, LengthPenalty::T5 { .. }) {
@@ -630,11 +640,11 @@ impl Overrides {
     }
 
     fn penalty(&self, settings: &Settings) -> LengthPenalty {
+        let has_beams = settings.num_beams.is_some_and(|beams| beams > 1);
+        let says_when = settings.early_stopping.is_some_and(|early| early != EarlyStopping::No);
         let theirs = match settings.length_penalty {
             Some(exponent) => LengthPenalty::HuggingFace { exponent },
-            None if settings.num_beams.is_some_and(|beams| beams > 1) => {
-                LengthPenalty::usual(LengthPenaltyKind::HuggingFace)
-            }
+            None if has_beams || says_when => LengthPenalty::usual(LengthPenaltyKind::HuggingFace),
             None => LengthPenalty::usual(LengthPenaltyKind::T5),
         };
         let kind = self.length_penalty_kind.unwrap_or(theirs.parts().0);

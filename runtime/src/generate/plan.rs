@@ -1,7 +1,6 @@
 //! Checked options with the model's special tokens filled in: what the searches work from.
 
 use super::choices::Choices;
-use super::custom::LogitsProcessor;
 use super::options::{GenerateOptions, Lookup};
 use super::processors::{Processor, Processors};
 use crate::error::{Error, Result};
@@ -18,11 +17,15 @@ const MAX_CANDIDATES: usize = 1 << 16;
 pub(crate) struct Plan {
     pub max_new: usize,
     pub prefix: Vec<u32>,
+    /// Bytes of the prefix's text, with which that of every result begins.
+    pub prefix_len: usize,
     pub start: u32,
     /// Tokens that end a sequence, ascending; each once.
     pub eos: Vec<u32>,
     pub pad: u32,
     pub processors: Processors,
+    /// The texts of which a result is to be one.
+    pub choices: Option<Choices>,
     pub options: GenerateOptions,
 }
 
@@ -42,6 +45,10 @@ impl Plan {
             Vec::new()
         };
         model.check_ids("prefix", &prefix)?;
+        let prefix_len = model.tokenizer().map_or(0, |tokenizer| {
+            let mut stream = tokenizer.stream(true);
+            prefix.iter().map(|&id| stream.push(id).len()).sum::<usize>()
+        });
         model.check_ids("suppress", &options.suppress)?;
         model.check_ids("begin_suppress", &options.begin_suppress)?;
         model.check_ids("allowed", options.allowed.as_deref().unwrap_or_default())?;
@@ -67,11 +74,15 @@ impl Plan {
         }
         let start = model.start_token()?;
         let mut processors = Processors::new(options, &eos, prefix.is_empty(), config.vocab_size)?;
-        processors.add_custom(custom(model, options)?);
+        let choices = choices(model, options)?;
+        let rules = choices.iter().map(Choices::processor).chain(options.processors.iter().cloned());
+        processors.add_custom(rules.collect());
         Ok(Plan {
             max_new: options.max_new_tokens,
             processors,
+            choices,
             prefix,
+            prefix_len,
             start,
             eos,
             pad: config.pad_token_id,
@@ -115,18 +126,16 @@ impl Plan {
     }
 }
 
-/// The rules that are not the library's: those of texts to choose from, then the caller's.
-fn custom(model: &Model, options: &GenerateOptions) -> Result<Vec<LogitsProcessor>> {
-    let mut rules = Vec::new();
-    if !options.choices.is_empty() {
-        let choices = Choices::new(model, &options.choices)?;
-        let (longest, most) = (choices.longest(), options.max_new_tokens);
-        if longest > most {
-            let what = format!("expected at least {longest}, the tokens of the longest choice, found {most}");
-            return Err(Error::Option { option: "max_new_tokens", what });
-        }
-        rules.push(choices.processor());
+/// The texts of which a result is to be one, if options say so.
+fn choices(model: &Model, options: &GenerateOptions) -> Result<Option<Choices>> {
+    if options.choices.is_empty() {
+        return Ok(None);
     }
-    rules.extend(options.processors.iter().cloned());
-    Ok(rules)
+    let choices = Choices::new(model, &options.choices)?;
+    let (longest, most) = (choices.longest(), options.max_new_tokens);
+    if longest > most {
+        let what = format!("expected at least {longest}, the tokens of the longest choice, found {most}");
+        return Err(Error::Option { option: "max_new_tokens", what });
+    }
+    Ok(Some(choices))
 }

@@ -1,6 +1,8 @@
 //! What changes a row of logits (greedy, sampling) or of log-probabilities (beams) before a token is chosen. The rules
 //! and their order are those of the transformers library.
 
+use std::collections::HashMap;
+
 use super::custom::LogitsProcessor;
 use super::options::GenerateOptions;
 use crate::error::{Error, Result};
@@ -72,8 +74,10 @@ impl Processors {
         };
         // Of a sequence that is given twice the last bias counts, as in a Python dictionary.
         let mut bias: Vec<(Vec<u32>, f32)> = Vec::new();
+        let mut places: HashMap<&[u32], usize> = HashMap::new();
         for (ids, value) in &options.sequence_bias {
-            match bias.iter_mut().find(|(known, _)| known == ids) {
+            let place = *places.entry(ids.as_slice()).or_insert(bias.len());
+            match bias.get_mut(place) {
                 Some((_, known)) => *known = *value,
                 None => bias.push((ids.clone(), *value)),
             }
@@ -281,6 +285,16 @@ mod tests {
         assert_eq!(row, [0.0; 5]);
         forbid_ngrams(3, &[3, 1, 4], &[3, 1], &mut row);
         assert_eq!(row[4], NEVER);
+    }
+
+    /// In the place of the first.
+    #[test]
+    fn the_last_bias_of_a_sequence_counts() {
+        let bias: Vec<(Vec<u32>, f32)> = vec![(vec![3], 1.0), (vec![2, 3], 2.0), (vec![3], 4.0), (vec![2], 8.0)];
+        let options = GenerateOptions::default().sequence_bias(bias);
+        let processors = Processors::new(&options, &[1], true, 5).unwrap();
+        let Some(Processor::Bias(found)) = processors.iter().next() else { panic!("{processors:?}") };
+        assert_eq!(*found, [(vec![3], 4.0), (vec![2, 3], 2.0), (vec![2], 8.0)]);
     }
 
     #[test]

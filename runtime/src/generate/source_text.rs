@@ -104,17 +104,31 @@ impl SourceText {
 
     /// Puts the results of the sentences together as results of the text, best first: the i-th is made of the i-th of
     /// each sentence, or of its last where a sentence has fewer. The text ends with the first sentence that was cut
-    /// short by anything but its limit of tokens. A sentence has no results if there was no memory for it.
-    pub(super) fn join(&self, mut results: Vec<Vec<Output>>, stop: &[String]) -> Vec<Output> {
+    /// short by anything but its limit of tokens. A sentence has no results if there was no memory for it. Those of the
+    /// first begin with `prefix_len` bytes of a forced prefix.
+    pub(super) fn join(&self, mut results: Vec<Vec<Output>>, stop: &[String], prefix_len: usize) -> Vec<Output> {
         if let ([_], [_]) = (self.sentences.as_slice(), results.as_slice()) {
             return results.remove(0);
         }
         let count = results.iter().map(Vec::len).max().unwrap_or(0);
-        let ith = |i: usize| self.join_one(results.iter().map(|outputs| outputs.get(i).or(outputs.last())), stop);
+        let from = self.behind_prefix(prefix_len);
+        let ith = |i: usize| self.join_one(results.iter().map(|outputs| outputs.get(i).or(outputs.last())), stop, from);
         (0..count).map(ith).collect()
     }
 
-    fn join_one<'o>(&self, outputs: impl ExactSizeIterator<Item = Option<&'o Output>>, stop: &[String]) -> Output {
+    /// Where in the text's results stop strings are looked for: behind a forced prefix of so many bytes, if there is
+    /// one, else from their beginning.
+    pub(super) fn behind_prefix(&self, prefix_len: usize) -> usize {
+        if prefix_len > 0 { self.before(0, "").len() + prefix_len } else { 0 }
+    }
+
+    /// The results of the sentences as one, in which stop strings are looked for from a byte on.
+    fn join_one<'o>(
+        &self,
+        outputs: impl ExactSizeIterator<Item = Option<&'o Output>>,
+        stop: &[String],
+        from: usize,
+    ) -> Output {
         let mut whole = Output {
             text: String::new(),
             ids: Vec::new(),
@@ -132,7 +146,7 @@ impl SourceText {
             whole.logprobs.extend(&output.logprobs);
             whole.alternatives.extend_from_slice(&output.alternatives);
             whole.score += output.score;
-            if whole.stop(stop) {
+            if whole.stop(stop, from) {
                 return whole;
             }
             match output.finish {
@@ -145,7 +159,7 @@ impl SourceText {
             return Output { finish: Finish::Memory, ..whole };
         }
         whole.text.push_str(self.before(self.sentences.len(), &whole.text));
-        whole.stop(stop);
+        whole.stop(stop, from);
         whole
     }
 }
@@ -165,7 +179,7 @@ impl Reading {
         let asked = |setting: fn(&Settings) -> Option<bool>| {
             task.and_then(|task| setting(&task.settings)).or_else(|| setting(&defaults.settings)).unwrap_or(false)
         };
-        let spells = asked(|settings| settings.spell_words);
+        let spells = options.spell_words.unwrap_or_else(|| asked(|settings| settings.spell_words));
         let splits = match options.split_sentences {
             SplitSentences::No => false,
             // The answer is to all of it.
@@ -173,7 +187,9 @@ impl Reading {
             SplitSentences::Yes => true,
             SplitSentences::ByTask => spells || asked(|settings| settings.split_sentences),
         };
-        let prefix = task.map_or(0, |task| task.prefix.len()).max(options.source_prefix.len());
+        // Behind the prefix of a task that was asked for, a text may go on as another task's prefix does.
+        let typed = task.filter(|_| options.spell_words.is_none());
+        let prefix = typed.map_or(0, |task| task.prefix.len()).max(options.source_prefix.len());
         Reading { prefix, splits, spells }
     }
 }

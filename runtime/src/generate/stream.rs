@@ -15,8 +15,9 @@ const SIDE_BY_SIDE: usize = 16;
 
 /// A generation under way: an iterator of pieces of text.
 ///
-/// Pieces come as their tokens do under greedy search and single draws; beam search (and several draws) gives
-/// the whole text, or that of each sentence, at its end. A piece never ends inside a UTF-8 character.
+/// Pieces come as their tokens do under greedy search and single draws; beam search (and several draws, and texts to
+/// choose from) gives the whole text, or that of each sentence, at its end. A piece never ends inside a UTF-8
+/// character.
 ///
 /// `S` is how it holds its session: `&mut Session` where it lives on the stack beside it, [`Session`] where it must
 /// live on its own (a browser asks for one piece per turn of its event loop).
@@ -27,6 +28,8 @@ pub struct Generation<S: BorrowMut<Session>> {
     decoding: Decoding,
     /// The results of those before them.
     results: Vec<Vec<Output>>,
+    /// Bytes of a forced prefix, with which the first of them begin.
+    prefix_len: usize,
     /// Passes of the decoder over those before them.
     passes: usize,
     text: GrowingText,
@@ -57,8 +60,17 @@ impl<S: BorrowMut<Session>> Generation<S> {
         source.sentences().iter().try_for_each(|ids| model.check_source(ids))?;
         let decoding = begin_group(session.borrow_mut(), &source, 0, options)?;
         let text = GrowingText::new(&model, &decoding.plan);
-        let mut generation =
-            Generation { session, source, decoding, results: Vec::new(), passes: 0, text, done: false, failure: None };
+        let mut generation = Generation {
+            session,
+            source,
+            prefix_len: decoding.plan.prefix_len,
+            decoding,
+            results: Vec::new(),
+            passes: 0,
+            text,
+            done: false,
+            failure: None,
+        };
         generation.begin_sentence();
         Ok(generation)
     }
@@ -187,7 +199,7 @@ impl<S: BorrowMut<Session>> Generation<S> {
         while !self.done {
             self.advance();
         }
-        (self.source.join(self.results, &self.decoding.plan.options.stop), self.session)
+        (self.source.join(self.results, &self.decoding.plan.options.stop, self.prefix_len), self.session)
     }
 
     /// Passes of the decoder so far: as many as tokens, or fewer where tokens were proposed or sentences go side by

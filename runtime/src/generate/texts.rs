@@ -22,13 +22,16 @@ pub(super) struct Texts {
     /// Of each text the results of the sentences that are done, in their order.
     done: Vec<Vec<Vec<Output>>>,
     stop: Vec<String>,
+    /// Bytes of a forced prefix, with which the results of a first sentence begin.
+    prefix_len: usize,
 }
 
 impl Texts {
     /// # Errors
     /// For wrong options and sources.
     pub fn begin(session: &mut Session, sources: Vec<SourceText>, options: &GenerateOptions) -> Result<Texts> {
-        let together = (SIDE_BY_SIDE / Plan::new(&session.model, options)?.sequences()).max(1);
+        let plan = Plan::new(&session.model, options)?;
+        let together = (SIDE_BY_SIDE / plan.sequences()).max(1);
         session.decoder()?;
         for ids in sources.iter().flat_map(SourceText::sentences) {
             session.model.check_source(ids)?;
@@ -46,7 +49,7 @@ impl Texts {
         let mut waiting = VecDeque::from(groups(places(0, begins), options.clone()));
         waiting.extend(groups(places(begins, usize::MAX), options.without_prefix()));
         let done = vec![Vec::new(); sources.len()];
-        Ok(Texts { sources, waiting, current: None, done, stop: options.stop.clone() })
+        Ok(Texts { sources, waiting, current: None, done, stop: options.stop.clone(), prefix_len: plan.prefix_len })
     }
 }
 
@@ -74,6 +77,7 @@ impl Pieces for Texts {
 
     /// For each text its results, best first.
     fn results(self: Box<Self>) -> Vec<Vec<Output>> {
-        self.sources.iter().zip(self.done).map(|(source, results)| source.join(results, &self.stop)).collect()
+        let join = |(source, results): (&SourceText, _)| source.join(results, &self.stop, self.prefix_len);
+        self.sources.iter().zip(self.done).map(join).collect()
     }
 }
