@@ -6,6 +6,7 @@ use candle_core::quantized::gguf_file;
 use candle_core::{Device, Tensor};
 use t5_runtime::block;
 use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::generate::{Settings, Task};
 use t5_runtime::tensor::DType;
 use t5_runtime::{GenerateOptions, Model, ModelOptions};
 use t5_tests::convert::{converted, gguf};
@@ -76,6 +77,29 @@ fn comparisons_tell_types_apart() {
     assert!(0.0 < int8.divergence && int8.divergence < four_bits.divergence, "{int8:?}, {four_bits:?}");
     let error = t5_quantize::compare::compare(&original, &original, &[]).unwrap_err().to_string();
     assert!(error.contains("expected pairs of texts") && error.contains("found no pairs"), "{error}");
+}
+
+/// Where a task spells words out, both models read letters, as they do for a request.
+#[test]
+fn comparisons_read_sources_as_requests_do() {
+    let folder = families::folder("unigram");
+    let spelling = |mut checkpoint: Checkpoint| {
+        let settings = Settings { spell_words: Some(true), ..Settings::default() };
+        checkpoint.generation.tasks.push(Task { name: "letters".to_owned(), prefix: "hill ".to_owned(), settings });
+        model(checkpoint)
+    };
+    let original = spelling(Checkpoint::open(&folder).unwrap());
+    let stored = spelling(converted(&folder, DType::F32));
+    let (source, target) = ("hill mill", "house");
+    let pairs = [(source.to_owned(), target.to_owned())];
+    let found = t5_quantize::compare::compare(&original, &stored, &pairs).unwrap();
+    assert_eq!(found.divergence, 0.0);
+    let sum = (found.log_probability * found.tokens as f64) as f32;
+    let tokenizer = original.tokenizer().unwrap();
+    let unspelled = (tokenizer.encode(source), tokenizer.encode(target));
+    let unspelled = original.session().score_ids(&unspelled.0, &unspelled.1).unwrap().sum;
+    let score = original.session().score(source, target).unwrap().sum;
+    assert!((sum - score).abs() < 1e-3 && (sum - unspelled).abs() > 1e-2, "{sum}, {score}, {unspelled}");
 }
 
 /// How far `found` is from `expected`, relative to the size of `expected`.

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use serde_json::{Value, json};
 use t5_quantize::{Policy, quantize};
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::storage::Bytes;
@@ -76,6 +77,22 @@ fn sentencepiece_models_of_every_kind_give_its_ids() {
     }
 }
 
+/// Of pieces that come twice the last one counts, as in the `tokenizers` crate; also in the file that is made of them.
+#[test]
+fn the_last_of_equal_pieces_counts() {
+    let text = std::fs::read_to_string(paths::golden("families/unigram").join("tokenizer.json")).unwrap();
+    let mut json: Value = serde_json::from_str(&text).unwrap();
+    let vocabulary = json["model"]["vocab"].as_array_mut().unwrap();
+    assert_eq!(vocabulary[5][0], "s");
+    vocabulary[6] = vocabulary[5].clone();
+    let vocabulary = Vocabulary::from_tokenizer_json("t.json", json.to_string().as_bytes()).unwrap();
+    let again = through_gguf(vocabulary.clone());
+    assert_eq!(again, vocabulary);
+    for vocabulary in [vocabulary, again] {
+        assert_eq!(Tokenizer::new("t.json", &vocabulary).unwrap().encode("ss"), [15, 6, 1]);
+    }
+}
+
 #[test]
 fn unknown_types_of_sentencepiece_models_are_refused() {
     let mut bytes = std::fs::read(place("char.model")).unwrap();
@@ -120,4 +137,34 @@ fn tokenizers_in_parts_give_the_library_s_ids() {
         }
         assert_eq!(tokenizer.sentinel_id(1).is_some(), name == "roberta");
     }
+}
+
+/// How a token is looked for, as the files say: transformers' RobertaTokenizer gives these ids.
+#[test]
+fn added_tokens_in_parts_keep_their_flags() {
+    let token = |n: u32| {
+        json!({"content": format!("<extra_id_{n}>"), "single_word": false, "lstrip": true, "rstrip": n == 2,
+            "normalized": true, "special": true})
+    };
+    let decoder: serde_json::Map<String, Value> = (0..3).map(|n| ((600 + n).to_string(), token(n))).collect();
+    let folder = in_parts("roberta");
+    let edit = |file: &str, key: &str, value: Value| {
+        let path = folder.path().join(file);
+        let mut json: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        json[key] = value;
+        std::fs::write(path, json.to_string()).unwrap();
+    };
+    let check = || {
+        let vocabulary = Checkpoint::open(folder.path()).unwrap().vocabulary.unwrap();
+        let tokenizer = Tokenizer::new("roberta", &vocabulary).unwrap();
+        assert_eq!(tokenizer.encode("x  <extra_id_0>"), [0, 92, 600, 2]);
+        assert_eq!(tokenizer.encode("a <extra_id_1> b<extra_id_0>"), [0, 69, 601, 404, 600, 2]);
+        assert_eq!(tokenizer.encode("a<extra_id_2> b"), [0, 69, 602, 70, 2]);
+    };
+    // As transformers 4 wrote it: ids in added_tokens.json, all else here, or in an object for each token.
+    edit("special_tokens_map.json", "additional_special_tokens", (0..3).map(token).collect());
+    check();
+    edit("tokenizer_config.json", "added_tokens_decoder", decoder.into());
+    edit("special_tokens_map.json", "additional_special_tokens", Value::Null);
+    check();
 }

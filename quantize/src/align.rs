@@ -38,8 +38,8 @@ pub struct Choice {
 /// # Errors
 /// If the model has no decoder or no vocabulary, or not enough pairs have words that are surely linked.
 pub fn choose(model: &Model, pairs: &[(String, String)]) -> Result<Choice> {
-    let texts: Vec<_> = pairs.iter().map(|(source, target)| (&source[prefix(model, source).len()..], target)).collect();
-    let lexicon = Lexicon::of(texts.iter().map(|(source, target)| (normal_words(source), normal_words(target))));
+    let words = |(source, target): &(String, String)| Ok((source_words(model, source)?, normal_words(target)));
+    let lexicon = Lexicon::of(pairs.iter().map(words).collect::<Result<Vec<_>>>()?.into_iter());
     let heads = all_heads(model);
     let mut judged = Judged::default();
     let mut session = model.session();
@@ -49,9 +49,17 @@ pub fn choose(model: &Model, pairs: &[(String, String)]) -> Result<Choice> {
     judged.choose(&heads)
 }
 
-/// The prefix of the task that a source belongs to; empty where it belongs to none that the model names.
-fn prefix<'a>(model: &'a Model, source: &str) -> &'a str {
-    model.generation_defaults().task_of(source).map_or("", |task| &task.prefix)
+/// The words of a source as the model reads it, single letters where its task spells them out; without those of the
+/// task's prefix.
+fn source_words(model: &Model, source: &str) -> Result<Vec<String>> {
+    let text = model.tokenizer()?.decode(&model.source_ids(source)?, true);
+    Ok(normal_words(&text).into_iter().skip(prefix_words(model, source)).collect())
+}
+
+/// How many words the prefix has of the task that a source belongs to; none where it belongs to none that the model
+/// names.
+fn prefix_words(model: &Model, source: &str) -> usize {
+    model.generation_defaults().task_of(source).map_or(0, |task| task.prefix.split_whitespace().count())
 }
 
 /// Every head alone, in both steps.
@@ -159,8 +167,8 @@ impl Judged {
     ) -> Result<()> {
         let model = session.model().clone();
         let tokenizer = model.tokenizer()?;
-        let prefix = prefix(&model, source).split_whitespace().count();
-        let (source, target) = (tokenizer.encode(source), tokenizer.encode(target));
+        let prefix = prefix_words(&model, source);
+        let (source, target) = (model.source_ids(source)?, tokenizer.encode(target));
         let look = |head| Ok(session.alignment_by(head, &source, &target)?.by_words(tokenizer, prefix));
         let looked = heads.iter().map(look).collect::<Result<Vec<WordAlignment>>>()?;
         let Some(words) = looked.first() else { return Ok(()) };

@@ -20,7 +20,8 @@ pub struct Comparison {
     pub stored_log_probability: f64,
 }
 
-/// Compares `stored` with the `original` on pairs of a source, with its task's prefix, and a target.
+/// Compares `stored` with the `original` on pairs of a source, with its task's prefix, and a target. A source is read
+/// whole, spelled out where its task wants that.
 ///
 /// # Errors
 /// If a model has no decoder or no vocabulary, they differ in their vocabulary, there are no pairs, or there is not
@@ -33,11 +34,11 @@ pub fn compare(original: &Model, stored: &Model, pairs: &[(String, String)]) -> 
         return Err(Error::Option { option: "compare", what });
     }
     let tokenizer = original.tokenizer()?;
-    let (mut original, mut stored) = (original.session(), stored.session());
+    let (mut session, mut stored) = (original.session(), stored.session());
     let mut sums = Comparison::default();
     for (source, target) in pairs {
-        let (source, target) = (tokenizer.encode(source), tokenizer.encode(target));
-        let all = original.logits_ids(&source, &target)?;
+        let (source, target) = (original.source_ids(source)?, tokenizer.encode(target));
+        let all = session.logits_ids(&source, &target)?;
         let all_stored = stored.logits_ids(&source, &target)?;
         for ((logits, stored), &token) in all.chunks(ours).zip(all_stored.chunks(ours)).zip(&target) {
             sums.add(logits, stored, token as usize);

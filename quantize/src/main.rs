@@ -11,12 +11,13 @@ use t5_quantize::align;
 use t5_quantize::compare::{Comparison, compare};
 use t5_quantize::policy::FILE_TYPES;
 use t5_quantize::{Keep, Policy, Progress, Report, pytorch, quantize};
-use t5_runtime::checkpoint::{Checkpoint, defaults};
-use t5_runtime::generate::Settings;
+use t5_runtime::checkpoint::{Checkpoint, defaults, is_pickle};
+use t5_runtime::config::T5Config;
+use t5_runtime::generate::{GenerationDefaults, Settings};
 use t5_runtime::output::OutputFile;
 use t5_runtime::storage::is_same_file;
 use t5_runtime::tensor::DType;
-use t5_runtime::{AlignmentHeads, Error, Model, ModelOptions, Result, command, hub};
+use t5_runtime::{AlignmentHeads, Error, Model, ModelOptions, Overrides, Result, command, hub};
 
 /// Turns a T5 checkpoint into one self-contained GGUF file.
 ///
@@ -134,13 +135,13 @@ fn run(arguments: &Arguments) -> Result<()> {
         return Err(Error::Option { option: "encoder-only", what });
     }
     let notes = if arguments.verbose { &checkpoint.notes } else { &checkpoint.not_obeyed };
-    notes.iter().for_each(|note| eprintln!("note: {note}"));
+    notes.iter().for_each(|note| command::say(format_args!("note: {note}")));
     if checkpoint.vocabulary.is_none() {
-        eprintln!("note: {} has no tokenizer: the new file will take ids only", checkpoint.file);
+        command::say(format_args!("note: {} has no tokenizer: the new file will take ids only", checkpoint.file));
     }
     let adapter = arguments.adapter.as_deref().map(Adapter::open).transpose()?;
     if let Some(adapter) = &adapter {
-        adapter.doubt(&checkpoint).iter().for_each(|note| eprintln!("note: {note}"));
+        adapter.doubt(&checkpoint).iter().for_each(|note| command::say(format_args!("note: {note}")));
         adapter.merge(&mut checkpoint)?;
     }
     // After merging: most adapters change the decoder, too.
@@ -151,9 +152,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     if let Some(file) = &arguments.settings {
         settings(file, &mut checkpoint)?;
     }
-    if let Some(file) = &arguments.align {
-        align(&path, &pairs(file)?, adapter.as_ref(), &mut checkpoint)?;
-    }
+    let aligned = arguments.align.as_deref().map(pairs).transpose()?;
     let compared = arguments.compare.as_deref().map(pairs).transpose()?;
     let (no_tokenizer, no_decoder) = (checkpoint.vocabulary.is_none(), checkpoint.config.is_encoder_only());
     if compared.is_some() && (no_tokenizer || no_decoder) {
@@ -161,10 +160,15 @@ fn run(arguments: &Arguments) -> Result<()> {
         let what = format!("expected a checkpoint with a {part}, found none in {}", checkpoint.file);
         return Err(Error::Option { option: "compare", what });
     }
-    // Both files before the work, so that a name that cannot be written is found at once.
+    // Types and both files before the work, of which aligning may take minutes, so that an exception that matches
+    // nothing and a name that cannot be written are found at once.
+    policy.plan(&checkpoint.config)?;
     let mut output = OutputFile::create(&arguments.output)?;
     let report_file = arguments.report.as_deref().map(OutputFile::create).transpose()?;
     refuse_taken(arguments, &checkpoint, &output, report_file.as_ref())?;
+    if let Some(pairs) = &aligned {
+        align(&path, pairs, adapter.as_ref(), &mut checkpoint)?;
+    }
 
     let mut progress = Bar(ProgressBar::hidden());
     let name = arguments.output.display().to_string();
@@ -188,7 +192,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     let requantised =
         report.tensors.iter().filter(|tensor| tensor.from.block_len() > 1 && tensor.from != tensor.to).count();
     if requantised > 0 {
-        eprintln!("note: {requantised} tensors were quantised before; start from the original where there is one");
+        let what = "tensors were quantised before; start from the original where there is one";
+        command::say(format_args!("note: {requantised} {what}"));
     }
     // The file is good even where nobody reads the table.
     let _ = write!(std::io::stdout(), "{report}");
@@ -198,8 +203,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Refuses outputs that would destroy what is read. One file may be written over itself: it is replaced whole, at the
-/// end.
+/// Refuses outputs that would destroy what is read, and names by which every program would take OUT for another kind of
+/// file. A GGUF file may be written over itself: it is replaced whole, at the end.
 fn refuse_taken(
     arguments: &Arguments,
     checkpoint: &Checkpoint,
@@ -227,6 +232,14 @@ fn refuse_taken(
     if let Some(taken) = read(output.target()).filter(|_| !is_same_file(Path::new(&checkpoint.file), output.target())) {
         return refuse("output", taken, &arguments.output);
     }
+    let is_of_others = |path: &&Path| {
+        is_pickle(path) || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors"))
+    };
+    if let Some(path) = [arguments.output.as_path(), output.target()].into_iter().find(is_of_others) {
+        let found = path.display();
+        let what = format!("expected a name such as model.gguf, found {found}, the name of another kind of file");
+        return Err(Error::Option { option: "output", what });
+    }
     let (Some(report), Some(path)) = (report, &arguments.report) else { return Ok(()) };
     let is_output = report.target() == output.target();
     match is_output.then_some("OUT").or_else(|| read(report.target())) {
@@ -243,10 +256,9 @@ fn settings(file: &Path, checkpoint: &mut Checkpoint) -> Result<()> {
         let what = format!("expected settings of generation_config.json and task_specific_params, found {what}");
         return Err(Error::format(file.display().to_string(), what));
     }
-    let vocab_size = checkpoint.config.vocab_size;
-    check_ids(file, "", &given.settings, vocab_size)?;
+    check_ids(file, "", &given.settings, &checkpoint.config)?;
     for task in &given.tasks {
-        check_ids(file, &format!("task_specific_params.{}.", task.name), &task.settings, vocab_size)?;
+        check_ids(file, &of_task(&task.name), &task.settings, &checkpoint.config)?;
     }
     let own = &mut checkpoint.generation;
     own.settings = given.settings.over(&own.settings);
@@ -254,12 +266,18 @@ fn settings(file: &Path, checkpoint: &mut Checkpoint) -> Result<()> {
     own.tasks.extend(given.tasks);
     // As files have them.
     own.tasks.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(())
+    check_options(file, own)
 }
 
-/// Refuses ids that the model does not have: every request would be refused for them. `place` stands before the names
-/// of settings.
-fn check_ids(file: &Path, place: &str, settings: &Settings, vocab_size: usize) -> Result<()> {
+/// What stands before the names of a task's settings.
+fn of_task(name: &str) -> String {
+    format!("task_specific_params.{name}.")
+}
+
+/// Refuses ids and heads that the model does not have: every request would be refused for them. `place` stands before
+/// the names of settings.
+fn check_ids(file: &Path, place: &str, settings: &Settings, config: &T5Config) -> Result<()> {
+    let T5Config { vocab_size, num_decoder_layers: blocks, num_heads: heads, .. } = *config;
     let biased = settings.sequence_bias.iter().flatten();
     let ids: [(&str, Vec<u32>); 8] = [
         ("bad_words_ids", settings.bad_words_ids.iter().flatten().flatten().copied().collect()),
@@ -276,6 +294,34 @@ fn check_ids(file: &Path, place: &str, settings: &Settings, vocab_size: usize) -
             let what = format!("expected ids below {vocab_size}, found {id}");
             return Err(Error::config(file.display().to_string(), format!("{place}{name}"), what));
         }
+    }
+    // Nothing asks an encoder alone where its tokens come from.
+    let is_head = |pair: &[u32]| matches!(*pair, [block, head] if (block as usize) < blocks && (head as usize) < heads);
+    let mut pairs = settings.alignment_heads.iter().flatten();
+    if let Some(pair) = pairs.find(|pair| !config.is_encoder_only() && !is_head(pair)) {
+        let what = format!("expected pairs of a block below {blocks} and a head below {heads}, found {pair:?}");
+        return Err(Error::config(file.display().to_string(), format!("{place}alignment_heads"), what));
+    }
+    Ok(())
+}
+
+/// Options whose settings have other names.
+const SETTINGS: [(&str, &str); 4] = [
+    ("beams", "num_beams"),
+    ("beam_groups", "num_beam_groups"),
+    ("n_best", "num_return_sequences"),
+    ("exponential_decay", "exponential_decay_length_penalty"),
+];
+
+/// Refuses what settings that were taken from `file` make of the checkpoint's, if requests without options of their own
+/// are refused for it.
+fn check_options(file: &Path, defaults: &GenerationDefaults) -> Result<()> {
+    let tasks = defaults.tasks.iter().map(|task| (Some(task.name.clone()), of_task(&task.name)));
+    for (task, place) in std::iter::once((None, String::new())).chain(tasks) {
+        let asked = Overrides { task, ..Overrides::default() };
+        let Err(Error::Option { option, what }) = asked.apply(defaults) else { continue };
+        let name = SETTINGS.into_iter().find(|(known, _)| *known == option).map_or(option, |(_, name)| name);
+        return Err(Error::config(file.display().to_string(), format!("{place}{name}"), what));
     }
     Ok(())
 }
@@ -306,20 +352,20 @@ fn align(
 ) -> Result<()> {
     let mut model = pytorch::open(model)?;
     adapter.map_or(Ok(()), |adapter| adapter.merge(&mut model))?;
-    // Words of a task's prefix are not aligned.
-    model.generation.tasks.clone_from(&checkpoint.generation.tasks);
+    // They say how sources are read; and words of a task's prefix are not aligned.
+    model.generation.clone_from(&checkpoint.generation);
     let choice = align::choose(&Model::from_checkpoint(model, &ModelOptions::default())?, pairs)?;
     let AlignmentHeads { heads, reading } = &choice.heads;
     let named: Vec<String> = heads.iter().map(|(block, head)| format!("{head} of block {block}")).collect();
     let step = if *reading { "reads" } else { "predicts" };
     let percent = |found: usize| 100.0 * found as f64 / choice.links as f64;
-    eprintln!(
+    command::say(format_args!(
         "alignment: head {}, in the step that {step} a word: {:.1} % of {} words; the average of all heads: {:.1} %",
         named.join(" and "),
         percent(choice.found),
         choice.links,
         percent(choice.by_average),
-    );
+    ));
     let settings = &mut checkpoint.generation.settings;
     settings.alignment_heads = Some(heads.iter().map(|&(block, head)| vec![block as u32, head as u32]).collect());
     settings.alignment_reading = Some(*reading);

@@ -131,6 +131,108 @@ fn settings_with_ids_that_the_model_does_not_have_are_refused() {
     }
 }
 
+/// Nor would one with these: what the file says is judged together with what the checkpoint says.
+#[test]
+fn settings_that_every_request_would_be_refused_for_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    checkpoint(path, FAMILIES[1].1);
+    std::fs::write(path.join("model/generation_config.json"), r#"{"num_beams": 4}"#).unwrap();
+    let with = |settings: &str| {
+        std::fs::write(path.join("settings.json"), settings).unwrap();
+        ["model", "m.gguf", "--settings", "settings.json"]
+    };
+    for (settings, key, expected) in [
+        (r#""num_beams": 0"#, "num_beams", "expected 1 to 1024, found 0"),
+        (r#""num_beam_groups": 3"#, "num_beam_groups", "expected a divisor of the number of beams (4), found 3"),
+        (r#""num_return_sequences": 0"#, "num_return_sequences", "expected at least 1, found 0"),
+        (r#""repetition_penalty": 0"#, "repetition_penalty", "expected above 0, found 0"),
+        (
+            r#""alignment_heads": [[2, 5], [3, 0]]"#,
+            "alignment_heads",
+            "expected pairs of a block below 3 and a head below 6, found [3, 0]",
+        ),
+        (
+            r#""alignment_heads": [[0]]"#,
+            "alignment_heads",
+            "expected pairs of a block below 3 and a head below 6, found [0]",
+        ),
+    ] {
+        let message = fails(path, &with(&format!("{{{settings}}}")), 1);
+        assert_eq!(message, format!("settings.json: {key}: {expected}"));
+        let task = format!(r#"{{"task_specific_params": {{"sum": {{{settings}}}}}}}"#);
+        let message = fails(path, &with(&task), 1);
+        assert_eq!(message, format!("settings.json: task_specific_params.sum.{key}: {expected}"));
+        assert_eq!(names(path), ["model", "settings.json"]);
+    }
+    let groups = r#""num_beams": 6, "num_beam_groups": 3, "diversity_penalty": 1"#;
+    succeeds(path, &with(&format!(r#"{{{groups}, "alignment_heads": [[2, 5]]}}"#)));
+    // An encoder is asked for neither.
+    let heads = with(r#"{"alignment_heads": [[9, 9]]}"#);
+    succeeds(path, &[&heads[..], &["--encoder-only"]].concat());
+}
+
+/// Aligning takes minutes, so that what else is wrong is found before it. (Here it fails itself, for the tokenizer.)
+#[test]
+fn what_is_wrong_is_found_before_words_are_aligned() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    checkpoint(path, FAMILIES[1].1);
+    std::fs::write(path.join("pairs.tsv"), "one\teins\n").unwrap();
+    std::fs::write(path.join("empty.tsv"), "").unwrap();
+    let before = names(path);
+    for (output, more, code, expected) in [
+        ("m.gguf", ["--keep", "wx=f16"], 2, "--keep: expected a pattern that matches a tensor or a role, found none"),
+        ("m.gguf", ["--scale-run", "33"], 2, "--scale-run: expected 32, 128 or 256, found 33"),
+        ("m.gguf", ["--compare", "empty.tsv"], 1, "empty.tsv: expected lines SOURCE<TAB>TARGET, found none"),
+        ("m.gguf", ["--report", "none/r.json"], 1, "none/r.json: "),
+        ("none/m.gguf", ["--type", "f16"], 1, "none/m.gguf: "),
+        ("pairs.tsv", ["--type", "f16"], 2, "OUT: expected another file than the pairs to align, found pairs.tsv"),
+        ("m.gguf", ["--type", "f16"], 1, "model: tokenizer: expected tokenizer.json or spiece.model"),
+    ] {
+        let message = fails(path, &[&["model", output, "--align", "pairs.tsv"][..], &more].concat(), code);
+        assert!(message.starts_with(expected), "{message}");
+        assert_eq!(names(path), before, "{message}");
+    }
+}
+
+/// Heads are judged by what requests give the model: here single letters, of which each pair has two that are linked.
+#[test]
+fn words_that_are_spelled_out_are_aligned_by_their_letters() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families/unigram").display().to_string();
+    let task = r#"{"task_specific_params": {"letters": {"prefix": "hill ", "spell_words": true}}}"#;
+    std::fs::write(path.join("settings.json"), task).unwrap();
+    std::fs::write(path.join("pairs.tsv"), "hill at\tay tee\nhill it\teye tee\nhill as\tay es\n").unwrap();
+    let output = run(path, &[&model, "m.gguf", "--settings", "settings.json", "--align", "pairs.tsv"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains(" of 6 words; "), "{said}");
+}
+
+/// Every program judges these by their names, and would look for something else in them.
+#[test]
+fn outputs_with_names_of_other_kinds_of_files_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    checkpoint(path, FAMILIES[0].1);
+    let weights = "model/model.safetensors";
+    let mut cases = vec![(weights, weights), ("model", "m.safetensors"), ("model", "m.BIN"), ("model", "m.ckpt")];
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("m.gguf", path.join("link.pt")).unwrap();
+        cases.push(("model", "link.pt"));
+    }
+    let (before, contents) = (names(path), std::fs::read(path.join(weights)).unwrap());
+    for (input, output) in cases {
+        let message = fails(path, &[input, output], 2);
+        let expected = "OUT: expected a name such as model.gguf, found";
+        assert_eq!(message, format!("{expected} {output}, the name of another kind of file"));
+        assert_eq!(names(path), before, "{output}");
+        assert!(std::fs::read(path.join(weights)).unwrap() == contents, "{output}");
+    }
+}
+
 /// What cannot be compared is found before OUT is replaced.
 #[test]
 fn a_comparison_that_cannot_be_made_leaves_the_old_file() {

@@ -168,6 +168,7 @@ impl Model {
         options: &ModelOptions,
         packed: &Path,
     ) -> Result<Model> {
+        crate::checkpoint::expect_name("packed", packed)?;
         if options.copy {
             let what = "expected files that may be mapped, as that of packed weights is".to_owned();
             return Err(Error::Option { option: "copy", what });

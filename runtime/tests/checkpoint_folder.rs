@@ -9,9 +9,10 @@ use std::path::Path;
 
 use common::tiny::{Part, Parts, config, config_with, part, parts, safetensors, write_folder};
 use serde_json::{Value, json};
-use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::checkpoint::{Checkpoint, llama_cpp};
 use t5_runtime::config::T5Config;
 use t5_runtime::generate::{EarlyStopping, GenerationDefaults, Settings, Task};
+use t5_runtime::gguf;
 use t5_runtime::schema;
 use t5_runtime::tensor::DType;
 use t5_runtime::tokenizer::{Tokenizer, Vocabulary};
@@ -244,7 +245,16 @@ fn sentinels_of_bytes_have_the_ids_that_a_file_gives_them() {
     check(tokenizer());
 
     write("tokenizer_config.json", &json!({"added_tokens_decoder": {"258": {"content": "<extra_id_0>"}}}));
-    assert_eq!(open().unwrap().vocabulary, Some(Vocabulary::bytes(384)));
+    let plain = open().unwrap();
+    assert_eq!((plain.vocabulary, plain.not_obeyed), (Some(Vocabulary::bytes(384)), vec![]));
+    // Bytes have no place for others.
+    let others = json!({"258": {"content": "<extra_id_0>"}, "259": {"content": "<a>"}, "260": {"content": "<b>"}});
+    write("tokenizer_config.json", &json!({"added_tokens_decoder": others}));
+    let others = open().unwrap();
+    assert_eq!(others.vocabulary, Some(Vocabulary::bytes(384)));
+    let note = "tokenizer_config.json: added tokens are not obeyed, they are read byte by byte: <a>, <b>";
+    assert!(others.not_obeyed.len() == 1 && others.not_obeyed[0].ends_with(note), "{:?}", others.not_obeyed);
+    assert_eq!(others.notes, others.not_obeyed);
     for id in ["257", "300", "-1"] {
         write("tokenizer_config.json", &json!({"added_tokens_decoder": {id: {"content": "<extra_id_0>"}}}));
         let error = open().map(|_| ()).unwrap_err();
@@ -343,6 +353,188 @@ fn sentencepiece_models_get_the_sentinels_for_which_there_is_room() {
     assert_eq!(count(32128, "t5", r#"{"extra_ids": 50}"#), 32050);
     assert_eq!(count(32000, "t5", "{}"), 32000);
 }
+
+/// Tokens that were added to a SentencePiece model, as transformers 4 saves them, and the ids that the library's
+/// T5Tokenizer (5.24) gives: what is normalised is looked for behind the character map, `lstrip` and `rstrip` swallow
+/// spaces, and a word behind a token begins as any other.
+#[test]
+fn tokens_that_other_files_add_to_a_sentencepiece_model_have_their_ids() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_with(json!({"vocab_size": 256}));
+    write_folder(folder.path(), &config, &parts(&config));
+    std::fs::write(folder.path().join("spiece.model"), include_bytes!("tokenizer/small.model")).unwrap();
+    let write = |name: &str, json: &Value| std::fs::write(folder.path().join(name), json.to_string()).unwrap();
+    let open = || Checkpoint::open(folder.path()).map_err(|error| error.to_string());
+    let tokenizer = || Tokenizer::new("test", &open().unwrap().vocabulary.unwrap()).unwrap();
+    let check = |cases: &[(&str, &[u32])]| {
+        let tokenizer = tokenizer();
+        cases.iter().for_each(|(text, ids)| assert_eq!(tokenizer.encode(text), *ids, "{text}"));
+    };
+    let plain: [(&str, &[u32]); 4] = [
+        ("a {b} c", &[12, 236, 103, 237, 76, 1]),
+        ("a{b}c", &[12, 236, 103, 237, 76, 1]),
+        ("{ }", &[236, 237, 1]),
+        ("a <extra_id_0>{<extra_id_1> b", &[12, 235, 236, 234, 103, 1]),
+    ];
+
+    // 216 pieces and 20 sentinels; then all that there is to say of each.
+    let token = |content: &str, flags: &[&str]| {
+        let mut token = json!({"content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": false});
+        flags.iter().for_each(|flag| token[*flag] = true.into());
+        token
+    };
+    let mut decoder = json!({
+        "0": token("<pad>", &["special"]), "1": token("</s>", &["special"]), "2": token("<unk>", &["special"]),
+        "13": token("er", &["normalized"]), "236": token("{", &["normalized"]), "237": token("}", &["normalized"]),
+        "238": token("<l>", &["lstrip"]), "239": token("<r>", &["rstrip"]), "240": token("ﬁx", &["normalized"]),
+        "241": token("<sep>", &["special"])
+    });
+    for n in 0..20 {
+        let sentinel = token(&format!("<extra_id_{n}>"), &["lstrip", "rstrip", "special"]);
+        decoder[(235 - n).to_string()] = sentinel;
+    }
+    let with = |decoder: &Value| json!({"extra_ids": 20, "added_tokens_decoder": decoder});
+    write("tokenizer_config.json", &with(&decoder));
+    check(&plain);
+    check(&[
+        ("the roses <l> the <r> boat", &[22, 4, 3, 61, 8, 238, 22, 4, 239, 107, 72, 1]),
+        ("the<l>the<r>the", &[22, 4, 238, 22, 4, 239, 22, 4, 1]),
+        ("ﬁx fix it", &[240, 240, 3, 147, 1]),
+        ("the garden<sep>er", &[22, 4, 124, 120, 34, 241, 13, 1]),
+        ("Hi <extra_id_0> there", &[3, 168, 33, 235, 22, 13, 3, 4, 1]),
+        ("over water", &[135, 155, 13, 180, 72, 13, 1]),
+    ]);
+    let all = tokenizer();
+    assert_eq!(all.decode(&[12, 236, 103, 237, 241, 235, 1], true), "a{ b}");
+    assert!(all.is_special(241) && all.is_special(235) && all.is_special(2) && !all.is_special(236));
+    // What cannot be is left out: a piece of another name, a gap, what is no word of its own, more tokens than rows.
+    for (id, token, expected) in [
+        ("5", token("<x>", &[]), "\"<x>\" (id 5): the model has \"r\" at this id"),
+        ("243", token("<x>", &[]), "\"<x>\" (id 243): there are only 242 ids before it"),
+        ("242", token("<x>", &["single_word"]), "\"<x>\" (id 242): single_word is not supported"),
+        ("256", token("<x>", &[]), "\"<x>\" (id 256): the embedding has 256 rows"),
+    ] {
+        let mut wrong = decoder.clone();
+        wrong[id] = token;
+        write("tokenizer_config.json", &with(&wrong));
+        assert_eq!(
+            left_out(&open().unwrap()),
+            [format!("tokenizer_config.json: added tokens are left out: {expected}")]
+        );
+        assert!(tokenizer().encode("<sep>") == [241, 1] && tokenizer().vocab_size() == 242, "{expected}");
+    }
+    let mut many = decoder.clone();
+    (243..253).for_each(|id| many[id.to_string()] = token(&format!("<{id}>"), &[]));
+    write("tokenizer_config.json", &with(&many));
+    assert!(
+        left_out(&open().unwrap())[0].ends_with("\"<245>\" (id 245): there are only 242 ids before it; and 7 more")
+    );
+
+    // A decoder is the whole list.
+    write("tokenizer_config.json", &with(&decoder));
+    write("added_tokens.json", &json!({"<old>": 242}));
+    assert_eq!((tokenizer().vocab_size(), left_out(&open().unwrap())), (242, vec![]));
+
+    // As before there was `added_tokens_decoder`: ids alone, and which are special in a file of its own.
+    write("tokenizer_config.json", &json!({"extra_ids": 20}));
+    write("added_tokens.json", &json!({"{": 236, "}": 237, "<sep>": 238}));
+    write("special_tokens_map.json", &json!({"eos_token": "</s>", "additional_special_tokens": ["<sep>"]}));
+    check(&plain);
+    check(&[("the garden<sep>er", &[22, 4, 124, 120, 34, 238, 3, 13, 1])]);
+    check(&[("Hi <extra_id_0> there", &[3, 168, 33, 235, 22, 13, 4, 1])]);
+    assert!(tokenizer().is_special(238) && !tokenizer().is_special(236));
+}
+
+/// What a checkpoint says of tokens that are left out, by the file's name alone.
+fn left_out(checkpoint: &Checkpoint) -> Vec<String> {
+    let notes =
+        checkpoint.not_obeyed.iter().map(|note| note.rsplit_once(['/', '\\']).map_or(&**note, |(_, note)| note));
+    assert_eq!(checkpoint.notes, checkpoint.not_obeyed);
+    notes.map(str::to_owned).collect()
+}
+
+/// The usual sentinels are a guess that such a list beats.
+#[test]
+fn a_list_that_begins_behind_the_pieces_gives_the_sentinels_their_ids() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_with(json!({"vocab_size": 344}));
+    write_folder(folder.path(), &config, &parts(&config));
+    std::fs::write(folder.path().join("spiece.model"), include_bytes!("tokenizer/small.model")).unwrap();
+    let encoded = |config: Value| {
+        std::fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        assert_eq!(left_out(&checkpoint), [""; 0]);
+        Tokenizer::new("test", &checkpoint.vocabulary.unwrap()).unwrap().encode("<extra_id_0><sep><extra_id_99>")
+    };
+    let ascending = |first: u32| {
+        let token = |n: u32| ((first + n).to_string(), json!({"content": format!("<extra_id_{n}>"), "special": true}));
+        (0..100).map(token).collect::<serde_json::Map<_, _>>()
+    };
+    // 216 pieces.
+    let mut behind = ascending(217);
+    behind.insert("216".to_owned(), json!({"content": "<sep>", "special": true}));
+    assert_eq!(encoded(json!({"extra_ids": 100, "added_tokens_decoder": behind})), [217, 216, 316, 1]);
+    let mut before = ascending(216);
+    before.insert("316".to_owned(), json!({"content": "<sep>", "special": true}));
+    assert_eq!(encoded(json!({"extra_ids": 100, "added_tokens_decoder": before})), [216, 316, 315, 1]);
+    // One token alone: there is no room for sentinels.
+    let alone = encoded(json!({"added_tokens_decoder": {"216": {"content": "<sep>"}}}));
+    assert!(alone.contains(&216) && alone.iter().all(|&id| id <= 216), "{alone:?}");
+}
+
+/// Those of mT5 are pieces; whatever a list says of them, the ids of the pieces are what pre-training knew.
+#[test]
+fn sentinels_in_a_sentencepiece_model_keep_their_ids() {
+    let folder = tempfile::tempdir().unwrap();
+    // 216 pieces and three more: field 1 of the model with the fields text, score and type (user defined).
+    let mut model = include_bytes!("tokenizer/small.model").to_vec();
+    for n in (0..3).rev() {
+        let text = format!("▁<extra_id_{n}>");
+        let piece = [&[10, text.len() as u8], text.as_bytes(), &[21, 0, 0, 0, 0, 24, 4]].concat();
+        model.extend([&[10, piece.len() as u8], &*piece].concat());
+    }
+    let token = |n: u32| ((221 - n).to_string(), json!({"content": format!("<extra_id_{n}>"), "special": true}));
+    let listed: serde_json::Map<_, _> = (0..3).map(token).collect();
+    let said = json!({"extra_ids": 3, "added_tokens_decoder": listed});
+    for rows in [220, 240] {
+        let config = config_with(json!({"vocab_size": rows}));
+        write_folder(folder.path(), &config, &parts(&config));
+        std::fs::write(folder.path().join("spiece.model"), &model).unwrap();
+        std::fs::write(folder.path().join("tokenizer_config.json"), said.to_string()).unwrap();
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        assert_eq!(left_out(&checkpoint), [""; 0]);
+        let tokenizer = Tokenizer::new("test", &checkpoint.vocabulary.unwrap()).unwrap();
+        assert_eq!(tokenizer.encode("<extra_id_0><extra_id_2>"), [218, 216, 1]);
+    }
+}
+
+/// Of the tokens left out those of the tokenizer in use are named.
+#[test]
+fn notes_of_a_tokenizer_come_and_go_with_it() {
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let config = config_with(json!({"vocab_size": 384}));
+    for (folder, token) in folders.iter().zip(["<a>", "<b>"]) {
+        write_folder(folder.path(), &config, &parts(&config));
+        let said = json!({"tokenizer_class": "ByT5Tokenizer", "added_tokens_decoder": {"259": {"content": token}}});
+        std::fs::write(folder.path().join("tokenizer_config.json"), said.to_string()).unwrap();
+    }
+    let mut checkpoint = Checkpoint::open(folders[0].path()).unwrap();
+    let note = |token: &str| format!("{TOKENS_OF_BYTES}: {token}");
+    assert_eq!(left_out(&checkpoint), [note("<a>")]);
+    checkpoint.replace_tokenizer(folders[1].path()).unwrap();
+    assert_eq!(left_out(&checkpoint), [note("<b>")]);
+    // A GGUF file keeps the name of the file, not the path.
+    let value = llama_cpp::more_metadata(&checkpoint).remove(0).1;
+    let gguf::Value::Array(array) = value else { panic!("expected an array, found {value:?}") };
+    assert_eq!(array.strings().unwrap().collect::<Vec<_>>(), [note("<b>")]);
+    std::fs::write(folders[1].path().join("spiece.model"), include_bytes!("tokenizer/small.model")).unwrap();
+    checkpoint.replace_tokenizer(&folders[1].path().join("spiece.model")).unwrap();
+    assert_eq!(left_out(&checkpoint), [""; 0]);
+}
+
+/// How a note on the tokens that bytes have no place for begins.
+const TOKENS_OF_BYTES: &str = "tokenizer_config.json: added tokens are not obeyed, they are read byte by byte";
 
 /// A setting of a task that is not obeyed, as messages name it.
 const MAX_TIME: &str = "task_specific_params.summarization.max_time 2.0";

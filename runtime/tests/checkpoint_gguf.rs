@@ -495,6 +495,21 @@ fn the_first_of_equal_tokens_is_kept() {
     assert_eq!(pieces[40].text, pieces[50].text, "ids still become text");
 }
 
+/// They were right where they came from.
+#[test]
+fn equal_tokens_of_our_own_files_keep_their_types() {
+    let checkpoint = changed(|file| {
+        let mut tokens = tokens(ROWS, 120);
+        tokens[50].0 = tokens[40].0.clone();
+        file.set_tokens(&tokens);
+        file.set("pocket_t5.tokenizer.added_ids", 9, &array(4, 1, &[0; 4]));
+        file.set("pocket_t5.tokenizer.added_flags", 9, &array(4, 1, &[1, 0, 0, 0]));
+    });
+    assert!(checkpoint.notes.is_empty(), "{:?}", checkpoint.notes);
+    let pieces = unigram(checkpoint).pieces;
+    assert_eq!((pieces[40].kind, pieces[50].kind), (PieceKind::Normal, PieceKind::Normal));
+}
+
 // Sentinels.
 
 #[test]

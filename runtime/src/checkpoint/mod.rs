@@ -51,7 +51,8 @@ pub struct Checkpoint {
     pub about: BTreeMap<String, String>,
     /// What a curious user may want to know (settings ignored, tensors skipped).
     pub notes: Vec<String>,
-    /// Of the notes, those that everybody should know: keys of config.json that change values and are not obeyed.
+    /// Of the notes, those that everybody should know: keys of config.json that change values and are not obeyed, and
+    /// added tokens that the vocabulary has no place for.
     pub not_obeyed: Vec<String>,
     /// By canonical (Hugging Face) name.
     tensors: HashMap<String, Tensor>,
@@ -65,6 +66,14 @@ impl fmt::Debug for Checkpoint {
             .field("tensors", &self.tensors.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Refuses the empty path, which the system's messages would not show.
+pub(crate) fn expect_name(option: &'static str, path: &Path) -> Result<()> {
+    if path.as_os_str().is_empty() {
+        return Err(Error::Option { option, what: "expected a file or a folder, found an empty name".to_owned() });
+    }
+    Ok(())
 }
 
 impl Checkpoint {
@@ -84,6 +93,7 @@ impl Checkpoint {
     }
 
     fn open_any(path: &Path, pickles: Option<&PickleReader>) -> Result<Checkpoint> {
+        expect_name("model", path)?;
         if path.is_dir() {
             return folder::open_disk(path, pickles);
         }
@@ -121,11 +131,17 @@ impl Checkpoint {
     /// # Errors
     /// Where there is none, it cannot be read, or it has more pieces than the embedding has rows.
     pub fn replace_tokenizer(&mut self, path: &Path) -> Result<()> {
+        expect_name("tokenizer", path)?;
         let is = |extension: &str| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
+        let is_of_tokenizer = |note: &String| note.contains(folder::ADDED_TOKENS);
+        let (mut notes, mut not_obeyed) = (Vec::new(), Vec::new());
         let vocabulary = if is("gguf") {
-            Checkpoint::open(path)?.vocabulary
+            let Checkpoint { vocabulary, not_obeyed: others, .. } = Checkpoint::open(path)?;
+            not_obeyed = others.into_iter().filter(is_of_tokenizer).collect();
+            notes.clone_from(&not_obeyed);
+            vocabulary
         } else {
-            folder::vocabulary_at(path, &self.config, &mut self.notes)?
+            folder::vocabulary_at(path, &self.config, &mut notes, &mut not_obeyed)?
         };
         let Some(vocabulary) = vocabulary else {
             let expected = "tokenizer.json, a SentencePiece model, a folder with one of them, or a GGUF file with a \
@@ -134,6 +150,10 @@ impl Checkpoint {
         };
         folder::check_rows(&path.display().to_string(), Some(&vocabulary), &self.config)?;
         self.vocabulary = Some(vocabulary);
+        for (list, new) in [(&mut self.notes, notes), (&mut self.not_obeyed, not_obeyed)] {
+            list.retain(|note| !is_of_tokenizer(note));
+            list.extend(new);
+        }
         Ok(())
     }
 

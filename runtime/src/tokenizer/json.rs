@@ -4,6 +4,8 @@
 //! object with a "type". Those that T5-family files have in circulation are translated; anything else is refused by
 //! its name, since ids that are almost right are worse than none.
 
+use std::collections::HashSet;
+
 use super::{
     AddedToken, JsonVocabulary, Piece, PieceKind, PieceModel, UnigramVocabulary, Whitespace, failure, sentinel_number,
 };
@@ -85,7 +87,12 @@ pub(super) fn read(file: &str, bytes: &[u8]) -> Result<UnigramVocabulary> {
     let mut pieces: Vec<Piece> = (model.vocab.into_iter())
         .map(|(text, score)| Piece { text, score: score as f32, kind: PieceKind::Normal })
         .collect();
-    let added = add_tokens(file, &mut pieces, added_tokens)?;
+    let in_model = pieces.len();
+    let added_tokens = sorted_by(added_tokens, |a, b| a.id.cmp(&b.id)).into_iter();
+    let added: Result<Vec<AddedToken>> = added_tokens
+        .map(|token| add_token(&mut pieces, in_model, token).map_err(|what| refuse(format!("added token {what}"))))
+        .collect();
+    let added = added?;
     mark_bytes(&mut pieces);
     let id_of = |text: &str| pieces.iter().position(|piece| piece.text == text).map(|id| id as u32);
     let eos_id = match &post_processor {
@@ -184,28 +191,66 @@ fn not_unigram(file: &str, bytes: &[u8], error: &serde_json::Error) -> Error {
     }
 }
 
-/// Appends the tokens that are not in the model to `pieces` and gives the list of all.
-fn add_tokens(file: &str, pieces: &mut Vec<Piece>, tokens: Vec<Added>) -> Result<Vec<AddedToken>> {
-    let tokens = sorted_by(tokens, |a, b| a.id.cmp(&b.id));
+/// Adds tokens to a vocabulary that came from another file, each an object as in `added_tokens`, below `rows`.
+/// Sentinels that it has stay as they are. Gives those that do not fit, each with the reason; without them the folder
+/// can still be used.
+pub(super) fn add_listed(
+    file: &str,
+    vocabulary: &mut UnigramVocabulary,
+    tokens: Vec<Value>,
+    rows: usize,
+) -> Result<Vec<String>> {
+    let mut tokens: Vec<Added> = serde_json::from_value(tokens.into())
+        .map_err(|error| Error::format(file, format!("expected tokens as in tokenizer.json: {error}")))?;
+    let UnigramVocabulary { pieces, added, unk_id, eos_id, pad_id, model, .. } = vocabulary;
+    // Where a list gives them other ids, those of the model are the ones that pre-training knew. (The library gives a
+    // listed `<extra_id_0>` a second id where the model has `▁<extra_id_0>`, as SeqIO stores it.)
+    let texts = pieces.iter().map(|piece| piece.text.as_str());
+    let sentinels: HashSet<&str> = texts.filter(|text| sentinel_number(text).is_some()).collect();
+    tokens.retain(|token| !sentinels.contains(token.content.trim_start_matches('▁')));
+    let named = [*unk_id, *eos_id, *pad_id].map(|id| id as usize);
+    let kinds = named.map(|id| pieces[id].kind);
     let in_model = pieces.len();
-    let mut added = Vec::with_capacity(tokens.len());
-    for Added { id, content, single_word, lstrip, rstrip, normalized, special } in tokens {
-        let refuse = |what: String| Err(failure(file, format!("added token {content:?} (id {id}): {what}")));
-        if single_word {
-            return refuse("single_word is not supported".into());
+    let (mut listed, mut left_out) = (Vec::new(), Vec::new());
+    for mut token in sorted_by(tokens, |a, b| a.id.cmp(&b.id)) {
+        // SentencePiece's other models have no step behind the rewriting of a text at which to look for tokens.
+        token.normalized &= *model == PieceModel::Unigram;
+        let fits = match token.id as usize {
+            id if id < rows => add_token(pieces, in_model, token),
+            id => Err(format!("{:?} (id {id}): the embedding has {rows} rows", token.content)),
+        };
+        match fits {
+            Ok(token) => listed.push(token),
+            Err(what) => left_out.push(what),
         }
-        let kind =
-            if special && sentinel_number(&content).is_none() { PieceKind::Control } else { PieceKind::UserDefined };
-        let count = pieces.len();
-        match pieces.get_mut(id as usize) {
-            Some(piece) if piece.text == content => piece.kind = kind,
-            Some(piece) => return refuse(format!("the model has {:?} at this id", piece.text)),
-            None if id as usize == count => pieces.push(Piece { text: content, score: 0.0, kind }),
-            None => return refuse(format!("there are only {count} ids before it")),
-        }
-        added.push(AddedToken { id, special, lstrip, rstrip, normalized, outside: id as usize >= in_model });
     }
-    Ok(added)
+    for (id, kind) in named.into_iter().zip(kinds) {
+        pieces[id].kind = kind;
+    }
+    added.retain(|before| listed.iter().all(|token: &AddedToken| token.id != before.id));
+    added.extend(listed);
+    Ok(left_out)
+}
+
+/// Appends a token to `pieces` unless it is there, as the first `in_model` were.
+///
+/// # Errors
+/// The token, and why its id cannot be had.
+fn add_token(pieces: &mut Vec<Piece>, in_model: usize, token: Added) -> Result<AddedToken, String> {
+    let Added { id, content, single_word, lstrip, rstrip, normalized, special } = token;
+    let refuse = |what: String| Err(format!("{content:?} (id {id}): {what}"));
+    if single_word {
+        return refuse("single_word is not supported".into());
+    }
+    let kind = if special && sentinel_number(&content).is_none() { PieceKind::Control } else { PieceKind::UserDefined };
+    let count = pieces.len();
+    match pieces.get_mut(id as usize) {
+        Some(piece) if piece.text == content => piece.kind = kind,
+        Some(piece) => return refuse(format!("the model has {:?} at this id", piece.text)),
+        None if id as usize == count => pieces.push(Piece { text: content, score: 0.0, kind }),
+        None => return refuse(format!("there are only {count} ids before it")),
+    }
+    Ok(AddedToken { id, special, lstrip, rstrip, normalized, outside: id as usize >= in_model })
 }
 
 /// Marks `<0x00>` to `<0xFF>` as bytes if all are there.

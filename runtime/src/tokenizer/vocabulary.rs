@@ -318,6 +318,22 @@ impl Vocabulary {
         super::sentencepiece::read(file, bytes, extra_ids).map(Vocabulary::Unigram)
     }
 
+    /// Adds tokens that other files than a SentencePiece model's list, each an object as in `added_tokens` of a
+    /// `tokenizer.json`, which is what the transformers library makes of them. `file` is the name used in messages.
+    /// Gives those that are left out, with the reason: an id is neither that of a piece with the token's text nor the
+    /// next one, or not below `rows`, or a token may only be a word of its own.
+    pub(crate) fn add_tokens(
+        &mut self,
+        file: &str,
+        tokens: Vec<serde_json::Value>,
+        rows: usize,
+    ) -> Result<Vec<String>> {
+        match self {
+            Vocabulary::Unigram(unigram) => super::json::add_listed(file, unigram, tokens, rows),
+            Vocabulary::Bytes(_) | Vocabulary::Json(_) => Ok(Vec::new()),
+        }
+    }
+
     /// Keeps a `tokenizer.json` of another kind as it is. Whether the crate can use it is seen when a tokenizer is
     /// made.
     ///

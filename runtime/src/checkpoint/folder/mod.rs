@@ -10,6 +10,7 @@ mod pieces;
 mod pipeline;
 pub(crate) mod safetensors;
 mod sentence;
+mod special;
 
 use std::path::Path;
 
@@ -23,6 +24,7 @@ pub(super) use pipeline::tokenizer;
 pub(crate) use pipeline::{has_tokenizer_beside, tokenizer_beside};
 #[cfg(feature = "hub")]
 pub(crate) use sentence::is_file_of_module;
+pub(super) use special::ADDED_TOKENS;
 
 use super::assemble::{Dialect, Stored, assemble};
 use super::{Checkpoint, PickleReader, defaults, is_pickle};
@@ -32,6 +34,7 @@ use crate::json::{self, Keys};
 use crate::schema::{self, Role, Stack, TensorId};
 use crate::storage::Bytes;
 use crate::tokenizer::Vocabulary;
+use special::Special;
 
 /// Opens a folder on the disk: a model's, or a pipeline's with a model in it.
 pub(super) fn open_disk(folder: &Path, pickles: Option<&PickleReader>) -> Result<Checkpoint> {
@@ -170,7 +173,7 @@ pub(super) fn with_companions(files: Files, file: &str, weights: &str, mut store
             let nothing = Keys { file: &place, json: &serde_json::Value::Null };
             Some(sentencepiece(&format!("{weights}: {name}"), &model, &config, nothing)?)
         }
-        None => vocabulary(files, &config, json, &mut notes)?,
+        None => vocabulary(files, &config, json, &mut notes, &mut not_obeyed)?,
     };
     check_rows(&files.name(), vocabulary.as_ref(), &config)?;
     Ok(Checkpoint {
@@ -218,12 +221,17 @@ pub(super) fn check_rows(file: &str, vocabulary: Option<&Vocabulary>, config: &T
     }
 }
 
-/// The vocabulary in a folder, or in one file of it: a model's of this configuration.
-pub(super) fn vocabulary_at(path: &Path, config: &T5Config, notes: &mut Vec<String>) -> Result<Option<Vocabulary>> {
+/// The vocabulary in a folder, or in one file of it: a model's of this configuration. Notes as for [`vocabulary`].
+pub(super) fn vocabulary_at(
+    path: &Path,
+    config: &T5Config,
+    notes: &mut Vec<String>,
+    not_obeyed: &mut Vec<String>,
+) -> Result<Option<Vocabulary>> {
     let nothing = serde_json::json!({});
     let keys = |file| Keys { file, json: &nothing };
     if path.is_dir() {
-        return with_tokenizer(path, None, |files| vocabulary(files, config, keys("config.json"), notes));
+        return with_tokenizer(path, None, |files| vocabulary(files, config, keys("config.json"), notes, not_obeyed));
     }
     let file = path.display().to_string();
     let bytes = Bytes::map(path)?;
@@ -257,20 +265,28 @@ fn tokenizer_json(file: &str, bytes: &[u8], config: &T5Config, notes: &mut Vec<S
     Ok(vocabulary)
 }
 
-/// The vocabulary of a folder: bytes where a tokenizer class says so, else tokenizer.json, else a SentencePiece model.
+/// The vocabulary of a folder: bytes where a tokenizer class says so, else tokenizer.json, else a SentencePiece model
+/// with the tokens that other files add to it. What everybody should know of it comes to both lists of notes.
 fn vocabulary(
     files: Files,
     config: &T5Config,
     config_json: Keys,
     notes: &mut Vec<String>,
+    not_obeyed: &mut Vec<String>,
 ) -> Result<Option<Vocabulary>> {
     let place = files.place("tokenizer_config.json");
     let tokenizer_config =
         files.bytes("tokenizer_config.json")?.map(|text| json::object(&place, &text)).transpose()?.unwrap_or_default();
     let tokenizer_config = Keys { file: &place, json: &tokenizer_config };
+    let mut note = |left_out: Option<String>| {
+        notes.extend(left_out.clone());
+        not_obeyed.extend(left_out);
+    };
     let is_byte_class = |keys: Keys| keys.get("tokenizer_class").is_some_and(|name| name == "ByT5Tokenizer");
     if config.model_type == "byt5" || is_byte_class(tokenizer_config) || is_byte_class(config_json) {
-        return bytes::read(files, tokenizer_config, config.vocab_size).map(|bytes| Some(Vocabulary::Bytes(bytes)));
+        let (bytes, left_out) = bytes::read(files, tokenizer_config, config.vocab_size)?;
+        note(left_out);
+        return Ok(Some(Vocabulary::Bytes(bytes)));
     }
 
     if let Some(bytes) = files.bytes("tokenizer.json")? {
@@ -279,7 +295,13 @@ fn vocabulary(
     }
     for name in files::SENTENCEPIECE {
         let Some(bytes) = files.bytes(name)? else { continue };
-        return sentencepiece(&files.place(name), &bytes, config, tokenizer_config).map(Some);
+        let place = files.place(name);
+        let usual = sentencepiece(&place, &bytes, config, tokenizer_config)?;
+        let plain = || Vocabulary::from_sentencepiece(&place, &bytes, 0);
+        let special = Special::read(files, tokenizer_config, |_| None)?;
+        let (vocabulary, left_out) = special.add_to(usual, plain, config.vocab_size)?;
+        note(left_out);
+        return Ok(Some(vocabulary));
     }
     if let Some((file, json)) = pieces::read(files, tokenizer_config)? {
         let (eos_id, pad_id) = (config.eos_token_id, config.pad_token_id);

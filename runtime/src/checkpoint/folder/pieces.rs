@@ -1,24 +1,12 @@
 //! Tokenizers in parts, as they were before `tokenizer.json`: `vocab.json` with `merges.txt` (byte-level BPE) and
 //! `vocab.txt` (WordPiece). Each becomes the `tokenizer.json` that the transformers library makes of it.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use super::Files;
+use super::special::Special;
 use crate::error::{Error, Result};
 use crate::json::{self, Keys};
-
-/// Keys of tokenizer_config.json and special_tokens_map.json that name tokens.
-const NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
-
-/// What a tokenizer's files say of single tokens.
-struct Special {
-    /// By key: the token's text.
-    named: BTreeMap<&'static str, String>,
-    /// All that are special, and all that were added, by text.
-    ids: BTreeMap<String, (u32, bool)>,
-}
 
 /// The file that names the pieces, and the tokenizer.json that is made of it; `None` where there is neither kind.
 ///
@@ -53,7 +41,7 @@ fn byte_level(files: Files, config: Keys) -> Result<Option<(String, String)>> {
     let special = Special::read(files, config, |text| id_of(&vocabulary, text))?;
     let prefix = config.boolean("add_prefix_space")?.unwrap_or(false);
     let class = config.string("tokenizer_class")?.unwrap_or_default();
-    let pair = |key: &str| special.named.get(key).and_then(|text| Some(json!([text, special.ids.get(text)?.0])));
+    let pair = |key: &str| special.named.get(key).and_then(|text| Some(json!([text, special.tokens.get(text)?.id])));
     let post = match (pair("cls_token"), pair("sep_token")) {
         (Some(cls), Some(sep)) if !class.starts_with("GPT2") => {
             json!({"type": "RobertaProcessing", "cls": cls, "sep": sep, "trim_offsets": true,
@@ -88,14 +76,12 @@ fn word_piece(files: Files, config: Keys) -> Result<Option<(String, String)>> {
         ("cls_token", "[CLS]"),
         ("mask_token", "[MASK]"),
     ] {
-        let text = special.named.entry(key).or_insert_with(|| text.to_owned());
-        if let Some(id) = id_of(&vocabulary, text) {
-            special.ids.insert(text.clone(), (id, true));
-        }
+        let text = special.named.entry(key).or_insert_with(|| text.to_owned()).clone();
+        special.mark(&text, &Value::Null, id_of(&vocabulary, &text));
     }
     let id = |key: &str| {
         let text = &special.named[key];
-        let id = special.ids.get(text).map(|(id, _)| *id);
+        let id = special.tokens.get(text).map(|token| token.id);
         id.map(|id| (text, id)).ok_or_else(|| Error::format(&file, format!("expected the piece {text}, found none")))
     };
     let ((cls, cls_id), (sep, sep_id), (unk, _)) = (id("cls_token")?, id("sep_token")?, id("unk_token")?);
@@ -131,53 +117,4 @@ fn word_piece(files: Files, config: Keys) -> Result<Option<(String, String)>> {
 
 fn id_of(vocabulary: &Value, text: &str) -> Option<u32> {
     u32::try_from(vocabulary.get(text)?.as_u64()?).ok()
-}
-
-impl Special {
-    fn read(files: Files, config: Keys, id_of: impl Fn(&str) -> Option<u32>) -> Result<Special> {
-        let object = |name: &str| match files.bytes(name)? {
-            Some(bytes) => json::object(&files.place(name), &bytes),
-            None => Ok(Value::Null),
-        };
-        let (map, added) = (object("special_tokens_map.json")?, object("added_tokens.json")?);
-        let mut special = Special { named: BTreeMap::new(), ids: BTreeMap::new() };
-        for (text, id) in added.as_object().into_iter().flatten() {
-            if let Some(id) = id.as_u64().and_then(|id| u32::try_from(id).ok()) {
-                special.ids.insert(text.clone(), (id, false));
-            }
-        }
-        for (id, token) in config.get("added_tokens_decoder").and_then(Value::as_object).into_iter().flatten() {
-            if let (Some(text), Ok(id)) = (token.get("content").and_then(Value::as_str), id.parse()) {
-                special.ids.insert(text.to_owned(), (id, token.get("special") == Some(&Value::Bool(true))));
-            }
-        }
-        let text = |value: &Value| value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned);
-        let mark = |special: &mut Special, text: &str| {
-            let id = special.ids.get(text).map(|(id, _)| *id).or_else(|| id_of(text));
-            special.ids.extend(id.map(|id| (text.to_owned(), (id, true))));
-        };
-        for key in NAMES {
-            if let Some(text) = map.get(key).or_else(|| config.get(key)).and_then(text) {
-                mark(&mut special, &text);
-                special.named.insert(key, text);
-            }
-        }
-        for source in [&map, config.json] {
-            let list = source.get("additional_special_tokens").and_then(Value::as_array);
-            list.into_iter().flatten().filter_map(text).for_each(|text| mark(&mut special, &text));
-        }
-        Ok(special)
-    }
-
-    /// The tokens as tokenizer.json lists them, by id.
-    fn added(&self) -> Vec<Value> {
-        let mut tokens: Vec<_> = self.ids.iter().collect();
-        tokens.sort_by_key(|(_, (id, _))| *id);
-        let mask = self.named.get("mask_token");
-        let token = |(text, (id, special)): (&String, &(u32, bool))| {
-            json!({"id": id, "content": text, "single_word": false, "lstrip": mask == Some(text), "rstrip": false,
-                "normalized": !special, "special": special})
-        };
-        tokens.into_iter().map(token).collect()
-    }
 }

@@ -95,12 +95,16 @@ pub fn more_metadata(checkpoint: &Checkpoint) -> Vec<(String, Value)> {
     values
 }
 
-/// The key-value that keeps what a checkpoint says of its configuration, without the folder that it was read from.
+/// The key-value that keeps what a checkpoint says of its configuration, without the folder that it was read from:
+/// what begins with the file's path.
 fn not_obeyed(checkpoint: &Checkpoint) -> Option<(String, Value)> {
     let of_generation = checkpoint.generation.note();
     let notes = checkpoint.not_obeyed.iter().filter(|&note| Some(note) != of_generation.as_ref());
-    let notes: Vec<String> =
-        notes.map(|note| note.find("config.json: ").map_or(note.as_str(), |at| &note[at..]).to_owned()).collect();
+    let without_folder = |note: &String| {
+        let (file, what) = note.split_once(": ")?;
+        Some(format!("{}: {what}", Path::new(file).file_name()?.display()))
+    };
+    let notes: Vec<String> = notes.map(|note| without_folder(note).unwrap_or_else(|| note.clone())).collect();
     (!notes.is_empty()).then(|| (keys::CONFIG_NOT_OBEYED.to_owned(), Value::Array(Array::of_strings(&notes))))
 }
 

@@ -218,6 +218,8 @@ fn pieces(file: &File, rows: usize, notes: &mut Vec<String>) -> Result<Vec<Piece
     let kinds = array(keys::TOKEN_TYPES, "token types")?;
     let kinds = kinds.integers().ok_or_else(|| other(keys::TOKEN_TYPES, "token types from 1 to 6", kinds))?;
 
+    // Files of our own say which tokens are never produced; of equal ones that are left the last one counts.
+    let by_order = file.array(keys::ADDED_IDS)?.is_none();
     let mut pieces = Vec::with_capacity(rows);
     let mut seen = std::collections::HashSet::with_capacity(rows);
     let mut duplicates = 0;
@@ -228,7 +230,7 @@ fn pieces(file: &File, rows: usize, notes: &mut Vec<String>) -> Result<Vec<Piece
         let mut kind = PieceKind::from_code(code).ok_or_else(|| {
             file.error(keys::TOKEN_TYPES, format!("token {id}: expected a type from 1 to 6, found {code}"))
         })?;
-        if !seen.insert(text) {
+        if by_order && !seen.insert(text) {
             // The first of equal tokens is the one that text becomes; a later one can only be read back.
             kind = PieceKind::Unused;
             duplicates += 1;
