@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
@@ -17,17 +16,14 @@ use crate::pieces::work;
 use crate::results::outputs;
 
 /// What a stream works at. Nobody holds its lock while Python runs: a handler of signals may ask it, and close it.
-struct Held<T> {
-    state: Mutex<State<T>>,
-    closed: AtomicBool,
-}
+struct Held<T>(Mutex<State<T>>);
 
 enum State<T> {
     /// Between two pieces.
     Waiting(Box<T>),
     /// Taken by a thread that makes the next piece.
     Taken(ThreadId),
-    /// All have come, with what came of it; or it was closed.
+    /// All have come, with what came of it; or it was closed, which a thread that has it then notices.
     Done(Option<Py<PyAny>>),
 }
 
@@ -36,11 +32,11 @@ impl<T: Send> Held<T> {
     const WAIT: Duration = Duration::from_millis(2);
 
     fn new(work: T) -> Held<T> {
-        Held { state: Mutex::new(State::Waiting(Box::new(work))), closed: AtomicBool::new(false) }
+        Held(Mutex::new(State::Waiting(Box::new(work))))
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the work for a piece; `None` if there is no more. A thread waits for another one that has it.
@@ -73,26 +69,25 @@ impl<T: Send> Held<T> {
     /// Puts the work back, or gives it where the stream was closed meanwhile.
     fn put(&self, work: Box<T>) -> Option<Box<T>> {
         let mut state = self.lock();
-        if self.is_closed() {
-            *state = State::Done(None);
+        if matches!(*state, State::Done(_)) {
             return Some(work);
         }
         *state = State::Waiting(work);
         None
     }
 
+    /// Keeps what came of it, unless the stream was closed meanwhile.
     fn finish(&self, outputs: Option<Py<PyAny>>) {
-        *self.lock() = State::Done(outputs.filter(|_| !self.is_closed()));
+        let mut state = self.lock();
+        if matches!(*state, State::Taken(_)) {
+            *state = State::Done(outputs);
+        }
     }
 
-    /// Closes it; gives the work, unless a thread has it, which will notice.
+    /// Closes it; gives the work, unless a thread has it, which will notice. What has come stays.
     fn close(&self) -> Option<Box<T>> {
         let mut state = self.lock();
-        match &*state {
-            State::Done(_) => return None,
-            State::Taken(_) | State::Waiting(_) => self.closed.store(true, Ordering::Relaxed),
-        }
-        if matches!(*state, State::Taken(_)) {
+        if matches!(*state, State::Done(_)) {
             return None;
         }
         match std::mem::replace(&mut *state, State::Done(None)) {
@@ -101,8 +96,9 @@ impl<T: Send> Held<T> {
         }
     }
 
+    /// Whether it was closed; asked by the thread that has it.
     fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+        matches!(*self.lock(), State::Done(_))
     }
 
     fn outputs(&self, py: Python<'_>) -> Option<Py<PyAny>> {
