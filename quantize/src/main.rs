@@ -11,7 +11,7 @@ use t5_quantize::align;
 use t5_quantize::compare::{Comparison, compare};
 use t5_quantize::policy::FILE_TYPES;
 use t5_quantize::{Keep, Policy, Progress, Report, pytorch, quantize};
-use t5_runtime::checkpoint::{Checkpoint, defaults, is_pickle};
+use t5_runtime::checkpoint::{Checkpoint, defaults, is_weights};
 use t5_runtime::config::T5Config;
 use t5_runtime::generate::{GenerationDefaults, Settings};
 use t5_runtime::output::OutputFile;
@@ -232,10 +232,7 @@ fn refuse_taken(
     if let Some(taken) = read(output.target()).filter(|_| !is_same_file(Path::new(&checkpoint.file), output.target())) {
         return refuse("output", taken, &arguments.output);
     }
-    let is_of_others = |path: &&Path| {
-        is_pickle(path) || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors"))
-    };
-    if let Some(path) = [arguments.output.as_path(), output.target()].into_iter().find(is_of_others) {
+    if let Some(path) = [arguments.output.as_path(), output.target()].into_iter().find(|path| is_weights(path)) {
         let found = path.display();
         let what = format!("expected a name such as model.gguf, found {found}, the name of another kind of file");
         return Err(Error::Option { option: "output", what });

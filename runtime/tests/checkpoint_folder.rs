@@ -354,15 +354,21 @@ fn sentencepiece_models_get_the_sentinels_for_which_there_is_room() {
     assert_eq!(count(32000, "t5", "{}"), 32000);
 }
 
+/// A folder of a model with so many rows, and a SentencePiece model of 216 pieces.
+fn with_pieces(rows: usize) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config_with(json!({"vocab_size": rows}));
+    write_folder(folder.path(), &config, &parts(&config));
+    std::fs::write(folder.path().join("spiece.model"), include_bytes!("tokenizer/small.model")).unwrap();
+    folder
+}
+
 /// Tokens that were added to a SentencePiece model, as transformers 4 saves them, and the ids that the library's
 /// T5Tokenizer (5.24) gives: what is normalised is looked for behind the character map, `lstrip` and `rstrip` swallow
 /// spaces, and a word behind a token begins as any other.
 #[test]
 fn tokens_that_other_files_add_to_a_sentencepiece_model_have_their_ids() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = config_with(json!({"vocab_size": 256}));
-    write_folder(folder.path(), &config, &parts(&config));
-    std::fs::write(folder.path().join("spiece.model"), include_bytes!("tokenizer/small.model")).unwrap();
+    let folder = with_pieces(256);
     let write = |name: &str, json: &Value| std::fs::write(folder.path().join(name), json.to_string()).unwrap();
     let open = || Checkpoint::open(folder.path()).map_err(|error| error.to_string());
     let tokenizer = || Tokenizer::new("test", &open().unwrap().vocabulary.unwrap()).unwrap();
@@ -457,10 +463,7 @@ fn left_out(checkpoint: &Checkpoint) -> Vec<String> {
 /// The usual sentinels are a guess that such a list beats.
 #[test]
 fn a_list_that_begins_behind_the_pieces_gives_the_sentinels_their_ids() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = config_with(json!({"vocab_size": 344}));
-    write_folder(folder.path(), &config, &parts(&config));
-    std::fs::write(folder.path().join("spiece.model"), include_bytes!("tokenizer/small.model")).unwrap();
+    let folder = with_pieces(344);
     let encoded = |config: Value| {
         std::fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
         let checkpoint = Checkpoint::open(folder.path()).unwrap();

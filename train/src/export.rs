@@ -62,7 +62,7 @@ pub fn model_files(
         "additional_special_tokens": sentinels,
         "clean_up_tokenization_spaces": false,
     });
-    let is_sentencepiece = vocabulary.of_bytes().is_none() && vocabulary::is_sentencepiece(vocabulary.path());
+    let is_sentencepiece = vocabulary::is_sentencepiece(vocabulary.path());
     if is_sentencepiece {
         // The class that reads such a file, and how many sentinels it appends.
         tokenizer_config["tokenizer_class"] = json!("T5Tokenizer");

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
-use t5_runtime::checkpoint::{Checkpoint, is_pickle};
+use t5_runtime::checkpoint::{Checkpoint, VOCABULARY_FILES, is_weights};
 use t5_runtime::storage::Bytes;
 use t5_runtime::tokenizer::{self, ByteVocabulary, PieceKind, Tokenizer, UnigramVocabulary};
 
@@ -29,9 +29,6 @@ pub const PAD: u32 = 0;
 pub const EOS: u32 = 1;
 /// Id of what no piece covers.
 pub const UNK: u32 = 2;
-
-/// The names that a vocabulary's file goes by in a folder, in the order in which the runtime looks for them.
-pub(crate) const FILES: [&str; 4] = ["tokenizer.json", "spiece.model", "tokenizer.model", "sentencepiece.model"];
 
 /// What names ByT5's vocabulary, which has no file.
 const BYTES: &str = "bytes";
@@ -96,7 +93,7 @@ impl Vocabulary {
             let held = if is_gguf(path) { of_checkpoint(path)? } else { from_file(path)? };
             return Vocabulary::new(&held, path);
         };
-        let beside = FILES.iter().map(|name| folder.join(name)).find(|file| file.exists());
+        let beside = VOCABULARY_FILES.iter().map(|name| folder.join(name)).find(|file| file.exists());
         match (of_checkpoint(path), beside) {
             // Other files than the vocabulary's may add to it; only where none does, what becomes of the model has that
             // file as it is.
@@ -309,9 +306,7 @@ fn is_gguf(path: &Path) -> bool {
 
 /// The folder whose files belong to a path: a folder itself, or the one that weights in a file of their own lie in.
 fn folder_of(path: &Path) -> Option<&Path> {
-    let is_weights =
-        path.extension().is_some_and(|suffix| suffix.eq_ignore_ascii_case("safetensors")) || is_pickle(path);
-    if path.is_dir() { Some(path) } else { path.parent().filter(|_| is_weights) }
+    if path.is_dir() { Some(path) } else { path.parent().filter(|_| is_weights(path)) }
 }
 
 /// The vocabulary that a checkpoint brings along.
@@ -330,9 +325,9 @@ pub(crate) fn arrays(path: &Path, bytes: &[u8]) -> Result<tokenizer::Vocabulary>
     })
 }
 
-/// Whether a file is a SentencePiece model by its name.
+/// Whether a file is a SentencePiece model by its name, which a folder may have, too.
 pub(crate) fn is_sentencepiece(path: &Path) -> bool {
-    path.extension().is_some_and(|suffix| suffix == "model")
+    path.extension().is_some_and(|suffix| suffix == "model") && !path.is_dir()
 }
 
 fn is_sentinel(Sentinels { first, count }: Sentinels, id: u32) -> bool {
@@ -445,10 +440,10 @@ mod tests {
 
     #[test]
     fn a_vocabulary_is_found_where_the_runtime_finds_it() {
-        for name in FILES {
+        for name in VOCABULARY_FILES {
             let folder = tempfile::tempdir().unwrap();
             let [weights, file] = ["model.safetensors", name].map(|name| folder.path().join(name));
-            let of_kind = if name == FILES[0] { FILES[0] } else { FILES[1] };
+            let of_kind = if name.ends_with(".json") { name } else { "spiece.model" };
             for (from, to) in
                 [("config.json", "config.json"), ("model.safetensors", "model.safetensors"), (of_kind, name)]
             {
@@ -468,7 +463,7 @@ mod tests {
     /// Where the runtime takes more than the file has, so does training.
     #[test]
     fn a_checkpoint_s_added_tokens_are_trained_on() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::Builder::new().suffix(".model").tempdir().unwrap();
         std::fs::copy(golden("unigram").join("spiece.model"), folder.path().join("spiece.model")).unwrap();
         // With rows for more than the file's pieces.
         let text = std::fs::read_to_string(golden("unigram").join("config.json")).unwrap();
@@ -486,7 +481,8 @@ mod tests {
         assert_eq!(added.size(), next + 1);
         assert!(added.encode(text).contains(&next));
         assert_eq!(added.difference(&Checkpoint::open(folder.path()).unwrap()).unwrap(), None);
-        // What becomes of the model has a file that says it.
+        // What becomes of the model has a file that says it, of the kind that the name then says.
+        assert!(!is_sentencepiece(added.path()));
         let file = folder.path().join("written.json");
         std::fs::write(&file, added.file().unwrap().unwrap()).unwrap();
         assert_eq!(Vocabulary::read(&file).unwrap().encode(text), added.encode(text));

@@ -10,6 +10,8 @@ use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+pub use folder::VOCABULARY_FILES;
+
 use crate::config::T5Config;
 use crate::error::{Error, Result};
 use crate::generate::GenerationDefaults;
@@ -98,8 +100,7 @@ impl Checkpoint {
             return folder::open_disk(path, pickles);
         }
         check_file(path)?;
-        let is_safetensors = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors"));
-        if is_safetensors || is_pickle(path) {
+        if is_weights(path) {
             return folder::open_file(path, pickles);
         }
         let mut start = Vec::new();
@@ -238,6 +239,11 @@ impl Checkpoint {
 
 /// What reads a PyTorch pickle: the tensors of the file, under the names that they have there.
 pub type PickleReader = dyn Fn(&Path) -> Result<Vec<Tensor>>;
+
+/// Whether the name of a file is one that weights beside a configuration have: safetensors, or PyTorch's pickles.
+pub fn is_weights(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")) || is_pickle(path)
+}
 
 /// Whether the name of a file is one that PyTorch's pickles have.
 pub fn is_pickle(path: &Path) -> bool {

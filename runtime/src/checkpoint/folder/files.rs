@@ -28,6 +28,9 @@ pub(crate) fn is_index(weights: &str) -> bool {
 /// The names that a SentencePiece model goes by.
 pub(super) const SENTENCEPIECE: [&str; 3] = ["spiece.model", "tokenizer.model", "sentencepiece.model"];
 
+/// The names of files that are a whole vocabulary, in the order in which a folder is searched for them.
+pub const VOCABULARY_FILES: [&str; 4] = ["tokenizer.json", SENTENCEPIECE[0], SENTENCEPIECE[1], SENTENCEPIECE[2]];
+
 /// What may lie beside the weights and belongs to them.
 pub(crate) static COMPANIONS: [&str; 12] = [
     "config.json",

@@ -15,6 +15,7 @@ mod special;
 use std::path::Path;
 
 pub(super) use files::Files;
+pub use files::VOCABULARY_FILES;
 #[cfg(feature = "hub")]
 pub(crate) use files::tokenizer_files;
 pub(crate) use files::{COMPANIONS, WEIGHTS, is_index};
