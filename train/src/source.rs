@@ -6,6 +6,7 @@
 
 pub mod stores;
 mod tables;
+mod zstd;
 
 use std::{
     fs::File,
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, Result};
 
 /// No line of text is longer than this many bytes; a longer one is a binary file or a decompression bomb.
-const MAX_LINE: u64 = 64 << 20;
+pub(crate) const MAX_LINE: u64 = 64 << 20;
 
 /// Compression by file name.
 const SUFFIXES: [&str; 3] = ["gz", "xz", "zst"];
@@ -65,6 +66,14 @@ pub enum Value {
     List(Vec<String>),
 }
 
+/// Why a record has no value of a field that its file has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    Null,
+    /// Bytes that are not UTF-8.
+    NotText,
+}
+
 /// One record of a source file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
@@ -73,12 +82,30 @@ pub struct Record {
     /// The text before this record ended a document (a blank line).
     pub starts_document: bool,
     fields: Vec<(String, Value)>,
+    missing: Vec<(String, Missing)>,
 }
 
 impl Record {
     /// A record of named values.
     pub fn new(line: usize, fields: Vec<(String, Value)>) -> Record {
-        Record { line, starts_document: false, fields }
+        Record { line, fields, ..Record::default() }
+    }
+
+    /// A record of named values, of which some are missing.
+    fn with_missing(line: usize, values: impl Iterator<Item = (String, Result<Value, Missing>)>) -> Record {
+        let mut record = Record::new(line, Vec::new());
+        for (name, value) in values {
+            match value {
+                Ok(value) => record.fields.push((name, value)),
+                Err(missing) => record.missing.push((name, missing)),
+            }
+        }
+        record
+    }
+
+    /// Why a field that the file has is without a value here.
+    pub fn missing(&self, name: &str) -> Option<Missing> {
+        self.missing.iter().find(|(key, _)| key == name).map(|&(_, missing)| missing)
     }
 
     /// The value of a field.
@@ -102,7 +129,7 @@ impl Record {
         })
     }
 
-    /// The names of the fields, in the file's order.
+    /// The names of the fields that have values, in the file's order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.fields.iter().map(|(key, _)| key.as_str())
     }
@@ -137,15 +164,23 @@ pub fn find(path: &Path) -> Result<PathBuf> {
     Err(Error::file(path, format!("expected a data file, {found}")))
 }
 
-/// A file's name in lower case, without a compression's suffix; `None` where it is not UTF-8.
+/// The compression that a file's name says, in whatever case.
+fn compression(path: &Path) -> Option<&'static str> {
+    let suffix = path.extension()?.to_str()?;
+    SUFFIXES.into_iter().find(|known| suffix.eq_ignore_ascii_case(known))
+}
+
+/// A file's name in lower case, without a compression's suffix; `None` where the path ends in no name. What is not
+/// UTF-8 in it does not hide its suffixes.
 pub fn without_compression(path: &Path) -> Option<String> {
-    let mut name = path.file_name()?.to_str()?.to_ascii_lowercase();
-    for suffix in SUFFIXES {
-        if let Some(bare) = name.strip_suffix(&format!(".{suffix}")) {
-            name.truncate(bare.len());
-        }
-    }
-    Some(name)
+    let name = if compression(path).is_some() { path.file_stem()? } else { path.file_name()? };
+    Some(name.to_string_lossy().to_ascii_lowercase())
+}
+
+/// Whether a file's or a folder's name says that it lies beside the data: hidden ones (`.cache`, `.part-0.crc`), and
+/// the mark of a job of Spark that ended.
+pub(crate) fn is_hidden(name: &str) -> bool {
+    name.starts_with('.') || name == "_SUCCESS"
 }
 
 pub use tables::{columns, format_of, has_split};
@@ -163,13 +198,12 @@ pub fn open(path: &Path) -> Result<Box<dyn BufRead>> {
         (path, Box::new(file))
     };
     let file = BufReader::with_capacity(1 << 18, file);
-    Ok(match path.extension().and_then(|e| e.to_str()) {
+    Ok(match compression(&path) {
         Some("gz") => Box::new(BufReader::with_capacity(1 << 18, flate2::bufread::MultiGzDecoder::new(file))),
         Some("xz") => Box::new(BufReader::with_capacity(1 << 18, lzma_rust2::XzReader::new(file, true))),
         Some("zst") => {
-            let decoder = ruzstd::decoding::StreamingDecoder::new(file)
-                .map_err(|e| Error::file(&path, format!("expected zstd data: {e}")))?;
-            Box::new(BufReader::with_capacity(1 << 18, decoder))
+            let frames = zstd::Frames::new(file).map_err(|e| Error::file(&path, e.to_string()))?;
+            Box::new(BufReader::with_capacity(1 << 18, frames))
         }
         _ => Box::new(file),
     })
@@ -180,15 +214,27 @@ pub fn open(path: &Path) -> Result<Box<dyn BufRead>> {
 /// # Errors
 /// Where a line is not UTF-8, is absurdly long, or `f` says so; where the file is empty.
 pub fn for_each_line(path: &Path, mut f: impl FnMut(usize, &str) -> Result<()>) -> Result<()> {
+    let mut any = false;
+    for_each_line_if_any(path, |number, line| {
+        any |= !line.trim().is_empty();
+        f(number, line)
+    })?;
+    if any { Ok(()) } else { Err(Error::file(path, "expected text, found an empty file")) }
+}
+
+/// As [`for_each_line`], of a file that may be empty.
+///
+/// # Errors
+/// Where a line is not UTF-8, is absurdly long, or `f` says so.
+pub fn for_each_line_if_any(path: &Path, mut f: impl FnMut(usize, &str) -> Result<()>) -> Result<()> {
     let mut reader = open(path)?;
     let mut buffer = Vec::new();
     let mut number = 0;
-    let mut any = false;
     loop {
         buffer.clear();
         let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut buffer).map_err(Error::io(path))?;
         if read == 0 {
-            break;
+            return Ok(());
         }
         number += 1;
         if read as u64 == MAX_LINE && buffer.last() != Some(&b'\n') {
@@ -201,10 +247,8 @@ pub fn for_each_line(path: &Path, mut f: impl FnMut(usize, &str) -> Result<()>) 
         let line = line.strip_suffix('\n').unwrap_or(line);
         let line = line.strip_suffix('\r').unwrap_or(line);
         let line = if number == 1 { line.strip_prefix('\u{FEFF}').unwrap_or(line) } else { line };
-        any |= !line.trim().is_empty();
         f(number, line)?;
     }
-    if any { Ok(()) } else { Err(Error::file(path, "expected text, found an empty file")) }
 }
 
 /// Calls `f` with every record of a file.
@@ -226,7 +270,8 @@ pub fn for_each_record(
                     return Ok(());
                 }
                 let fields = vec![("text".to_string(), Value::Text(text.to_string()))];
-                f(Record { line, starts_document: std::mem::take(&mut starts_document), fields })
+                let starts_document = std::mem::take(&mut starts_document);
+                f(Record { starts_document, ..Record::new(line, fields) })
             })
         }
         Format::Tsv => {
@@ -244,14 +289,7 @@ pub fn for_each_record(
                 f(Record::new(line, tsv_fields(path, line, text, &names)?))
             })
         }
-        Format::Jsonl => for_each_line(path, |line, text| {
-            if text.trim().is_empty() {
-                return Ok(());
-            }
-            let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)
-                .map_err(|e| Error::data(path, line, format!("expected a JSON object on one line: {e}")))?;
-            f(Record::new(line, object.into_iter().filter_map(|(k, v)| json_value(v).map(|v| (k, v))).collect()))
-        }),
+        Format::Jsonl => for_each_line(path, |line, text| json_record(path, line, text)?.map_or(Ok(()), &mut f)),
         Format::Csv => tables::csv(path, f),
         Format::Parquet => tables::parquet(path, f),
         Format::Squad => squad(path, f),
@@ -279,8 +317,21 @@ fn tsv_fields(path: &Path, line: usize, text: &str, names: &[String]) -> Result<
     Ok(fields)
 }
 
-/// Strings, numbers, booleans and lists of them; nested values are written out as JSON, null is left out.
-fn json_value(value: serde_json::Value) -> Option<Value> {
+/// The record of a line of JSON; `None` of a blank one.
+///
+/// # Errors
+/// Where the line is no object.
+pub(crate) fn json_record(path: &Path, line: usize, text: &str) -> Result<Option<Record>> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)
+        .map_err(|e| Error::data(path, line, format!("expected a JSON object on one line: {e}")))?;
+    Ok(Some(Record::with_missing(line, object.into_iter().map(|(name, value)| (name, json_value(value))))))
+}
+
+/// Strings, numbers, booleans and lists of them; nested values are written out as JSON, null is missing.
+fn json_value(value: serde_json::Value) -> Result<Value, Missing> {
     use serde_json::Value as Json;
     let text = |value: Json| match value {
         Json::String(text) => text,
@@ -289,9 +340,9 @@ fn json_value(value: serde_json::Value) -> Option<Value> {
         other => other.to_string(),
     };
     match value {
-        Json::Null => None,
-        Json::Array(items) => Some(Value::List(items.into_iter().map(text).collect())),
-        other => Some(Value::Text(text(other))),
+        Json::Null => Err(Missing::Null),
+        Json::Array(items) => Ok(Value::List(items.into_iter().map(text).collect())),
+        other => Ok(Value::Text(text(other))),
     }
 }
 
@@ -425,6 +476,16 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
+    fn a_name_that_is_not_utf_8_has_its_suffix() {
+        use std::os::unix::ffi::OsStrExt;
+
+        let path = Path::new(std::ffi::OsStr::from_bytes(b"na\xEFve.jsonl.gz"));
+        assert!(without_compression(path).unwrap().ends_with("ve.jsonl"));
+        assert_eq!(format_of(path), Some(Format::Jsonl));
+    }
+
+    #[test]
     fn names_the_line_of_a_row_without_a_tab() {
         let dir = tempfile::tempdir().unwrap();
         let path = write(&dir, "a.tsv", b"Hello.\tHallo.\nno tab here\n");
@@ -460,6 +521,7 @@ mod tests {
         assert_eq!(rows[0].text("n").unwrap(), "3");
         assert_eq!(rows[0].text("flag").unwrap(), "1");
         assert_eq!(rows[0].get("none"), None);
+        assert_eq!((rows[0].missing("none"), rows[0].missing("n")), (Some(Missing::Null), None));
         let path = write(&dir, "b.jsonl", b"{\"a\": 1}\n[1]\n");
         let error = records(&path, Format::Jsonl, &Columns::default()).unwrap_err().to_string();
         assert!(error.contains("b.jsonl:2: expected a JSON object on one line"), "{error}");
@@ -509,6 +571,12 @@ mod tests {
         let gz = include_bytes!("../tests/data/two-lines.txt.gz");
         let xz = include_bytes!("../tests/data/two-lines.txt.xz");
         let zst = include_bytes!("../tests/data/two-lines.txt.zst");
+        // In whatever case; only lower case is found without it.
+        for (name, bytes) in [("e.txt.GZ", &gz[..]), ("f.TXT.Zst", zst)] {
+            let path = write(&dir, name, bytes);
+            assert_eq!(without_compression(&path).unwrap(), name[..5].to_ascii_lowercase());
+            assert_eq!(records(&path, Format::Text, &Columns::default()).unwrap().len(), 2, "{name}");
+        }
         for (name, bytes) in [("a.txt.gz", &gz[..]), ("b.txt.xz", xz), ("c.txt.zst", zst)] {
             let path = write(&dir, name, bytes);
             for path in [path.clone(), path.with_extension("")] {

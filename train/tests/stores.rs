@@ -248,7 +248,9 @@ fn a_corpus_of_addresses_is_the_corpus_of_files() {
     assert!(texts(&dir.path().join("web")) == expected, "not the corpus of the files");
     // A folder of S3, found page by page, without its hidden objects.
     let mut in_bucket = objects("/bucket/some/pages/");
-    in_bucket.insert("/bucket/some/pages/.hidden".into(), Object::of(b"hidden".to_vec()));
+    for hidden in [".hidden", ".cache/a.jsonl", "_SUCCESS"] {
+        in_bucket.insert(format!("/bucket/some/pages/{hidden}"), Object::of(b"hidden".to_vec()));
+    }
     in_bucket.insert("/bucket/some/other.jsonl".into(), Object::of(b"other".to_vec()));
     let store = Store::start(Behaviour { objects: in_bucket, ..Behaviour::default() });
     let endpoint = format!("http://{}", store.address);

@@ -67,7 +67,7 @@ mod objects {
     };
     use tokio::runtime::Runtime;
 
-    use crate::source::Input;
+    use crate::source::{Input, is_hidden};
     use crate::{Error, Result};
 
     /// A connection that gives nothing for so long has ended.
@@ -213,7 +213,10 @@ mod objects {
         let found: Result<Vec<ObjectMeta>, StoreError> =
             wait(object.store.list(prefix).try_collect()).unwrap_or_else(|error| Err(network(error)));
         let mut found = found.map_err(|error| object.wrong(&error))?;
-        found.retain(|meta| !meta.location.filename().is_none_or(|name| name.starts_with('.')));
+        found.retain(|meta| {
+            let mut below = meta.location.prefix_match(&object.location).into_iter().flatten();
+            !below.any(|part| is_hidden(part.as_ref()))
+        });
         // What consoles make to show an empty folder.
         found.retain(|meta| meta.size > 0 || meta.location != object.location);
         if found.is_empty() {

@@ -3,6 +3,8 @@
 use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "parquet")]
+use super::Missing;
 use super::{Columns, Format, Record, Value, for_each_record, open};
 use crate::{Error, Result};
 
@@ -206,26 +208,27 @@ fn parquet_rows(
     let reader = SerializedFileReader::new(file).map_err(wrong)?;
     for (row, record) in (1..).zip(reader.get_row_iter(None).map_err(wrong)?) {
         let record = record.map_err(wrong)?;
-        let fields = record.get_column_iter().filter_map(|(name, field)| Some((name.clone(), value(field)?)));
-        f(Record::new(row, fields.collect()))?;
+        f(Record::with_missing(row, record.get_column_iter().map(|(name, field)| (name.clone(), value(field)))))?;
     }
     Ok(())
 }
 
-/// As of JSON: null is left out, booleans are 1 and 0, nested values are written out.
+/// As of JSON: null is missing, booleans are 1 and 0, nested values are written out. Not every writer marks its texts
+/// as such, so bytes are text where they are UTF-8.
 #[cfg(feature = "parquet")]
-fn value(field: &parquet::record::Field) -> Option<Value> {
+fn value(field: &parquet::record::Field) -> Result<Value, Missing> {
     use parquet::record::Field;
 
     let text = |field: &Field| match field {
-        Field::Str(text) => text.clone(),
-        Field::Bool(value) => u8::from(*value).to_string(),
-        other => other.to_string(),
+        Field::Str(text) => Ok(text.clone()),
+        Field::Bytes(bytes) => String::from_utf8(bytes.data().to_vec()).map_err(|_| Missing::NotText),
+        Field::Bool(value) => Ok(u8::from(*value).to_string()),
+        other => Ok(other.to_string()),
     };
     match field {
-        Field::Null => None,
-        Field::ListInternal(list) => Some(Value::List(list.elements().iter().map(text).collect())),
-        other => Some(Value::Text(text(other))),
+        Field::Null => Err(Missing::Null),
+        Field::ListInternal(list) => list.elements().iter().map(text).collect::<Result<_, _>>().map(Value::List),
+        other => text(other).map(Value::Text),
     }
 }
 
@@ -309,6 +312,17 @@ mod tests {
         ] {
             assert_eq!(format_of(Path::new(name)), format, "{name}");
         }
+    }
+
+    #[test]
+    #[cfg(feature = "parquet")]
+    fn bytes_of_parquet_are_text_where_they_are_utf_8() {
+        use parquet::record::Field;
+
+        let bytes = |bytes: &[u8]| value(&Field::Bytes(bytes.to_vec().into()));
+        assert_eq!(bytes("naïve".as_bytes()), Ok(Value::Text("naïve".into())));
+        assert_eq!(bytes(b"na\xEFve"), Err(Missing::NotText));
+        assert_eq!(value(&Field::Null), Err(Missing::Null));
     }
 
     #[test]
