@@ -131,6 +131,27 @@ fn a_cluster_makes_the_corpus_of_one_process_and_of_a_plain_loop() {
 }
 
 #[test]
+fn executors_take_a_vocabulary_that_is_named_later() {
+    let dir = tempfile::tempdir().unwrap();
+    write_files(&dir.path().join("pages"), &pages(300), 3);
+    let servers = Servers::start(dir.path(), 1);
+    let (one, many) = (config(dir.path(), "one", ""), config(dir.path(), "many", ""));
+    let [one, many] = [&one, &many].map(|path| path.to_str().unwrap());
+    common::prepare(dir.path(), "");
+    let of_the_texts = format!("vocabulary={}/tokenizer.json", dir.path().display());
+    let at = servers.address();
+    succeed(&["corpus", many, "--cluster", &at]);
+    // The same files by the same rules: the executor knows the job without a vocabulary, then with another one.
+    for vocabulary in ["vocabulary=bytes", &of_the_texts] {
+        succeed(&["corpus", one, "--set", vocabulary]);
+        succeed(&["corpus", many, "--set", vocabulary, "--cluster", &at]);
+        let (one, many) = (corpus(&dir.path().join("one")), corpus(&dir.path().join("many")));
+        assert!(one == many, "{vocabulary}: another corpus than that of one process");
+        assert!(many.contains_key(Path::new("shards/train/00002.ids")));
+    }
+}
+
+#[test]
 fn an_executor_that_is_killed_in_the_middle_of_a_stage_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let pages = pages(6000);

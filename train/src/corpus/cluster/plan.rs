@@ -61,28 +61,38 @@ pub struct Order {
     vocabulary: String,
 }
 
+/// An order as nodes name it: its file, and the job that it has to be about. The same files and rules may be asked for
+/// again with another vocabulary.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Named {
+    path: PathBuf,
+    made_of: String,
+    vocabulary: String,
+}
+
 impl Order {
-    /// Writes it, and gives its place.
-    pub fn write(job: &Job) -> Result<PathBuf> {
+    /// Writes it, and gives its name.
+    pub fn write(job: &Job) -> Result<Named> {
         let path = job.work.join("order.json");
+        let (made_of, vocabulary) = (job.made_of.clone(), job.fingerprint());
         let order = Order {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             options: job.options.clone(),
             parts: job.parts.clone(),
-            made_of: job.made_of.clone(),
+            made_of: made_of.clone(),
             rules: hex(&decisive(&job.options)?.finalize()),
-            vocabulary: job.fingerprint(),
+            vocabulary: vocabulary.clone(),
         };
         write_json(&path, &order)?;
-        Ok(path)
+        Ok(Named { path, made_of, vocabulary })
     }
 
     /// The job that it is about, if this machine has the same rules.
-    fn job(path: &Path, made_of: &str) -> Result<Job> {
+    fn job(Named { path, made_of, vocabulary }: &Named) -> Result<Job> {
         let wrong = |what: &str| Error::file(path, what);
         let order: Option<Order> = read_json(path)?;
         let order = order.ok_or_else(|| wrong("expected the folder of the job, which every machine has to see"))?;
-        if order.made_of != made_of {
+        if order.made_of != *made_of || order.vocabulary != *vocabulary {
             return Err(wrong("expected the job that was begun, found another one, which took its place"));
         }
         if order.version != env!("CARGO_PKG_VERSION") {
@@ -92,27 +102,26 @@ impl Order {
             return Err(wrong("expected the lists of sites, addresses and words that the job was begun with"));
         }
         let job = Job::of(&order.options, order.parts, order.made_of)?;
-        if job.fingerprint() != order.vocabulary {
+        if job.fingerprint() != *vocabulary {
             return Err(wrong("expected the vocabulary that the job was begun with"));
         }
         Ok(job)
     }
 }
 
-/// The jobs that this executor works for, by order and name.
-static JOBS: LazyLock<Mutex<HashMap<(PathBuf, String), Arc<Job>>>> = LazyLock::new(Mutex::default);
+/// The jobs that this executor works for.
+static JOBS: LazyLock<Mutex<HashMap<Named, Arc<Job>>>> = LazyLock::new(Mutex::default);
 
-fn job(order: &Path, made_of: &str) -> Result<Arc<Job>> {
-    let key = (order.to_owned(), made_of.to_owned());
+fn job(order: &Named) -> Result<Arc<Job>> {
     let mut jobs = JOBS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(job) = jobs.get(&key) {
+    if let Some(job) = jobs.get(order) {
         return Ok(job.clone());
     }
-    let job = Arc::new(Order::job(order, made_of)?);
+    let job = Arc::new(Order::job(order)?);
     if jobs.len() >= 4 {
         jobs.clear();
     }
-    jobs.insert(key, job.clone());
+    jobs.insert(order.clone(), job.clone());
     Ok(job)
 }
 
@@ -132,8 +141,7 @@ enum Work {
 /// The node of ours.
 #[derive(Debug)]
 struct Node {
-    order: PathBuf,
-    made_of: String,
+    order: Named,
     work: Work,
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
@@ -203,7 +211,7 @@ fn ordering(schema: &Schema) -> Option<LexOrdering> {
 }
 
 impl Node {
-    fn new(order: PathBuf, made_of: String, work: Work, input: Arc<dyn ExecutionPlan>) -> Arc<Node> {
+    fn new(order: Named, work: Work, input: Arc<dyn ExecutionPlan>) -> Arc<Node> {
         let partitions = input.properties().output_partitioning().partition_count();
         let properties = PlanProperties::new(
             EquivalenceProperties::new(work.schema()),
@@ -211,7 +219,7 @@ impl Node {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Arc::new(Node { order, made_of, work, input, properties: Arc::new(properties) })
+        Arc::new(Node { order, work, input, properties: Arc::new(properties) })
     }
 }
 
@@ -251,16 +259,16 @@ impl ExecutionPlan for Node {
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> PlanResult<Arc<dyn ExecutionPlan>> {
         let input = one(children)?;
-        Ok(Node::new(self.order.clone(), self.made_of.clone(), self.work.clone(), input))
+        Ok(Node::new(self.order.clone(), self.work.clone(), input))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> PlanResult<SendableRecordBatchStream> {
         let input = self.input.execute(partition, context)?;
-        let (order, made_of) = (self.order.clone(), self.made_of.clone());
+        let order = self.order.clone();
         Ok(match self.work.clone() {
             Work::Step(step) => for_each_part(self.work.schema(), input, move |part, send| {
                 let progress = Progress::default();
-                let done = job(&order, &made_of).and_then(|job| job.step(step, part as usize, &progress));
+                let done = job(&order).and_then(|job| job.step(step, part as usize, &progress));
                 let error = match done {
                     // Another machine, or another time, may do better; what is wrong with a file stays so.
                     Err(error) if is_of_the_system(&error) => return Err(failed(&error)),
@@ -271,7 +279,7 @@ impl ExecutionPlan for Node {
                 send(Outcome { part, pages, bytes, error }.batch()?)
             }),
             Work::Entries(repeat, gone) => for_each_part(self.work.schema(), input, move |part, send| {
-                let job = job(&order, &made_of).map_err(|error| failed(&error))?;
+                let job = job(&order).map_err(|error| failed(&error))?;
                 let mut unsent = None;
                 let each = |entries: &[Entry]| {
                     let sent = batch_of(entries).and_then(&mut *send);
@@ -467,14 +475,14 @@ fn planned<T>(plan: PlanResult<T>) -> Result<T> {
 }
 
 /// A step for every part.
-pub fn each(job: &Job, order: PathBuf, step: Step) -> Result<Arc<dyn ExecutionPlan>> {
+pub fn each(job: &Job, order: Named, step: Step) -> Result<Arc<dyn ExecutionPlan>> {
     let input = planned(parts(job))?;
-    Ok(Node::new(order, job.made_of.clone(), Work::Step(step), input))
+    Ok(Node::new(order, Work::Step(step), input))
 }
 
 /// What is elsewhere, too, of all parts, into the folder for it below `gone`.
-pub fn repeated(job: &Job, order: PathBuf, repeat: Repeat, gone: &Path) -> Result<Arc<dyn ExecutionPlan>> {
-    let node = |work, input| Node::new(order.clone(), job.made_of.clone(), work, input);
+pub fn repeated(job: &Job, order: Named, repeat: Repeat, gone: &Path) -> Result<Arc<dyn ExecutionPlan>> {
+    let node = |work, input| Node::new(order.clone(), work, input);
     let exchanged = |input: Arc<dyn ExecutionPlan>, by: &str| -> PlanResult<Arc<dyn ExecutionPlan>> {
         let schema = input.schema();
         let division = Partitioning::Hash(vec![column(&schema, by)?], job.parts.len().clamp(1, MOST));
@@ -507,9 +515,9 @@ impl PhysicalExtensionCodec for Codec {
         let Some(ours) = bytes.strip_prefix(MARK) else {
             return self.ballista.try_decode(bytes, inputs, context, converter);
         };
-        let (order, made_of, work) =
+        let (order, work) =
             serde_json::from_slice(ours).map_err(|error| DataFusionError::Execution(error.to_string()))?;
-        Ok(Node::new(order, made_of, work, one(inputs.to_vec())?))
+        Ok(Node::new(order, work, one(inputs.to_vec())?))
     }
 
     fn try_encode(
@@ -522,7 +530,7 @@ impl PhysicalExtensionCodec for Codec {
             return self.ballista.try_encode(node, bytes, converter);
         };
         bytes.extend(MARK);
-        serde_json::to_writer(bytes, &(&ours.order, &ours.made_of, &ours.work))
+        serde_json::to_writer(bytes, &(&ours.order, &ours.work))
             .map_err(|error| DataFusionError::Execution(error.to_string()))
     }
 }
@@ -530,6 +538,7 @@ impl PhysicalExtensionCodec for Codec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::create_folder;
 
     #[test]
     fn of_equal_hashes_all_but_the_first_are_given_over_batches() {
@@ -547,6 +556,25 @@ mod tests {
             assert_eq!(rows, [1, 4, 5], "{size}");
         }
         assert_eq!(all_but_first(&batch_of(&[]).unwrap(), &mut None).unwrap().num_rows(), 0);
+    }
+
+    #[test]
+    fn an_order_with_another_vocabulary_is_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("input = [\"a\"]\noutput = {:?}", dir.path());
+        let options = Options::parse("c.toml", &text, &[], 0).unwrap();
+        create_folder(&dir.path().join("work")).unwrap();
+        let written = |vocabulary: &str| {
+            let options = Options { vocabulary: vocabulary.into(), ..options.clone() };
+            let ordered = Job::of(&options, Vec::new(), "0".repeat(32)).unwrap();
+            let order = Order::write(&ordered).unwrap();
+            assert_eq!(job(&order).unwrap().fingerprint(), ordered.fingerprint());
+            order
+        };
+        let texts = written("");
+        written("bytes");
+        let message = Order::job(&texts).err().unwrap().to_string();
+        assert!(message.ends_with("expected the job that was begun, found another one, which took its place"));
     }
 
     #[test]
