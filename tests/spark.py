@@ -1,4 +1,5 @@
-"""Spark's `pipe` over `t5`: the same results as without Spark, whatever the partitions. Needs pyspark and Java.
+"""Spark's `pipe` over `t5`: the same results as without Spark, whatever the partitions, and a `t5` that fails ends the
+job. Needs pyspark and Java.
 
     python3 tests/spark.py T5
 """
@@ -16,6 +17,7 @@ def without_line(record: dict) -> dict:
 
 def main(t5: str) -> int:
     try:
+        from py4j.protocol import Py4JJavaError
         from pyspark import SparkConf, SparkContext
     except ImportError:
         print(f"skipped: {sys.executable} has no pyspark (PYTHON names an interpreter)")
@@ -37,12 +39,19 @@ def main(t5: str) -> int:
     context.setLogLevel("ERROR")
     try:
         for partitions in (1, 7):
-            found = context.parallelize(lines, partitions).pipe(" ".join(command)).collect()
+            found = context.parallelize(lines, partitions).pipe(" ".join(command), checkCode=True).collect()
             found = [json.loads(line) for line in found]
             assert len(found) == 60, found
             found[17] = without_line(found[17])
             different = [pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1]]
             assert not different, (partitions, different)
+        try:
+            missing = " ".join([*command, "--model", "missing.gguf"])
+            found = context.parallelize(lines, 2).pipe(missing, checkCode=True).collect()
+        except Py4JJavaError as error:
+            assert "with error code" in str(error), error
+        else:
+            raise AssertionError(f"expected a job that fails without a model, found {found}")
     finally:
         context.stop()
     print("60 texts in 1 and in 7 partitions: as without Spark")
