@@ -5,9 +5,9 @@
 //! addresses, one page of an address), [`clean`] (lines and whole pages, with [`bad_words`]), [`repeats`] (lines or
 //! three-sentence spans that are elsewhere, too) and [`language`]. [`text`] has what they share.
 //!
-//! [`job`] applies them ([`rules`]) to the pages of files ([`read`]) as [`options`] say, in memory that does not grow
-//! with the corpus ([`repeated`]): what it does to a file stands in `steps`, what lies between the steps in [`rows`],
-//! and who does them in `engine` and, for several machines, in `cluster`. [`report`] says what each rule removed, and
+//! [`job`] applies them ([`rules`]) to the pages of files ([`read`]) as [`options`] say, and sorts on disk what it
+//! compares ([`repeated`]): what it does to a file stands in `steps`, what lies between the steps in [`rows`], and who
+//! does them in `engine` and, for several machines, in `cluster`. [`report`] says what each rule removed, and
 //! [`samples`] show some of it.
 
 pub mod bad_words;

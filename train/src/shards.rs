@@ -6,7 +6,7 @@
 //! has the sha256 of both and says by which vocabulary the ids were made.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -274,8 +274,15 @@ fn values(bytes: &[u8], width: usize) -> impl Iterator<Item = u32> + '_ {
 
 fn read_index(folder: &Path, vocabulary: &Vocabulary) -> Result<Index> {
     let path = folder.join(INDEX);
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
     let wrong = |what: String| Err(Error::file(&path, what));
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let what = "expected the index of a folder of shards, found nothing there; paths are relative to data.dir";
+            return wrong(what.into());
+        }
+        Err(error) => return Err(Error::io(&path)(error)),
+    };
     let index: Index = match serde_json::from_str(&text) {
         Ok(index) => index,
         Err(error) => return wrong(format!("expected the index of a folder of shards: {error}")),
@@ -435,7 +442,8 @@ mod tests {
         let error = message(&|folder| replaced(folder, "\"00002\"", "\"../00002\""));
         assert!(error.contains("expected names of files in this folder"), "{error}");
         let error = message(&|folder| std::fs::remove_file(folder.join(INDEX)).unwrap());
-        assert!(error.contains("index.json: No such file"), "{error}");
+        let expected = "index.json: expected the index of a folder of shards, found nothing there; paths are relative";
+        assert!(error.contains(expected), "{error}");
         let fingerprint = vocabulary.fingerprint();
         let error = message(&|folder| replaced(folder, &fingerprint, "0"));
         assert!(error.contains("found those of another; make the shards again"), "{error}");

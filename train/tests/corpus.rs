@@ -224,6 +224,38 @@ fn what_another_process_works_on_stays() {
 }
 
 #[test]
+fn what_a_job_would_write_over_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = config(dir.path(), "corpus", "variant = \"text\"");
+    let path = path.to_str().unwrap();
+    let output = dir.path().join("own");
+    let set_output = format!("output={}", output.display());
+    let page = "{\"text\": \"A page.\"}\n";
+    for (file, place, inputs) in [
+        ("work/wet/a.jsonl", "work", ["work", "work/wet"]),
+        ("train/part-00000.jsonl", "train", ["train", "train/part-00000.jsonl"]),
+        ("removed.jsonl", "removed.jsonl", ["removed.jsonl", "../own/removed.jsonl"]),
+    ] {
+        fs::create_dir_all(output.join(file).parent().unwrap()).unwrap();
+        fs::write(output.join(file), page).unwrap();
+        for input in inputs.map(|input| output.join(input)) {
+            let set_input = format!("input=[\"{}\"]", input.display());
+            let message = fail(&["corpus", path, "--set", &set_input, "--set", &set_output]);
+            let (place, input) = (output.join(place).display().to_string(), input.display());
+            let expected = format!("input: expected files outside {place}, which the job writes, found {input}");
+            assert!(message.contains(&expected), "{message}");
+        }
+        assert_eq!(fs::read_to_string(output.join(file)).unwrap(), page);
+    }
+    // Nor is a folder between the steps taken that is not a job's.
+    fs::create_dir(dir.path().join("pages")).unwrap();
+    fs::write(dir.path().join("pages/a.jsonl"), page).unwrap();
+    let message = fail(&["corpus", path, "--set", &set_output]);
+    assert!(message.contains("own/work: expected a folder that a job left"), "{message}");
+    assert!(output.join("work/wet/a.jsonl").exists());
+}
+
+#[test]
 fn what_is_wrong_is_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("pages")).unwrap();
@@ -244,10 +276,14 @@ fn what_is_wrong_is_one_sentence() {
         assert!(message.contains(&expected), "{message}");
     }
     assert_eq!(fs::read_dir(&pages).unwrap().count(), 0);
+    fs::write(dir.path().join("pages/.hidden"), "").unwrap();
+    fs::write(dir.path().join("pages/empty.jsonl"), "").unwrap();
+    let message = fail(&["corpus", path]);
+    assert!(message.ends_with("expected pages that the rules keep, found none of 0 read\n"), "{message}");
     fs::write(dir.path().join("pages/a.jsonl"), "{\"text\": \"Too short.\"}\n").unwrap();
     let message = fail(&["corpus", path]);
-    assert!(message.contains("expected pages that the rules keep, found none"), "{message}");
-    assert!(message.contains("fewer than three sentences"), "{message}");
+    let expected = "expected pages that the rules keep, found none of 1 read, 1 removed (fewer than three sentences)\n";
+    assert!(message.ends_with(expected), "{message}");
     fs::write(dir.path().join("pages/a.jsonl"), "{\"text\": \n").unwrap();
     assert!(fail(&["corpus", path]).contains("a.jsonl:1: expected a JSON object on one line"));
     let output = run(&["corpus", path, "--set", "language=xx"]);

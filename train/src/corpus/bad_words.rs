@@ -5,7 +5,9 @@ use std::path::Path;
 
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
+use whatlang::Lang;
 
+use super::language::lang;
 use crate::source::for_each_line;
 use crate::{Error, Result};
 
@@ -59,7 +61,7 @@ impl BadWords {
         };
         let pattern = match place {
             Place::Lines => format!("[^a-z]({all})[^a-z]"),
-            Place::Pages if ["ja", "th", "zh"].contains(&language) => all,
+            Place::Pages if matches!(lang(language), Some(Lang::Jpn | Lang::Tha | Lang::Cmn)) => all,
             Place::Pages => format!(r"(?:\W|^)({all})(?:\W|$)"),
         };
         Ok(BadWords { place, pattern: RegexBuilder::new(&pattern).size_limit(64 << 20).build()? })
@@ -122,8 +124,18 @@ mod tests {
             assert_eq!(bad.in_page(page), found, "{page}");
             assert!(!bad.in_line(page));
         }
-        assert!(list(&["悪"], Place::Pages, "ja").in_page("最悪だ"));
-        assert!(!list(&["悪"], Place::Pages, "en").in_page("最悪だ"));
+        for (code, found) in [
+            ("ja", true),
+            ("jpn", true),
+            ("zh", true),
+            ("cmn", true),
+            ("th", true),
+            ("tha", true),
+            ("en", false),
+            ("", false),
+        ] {
+            assert_eq!(list(&["悪"], Place::Pages, code).in_page("最悪だ"), found, "{code}");
+        }
     }
 
     #[test]

@@ -25,14 +25,24 @@ use super::repeats::Unit;
 use super::report::Report;
 use super::rules::{Rules, decisive};
 use super::samples::Samples;
-use crate::files::{create_folder, hex, open_alone, read_json, sync_parent, write_json};
+use crate::files::{create_folder, hex, open_alone, read_json, replace, sync_parent, write_json};
 use crate::shards::{self, Index, ShardInfo};
 use crate::source::Input;
+use crate::source::stores::is_address;
 use crate::vocabulary::Vocabulary;
 use crate::{Error, Result};
 
 /// The division into pages to train on and pages held out, by their folders' names.
 pub(super) const SPLITS: [&str; 2] = ["train", "validation"];
+
+/// Besides them: what is between the steps, ids, counts, and samples of what was removed.
+const WORK: &str = "work";
+const SHARDS: &str = "shards";
+const REPORT: &str = "report.json";
+const REMOVED: &str = "removed.jsonl";
+
+/// The file in the folder between the steps by which it is known for one.
+const LOCK: &str = "lock";
 
 /// What a job has done so far, for a progress bar.
 #[derive(Debug, Default)]
@@ -79,11 +89,12 @@ pub(super) fn run_on(engine: &impl Engine, options: &Options, progress: &Progres
     engine.each(&job, Step::Pages, progress)?;
     job.gone(engine)?;
     let report = job.texts(engine, progress)?;
-    job.shards(engine, progress)?;
+    let shards = job.shards(engine, progress)?;
+    job.publish(&shards)?;
     job.write_samples()?;
     let done = Done { made_of: job.made_of.clone(), vocabulary: job.fingerprint(), report };
     write_json(&job.report_file(), &done)?;
-    fs::remove_dir_all(&job.work).map_err(Error::io(&job.work))?;
+    job.remove_work()?;
     Ok((done.report, false))
 }
 
@@ -102,11 +113,7 @@ pub(super) struct Job {
 
 impl Job {
     fn open(options: &Options) -> Result<Job> {
-        if let Some(folder) = options.input.iter().find(|folder| lies_in(&options.output, folder)) {
-            let (folder, output) = (folder.display(), options.output.display());
-            let what = format!("output: expected a folder outside the input {folder}, which is read, found {output}");
-            return Err(Error::Invalid(what));
-        }
+        check_places(options)?;
         let of_rules = decisive(options)?;
         let mut parts = Vec::new();
         let mut made_of = of_rules.clone();
@@ -129,7 +136,7 @@ impl Job {
         let rules = Rules::new(options)?;
         let vocabulary =
             (!options.vocabulary.as_os_str().is_empty()).then(|| Vocabulary::read(&options.vocabulary)).transpose()?;
-        let work = options.output.join("work");
+        let work = options.output.join(WORK);
         Ok(Job { options: options.clone(), rules, vocabulary, work, parts, made_of })
     }
 
@@ -139,7 +146,7 @@ impl Job {
     }
 
     fn report_file(&self) -> PathBuf {
-        self.options.output.join("report.json")
+        self.options.output.join(REPORT)
     }
 
     /// The counts of a corpus that was made of the same.
@@ -153,7 +160,7 @@ impl Job {
             // A process that was killed at its very end leaves it; another may just be making a corpus by other rules.
             if self.work.exists() {
                 match self.alone() {
-                    Ok(_alone) => fs::remove_dir_all(&self.work).map_err(Error::io(&self.work))?,
+                    Ok(_alone) => self.remove_work()?,
                     Err(Error::File { .. }) => {}
                     Err(error) => return Err(error),
                 }
@@ -167,7 +174,20 @@ impl Job {
     /// The right to write between the steps, for this process alone. [`Error::File`]: another has it.
     fn alone(&self) -> Result<fs::File> {
         let taken = "expected a corpus that no other process makes at this moment, found one at work";
-        open_alone(&self.work.join("lock"), taken)
+        open_alone(&self.work.join(LOCK), taken)
+    }
+
+    /// Removes what is between the steps, the lock last: without it the folder would be taken for somebody else's.
+    fn remove_work(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.work).map_err(Error::io(&self.work))? {
+            let path = entry.map_err(Error::io(&self.work))?.path();
+            if path.is_dir() {
+                remove_folder(&path)?;
+            } else if path.file_name().is_some_and(|name| name != LOCK) {
+                remove_file(&path)?;
+            }
+        }
+        fs::remove_dir_all(&self.work).map_err(Error::io(&self.work))
     }
 
     pub(super) fn gone_folder(&self) -> PathBuf {
@@ -198,7 +218,7 @@ impl Job {
         fs::rename(&partial, &target).map_err(Error::io(&target))
     }
 
-    /// Writes what is kept, and adds up the counts.
+    /// Writes what is kept, not into its place yet, and adds up the counts.
     fn texts(&self, engine: &impl Engine, progress: &Progress) -> Result<Report> {
         for split in SPLITS {
             create_folder(&self.new_texts().join(split))?;
@@ -210,21 +230,8 @@ impl Job {
             Ok(())
         })?;
         if sum.train[0] + sum.validation[0] == 0 {
-            let table = sum.table();
-            return Err(Error::Invalid(format!(
-                "expected pages that the rules keep, found none:\n{}",
-                table.trim_end()
-            )));
-        }
-        // From here on the corpus is no longer the one of the last report.
-        remove_file(&self.report_file())?;
-        self.forget_others("texts-", &self.new_texts())?;
-        for split in SPLITS {
-            let folder = self.options.output.join(split);
-            publish(&self.new_texts().join(split), &folder)?;
-            // Nor does a corpus of more files leave some of its own.
-            let further = (self.parts.len()..).map(|part| folder.join(text_name(part)));
-            further.take_while(|file| file.exists()).try_for_each(|file| remove_file(&file))?;
+            let what = format!("expected pages that the rules keep, found none of {}", sum.in_words());
+            return Err(Error::Invalid(what));
         }
         Ok(sum)
     }
@@ -236,6 +243,20 @@ impl Job {
     /// The folder of texts that are not in their place yet, for another job may have made the corpus that is there.
     pub(super) fn new_texts(&self) -> PathBuf {
         self.work.join(format!("texts-{}", &self.made_of[..16]))
+    }
+
+    /// The texts of a part: in their place already where a job was killed while it put them there, which may be asked
+    /// for shards of another vocabulary then.
+    pub(super) fn text_file(&self, split: usize, part: usize) -> PathBuf {
+        let file = |folder: &Path| folder.join(SPLITS[split]).join(text_name(part));
+        let new = file(&self.new_texts());
+        // Other machines may see the new file late, and must not take an earlier corpus's for it.
+        if self.begun_to_publish().exists() && !new.exists() { file(&self.options.output) } else { new }
+    }
+
+    /// The file that says that some texts may be in their places.
+    fn begun_to_publish(&self) -> PathBuf {
+        self.new_texts().join("published")
     }
 
     /// The file that has a part's counts when its texts are written.
@@ -251,37 +272,58 @@ impl Job {
     fn write_samples(&self) -> Result<()> {
         let mut samples = Samples::new(self.options.keep_removed);
         (0..self.parts.len()).try_for_each(|part| samples.read(&self.sample_file(part)))?;
-        samples.write_lines(&self.options.output.join("removed.jsonl"))
+        samples.write_lines(&self.options.output.join(REMOVED))
     }
 
-    /// Makes ids of the texts.
-    fn shards(&self, engine: &impl Engine, progress: &Progress) -> Result<()> {
-        let places = SPLITS.map(|name| self.options.output.join("shards").join(name));
-        let Some(vocabulary) = &self.vocabulary else {
-            // Those of a corpus that was here before are not of these texts.
-            return places.iter().try_for_each(|folder| remove_file(&folder.join(shards::INDEX)));
-        };
-        for (split, (name, folder)) in SPLITS.iter().zip(&places).enumerate() {
+    /// Makes ids of the texts, not in their places yet, and gives the index of each split; none without a vocabulary.
+    fn shards(&self, engine: &impl Engine, progress: &Progress) -> Result<Vec<Index>> {
+        let Some(vocabulary) = &self.vocabulary else { return Ok(Vec::new()) };
+        let of_split = |split: usize| -> Result<Index> {
             create_folder(&self.new_shards(split))?;
             engine.each(self, Step::Shards(split), progress)?;
             let infos: Result<Vec<ShardInfo>> =
                 (0..self.parts.len()).map(|part| marked(&self.shard_mark(split, part))).collect();
-            // While the files change there is no index of them.
-            remove_file(&folder.join(shards::INDEX))?;
-            self.forget_others(&format!("shards-{name}-"), &self.shard_folder(split))?;
-            publish(&self.new_shards(split), folder)?;
-            Index::new(vocabulary, infos?).write(folder)?;
-        }
-        Ok(())
+            Ok(Index::new(vocabulary, infos?))
+        };
+        (0..SPLITS.len()).map(of_split).collect()
     }
 
-    /// Removes what other jobs have between the steps, whose files in their places are about to be replaced.
-    fn forget_others(&self, start: &str, own: &Path) -> Result<()> {
-        let is_other = |path: &Path| {
+    /// Puts texts and shards in the places of those of a corpus that was here before, of which nothing stays. A job
+    /// that is killed meanwhile leaves neither a report nor an index, and goes on.
+    fn publish(&self, indices: &[Index]) -> Result<()> {
+        let places = SPLITS.map(|split| self.options.output.join(SHARDS).join(split));
+        remove_file(&self.report_file())?;
+        remove_file(&self.options.output.join(REMOVED))?;
+        places.iter().try_for_each(|place| remove_file(&place.join(shards::INDEX)))?;
+        // What other jobs have between the steps stands for files in their places, too.
+        let mut own = vec![self.new_texts()];
+        if !indices.is_empty() {
+            own.extend((0..SPLITS.len()).map(|split| self.shard_folder(split)));
+        }
+        self.remove_folders(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with(start) && path != own
-        };
-        self.remove_folders(is_other)
+            ["texts-", "shards-"].iter().any(|start| name.starts_with(start)) && !own.iter().any(|own| own == path)
+        })?;
+        replace(&self.begun_to_publish(), b"")?;
+        for split in SPLITS {
+            let place = self.options.output.join(split);
+            move_files(&self.new_texts().join(split), &place)?;
+            remove_further(self.parts.len(), |part| place.join(text_name(part)))?;
+        }
+        for (split, place) in places.iter().enumerate() {
+            let index = indices.get(split);
+            if index.is_some() {
+                move_files(&self.new_shards(split), place)?;
+            }
+            for suffix in ["ids", "ends"] {
+                let parts = index.map_or(0, |index| index.shards.len());
+                remove_further(parts, |part| place.join(format!("{part:05}.{suffix}")))?;
+            }
+            if let Some(index) = index {
+                index.write(place)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes folders between the steps.
@@ -289,7 +331,7 @@ impl Job {
         for entry in fs::read_dir(&self.work).map_err(Error::io(&self.work))? {
             let path = entry.map_err(Error::io(&self.work))?.path();
             if unwanted(&path) {
-                fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+                remove_folder(&path)?;
             }
         }
         Ok(())
@@ -309,6 +351,31 @@ impl Job {
     }
 }
 
+/// Refuses an output that would be read, input that would be written over, and a folder between the steps that is not a
+/// job's, as it is removed at the end.
+fn check_places(options: &Options) -> Result<()> {
+    let output = options.output.display();
+    for path in options.input.iter().filter(|path| !is_address(path)) {
+        let input = path.display();
+        if lies_in(&options.output, path) {
+            let what = format!("output: expected a folder outside the input {input}, which is read, found {output}");
+            return Err(Error::Invalid(what));
+        }
+        let written = SPLITS.into_iter().chain([WORK, SHARDS, REPORT, REMOVED]);
+        if let Some(place) = written.map(|name| options.output.join(name)).find(|place| lies_in(path, place)) {
+            let place = place.display();
+            let what = format!("input: expected files outside {place}, which the job writes, found {input}");
+            return Err(Error::Invalid(what));
+        }
+    }
+    let work = options.output.join(WORK);
+    if !work.join(LOCK).exists() && fs::read_dir(&work).is_ok_and(|mut entries| entries.next().is_some()) {
+        let what = "expected a folder that a job left, which goes at the end, found other files; name another output";
+        return Err(Error::file(work, what));
+    }
+    Ok(())
+}
+
 /// Whether a path, which need not exist yet, lies in a folder or is it.
 fn lies_in(path: &Path, folder: &Path) -> bool {
     // An empty path is the current folder.
@@ -316,7 +383,7 @@ fn lies_in(path: &Path, folder: &Path) -> bool {
         return false;
     };
     let there = path.ancestors().find_map(|parent| parent.canonicalize().ok());
-    folder.is_dir() && there.is_some_and(|parent| parent.starts_with(&folder))
+    there.is_some_and(|parent| parent.starts_with(&folder))
 }
 
 pub(super) fn text_name(part: usize) -> String {
@@ -329,10 +396,13 @@ pub(super) fn marked<T: DeserializeOwned>(mark: &Path) -> Result<T> {
 }
 
 /// Puts the files of a new folder in their places.
-fn publish(new: &Path, place: &Path) -> Result<()> {
+fn move_files(new: &Path, place: &Path) -> Result<()> {
     create_folder(place)?;
-    for entry in fs::read_dir(new).map_err(Error::io(new))? {
-        let from = entry.map_err(Error::io(new))?.path();
+    let entries = fs::read_dir(new).map_err(Error::io(new))?;
+    let mut files = entries.map(|entry| Ok(entry.map_err(Error::io(new))?.path())).collect::<Result<Vec<_>>>()?;
+    // In order, so that the numbers in place begin at 0 and have no gap, wherever this ends: see `remove_further`.
+    files.sort();
+    for from in files {
         // What a killed process began.
         if from.extension().is_some_and(|suffix| suffix == "partial") {
             continue;
@@ -345,10 +415,124 @@ fn publish(new: &Path, place: &Path) -> Result<()> {
     sync_parent(&place.join("."))
 }
 
+/// Removes the files of parts from a number on, which a corpus of more of them left, the last first: where that is
+/// interrupted, those that stay are found again.
+fn remove_further(from: usize, file: impl Fn(usize) -> PathBuf) -> Result<()> {
+    let further: Vec<PathBuf> = (from..).map(file).take_while(|file| file.exists()).collect();
+    further.iter().rev().try_for_each(|file| remove_file(file))
+}
+
+/// Removes a folder of a job that may be killed meanwhile: first its name goes, as its marks may outlive what they
+/// stand for.
+fn remove_folder(path: &Path) -> Result<()> {
+    let removed = path.with_extension("partial");
+    let remove = || match fs::remove_dir_all(&removed) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&removed)(error)),
+        _ => Ok(()),
+    };
+    remove()?;
+    if removed == path {
+        return Ok(());
+    }
+    fs::rename(path, &removed).map_err(Error::io(path))?;
+    remove()
+}
+
 /// Removes a file that may be there.
 fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path)(error)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The threads of this process, until shards are to be made.
+    struct WithoutShards;
+
+    impl Engine for WithoutShards {
+        fn each(&self, job: &Job, step: Step, progress: &Progress) -> Result<()> {
+            match step {
+                Step::Shards(_) => Err(Error::Invalid("no shards".into())),
+                _ => Threads.each(job, step, progress),
+            }
+        }
+
+        fn repeated(&self, job: &Job, repeat: Repeat, gone: &Path) -> Result<()> {
+            Threads.repeated(job, repeat, gone)
+        }
+    }
+
+    fn options(folder: &Path, more: &str, keep_removed: usize) -> Options {
+        let folder = folder.display();
+        let text = format!("input = [\"{folder}/pages\"]\noutput = \"{folder}/corpus\"\nvariant = \"text\"\n{more}");
+        Options::parse("c.toml", &text, &[], keep_removed).unwrap()
+    }
+
+    fn write_pages(folder: &Path, texts: &[&str]) {
+        let pages = folder.join("pages");
+        let _ = fs::remove_dir_all(&pages);
+        fs::create_dir(&pages).unwrap();
+        for (i, text) in texts.iter().enumerate() {
+            fs::write(pages.join(format!("{i}.jsonl")), format!("{{\"text\": \"{text}\"}}\n")).unwrap();
+        }
+    }
+
+    #[test]
+    fn texts_and_shards_change_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = options(dir.path(), "vocabulary = \"bytes\"", 0);
+        let names = ["train/part-00000.jsonl.gz", "shards/train/00000.ids", "shards/train/index.json", REPORT];
+        let contents = || names.map(|name| fs::read(options.output.join(name)).unwrap());
+        write_pages(dir.path(), &["One page.", "Another."]);
+        run(&options, &Progress::default()).unwrap();
+        let before = contents();
+        write_pages(dir.path(), &["A page that is longer."]);
+        let failed = run_on(&WithoutShards, &options, &Progress::default()).unwrap_err();
+        assert_eq!(failed.to_string(), "no shards");
+        assert!(contents() == before, "another corpus");
+        run(&options, &Progress::default()).unwrap();
+        assert!(contents().iter().zip(&before).all(|(now, then)| now != then), "the same corpus");
+    }
+
+    #[test]
+    fn texts_that_are_in_their_places_become_shards_of_another_vocabulary() {
+        let dir = tempfile::tempdir().unwrap();
+        write_pages(dir.path(), &["One page.", "Another."]);
+        // As far as a job comes that is killed when its texts are in their places.
+        let progress = Progress::default();
+        let job = Job::open(&options(dir.path(), "", 0)).unwrap();
+        assert!(job.done().unwrap().is_none());
+        drop(job.alone().unwrap());
+        create_folder(&job.work.join("pages")).unwrap();
+        Threads.each(&job, Step::Pages, &progress).unwrap();
+        job.gone(&Threads).unwrap();
+        job.texts(&Threads, &progress).unwrap();
+        job.publish(&[]).unwrap();
+        let (report, before) = run(&options(dir.path(), "vocabulary = \"bytes\"", 0), &progress).unwrap();
+        assert!(!before && report.train[0] == 2);
+        let index: Option<Index> = read_json(&dir.path().join("corpus/shards/train/index.json")).unwrap();
+        assert_eq!(index.unwrap().documents, 2);
+    }
+
+    #[test]
+    fn nothing_stays_of_a_larger_corpus() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = |name: &str| dir.path().join("corpus").join(name).exists();
+        let larger = options(dir.path(), "vocabulary = \"bytes\"\nmax_characters = 10", 1);
+        write_pages(dir.path(), &["One page.", "It is too long.", "Another."]);
+        run(&larger, &Progress::default()).unwrap();
+        let names = ["train/part-00002.jsonl.gz", "shards/train/00001.ids", "shards/validation/00002.ends", REMOVED];
+        assert!(names.iter().all(|name| there(name)));
+        write_pages(dir.path(), &["One page."]);
+        let smaller = Options { keep_removed: 0, ..larger };
+        run(&smaller, &Progress::default()).unwrap();
+        assert!(!names.iter().any(|name| there(name)) && there("shards/train/00000.ids"));
+        write_pages(dir.path(), &["A page."]);
+        run(&Options { vocabulary: PathBuf::new(), ..smaller }, &Progress::default()).unwrap();
+        assert!(there("train/part-00000.jsonl.gz") && !there("shards/train/00000.ids"));
     }
 }

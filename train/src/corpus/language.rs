@@ -12,7 +12,7 @@ pub struct Language {
 }
 
 /// Codes of two letters, as C4 names languages, for whatlang's of three.
-const CODES: [(&str, &str); 24] = [
+const CODES: [(&str, &str); 25] = [
     ("ar", "ara"),
     ("bg", "bul"),
     ("cs", "ces"),
@@ -34,10 +34,16 @@ const CODES: [(&str, &str); 24] = [
     ("ro", "ron"),
     ("ru", "rus"),
     ("sv", "swe"),
+    ("th", "tha"),
     ("tr", "tur"),
     ("uk", "ukr"),
     ("zh", "cmn"),
 ];
+
+/// The language of a code of two or three letters.
+pub(super) fn lang(code: &str) -> Option<Lang> {
+    Lang::from_code(CODES.iter().find(|(short, _)| *short == code).map_or(code, |(_, long)| long))
+}
 
 impl Language {
     /// A language by its code (`en` or `eng`), which must be found with at least so much confidence, 0 to 1.
@@ -45,8 +51,7 @@ impl Language {
     /// # Errors
     /// Where there is no such language.
     pub fn new(code: &str, least: f64) -> Result<Language> {
-        let long = CODES.iter().find(|(short, _)| *short == code).map_or(code, |(_, long)| long);
-        let lang = Lang::from_code(long).ok_or(Error::Option {
+        let lang = lang(code).ok_or(Error::Option {
             option: "language",
             what: format!("expected a code such as en, de or fra, found {code}"),
         })?;

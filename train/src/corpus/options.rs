@@ -126,6 +126,15 @@ impl Options {
                 return wrong(key, "expected a file, as the variant takes pages of a list, found none".into());
             }
         }
+        // What would be ignored.
+        if self.variant == Variant::Wikipedia && !self.sites.as_os_str().is_empty() {
+            let found = self.sites.display();
+            return wrong("sites", format!("expected none, as the variant has en.wikipedia.org alone, found {found}"));
+        }
+        if self.bad_words_in == Place::Lines && !self.bad_words.as_os_str().is_empty() && !self.clean {
+            let what = "expected pages where clean is false, as lines are looked at as they are cleaned, found lines";
+            return wrong("bad_words_in", what.into());
+        }
         if !(0.0..=1.0).contains(&self.language_confidence) {
             return wrong("language_confidence", format!("expected 0 to 1, found {}", self.language_confidence));
         }
@@ -158,6 +167,8 @@ mod tests {
         let options = Options::parse("c.toml", "input = [\"a\"]", &sets, 3).unwrap();
         assert!(!options.clean && options.repeats == Unit::Spans && options.keep_removed == 3);
         assert!(parse("input = [\"a\"]\nvariant = \"webtext\"\naddresses = \"list\"").is_ok());
+        let text = "input = [\"a\"]\nclean = false\nbad_words = \"list\"\nbad_words_in = \"pages\"";
+        assert!(parse(text).is_ok());
     }
 
     #[test]
@@ -168,6 +179,14 @@ mod tests {
             ("input = [\"a\"]\nclean = 1", "c.toml: clean: expected a value like true, found 1"),
             ("input = [\"a\"]\nvariant = \"c5\"", "c.toml: variant: c5 is not known; did you mean c4?"),
             ("input = [\"a\"]\nvariant = \"realnews\"", "c.toml: sites: expected a file"),
+            (
+                "input = [\"a\"]\nvariant = \"wikipedia\"\nsites = \"list\"",
+                "c.toml: sites: expected none, as the variant has en.wikipedia.org alone, found list",
+            ),
+            (
+                "input = [\"a\"]\nvariant = \"text\"\nbad_words = \"list\"",
+                "c.toml: bad_words_in: expected pages where clean is false",
+            ),
             ("input = [\"a\"]\nlanguage_confidence = 2.0", "c.toml: language_confidence: expected 0 to 1, found 2"),
             ("input = [\"a\"]\nvalidation_per_thousand = 1000", "expected 0 to 999, found 1000"),
         ] {

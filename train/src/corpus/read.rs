@@ -7,13 +7,18 @@ use serde::{Deserialize, Serialize};
 
 use super::text::strip;
 use crate::source::stores::{self, is_address};
-use crate::source::{Columns, Format, Input, Record, for_each_line, for_each_record, open, without_compression};
+use crate::source::{
+    Columns, Format, Input, MAX_LINE, Missing, Record, for_each_line_if_any, for_each_record, is_hidden, json_record,
+    open, without_compression,
+};
 use crate::{Error, Result};
 
 /// No record of a WARC file is read whose block has more bytes.
 const MAX_BLOCK: u64 = 64 << 20;
 /// No line of a WARC file's headers is longer.
 const MAX_HEADER: u64 = 1 << 16;
+/// A page becomes a line, which has to be read again.
+const MAX_PAGE: usize = MAX_LINE as usize;
 
 /// A page of text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,10 +51,10 @@ pub enum Documents {
     Lines,
 }
 
-/// The files that paths and addresses name, those of folders in the order of their names.
+/// The files that paths and addresses name, those of folders, but for hidden ones, in the order of their names.
 ///
 /// # Errors
-/// Where a path leads nowhere, or a folder has no file.
+/// Where a path leads nowhere or is not UTF-8, or a folder has no file.
 pub fn files(paths: &[PathBuf]) -> Result<Vec<Input>> {
     let mut files = Vec::new();
     for path in paths {
@@ -68,6 +73,9 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<Input>> {
             local.push(crate::source::find(path)?);
         }
         for path in local {
+            if path.to_str().is_none() {
+                return Err(Error::file(path, "expected a name in UTF-8, as pages have it in their addresses"));
+            }
             let metadata = std::fs::metadata(&path).map_err(Error::io(&path))?;
             let version = format!("{:?}", metadata.modified().ok());
             files.push(Input { path, size: metadata.len(), version });
@@ -79,17 +87,19 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<Input>> {
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
         let path = entry.map_err(Error::io(folder))?.path();
-        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if path.file_name().is_some_and(|name| is_hidden(&name.to_string_lossy())) {
+            continue;
+        }
         if path.is_dir() {
             collect(&path, files)?;
-        } else if !hidden {
+        } else {
             files.push(path);
         }
     }
     Ok(())
 }
 
-/// Calls `f` with every page of a file, in order.
+/// Calls `f` with every page of a file, in order. An empty file of text or JSON has none.
 ///
 /// # Errors
 /// Where the file cannot be read or is not what its name says, a record has no `text`, or `f` says so.
@@ -97,15 +107,21 @@ pub fn for_each_page(path: &Path, documents: Documents, mut f: impl FnMut(Found)
     let name = without_compression(path).unwrap_or_default();
     let suffix = Path::new(&name).extension().and_then(|suffix| suffix.to_str()).unwrap_or_default();
     let numbered = |number: usize| numbered(path, number);
+    let mut f = |found: Found| {
+        let too_large = matches!(&found, Found::Page(page) if !fits(page, MAX_PAGE));
+        f(if too_large { Found::NotText } else { found })
+    };
     match suffix {
         "warc" | "wet" => warc(path, f),
-        "jsonl" | "ndjson" | "json" | "parquet" => {
-            let format = if suffix == "parquet" { Format::Parquet } else { Format::Jsonl };
-            for_each_record(path, format, &Columns::default(), |record| f(page(path, &record)?))
-        }
-        _ if documents == Documents::Lines => for_each_record(path, Format::Text, &Columns::default(), |record| {
-            let text = record.text("text").unwrap_or_default().into_owned();
-            f(Found::Page(Page { url: numbered(record.line), timestamp: String::new(), text }))
+        "jsonl" | "ndjson" | "json" => for_each_line_if_any(path, |number, line| {
+            json_record(path, number, line)?.map_or(Ok(()), |record| f(page(path, &record)?))
+        }),
+        "parquet" => for_each_record(path, Format::Parquet, &Columns::default(), |record| f(page(path, &record)?)),
+        _ if documents == Documents::Lines => for_each_line_if_any(path, |number, line| {
+            if line.trim().is_empty() {
+                return Ok(());
+            }
+            f(Found::Page(Page { url: numbered(number), timestamp: String::new(), text: line.to_owned() }))
         }),
         _ => {
             let (mut first, mut text) = (0, String::new());
@@ -115,9 +131,13 @@ pub fn for_each_page(path: &Path, documents: Documents, mut f: impl FnMut(Found)
                 }
                 f(Found::Page(Page { url: numbered(first), timestamp: String::new(), text: std::mem::take(text) }))
             };
-            for_each_line(path, |number, line| {
+            for_each_line_if_any(path, |number, line| {
                 if line.trim().is_empty() {
                     return page(first, &mut text);
+                }
+                // What is too large already need not be in memory as a whole.
+                if text.len() >= MAX_PAGE {
+                    return Ok(());
                 }
                 if text.is_empty() {
                     first = number;
@@ -132,6 +152,16 @@ pub fn for_each_page(path: &Path, documents: Documents, mut f: impl FnMut(Found)
     }
 }
 
+/// Whether the line of JSON that a page becomes has fewer bytes than `most`.
+fn fits(page: &Page, most: usize) -> bool {
+    /// More than a line has beside its values.
+    const KEYS: usize = 64;
+    let values = [&page.text, &page.url, &page.timestamp];
+    let bytes: usize = values.iter().map(|value| value.len()).sum();
+    // Of a byte come six at most. Few pages are so large that they have to be written to know.
+    KEYS + 6 * bytes < most || serde_json::to_vec(&values).is_ok_and(|json| KEYS + json.len() < most)
+}
+
 /// The address of a page that has none: its place in a file.
 fn numbered(path: &Path, number: usize) -> String {
     let scheme = if is_address(path) { "" } else { "file:" };
@@ -142,8 +172,14 @@ fn numbered(path: &Path, number: usize) -> String {
 /// files count from the same number each.
 fn page(path: &Path, record: &Record) -> Result<Found> {
     let Some(text) = record.text("text") else {
-        let names: Vec<&str> = record.names().collect();
-        return Err(Error::data(path, record.line, format!("expected a field \"text\", found {names:?}")));
+        return match record.missing("text") {
+            Some(Missing::Null) => Ok(Found::Empty),
+            Some(Missing::NotText) => Ok(Found::NotText),
+            None => {
+                let names: Vec<&str> = record.names().collect();
+                Err(Error::data(path, record.line, format!("expected a field \"text\", found {names:?}")))
+            }
+        };
     };
     if strip(&text).is_empty() {
         return Ok(Found::Empty);
@@ -340,6 +376,8 @@ mod tests {
             assert!(matches!(&found[..], [Found::Page(page)] if page.url.ends_with(&format!("{name}#1"))), "{found:?}");
             std::fs::remove_file(path).unwrap();
         }
+        let path = write("a.json", "{\"text\": null, \"url\": \"u\"}\n");
+        assert_eq!(pages(&path, Documents::Lines).unwrap(), [Found::Empty]);
         let path = write("b.jsonl", "{\"text\": \"x\"}\n{\"body\": \"x\"}\n");
         let message = pages(&path, Documents::Lines).unwrap_err().to_string();
         assert!(message.ends_with("b.jsonl:2: expected a field \"text\", found [\"body\"]"), "{message}");
@@ -352,6 +390,58 @@ mod tests {
         let names: Vec<_> = listed.iter().map(|input| input.path.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["a.json", "b.jsonl", "c.txt", "c.txt"]);
         assert!(files(&[dir.path().join("none")]).unwrap_err().to_string().contains("expected a data file"));
+    }
+
+    #[test]
+    fn what_programs_leave_beside_pages_is_no_page() {
+        let dir = tempfile::tempdir().unwrap();
+        // As `hf download --local-dir` and Spark leave them.
+        for name in [".cache/huggingface/a.jsonl.metadata", ".part-0.jsonl.crc", "_SUCCESS", "more/_SUCCESS"] {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let message = files(&[dir.path().to_owned()]).unwrap_err().to_string();
+        assert!(message.ends_with("expected a folder with files, found none"), "{message}");
+        // Parts without pages.
+        for name in ["part-0.jsonl", "part-1.txt", "more/part-2.json"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let listed = files(&[dir.path().to_owned()]).unwrap();
+        assert_eq!(listed.len(), 3);
+        for documents in [Documents::Paragraphs, Documents::Lines] {
+            assert!(listed.iter().all(|input| pages(&input.path, documents).unwrap().is_empty()));
+        }
+        // A hidden folder that is asked for by its name.
+        assert_eq!(files(&[dir.path().join(".cache")]).unwrap().len(), 1);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn names_that_are_not_utf_8_are_refused() {
+        use std::os::unix::ffi::OsStrExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(std::ffi::OsStr::from_bytes(b"caf\xE9.txt")), "text").unwrap();
+        let message = files(&[dir.path().to_owned()]).unwrap_err().to_string();
+        assert!(message.contains(".txt: expected a name in UTF-8"), "{message}");
+    }
+
+    #[test]
+    fn a_page_that_is_too_large_for_a_line_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        let line = "a line of 3 MiB ".repeat(3 << 16) + "\n";
+        std::fs::write(&path, line.repeat(22) + "\nsmall\n").unwrap();
+        let found = pages(&path, Documents::Paragraphs).unwrap();
+        assert_eq!(found.len(), 2);
+        assert!(found[0] == Found::NotText, "a page");
+        assert!(matches!(&found[1], Found::Page(page) if page.text == "small" && page.url.ends_with("#24")));
+        // What counts are bytes of JSON.
+        let page = |text: &str| Page { text: text.repeat(100), ..Page::default() };
+        assert!(fits(&page("a"), 200) && !fits(&page("a"), 150));
+        assert!(fits(&page("\n"), 300) && !fits(&page("\n"), 250));
+        assert!(fits(&page("\u{1}"), 700) && !fits(&page("\u{1}"), 650));
     }
 
     #[test]

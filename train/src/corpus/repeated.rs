@@ -1,10 +1,11 @@
-//! Which pages and lines are elsewhere, too: found by sorting on disk, in memory that does not grow with the corpus.
+//! Which pages and lines are elsewhere, too: found by sorting on disk.
 //!
 //! Every occurrence is an entry of a hash and a place; of equal hashes the smallest place stays. Entries go into 256
-//! files by their hash's first byte, and each file is sorted by itself.
+//! files by their hash's first byte, and one file after the other is sorted: memory holds, at 64 bytes each, a 256th of
+//! the entries, or all that have the commonest hash.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -95,18 +96,15 @@ impl Buckets {
             let mut file = file.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
             file.flush().map_err(Error::io(&folder))?;
         }
-        let writing = Mutex::new(());
-        (0..BUCKETS).into_par_iter().try_for_each(|i| -> Result<()> {
+        for i in 0..BUCKETS {
             let path = folder.join(format!("{i:02x}"));
-            let mut bytes = Vec::new();
-            File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(Error::io(&path))?;
-            let mut entries: Vec<Entry> = bytes.chunks_exact(ENTRY).map(Entry::read).collect();
-            drop(bytes);
+            let mut entries = read_entries(&path).map_err(Error::io(&path))?;
+            // The threads share one bucket: one for each would be so many times the memory.
             entries.par_sort_unstable();
             let mut gone: Vec<(u32, u32, u32)> =
                 entries.windows(2).filter(|two| two[0].hash == two[1].hash).map(|two| two[1].id()).collect();
+            drop(entries);
             gone.sort_unstable();
-            let _writing = lock(&writing);
             for part in gone.chunk_by(|one, other| one.0 == other.0) {
                 let bytes: Vec<u8> = part.iter().flat_map(|&(_, row, at)| pair(row, at)).collect();
                 let path = part_file(output, part[0].0);
@@ -114,8 +112,7 @@ impl Buckets {
                 let file = options.create(true).append(true).open(&path);
                 file.and_then(|mut file| file.write_all(&bytes)).map_err(Error::io(&path))?;
             }
-            Ok(())
-        })?;
+        }
         std::fs::remove_dir_all(&folder).map_err(Error::io(&folder))
     }
 }
@@ -124,6 +121,18 @@ impl Entry {
     fn id(&self) -> (u32, u32, u32) {
         (self.part, self.row, self.at)
     }
+}
+
+fn read_entries(path: &Path) -> std::io::Result<Vec<Entry>> {
+    let file = File::open(path)?;
+    let count = file.metadata()?.len() as usize / ENTRY;
+    let mut file = BufReader::with_capacity(1 << 18, file);
+    let (mut entries, mut bytes) = (Vec::with_capacity(count), [0; ENTRY]);
+    for _ in 0..count {
+        file.read_exact(&mut bytes)?;
+        entries.push(Entry::read(&bytes));
+    }
+    Ok(entries)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

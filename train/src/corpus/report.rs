@@ -41,7 +41,7 @@ impl Removed {
 
     fn words(self) -> &'static str {
         match self {
-            Removed::NotText => "no plain text in UTF-8",
+            Removed::NotText => "no plain text in UTF-8, or too large",
             Removed::Empty => "no text or no address",
             Removed::TooLong => "too many characters",
             Removed::NotListed => "not of the list of sites or addresses",
@@ -98,6 +98,13 @@ impl Report {
             self.train[i] += other.train[i];
             self.validation[i] += other.validation[i];
         }
+    }
+
+    /// What was read and what each rule removed, for a sentence.
+    pub fn in_words(&self) -> String {
+        let removed = Removed::ALL.iter().zip(&self.removed).filter(|(_, count)| **count > 0);
+        let removed = removed.map(|(rule, count)| format!(", {count} removed ({})", rule.words()));
+        format!("{} read{}", self.pages, removed.collect::<String>())
     }
 
     /// What each rule removed, as a table; rules that removed nothing are left out.

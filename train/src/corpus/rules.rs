@@ -29,7 +29,7 @@ pub struct Rules {
 
 /// Raised where the same options make another corpus of the same pages than before: what was made stays as it was, and
 /// is made anew when it is asked for again.
-const REVISION: u32 = 2;
+const REVISION: u32 = 3;
 
 /// What decides about pages: the options but for those that do not, the lists' contents, and what the program makes of
 /// them.
@@ -57,18 +57,18 @@ impl Rules {
     /// Where a list cannot be read, or a language is not known.
     pub fn new(options: &Options) -> Result<Rules> {
         let given = |path: &Path| !path.as_os_str().is_empty();
-        let list = |path: &Path| given(path).then(|| Listed::read(path)).transpose();
         let sites = match options.variant {
             Variant::Wikipedia => Some(Listed::of(["en.wikipedia.org"])),
-            _ => list(&options.sites)?,
+            _ => given(&options.sites).then(|| Listed::read_sites(&options.sites)).transpose()?,
         };
+        let addresses = given(&options.addresses).then(|| Listed::read(&options.addresses)).transpose()?;
         let bad_words = given(&options.bad_words)
             .then(|| BadWords::read(&options.bad_words, options.bad_words_in, &options.language))
             .transpose()?;
         let language = (!options.language.is_empty())
             .then(|| Language::new(&options.language, options.language_confidence))
             .transpose()?;
-        Ok(Rules { options: options.clone(), sites, addresses: list(&options.addresses)?, bad_words, language })
+        Ok(Rules { options: options.clone(), sites, addresses, bad_words, language })
     }
 
     /// What a page becomes before others are known.

@@ -185,7 +185,7 @@ impl Job {
         if [report.train, report.validation][split][0] == 0 {
             return shard.finish();
         }
-        let path = self.options.output.join(SPLITS[split]).join(text_name(part));
+        let path = self.text_file(split, part);
         let (mut texts, mut bytes) = (Vec::new(), 0);
         let mut write = |texts: &mut Vec<String>, bytes: &mut usize| -> Result<()> {
             progress.add(texts.len(), *bytes);

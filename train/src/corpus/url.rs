@@ -35,14 +35,26 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// Reads a list, whose entries are normalised.
+    /// Reads a list of addresses, which are normalised.
     ///
     /// # Errors
     /// Where the file cannot be read or is empty.
     pub fn read(path: &Path) -> Result<Listed> {
+        Listed::read_as(path, normalise)
+    }
+
+    /// Reads a list of sites, whose case does not matter.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or is empty.
+    pub fn read_sites(path: &Path) -> Result<Listed> {
+        Listed::read_as(path, |line| normalise(&line.to_ascii_lowercase()))
+    }
+
+    fn read_as(path: &Path, entry: impl Fn(&str) -> String) -> Result<Listed> {
         let mut entries = HashSet::new();
         for_each_line(path, |_, line| {
-            let entry = normalise(line.trim());
+            let entry = entry(line.trim());
             if !entry.is_empty() {
                 entries.insert(entry);
             }
@@ -106,8 +118,9 @@ mod tests {
     fn lists_name_sites_and_addresses() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("list");
-        std::fs::write(&path, "https://www.news.com/\nlocal.paper.org\n\nblog.net/one?ref=x\n").unwrap();
-        let list = Listed::read(&path).unwrap();
+        let text = "https://www.news.com/\nlocal.paper.org\n\nblog.net/one?ref=x\nHTTPS://www.NYTimes.com/\nA.com/B\n";
+        std::fs::write(&path, text).unwrap();
+        let (sites, addresses) = (Listed::read_sites(&path).unwrap(), Listed::read(&path).unwrap());
         for (url, site, address) in [
             ("http://news.com", true, true),
             ("http://NEWS.com/a", true, false),
@@ -118,9 +131,14 @@ mod tests {
             ("http://news.com.evil.net/", false, false),
             ("http://blog.net/one", false, true),
             ("http://blog.net/one/two", false, false),
+            ("https://www.nytimes.com/a", true, false),
+            ("https://cooking.NYTimes.com", true, false),
+            // Of an address case is a part.
+            ("http://A.com/B", false, true),
+            ("http://A.com/b", false, false),
         ] {
             let url = normalise(url);
-            assert_eq!((list.has_site(&url), list.has_address(&url)), (site, address), "{url}");
+            assert_eq!((sites.has_site(&url), addresses.has_address(&url)), (site, address), "{url}");
         }
     }
 }
