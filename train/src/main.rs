@@ -204,7 +204,8 @@ struct FinetuneArguments {
     #[arg(long, default_value_t = 6)]
     patience: u64,
     /// What makes a checkpoint the best: exact-match, bleu, chrf, rouge, squad, pearson, spearman or loss; otherwise
-    /// exact-match where the targets are classes, chrf where they are texts
+    /// exact-match where the targets are classes (at most 50 different ones, each seen ten times on average), chrf
+    /// where they are texts
     #[arg(long)]
     metric: Option<String>,
     /// Texts that become one token each first, with commas between them: '{,},\n'
@@ -519,11 +520,15 @@ fn run(mut config: Config, title: Option<&str>, ranks: Ranks, local_rank: usize)
             command::say(text.trim_end());
         }
     };
-    if config.run.accumulate < ranks.size() {
-        let (batches, size) = (config.run.accumulate, ranks.size());
+    let (batches, size) = (config.run.accumulate, ranks.size());
+    let enough = if batches >= size {
+        Ok(())
+    } else {
         let what = format!("run.accumulate: expected {size} batches, one for each rank, or more; found {batches}");
-        return Err(Error::Ranks(what).into());
-    }
+        Err(Error::Invalid(what))
+    };
+    // Configurations have not been compared yet: another rank's may have enough.
+    ranks.together(enough)?;
     let load = || -> Result<_> {
         let pipeline = Pipeline::load(&config)?;
         evaluate::check_best_by(&config.evaluation, &pipeline.tasks)?;

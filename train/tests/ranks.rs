@@ -318,6 +318,9 @@ fn ranks_that_differ_are_refused() {
     assert!(line.ends_with("found another on rank 1 than 0: loss.z_loss, run.seed"), "{line}");
     let line = on_rank_1(program, "--set run.sed=2");
     assert!(line.contains("rank 1: override: run.sed: unknown key; did you mean run.seed?"), "{line}");
+    let line = on_rank_1(program, "--set run.accumulate=2");
+    let expected = "rank 1: run.accumulate: expected 3 batches, one for each rank, or more; found 2";
+    assert!(line.contains(expected), "{line}");
 
     // One digit of the 400 records.
     let other = folder.path().join("other");
