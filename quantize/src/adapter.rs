@@ -3,12 +3,14 @@
 //! An adapter has for some of a model's matrices W `[outputs, inputs]` two small ones, A `[rank, inputs]` and B
 //! `[outputs, rank]`; the adapted model has `W + scale B A` in their place (Hu et al. 2021).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 use t5_runtime::block::decode_tensor;
 use t5_runtime::checkpoint::{self, Checkpoint};
+use t5_runtime::schema::{self, Role, TensorSpec};
 use t5_runtime::storage::Bytes;
 use t5_runtime::tensor::Tensor;
 use t5_runtime::{Error, Result};
@@ -122,24 +124,28 @@ impl Adapter {
 
     /// What to say before merging where the checkpoint may not be what the adapter was trained on: matrices of a
     /// balanced file are W s, behind norms g / s, for which `scale B A` is wrong unless it was trained for them. Which
-    /// of the two it was, neither file says, nor that a file without blocks was made of a balanced one.
+    /// of the two it was, neither file says, nor that a file without blocks was made of a balanced one. (Of what reads
+    /// the encoder's states the file says s, and t5-train trains on W.)
     pub fn doubt(&self, checkpoint: &Checkpoint) -> Option<String> {
         let in_blocks = |name: &String| checkpoint.tensor(name).is_some_and(|tensor| tensor.dtype.block_len() > 1);
         let doubtful = checkpoint.encoder_scale.is_some() || self.factors.keys().any(in_blocks);
         doubtful.then(|| {
             format!(
-                "{} was quantised before: an adapter that was trained on this very file is merged as it should be, one \
-                 that was trained on its original gives another model and belongs into the original",
+                "{} was quantised before: an adapter that t5-train trained on this very file is merged as it should \
+                 be, one that was trained on its original gives another model and belongs into the original",
                 checkpoint.file
             )
         })
     }
 
-    /// Puts `W + scale B A` in the place of each matrix that the adapter changes, in f32.
+    /// Puts `W + scale B A` in the place of each matrix that the adapter changes, in f32. In the place of `W s`, with
+    /// the checkpoint's `encoder_scale` s, comes `(W + scale B A) s`.
     ///
     /// # Errors
     /// If the checkpoint has no such matrix, or one of another shape; the checkpoint is then as it was.
     pub fn merge(&self, checkpoint: &mut Checkpoint) -> Result<()> {
+        let reads_states = |spec: &TensorSpec| matches!(spec.id.role, Role::CrossK | Role::CrossV);
+        let specs: Vec<TensorSpec> = schema::tensors(&checkpoint.config).into_iter().filter(reads_states).collect();
         let mut merged = Vec::new();
         for (name, factors) in &self.factors {
             let Some(tensor) = checkpoint.tensor(name) else {
@@ -150,6 +156,13 @@ impl Adapter {
                 let (outputs, inputs, file) = (factors.outputs, factors.inputs, &checkpoint.file);
                 let what = format!("expected {:?} as in {file}, found [{outputs}, {inputs}]", tensor.shape);
                 return Err(Error::tensor(&self.file, name, what));
+            }
+            let mut factors = Cow::Borrowed(factors);
+            if let Some(s) = &checkpoint.encoder_scale
+                && specs.iter().any(|spec| spec.hf_name == *name)
+            {
+                let rows = factors.to_mut().a.chunks_exact_mut(s.len());
+                rows.for_each(|row| row.iter_mut().zip(s).for_each(|(a, s)| *a *= s));
             }
             let mut values = decode_tensor(tensor)?;
             factors.add_to(self.scale, &mut values);

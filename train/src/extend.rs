@@ -7,13 +7,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use t5_runtime::block::decode_tensor;
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::config::T5Config;
 use t5_runtime::schema::{self, Role, Stack, TensorId, TensorSpec};
 use t5_runtime::tokenizer::{self, AddedToken, Piece, PieceKind, Tokenizer, UnigramVocabulary};
 
-use crate::model::Model;
+use crate::model::{Model, expanded};
 use crate::{Error, Result, export, vocabulary};
 
 /// What becomes of a model.
@@ -47,16 +46,8 @@ impl Extension {
     pub fn apply(&self, checkpoint: &Checkpoint) -> Result<(Model, UnigramVocabulary)> {
         let old = &checkpoint.config;
         let (vocabulary, spelled) = with_tokens(&checkpoint.file, pieces(checkpoint)?, &self.add_tokens)?;
-        let blocks = |list: &Option<Vec<usize>>, option, count: usize| match list {
-            None => Ok((0..count).collect()),
-            Some(list) if list.is_empty() || list.iter().any(|&block| block >= count) => {
-                let last = count.saturating_sub(1);
-                Err(wrong(option, format!("expected one or more blocks of 0 to {last}, found {list:?}")))
-            }
-            Some(list) => Ok(list.clone()),
-        };
-        let encoder = blocks(&self.encoder_blocks, "encoder_blocks", old.num_layers)?;
-        let decoder = blocks(&self.decoder_blocks, "decoder_blocks", old.num_decoder_layers)?;
+        let encoder = blocks(self.encoder_blocks.as_deref(), Stack::Encoder, old.num_layers)?;
+        let decoder = blocks(self.decoder_blocks.as_deref(), Stack::Decoder, old.num_decoder_layers)?;
         let config = T5Config {
             vocab_size: old.vocab_size.max(vocabulary::padded_rows(vocabulary.pieces.len())),
             num_layers: encoder.len(),
@@ -95,6 +86,24 @@ fn wrong(option: &'static str, what: String) -> Error {
     Error::Option { option, what }
 }
 
+/// The blocks of a new stack, by their numbers among the `count` of the old one.
+fn blocks(list: Option<&[usize]>, stack: Stack, count: usize) -> Result<Vec<usize>> {
+    let (option, name) = match stack {
+        Stack::Encoder => ("encoder_blocks", "encoder"),
+        Stack::Decoder => ("decoder_blocks", "decoder"),
+    };
+    match list {
+        None => Ok((0..count).collect()),
+        Some(list) if count == 0 => {
+            Err(wrong(option, format!("expected none, as the model has no {name}, found {list:?}")))
+        }
+        Some(list) if list.is_empty() || list.iter().any(|&block| block >= count) => {
+            Err(wrong(option, format!("expected one or more blocks of 0 to {}, found {list:?}", count - 1)))
+        }
+        Some(list) => Ok(list.to_vec()),
+    }
+}
+
 /// Whether a matrix is the last one of a layer, whose products are added to the residual stream.
 fn adds_to_the_stream(role: Role) -> bool {
     matches!(role, Role::SelfO | Role::CrossO | Role::Wo | Role::AdapterUp)
@@ -113,14 +122,8 @@ impl<'a> Sources<'a> {
     }
 
     fn values(&self, id: TensorId) -> Result<Vec<f32>> {
-        values(self.checkpoint, self.specs.get(&id).map(|spec| spec.hf_name.as_str()).unwrap_or_default())
+        expanded(self.checkpoint, &self.specs[&id])
     }
-}
-
-/// A tensor's values by its name in Hugging Face's files.
-pub(crate) fn values(checkpoint: &Checkpoint, name: &str) -> Result<Vec<f32>> {
-    let missing = || t5_runtime::Error::tensor(&checkpoint.file, name, "expected, but not in the checkpoint");
-    Ok(decode_tensor(checkpoint.tensor(name).ok_or_else(missing)?)?)
 }
 
 /// The vocabulary of a model that can be written as a folder.
@@ -226,6 +229,19 @@ mod tests {
         assert_eq!(parse_tokens(r"a b: c,\,\\\t").unwrap(), ["a b: c", ",\\\t"]);
         assert!(parse_tokens(r"\x").unwrap_err().to_string().contains("found 'x'"));
         assert!(parse_tokens("a\\").unwrap_err().to_string().contains("found the end"));
+    }
+
+    #[test]
+    fn blocks_are_those_that_are_there() {
+        assert_eq!(blocks(None, Stack::Encoder, 3).unwrap(), [0, 1, 2]);
+        assert_eq!(blocks(Some(&[2, 0, 0]), Stack::Decoder, 3).unwrap(), [2, 0, 0]);
+        assert!(blocks(None, Stack::Encoder, 0).unwrap().is_empty());
+        let message = |list: &[usize], stack, count| blocks(Some(list), stack, count).unwrap_err().to_string();
+        let found = message(&[3], Stack::Decoder, 3);
+        assert_eq!(found, "decoder_blocks: expected one or more blocks of 0 to 2, found [3]");
+        // A model of one stack.
+        let found = message(&[0], Stack::Encoder, 0);
+        assert_eq!(found, "encoder_blocks: expected none, as the model has no encoder, found [0]");
     }
 
     #[test]

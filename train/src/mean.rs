@@ -6,7 +6,7 @@ use std::path::Path;
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::tokenizer::{UnigramVocabulary, Vocabulary};
 
-use crate::model::Model;
+use crate::model::{Model, expanded};
 use crate::{Error, Result, export, extend};
 
 /// How far the sum of shares may be from 1, since they are typed as decimal fractions.
@@ -39,8 +39,9 @@ impl WeightedMean {
     }
 
     /// What to say before where files are no originals: matrices of a balanced file are W s, behind norms g / s, with
-    /// factors s of the file's own, and the mean of such values is not that of the models. Whether a file was balanced
-    /// it does not say, nor that one without blocks was made of one.
+    /// factors s of the file's own, and the mean of such values is not that of the models. The factors of the encoder's
+    /// last norm are known and undone, those inside of blocks and before a head are not. Whether a file was balanced it
+    /// does not say but by the former, nor that one without blocks was made of one.
     pub fn doubt(&self) -> Option<String> {
         let is_quantised = |checkpoint: &Checkpoint| {
             checkpoint.encoder_scale.is_some() || checkpoint.tensors().any(|(_, tensor)| tensor.dtype.block_len() > 1)
@@ -87,7 +88,7 @@ impl WeightedMean {
         let model = Model::from_values(&first.config, |spec| {
             let mut sum: Vec<f64> = Vec::new();
             for (checkpoint, share) in &self.parts {
-                let values = extend::values(checkpoint, &spec.hf_name)?;
+                let values = expanded(checkpoint, spec)?;
                 sum.resize(values.len(), 0.0);
                 sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += share * f64::from(value));
             }

@@ -69,17 +69,13 @@ impl Model {
         Model::from_values(config, |spec| Ok(init::values(scheme, config, spec, seed)))
     }
 
-    /// A model that continues from any checkpoint the runtime reads; quantised weights are expanded.
+    /// A model that continues from any checkpoint the runtime reads; quantised weights are expanded, and factors that
+    /// the encoder of a balanced file has traded with the decoder are undone.
     ///
     /// # Errors
     /// Where a tensor cannot be read.
     pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Model> {
-        Model::from_values(&checkpoint.config, |spec| {
-            let tensor = checkpoint.tensor(&spec.hf_name).ok_or_else(|| {
-                t5_runtime::Error::tensor(&checkpoint.file, &spec.hf_name, "expected, but not in the checkpoint")
-            })?;
-            Ok(t5_runtime::block::decode_tensor(tensor)?)
-        })
+        Model::from_values(&checkpoint.config, |spec| expanded(checkpoint, spec))
     }
 
     /// A model whose values a function gives, one tensor of the schema at a time.
@@ -562,4 +558,21 @@ impl Model {
             ..self.feed_forward(pass, stack, block)
         }
     }
+}
+
+/// A checkpoint's tensor in f32. In a balanced file the encoder's last norm is g / s and the matrices that read its
+/// states are W s: here g and W again, since what is made of them has no place for s.
+pub(crate) fn expanded(checkpoint: &Checkpoint, spec: &TensorSpec) -> Result<Vec<f32>> {
+    let missing = || t5_runtime::Error::tensor(&checkpoint.file, &spec.hf_name, "expected, but not in the checkpoint");
+    let mut values = t5_runtime::block::decode_tensor(checkpoint.tensor(&spec.hf_name).ok_or_else(missing)?)?;
+    let is_norm = (spec.id.role, spec.id.stack) == (Role::FinalNorm, Some(Stack::Encoder));
+    if let Some(scale) = &checkpoint.encoder_scale
+        && (is_norm || matches!(spec.id.role, Role::CrossK | Role::CrossV))
+    {
+        for row in values.chunks_exact_mut(scale.len()) {
+            let row = row.iter_mut().zip(scale);
+            row.for_each(|(value, s)| if is_norm { *value *= s } else { *value /= s });
+        }
+    }
+    Ok(values)
 }

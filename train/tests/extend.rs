@@ -4,9 +4,9 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{fail, succeed};
+use common::{balanced, fail, succeed};
 use t5_runtime::checkpoint::Checkpoint;
-use t5_runtime::schema;
+use t5_runtime::schema::{self, Role, Stack};
 use t5_runtime::tokenizer::Tokenizer;
 use t5_runtime::{Model, block};
 
@@ -22,8 +22,17 @@ fn extended(folder: &Path, arguments: &[&str]) -> Checkpoint {
     Checkpoint::open(Path::new(&output)).unwrap()
 }
 
+/// Values in the units that they had before a file was balanced (docs/gguf.md, `encoder_scale`).
 fn values(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
-    block::decode_tensor(checkpoint.tensor(name).unwrap()).unwrap()
+    let mut values = block::decode_tensor(checkpoint.tensor(name).unwrap()).unwrap();
+    let is_norm = name == "encoder.final_layer_norm.weight";
+    let traded = is_norm || name.contains("EncDecAttention.k.") || name.contains("EncDecAttention.v.");
+    if let Some(scale) = checkpoint.encoder_scale.as_ref().filter(|_| traded) {
+        for (value, s) in values.iter_mut().zip(scale.iter().cycle()) {
+            *value = if is_norm { *value * s } else { *value / s };
+        }
+    }
+    values
 }
 
 fn answer(model: &Model, text: &str) -> (Vec<u32>, f32) {
@@ -47,6 +56,30 @@ fn a_gguf_file_becomes_a_folder_of_the_same_model() {
     for spec in schema::tensors(&before.config) {
         assert_eq!(values(&checkpoint, &spec.hf_name), values(&before, &spec.hf_name), "{}", spec.hf_name);
     }
+}
+
+/// A folder has no place for what the encoder of a balanced file has traded with the decoder.
+#[test]
+fn a_balanced_file_becomes_a_model_with_the_original_s_states() {
+    let folder = tempfile::tempdir().unwrap();
+    let (original, stored) = balanced(folder.path());
+    let expanded = t5_train::model::Model::from_checkpoint(&stored).unwrap();
+    let mut seen = 0;
+    for (index, spec) in original.specs().iter().enumerate() {
+        // Norms stay in f32; matrices are rounded to eight bits.
+        let bound = match (spec.id.role, spec.id.stack) {
+            (Role::FinalNorm, Some(Stack::Encoder)) => 1e-12,
+            (Role::CrossK | Role::CrossV, _) => 1e-3,
+            _ => continue,
+        };
+        let (was, is) = (original.values(index).unwrap(), expanded.values(index).unwrap());
+        let square = |x: f32| f64::from(x) * f64::from(x);
+        let (whole, off) = (was.iter().map(|&x| square(x)), was.iter().zip(&is).map(|(a, b)| square(a - b)));
+        let off = off.sum::<f64>() / whole.sum::<f64>();
+        assert!(off < bound, "{}: {off}", spec.hf_name);
+        seen += 1;
+    }
+    assert_eq!(seen, 5);
 }
 
 #[test]

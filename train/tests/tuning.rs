@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::Var;
-use common::{bits, fail, golden_config, one_example, prepare, succeed};
+use common::{balanced, bits, fail, golden_config, one_example, prepare, succeed};
 use t5_quantize::adapter::Adapter;
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::config::T5Config;
@@ -219,6 +219,25 @@ fn adapters_that_peft_wrote_give_its_logits() {
         model.write_adapter(written.path()).unwrap();
         let again = Adapter::open(written.path()).unwrap();
         assert_eq!((again.scale, &again.factors), (adapter.scale, &adapter.factors));
+    }
+}
+
+#[test]
+fn an_adapter_of_a_balanced_file_is_merged_into_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, mut stored) = balanced(folder.path());
+    let base = Model::from_checkpoint(&stored).unwrap();
+    let model = base.with_lora(&options(&["EncDecAttention.k", "EncDecAttention.v"]), "base", 9).unwrap();
+    for (index, tensor) in model.trained().iter().enumerate() {
+        let value = |i: usize| ((index * 31 + i * 17) % 23) as f32 / 46.0 - 0.25;
+        update_in_place(tensor.var, |x| x.iter_mut().enumerate().for_each(|(i, x)| *x = value(i))).unwrap();
+    }
+    model.updated().unwrap();
+    model.write_adapter(folder.path()).unwrap();
+    Adapter::open(folder.path()).unwrap().merge(&mut stored).unwrap();
+    let merged = Model::from_checkpoint(&stored).unwrap();
+    for (index, spec) in model.specs().iter().enumerate() {
+        assert_near(&merged.values(index).unwrap(), &model.values(index).unwrap(), &spec.hf_name);
     }
 }
 

@@ -10,8 +10,15 @@ use std::process::{Command, Output};
 mod checkpoint;
 
 pub use checkpoint::specification_config as golden_config;
+use t5_quantize::{Policy, quantize};
+use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::config::T5Config;
+use t5_runtime::schema::Role;
+use t5_runtime::storage::Bytes;
+use t5_runtime::tensor::DType;
 use t5_train::batches::Batch;
+use t5_train::checkpoint::write_model;
+use t5_train::init::{self, Scheme};
 use t5_train::model::Model;
 
 /// A model whose values follow from its tensors' names.
@@ -19,6 +26,31 @@ pub fn named(config: &T5Config) -> Model {
     let values = |data: &[u8]| data.chunks_exact(4).map(|v| f32::from_le_bytes(v.try_into().unwrap())).collect();
     let part = |name: &str, shape: &[usize]| checkpoint::part(name, shape).data;
     Model::from_values(config, |spec| Ok(values(&part(&spec.hf_name, &spec.shape)))).expect("a model")
+}
+
+/// A model, and the file in eight bits that is made of it: its encoder has traded factors with the decoder.
+pub fn balanced(folder: &Path) -> (Model, Checkpoint) {
+    let sizes = golden_config("relu", true, "t5");
+    let config = T5Config { d_model: 32, d_kv: 16, d_ff: 32, vocab_size: 40, ..sizes };
+    let model = Model::from_values(&config, |spec| {
+        let mut values = init::values(Scheme::T5x, &config, spec, 3);
+        if spec.id.role == Role::Wo {
+            // Channels of different sizes, which is what is traded.
+            let rows = values.chunks_exact_mut(config.d_ff).enumerate();
+            rows.for_each(|(channel, row)| row.iter_mut().for_each(|value| *value *= (channel + 1) as f32));
+        }
+        Ok(values)
+    });
+    let model = model.expect("a model");
+    std::fs::write(folder.join("config.json"), config.to_json().to_string()).expect("a file");
+    write_model(&folder.join("model.safetensors"), &model, None).expect("a file");
+    let (original, mut file) = (Checkpoint::open(folder).expect("a checkpoint"), Vec::new());
+    quantize(&original, &Policy::new(DType::Q8_0), "memory.gguf", &mut file, &mut ()).expect("a file");
+    let stored = Checkpoint::from_gguf("memory.gguf", Bytes::from_vec(file)).expect("a checkpoint");
+    let scale = stored.encoder_scale.as_ref().expect("factors");
+    let (least, most) = scale.iter().fold((f32::MAX, 0f32), |(least, most), s| (least.min(*s), most.max(*s)));
+    assert!(most / least > 2.0, "nothing was traded: {least} to {most}");
+    (model, stored)
 }
 
 /// A batch of one example, which fills its row.
