@@ -53,7 +53,7 @@ pub struct Run {
     pub output: PathBuf,
     pub seed: u64,
     pub steps: u64,
-    /// Steps before this run, which schedule and optimiser count on from: a run of `steps` steps is the last part of
+    /// Steps before this run, which schedule and Adafactor count on from: a run of `steps` steps is the last part of
     /// one of `start_step + steps`.
     pub start_step: u64,
     /// Batches whose gradients are added up for one step, by all ranks together.
@@ -457,7 +457,7 @@ impl Config {
                 optimizer::Method::Adafactor if self.run.start_step <= self.optimizer.step_offset => refuse(
                     "expected run.start_step above optimizer.step_offset, or the first step forgets what is kept",
                 )?,
-                // Kept moments would be divided as if they were those of the first step.
+                // Moments that do not say how many updates they are of would be taken for those of the first one.
                 optimizer::Method::AdamW | optimizer::Method::AdamWRms if self.run.start_step == 0 => {
                     refuse("expected run.start_step above 0, the steps that the kept state is of")?;
                 }

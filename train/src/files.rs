@@ -212,18 +212,36 @@ impl TensorFile {
         Ok(TensorFile { path: path.to_owned(), bytes: Bytes::map(path)? })
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many values each tensor has, by name.
+    ///
+    /// # Errors
+    /// Where the file is damaged.
+    pub fn lengths(&self) -> Result<HashMap<String, usize>> {
+        let tensors = self.tensors()?;
+        Ok(tensors.iter().map(|(name, view)| (name.to_owned(), view.shape().iter().product::<usize>())).collect())
+    }
+
     /// The values of one tensor.
     ///
     /// # Errors
     /// Where the file is damaged, or the tensor is not there or not f32.
     pub fn read(&self, name: &str) -> Result<Vec<f32>> {
         let damaged = |what: String| Error::file(&self.path, what);
-        let file = SafeTensors::deserialize(&self.bytes).map_err(|error| damaged(error.to_string()))?;
+        let file = self.tensors()?;
         let view = file.tensor(name).map_err(|error| damaged(error.to_string()))?;
         if view.dtype() != Dtype::F32 {
             return Err(damaged(format!("{name}: expected f32 values, found {:?}", view.dtype())));
         }
         Ok(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+
+    fn tensors(&self) -> Result<SafeTensors<'_>> {
+        SafeTensors::deserialize(&self.bytes).map_err(|error| Error::file(&self.path, error.to_string()))
     }
 }
 
@@ -267,7 +285,9 @@ mod tests {
             let shape: &[usize] = &[2];
             let tensor = |name: &str| (name.to_owned(), shape, Cow::Owned(values.to_vec()));
             write_tensors(&path, [tensor("x"), tensor("a")]).unwrap();
-            assert_eq!(TensorFile::open(&path).unwrap().read("x").unwrap(), values);
+            let file = TensorFile::open(&path).unwrap();
+            assert_eq!(file.read("x").unwrap(), values);
+            assert_eq!(file.lengths().unwrap(), HashMap::from([("x".to_owned(), 2), ("a".to_owned(), 2)]));
             // To the last byte what the library makes of them.
             let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
             let view = TensorView::new(Dtype::F32, shape.to_vec(), &bytes).unwrap();

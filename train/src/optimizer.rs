@@ -1,9 +1,12 @@
 //! Optimisers: Adafactor as T5 was trained with, AdamW, and nanoT5's AdamW scaled by the parameters' RMS. Each
 //! updates a tensor in one or two fused passes over its values.
 
+use std::slice;
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::files::TensorFile;
 use crate::kernels::{sum1, vectorised};
 use crate::model::{Model, Trained};
 use crate::ops::update_in_place;
@@ -62,6 +65,9 @@ struct Slots {
     first: Vec<f32>,
     /// Adafactor: C, empty for an unfactored tensor. AdamW: second moments.
     second: Vec<f32>,
+    /// AdamW: the updates that the moments are of, a float as PyTorch's `step`. From 2^24 on it stands still, when no
+    /// moment is corrected any more.
+    age: f32,
 }
 
 /// An optimiser and its state.
@@ -74,45 +80,65 @@ impl Optimizer {
     /// The state before the first step.
     pub fn new(options: &Options, trained: &[Trained]) -> Optimizer {
         let slots = trained.iter().map(|spec| {
-            let count: usize = spec.shape.iter().product();
-            match (options.kind, factored(options, &spec.shape)) {
-                (Method::Adafactor, Some((rows, columns))) => {
-                    let (over_larger, over_smaller) = if rows > columns { (columns, rows) } else { (rows, columns) };
-                    Slots { first: vec![0.0; over_larger], second: vec![0.0; over_smaller] }
-                }
-                (Method::Adafactor, None) => Slots { first: vec![0.0; count], second: Vec::new() },
-                _ => Slots { first: vec![0.0; count], second: vec![0.0; count] },
-            }
+            let [first, second] = slot_lengths(options, &spec.shape).map(|length| vec![0.0; length]);
+            Slots { first, second, age: 0.0 }
         });
         Optimizer { options: options.clone(), slots: slots.collect() }
     }
 
-    /// The state by slot name, `NAME/first` and `NAME/second`, for checkpoints.
+    /// The state by slot name, `NAME/first`, `NAME/second` and, of AdamW, `NAME/age`, for checkpoints.
     pub fn state(&self, trained: &[Trained]) -> Vec<(String, &[f32])> {
         let slots = trained.iter().zip(&self.slots).flat_map(|(spec, slots)| {
-            [(format!("{}/first", spec.name), &slots.first), (format!("{}/second", spec.name), &slots.second)]
+            let age: &[f32] = match self.options.kind {
+                Method::Adafactor => &[],
+                Method::AdamW | Method::AdamWRms => slice::from_ref(&slots.age),
+            };
+            let slots = [("first", slots.first.as_slice()), ("second", slots.second.as_slice()), ("age", age)];
+            slots.map(|(suffix, values)| (format!("{}/{suffix}", spec.name), values))
         });
-        slots.filter(|(_, values)| !values.is_empty()).map(|(name, values)| (name, values.as_slice())).collect()
+        slots.filter(|(_, values)| !values.is_empty()).collect()
     }
 
-    /// Restores what [`Optimizer::state`] gave.
+    /// Restores what [`Optimizer::state`] gave, from a file. `updates` are those that the state is of where the file
+    /// does not say it, as those of earlier versions.
     ///
     /// # Errors
-    /// Where a slot is missing or has another size.
-    pub fn restore(&mut self, trained: &[Trained], mut read: impl FnMut(&str) -> Result<Vec<f32>>) -> Result<()> {
+    /// Where it is the state of another method, or a slot is missing or has another size.
+    pub fn restore(&mut self, trained: &[Trained], file: &TensorFile, updates: u64) -> Result<()> {
+        let (expected, other, found) = match self.options.kind {
+            Method::Adafactor => ("adafactor", Method::AdamW, "adamw"),
+            // Moments of gradients are the same in both.
+            Method::AdamW | Method::AdamWRms => ("adamw", Method::Adafactor, "adafactor"),
+        };
+        // Names and lengths tell them apart: no tensor has the same slots in both.
+        let lengths = file.lengths()?;
+        let is_of = |kind: Method| {
+            let options = Options { kind, ..self.options.clone() };
+            trained.iter().all(|spec| {
+                let found = ["first", "second"].map(|slot| lengths.get(&format!("{}/{slot}", spec.name)).copied());
+                found.map(Option::unwrap_or_default) == slot_lengths(&options, &spec.shape)
+            })
+        };
+        if !is_of(self.options.kind) && is_of(other) {
+            let what = format!("expected the state of {expected}, found that of {found}");
+            return Err(Error::file(file.path(), what));
+        }
+        let read = |name: &str, expected: usize| -> Result<Vec<f32>> {
+            let values = file.read(name)?;
+            if values.len() != expected {
+                let what = format!("{name}: expected {expected} values, found {}", values.len());
+                return Err(Error::Invalid(what));
+            }
+            Ok(values)
+        };
         for (spec, slots) in trained.iter().zip(&mut self.slots) {
             for (suffix, slot) in [("first", &mut slots.first), ("second", &mut slots.second)] {
-                if slot.is_empty() {
-                    continue;
+                if !slot.is_empty() {
+                    *slot = read(&format!("{}/{suffix}", spec.name), slot.len())?;
                 }
-                let name = format!("{}/{suffix}", spec.name);
-                let values = read(&name)?;
-                if values.len() != slot.len() {
-                    let what = format!("{name}: expected {} values, found {}", slot.len(), values.len());
-                    return Err(Error::Invalid(what));
-                }
-                *slot = values;
             }
+            let age = format!("{}/age", spec.name);
+            slots.age = if lengths.contains_key(&age) { read(&age, 1)?[0] } else { updates as f32 };
         }
         Ok(())
     }
@@ -136,7 +162,7 @@ impl Optimizer {
     }
 
     /// One update of every parameter that has a gradient, which is zero afterwards. `step` counts from 0, or from the
-    /// steps before the run that goes on; `gradient_norm` is [`Optimizer::gradient_norm`]'s.
+    /// steps before the run that goes on, for Adafactor; `gradient_norm` is [`Optimizer::gradient_norm`]'s.
     ///
     /// # Errors
     /// Where a parameter is not in main memory.
@@ -166,11 +192,17 @@ impl Optimizer {
 
 /// Values of the state of a tensor.
 pub(crate) fn slot_values(options: &Options, shape: &[usize]) -> usize {
+    slot_lengths(options, shape).iter().sum()
+}
+
+/// Values of each slot of a tensor.
+fn slot_lengths(options: &Options, shape: &[usize]) -> [usize; 2] {
     let count: usize = shape.iter().product();
     match (options.kind, factored(options, shape)) {
-        (Method::Adafactor, Some((rows, columns))) => rows + columns,
-        (Method::Adafactor, None) => count,
-        _ => 2 * count,
+        // R runs along the smaller side.
+        (Method::Adafactor, Some((rows, columns))) => [rows.min(columns), rows.max(columns)],
+        (Method::Adafactor, None) => [count, 0],
+        (Method::AdamW | Method::AdamWRms, _) => [count, count],
     }
 }
 
@@ -191,6 +223,7 @@ fn rms(x: &[f32]) -> f64 {
 /// What one step does to one tensor.
 struct Update<'a> {
     options: &'a Options,
+    /// Adafactor: of the run and those before it.
     step: u64,
     rate: f64,
     /// Gradients are multiplied by it.
@@ -268,7 +301,9 @@ impl Update<'_> {
             Method::AdamWRms => self.rate * rms(x).max(options.epsilon_scale),
             _ => self.rate,
         };
-        let age = (self.step + 1).min(i32::MAX as u64) as i32;
+        // Of this tensor, which may have joined late, or go on from a state of fewer steps than the run counts.
+        slots.age += 1.0;
+        let age = slots.age as i32;
         let (correction1, correction2) = (1.0 - options.beta1.powi(age), 1.0 - options.beta2.powi(age));
         // rate / correction1 * m / (sqrt(v / correction2) + epsilon)
         let factor = (rate / correction1) as f32;
@@ -334,7 +369,7 @@ mod tests {
         let options = adafactor(0);
         let update = Update { options: &options, step: 1, rate: 0.1, scale: 1.0, decay: 0.0 };
         let (mut x, mut g) = (vec![1.0; 6], vec![1.0; 6]);
-        let mut slots = Slots { first: vec![0.9; 2], second: vec![0.1; 3] };
+        let mut slots = Slots { first: vec![0.9; 2], second: vec![0.1; 3], age: 0.0 };
         update.adafactor(&[3, 2], &mut x, &mut g, &mut slots);
         close(&slots.first, &[0.9574349; 2]);
         close(&slots.second, &[0.6169143; 3]);
@@ -343,7 +378,7 @@ mod tests {
         let options = adafactor(128);
         let update = Update { options: &options, step: 1, rate: 0.1, scale: 1.0, decay: 0.0 };
         let (mut x, mut g) = (vec![1.0; 6], vec![1.0; 6]);
-        let mut slots = Slots { first: vec![0.5; 6], second: Vec::new() };
+        let mut slots = Slots { first: vec![0.5; 6], second: Vec::new(), age: 0.0 };
         update.adafactor(&[3, 2], &mut x, &mut g, &mut slots);
         close(&slots.first, &[0.5 * 0.42565082 + 0.57434918; 6]); // 0.787174 in the reference, cut
         close(&x, &[0.9; 6]);
@@ -355,7 +390,7 @@ mod tests {
         let options = adafactor(0);
         let mut x = vec![0.1, 0.2, 0.3, 0.4, 0.5, 0.6];
         let gradient = [0.1, -0.2, 0.3, 0.4, 0.5, -0.6];
-        let mut slots = Slots { first: vec![0.0; 2], second: vec![0.0; 3] };
+        let mut slots = Slots { first: vec![0.0; 2], second: vec![0.0; 3], age: 0.0 };
         let update = Update { options: &options, step: 0, rate: 0.01, scale: 1.0, decay: 0.0 };
         update.adafactor(&[2, 3], &mut x, &mut gradient.to_vec(), &mut slots);
         close(&slots.first, &[0.04666667, 0.25666667]);
@@ -370,7 +405,7 @@ mod tests {
 
         let options = adafactor(128);
         let mut x = vec![0.1, 0.2, 0.3, 0.4, 0.5, 0.6];
-        let mut slots = Slots { first: vec![0.0; 6], second: Vec::new() };
+        let mut slots = Slots { first: vec![0.0; 6], second: Vec::new(), age: 0.0 };
         let update = Update { options: &options, step: 0, rate: 0.01, scale: 1.0, decay: 0.0 };
         update.adafactor(&[2, 3], &mut x, &mut gradient.to_vec(), &mut slots);
         close(&x, &[0.09610556, 0.20389444, 0.29610556, 0.39610556, 0.49610556, 0.60389444]);
@@ -384,7 +419,7 @@ mod tests {
         let step = |scale: f32| {
             let mut x: Vec<f32> = (0..20).map(value).collect();
             let mut g: Vec<f32> = (0..20).map(|i| value(i + 31)).collect();
-            let mut slots = Slots { first: vec![0.0; 4], second: vec![0.0; 5] };
+            let mut slots = Slots { first: vec![0.0; 4], second: vec![0.0; 5], age: 0.0 };
             let update = Update { options: &options, step: 0, rate: 0.01, scale, decay: 0.0 };
             update.adafactor(&shape, &mut x, &mut g, &mut slots);
             let mean = |v: &[f32]| v.iter().sum::<f32>() / v.len() as f32;
@@ -403,9 +438,9 @@ mod tests {
         // torch 2.15: AdamW(lr 0.1, weight_decay 0.01) on [1, -2], gradients [0.5, -0.25], then [0.1, 0.3].
         let options = Options { kind: Method::AdamW, weight_decay: 0.01, ..adafactor(0) };
         let mut x = vec![1.0, -2.0];
-        let mut slots = Slots { first: vec![0.0; 2], second: vec![0.0; 2] };
-        for (step, gradient) in [[0.5, -0.25], [0.1, 0.3]].into_iter().enumerate() {
-            let update = Update { options: &options, step: step as u64, rate: 0.1, scale: 1.0, decay: 0.01 };
+        let mut slots = Slots { first: vec![0.0; 2], second: vec![0.0; 2], age: 0.0 };
+        for gradient in [[0.5, -0.25], [0.1, 0.3]] {
+            let update = Update { options: &options, step: 0, rate: 0.1, scale: 1.0, decay: 0.01 };
             update.adamw(&mut x, &mut gradient.to_vec(), &mut slots);
         }
         close(&x, &ADAMW);
@@ -416,7 +451,7 @@ mod tests {
         let options = Options { kind: Method::AdamWRms, epsilon: 1e-6, ..adafactor(0) };
         for scale in [1.0f32, 10.0, 1e-6] {
             let mut x = vec![scale, -scale];
-            let mut slots = Slots { first: vec![0.0; 2], second: vec![0.0; 2] };
+            let mut slots = Slots { first: vec![0.0; 2], second: vec![0.0; 2], age: 0.0 };
             let update = Update { options: &options, step: 0, rate: 0.1, scale: 1.0, decay: 0.0 };
             update.adamw(&mut x, &mut [0.5, -0.25], &mut slots);
             // The first step moves each value by the rate times the RMS, at least times epsilon_scale.

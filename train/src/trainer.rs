@@ -203,7 +203,8 @@ impl Trainer {
         export::expect_vocabulary(saved.folder(), &self.parts.extra)?;
         let optimizer = saved.optimizer()?;
         self.parts.model.restore(&saved)?;
-        self.optimizer.restore(&self.parts.model.trained(), |name| optimizer.read(name))?;
+        let before = if self.config.optimizer.keep_slots { self.config.run.start_step } else { 0 };
+        self.optimizer.restore(&self.parts.model.trained(), &optimizer, before + saved.state.step)?;
         if let (Some(average), Some(file)) = (&mut self.average, saved.average()?) {
             for (values, spec) in average.iter_mut().zip(self.parts.model.specs()) {
                 *values = file.read(&spec.hf_name)?;
@@ -222,7 +223,7 @@ impl Trainer {
     /// Goes on with the optimiser's state of the checkpoint that the model comes from.
     fn take_slots(&mut self) -> Result<()> {
         let slots = checkpoint::optimizer_file(Path::new(&self.config.model.from))?;
-        self.optimizer.restore(&self.parts.model.trained(), |name| slots.read(name))
+        self.optimizer.restore(&self.parts.model.trained(), &slots, self.config.run.start_step)
     }
 
     /// Opens the log, and drops records of steps after the checkpoint: they will be written again.
@@ -273,34 +274,38 @@ impl Trainer {
         if self.state.step > 0 {
             self.say(&format!("continuing after step {}", self.state.step));
         }
-        while self.state.step < self.config.run.steps && !self.is_stale() {
+        while self.state.step < self.config.run.steps && !self.is_stale(self.state.step) {
             self.train_step()?;
             let compare = self.config.run.compare_steps;
             if compare > 0 && self.state.step.is_multiple_of(compare) {
                 self.compare()?;
             }
-            let (step, last) = (self.state.step, self.state.step == self.config.run.steps);
-            let due = |every: u64| every > 0 && (step.is_multiple_of(every) || last);
+            let step = self.state.step;
             let mut improved = false;
-            if due(self.config.evaluation.every_steps) {
+            if self.is_due(self.config.evaluation.every_steps, step) {
                 improved = self.evaluate()?;
             }
-            let save = due(self.config.checkpoint.every_steps) || improved || self.is_stale();
+            let save = self.is_due(self.config.checkpoint.every_steps, step) || improved || self.is_stale(step);
             if save && self.parts.ranks.is_first() {
                 self.save()?;
             }
         }
         self.bar.finish_and_clear();
-        if let Some(best) = self.state.best.as_ref().filter(|_| self.is_stale()) {
+        if let Some(best) = self.state.best.as_ref().filter(|_| self.is_stale(self.state.step)) {
             self.say(&format!("stopped early: no evaluation was better than that of step {}", best.step));
         }
         Ok(())
     }
 
-    /// Whether the last evaluations were no better than one before them, and the run is to end for that.
-    fn is_stale(&self) -> bool {
+    /// Whether that is due after a step which is done every so many steps, and after the last.
+    fn is_due(&self, every: u64, step: u64) -> bool {
+        every > 0 && (step.is_multiple_of(every) || step == self.config.run.steps)
+    }
+
+    /// Whether the last evaluations before a step were no better than one before them, and the run is to end for that.
+    fn is_stale(&self, step: u64) -> bool {
         let wait = self.config.evaluation.patience.saturating_mul(self.config.evaluation.every_steps);
-        wait > 0 && self.state.best.as_ref().is_some_and(|best| self.state.step >= best.step.saturating_add(wait))
+        wait > 0 && self.state.best.as_ref().is_some_and(|best| step >= best.step.saturating_add(wait))
     }
 
     /// One update.
@@ -379,10 +384,15 @@ impl Trainer {
             let what = format!("the loss is {mean} and all gradients are zero");
             return Err(self.diverged(step, &what, &batches));
         }
-        // Schedule and optimiser count on from the steps before this run.
+        // Schedule and Adafactor count on from the steps before this run.
         let global_step = config.run.start_step + step;
         let rate = config.schedule.rate(global_step, config.run.start_step + config.run.steps);
         self.optimizer.step(&self.parts.model, global_step, rate, gradient_norm)?;
+        // Before an evaluation or a checkpoint takes the values; that of a best score comes behind an evaluation.
+        let (evaluation, checkpoint) = (config.evaluation.every_steps, config.checkpoint.every_steps);
+        if self.is_due(evaluation, step + 1) || self.is_due(checkpoint, step + 1) || self.is_stale(step + 1) {
+            self.expect_finite(&batches)?;
+        }
         self.update_average()?;
 
         self.state.step += 1;
@@ -582,6 +592,19 @@ impl Trainer {
         let (model, optimizer) = (&self.parts.model, &self.optimizer);
         let tensors = Tensors { model, optimizer, average: self.average.as_deref() };
         self.checkpoints.save(&self.state, &tensors, &self.parts.extra)
+    }
+
+    /// Refuses the values that an update has just made where not all are finite: no run could go on from them. Every
+    /// rank finds the same.
+    fn expect_finite(&self, batches: &[Batch]) -> Result<()> {
+        let model = &self.parts.model;
+        for (spec, var) in model.specs().iter().zip(model.vars()) {
+            if !crate::ops::Values::new(var.as_tensor())?.iter().all(|value| value.is_finite()) {
+                let what = format!("{}: expected finite values after the update, found others", spec.hf_name);
+                return Err(self.diverged(self.state.step, &what, batches));
+            }
+        }
+        Ok(())
     }
 
     fn diverged(&self, step: u64, what: &str, batches: &[Batch]) -> Error {

@@ -3,15 +3,18 @@
 
 mod common;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use common::golden_config;
 use t5_runtime::checkpoint::Checkpoint;
+use t5_train::Error;
 use t5_train::batches::{Batch, BatchSource};
 use t5_train::checkpoint::Saved;
 use t5_train::config::Config;
+use t5_train::files::{TensorFile, write_tensors};
 use t5_train::init::Scheme;
 use t5_train::model::Model;
 use t5_train::ranks::Ranks;
@@ -19,11 +22,12 @@ use t5_train::record::EvaluationReport;
 use t5_train::report;
 use t5_train::trainer::{Evaluator, Parts, Trainer};
 
-/// The same batch for ever, so that two runs over other numbers of steps see the same data.
-struct Same;
+/// The same batch for ever, so that two runs over other numbers of steps see the same data. Counts them.
+struct Same(u64);
 
 impl BatchSource for Same {
     fn next_batch(&mut self) -> t5_train::Result<Batch> {
+        self.0 += 1;
         Ok(Batch {
             encoder_ids: vec![7, 8, 5, 1],
             encoder_segments: vec![1; 4],
@@ -38,10 +42,11 @@ impl BatchSource for Same {
     }
 
     fn state(&self) -> serde_json::Value {
-        serde_json::Value::Null
+        self.0.into()
     }
 
-    fn restore(&mut self, _: &serde_json::Value) -> t5_train::Result<()> {
+    fn restore(&mut self, state: &serde_json::Value) -> t5_train::Result<()> {
+        self.0 = state.as_u64().expect("a count");
         Ok(())
     }
 }
@@ -80,13 +85,24 @@ fn trainer_of(config: &Config, scores: &[f64], dev_name: &str) -> t5_train::Resu
         extra.push(("spiece.model".to_owned(), config.model.vocabulary.clone().into_bytes()));
     }
     let evaluator = Some(Box::new(Scripted(Vec::from(scores).into_iter())) as Box<dyn Evaluator>);
-    let (source, dev, ranks) = (Box::new(Same), Vec::new(), Ranks::ALONE);
+    let (source, dev, ranks) = (Box::new(Same(0)), Vec::new(), Ranks::ALONE);
     let dev_name = dev_name.to_owned();
     Trainer::open(config, Parts { model, source, dev, dev_name, evaluator, teacher: None, extra, ranks })
 }
 
 fn values(trainer: &Trainer) -> Vec<Vec<f32>> {
     (0..trainer.model().vars().len()).map(|index| trainer.model().values(index).unwrap()).collect()
+}
+
+/// Writes other slots into a checkpoint's folder; those that are `None` are left out.
+fn change_slots(checkpoint: &Path, change: impl Fn(&str, Vec<f32>) -> Option<Vec<f32>>) {
+    let path = checkpoint.join("optimizer.safetensors");
+    let file = TensorFile::open(&path).unwrap();
+    let names = file.lengths().unwrap().into_keys();
+    let slots = names.filter_map(|name| change(&name, file.read(&name).unwrap()).map(|values| (name, values)));
+    let slots: Vec<_> = slots.map(|(name, values)| (name, [values.len()], values)).collect();
+    let slots = slots.iter().map(|(name, shape, values)| (name.clone(), &shape[..], Cow::Borrowed(&values[..])));
+    write_tensors(&path, slots).unwrap();
 }
 
 #[test]
@@ -116,21 +132,104 @@ fn a_run_goes_on_from_the_steps_and_slots_of_another() {
 #[test]
 fn slots_that_are_not_there_are_named() {
     let folder = tempfile::tempdir().unwrap();
-    let first = config(&folder.path().join("first"), &["run.steps=1", "evaluation.every_steps=0"]);
-    trainer(&first, &[]).unwrap().run().unwrap();
-    let checkpoint = folder.path().join("first/checkpoints/step-00000001");
-    let from = format!("model.from={}", checkpoint.display());
-    let keep = [from.as_str(), "run.start_step=1", "optimizer.keep_slots=true"];
-    let error = |sets: &[&str]| {
+    let checkpoint = |name: &str| folder.path().join(name).join("checkpoints/step-00000001");
+    for method in ["adafactor", "adamw"] {
+        let kind = format!("optimizer.kind={method}");
+        let sets = [kind.as_str(), "run.steps=1", "evaluation.every_steps=0"];
+        trainer(&config(&folder.path().join(method), &sets), &[]).unwrap().run().unwrap();
+    }
+    let error = |of: &str, sets: &[&str]| {
+        let from = format!("model.from={}", checkpoint(of).display());
+        let keep = [from.as_str(), "run.start_step=1", "optimizer.keep_slots=true"];
         let config = config(&folder.path().join("second"), &[&keep, sets].concat());
         trainer(&config, &[]).err().map(|error| error.to_string()).unwrap_or_default()
     };
-    // The state of another optimiser.
-    let message = error(&["optimizer.kind=adamw"]);
+    // The state of another optimiser, also where first moments are as many as second ones that are not factored.
+    let unfactored = "optimizer.factored_min_side=128";
+    for kind in ["optimizer.kind=adamw", "optimizer.kind=adamw-rms"] {
+        let message = error("adafactor", &[kind]);
+        assert!(message.ends_with("optimizer.safetensors: expected the state of adamw, found that of adafactor"));
+    }
+    for sets in [vec![], vec![unfactored]] {
+        let message = error("adamw", &sets);
+        assert!(message.ends_with("optimizer.safetensors: expected the state of adafactor, found that of adamw"));
+    }
+    assert_eq!(error("adamw", &["optimizer.kind=adamw-rms"]), "", "the same moments");
+    let message = error("adafactor", &[unfactored]);
     assert!(message.contains("shared.weight/first: expected 44 values, found 4"), "{message}");
-    fs::remove_file(checkpoint.join("optimizer.safetensors")).unwrap();
-    let message = error(&[]);
+    fs::remove_file(checkpoint("adafactor").join("optimizer.safetensors")).unwrap();
+    let message = error("adafactor", &[]);
     assert!(message.contains("optimizer.safetensors: No such file"), "{message}");
+}
+
+/// As in PyTorch, the first update of a tensor moves its values by the rate, whenever that is.
+#[test]
+fn moments_are_as_old_as_their_tensor_was_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, sets: &[&str]| {
+        let always = ["evaluation.every_steps=0", "optimizer.kind=adamw", "optimizer.epsilon=1e-30"];
+        let rate = ["schedule.kind=constant", "schedule.warmup_steps=0", "schedule.peak_rate=0.001"];
+        let config = config(&folder.path().join(name), &[&always[..], &rate, sets].concat());
+        let mut trainer = trainer(&config, &[]).unwrap();
+        trainer.run().unwrap();
+        let names = trainer.model().specs().iter().map(|spec| spec.hf_name.clone());
+        names.zip(values(&trainer)).collect::<BTreeMap<_, _>>()
+    };
+    let later = ["run.steps=3", "run.start_step=10000"];
+    let checkpoint = |name: &str, step: u64| folder.path().join(format!("{name}/checkpoints/step-{step:08}"));
+    // One more step with the slots of another run's checkpoint.
+    let kept = |name: &str, from: &Path, start: u64| {
+        let (from, start) = (format!("model.from={}", from.display()), format!("run.start_step={start}"));
+        run(name, &["run.steps=1", "optimizer.keep_slots=true", &from, &start])
+    };
+    // Steps before the run whose slots are not kept, and the slots of such a run.
+    let zero = run("zero", &["run.steps=3"]);
+    assert!(zero == run("later", &later));
+    assert!(zero == kept("kept", &checkpoint("later", 2), 10002));
+    // Files of earlier versions have no ages.
+    change_slots(&checkpoint("zero", 2), |name, values| (!name.ends_with("/age")).then_some(values));
+    assert!(zero == kept("older", &checkpoint("zero", 2), 2));
+
+    // The lower blocks join at the third step, in a run that was interrupted there.
+    let gradual = |steps| run("gradual", &["tuning.method=gradual", "tuning.episode_steps=2", steps]);
+    let (before, after) = (gradual("run.steps=2"), gradual("run.steps=3"));
+    for stack in ["encoder", "decoder"] {
+        let name = format!("{stack}.block.0.layer.0.SelfAttention.v.weight");
+        let moved = before[&name].iter().zip(&after[&name]).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+        assert!((moved - 1e-3).abs() < 1e-6, "{name}: {moved}");
+    }
+    let kept = kept("thawed", &checkpoint("gradual", 3), 3);
+    assert!(gradual("run.steps=4") == kept, "blocks that joined late are as old in the run that goes on");
+}
+
+#[test]
+fn values_that_are_no_numbers_are_not_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let trainer = |name: &str, sets: &[&str]| {
+        trainer(&config(&folder.path().join(name), &[&["schedule.kind=constant"][..], sets].concat()), &[]).unwrap()
+    };
+    trainer("first", &["run.steps=1", "evaluation.every_steps=0"]).run().unwrap();
+    let checkpoint = folder.path().join("first/checkpoints/step-00000001");
+    // Second moments below zero, whose roots are no numbers.
+    change_slots(&checkpoint, |_, values| Some(vec![-1.0; values.len()]));
+
+    let from = format!("model.from={}", checkpoint.display());
+    let sets = [from.as_str(), "run.steps=3", "run.start_step=1", "optimizer.keep_slots=true"];
+    // Saved, evaluated and saved, evaluated alone.
+    for (name, evaluates, saves) in [("saves", 0, 1), ("does-both", 1, 1), ("evaluates", 1, 2)] {
+        let evaluates = format!("evaluation.every_steps={evaluates}");
+        let saves = format!("checkpoint.every_steps={saves}");
+        let mut run = trainer(name, &[&sets[..], &[evaluates.as_str(), saves.as_str()]].concat());
+        let error = run.run().unwrap_err();
+        let message = error.to_string();
+        assert!(matches!(error, Error::Diverged(_)), "{message}");
+        assert!(message.starts_with("step 0: ") && message.ends_with("; there is no checkpoint yet"), "{message}");
+        assert!(message.contains(".weight: expected finite values after the update, found others; "), "{message}");
+        assert!(run.checkpoints().steps().unwrap().is_empty());
+        let told = fs::read_to_string(folder.path().join(name).join("diverged.json")).unwrap();
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        assert_eq!((told["step"].as_u64(), told["data"].as_u64()), (Some(0), Some(0)), "where its batch is read again");
+    }
 }
 
 #[test]
