@@ -9,7 +9,8 @@ pub struct Batch {
     pub encoder_ids: Vec<u32>,
     /// `[rows, enc_len]`; examples of a row count from 1, 0 is padding. One example is one contiguous range.
     pub encoder_segments: Vec<u32>,
-    /// `[rows, dec_len]`: the targets shifted right, 0 at the start of every segment.
+    /// `[rows, dec_len]`: the targets shifted right, 0 at the start of every segment, for which
+    /// [`Sequences::for_model`](crate::ops::Sequences::for_model) puts the model's start token.
     pub decoder_input_ids: Vec<u32>,
     /// `[rows, dec_len]`
     pub decoder_target_ids: Vec<u32>,

@@ -96,13 +96,17 @@ impl Sequences {
         Ok(sequences)
     }
 
-    /// Drops the padding of a batch for a model: one of one stack reads an example as one text. `loss_on_inputs` says
-    /// whether its loss is that of the inputs, too, as in Mesh TensorFlow.
+    /// Makes a batch a model's: without padding, with its start token, and for one of one stack each example as one
+    /// text. `loss_on_inputs` says whether the loss of such a model is that of the inputs, too, as in Mesh TensorFlow.
     ///
     /// # Errors
     /// As [`Sequences::new`].
     pub fn for_model(batch: &Batch, config: &T5Config, loss_on_inputs: bool) -> Result<Sequences> {
-        let sequences = Sequences::new(batch, config.vocab_size)?;
+        let mut sequences = Sequences::new(batch, config.vocab_size)?;
+        // Batches begin with 0, whatever the model.
+        for span in sequences.spans.iter().filter(|span| span.decoder_len > 0) {
+            sequences.decoder_input_ids[span.decoder_start] = config.decoder_start_token_id;
+        }
         if config.one_stack().is_none() {
             return Ok(sequences);
         }
@@ -201,15 +205,19 @@ mod tests {
         // decoder_causal_attention: 1 1 1 1 1 0 0 and 1 1 1 1 1 1 0.
         assert_eq!((of(|span| span.prefix), of(|span| span.encoder_len)), (vec![5, 6], vec![0, 0]));
         assert_eq!((joined.tokens(), joined.decoder_rows.len(), joined.weight()), (14, 14, 5.0));
-        let config = |kind: &str| {
+        let config = |kind: &str, layers: usize| {
             let sizes = r#""vocab_size": 10, "d_model": 4, "d_kv": 2, "d_ff": 4, "num_heads": 2"#;
-            let text = format!(r#"{{"model_type": "{kind}", "num_layers": 0, "num_decoder_layers": 1, {sizes}}}"#);
+            let sizes = format!(r#""num_layers": {layers}, "decoder_start_token_id": 6, {sizes}"#);
+            let text = format!(r#"{{"model_type": "{kind}", "num_decoder_layers": 1, {sizes}}}"#);
             T5Config::from_json("config.json", &text).unwrap()
         };
         for kind in ["pocket_t5_lm", "pocket_t5_prefix_lm"] {
-            let of_model = Sequences::for_model(&batch, &config(kind), true).unwrap();
+            let of_model = Sequences::for_model(&batch, &config(kind, 0), true).unwrap();
             assert_eq!((of_model.decoder_positions, of_model.weight()), (17, 14.0));
+            assert_eq!(of_model.decoder_input_ids, [6, 7, 8, 5, 1, 3, 9, 6, 8, 4, 9, 3, 1, 4]);
         }
+        let of_model = Sequences::for_model(&batch, &config("t5", 1), true).unwrap();
+        assert_eq!(of_model.decoder_input_ids, [6, 3, 9, 6, 4]);
 
         assert!(Sequences::new(&batch, 9).unwrap_err().to_string().contains("token id 9"));
         let mut broken = batch.clone();
