@@ -310,10 +310,7 @@ impl Request {
         ];
         let document: Table = sections.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let toml = toml::to_string(&document).map_err(|error| Error::Invalid(format!("configuration: {error}")))?;
-        files::create_folder(&self.output)?;
-        let kept = self.output.join("finetune.toml");
-        files::replace(&kept, toml.as_bytes())?;
-        Config::load(&kept, &self.sets)
+        Config::parse("finetune", &toml, &self.sets)
     }
 }
 
