@@ -213,7 +213,7 @@ impl Hub {
             reference.map_err(|error| Failure::Final(format!("{}: {error}", self.cache.display())))?;
         }
         folder
-            .filter(|folder| select::has_tokenizer(folder))
+            .filter(|folder| select::needs_no_more(folder))
             .ok_or_else(|| Failure::Final("expected tokenizer.json or spiece.model, found neither".to_owned()))
     }
 

@@ -711,6 +711,34 @@ fn a_tokenizer_comes_without_weights() {
     assert!(error.contains("its tokenizer is not in the cache"), "{error}");
 }
 
+/// What a killed download leaves: files that come before the vocabulary, or a part of it.
+#[test]
+fn a_tokenizer_that_is_cached_in_part_is_fetched() {
+    let server = FakeHub::start();
+    let files = ["added_tokens.json", "merges.txt", "tokenizer_config.json", "vocab.json"];
+    server.add("ann/parts", "main", COMMIT, &files.map(|file| (file, &b"{}"[..])));
+    let name = format!("hf:ann/parts@{COMMIT}");
+    let cache = tempfile::tempdir().unwrap();
+    let snapshot = cache.path().join("models--ann--parts/snapshots").join(COMMIT);
+    std::fs::create_dir_all(&snapshot).unwrap();
+    for file in ["tokenizer_config.json", "added_tokens.json", "vocab.json"] {
+        std::fs::write(snapshot.join(file), "{}").unwrap();
+        let error = switched_off(cache.path()).fetch_tokenizer(&name, &mut ()).unwrap_err().to_string();
+        assert!(error.contains("cannot reach"), "{file}: {error}");
+    }
+    assert_eq!(server.hub(cache.path()).fetch_tokenizer(&name, &mut ()).unwrap(), snapshot);
+    assert_eq!(names(&snapshot), files);
+    assert_eq!(switched_off(cache.path()).fetch_tokenizer(&name, &mut ()).unwrap(), snapshot);
+    // Bytes need no vocabulary, and the file that says so comes last.
+    std::fs::write(snapshot.join("config.json"), r#"{"tokenizer_class": "ByT5Tokenizer"}"#).unwrap();
+    std::fs::remove_file(snapshot.join("tokenizer_config.json")).unwrap();
+    std::fs::remove_file(snapshot.join("merges.txt")).unwrap();
+    switched_off(cache.path()).fetch_tokenizer(&name, &mut ()).unwrap_err();
+    std::fs::remove_file(snapshot.join("vocab.json")).unwrap();
+    std::fs::write(snapshot.join("tokenizer_config.json"), r#"{"tokenizer_class": "ByT5Tokenizer"}"#).unwrap();
+    assert_eq!(switched_off(cache.path()).fetch_tokenizer(&name, &mut ()).unwrap(), snapshot);
+}
+
 #[test]
 fn modules_of_sentence_transformers_come_with_a_model() {
     let server = FakeHub::start();

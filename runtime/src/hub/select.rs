@@ -93,9 +93,11 @@ fn selection(files: &[String], weights: &str, whole_folder: bool, pickles: bool)
     let inside = if folder.is_empty() { String::new() } else { format!("{folder}/") };
     let has = |file: &String| files.contains(file);
     let beside = COMPANIONS.iter().map(|file| format!("{inside}{file}")).filter(has);
-    let tokenizer = folder::tokenizer_beside(folder)
-        .into_iter()
-        .flat_map(|folder| folder::tokenizer_files().iter().map(move |file| format!("{folder}/{file}")).filter(has));
+    // The pipeline may itself be in a folder.
+    let (pipeline, encoder) = folder.split_at(folder.rfind('/').map_or(0, |slash| slash + 1));
+    let tokenizer = folder::tokenizer_beside(encoder).into_iter().flat_map(|tokenizer| {
+        folder::tokenizer_files().iter().map(move |file| format!("{pipeline}{tokenizer}/{file}")).filter(has)
+    });
     // A model split over several files is named by its first.
     let parts = (2..).map_while(|number| Some(part(weights, number)?).filter(has));
     let is_module = |file: &&String| {
@@ -196,7 +198,7 @@ pub(super) fn cached(snapshot: &Path, name: &HubName, pickles: bool) -> Cached {
     if let Some(file) = &name.file {
         let path = snapshot.join(file);
         return match path.is_file() {
-            true if is_self_contained(&path) || (has("config.json") && has_tokenizer(snapshot)) => {
+            true if is_self_contained(&path) || (has("config.json") && needs_no_more(snapshot)) => {
                 Cached::Complete(path)
             }
             true => Cached::Weights(path),
@@ -210,7 +212,7 @@ pub(super) fn cached(snapshot: &Path, name: &HubName, pickles: bool) -> Cached {
             None => folder::encoder_in(snapshot).ok().map(|inner| inner.unwrap_or_else(|| snapshot.to_owned())),
         };
         if let Some(folder) = folder.filter(|folder| has_weights(folder, pickles)) {
-            return match has_tokenizer(&folder) {
+            return match needs_no_more(&folder) {
                 true => Cached::Complete(folder),
                 false => Cached::Weights(folder),
             };
@@ -253,14 +255,20 @@ fn has_weights(folder: &Path, pickles: bool) -> bool {
     has("config.json") && WEIGHTS.iter().chain(PICKLES.iter().filter(|_| pickles)).any(|file| whole(file))
 }
 
-/// Whether the snapshot has a vocabulary, or a model that needs none because its tokens are bytes.
+/// Whether the snapshot has a vocabulary, or says that its tokens are bytes. One that a killed download left in part is
+/// none: what says it comes last.
 pub(super) fn has_tokenizer(snapshot: &Path) -> bool {
-    let says_bytes = |file| std::fs::read_to_string(snapshot.join(file)).is_ok_and(|text| text.contains("ByT5"));
-    let is_model = |file: &&&str| !file.ends_with("_config.json") && !file.ends_with("_map.json");
-    folder::tokenizer_files().iter().filter(is_model).any(|file| snapshot.join(file).is_file())
-        || folder::has_tokenizer_beside(snapshot)
-        || says_bytes("tokenizer_config.json")
-        || says_bytes("config.json")
+    let is_whole = |folder: &Path| folder::has_vocabulary(folder) || says_bytes(&folder.join("tokenizer_config.json"));
+    is_whole(snapshot) || folder::tokenizer(snapshot).is_some_and(|beside| is_whole(&beside))
+}
+
+/// Whether a snapshot whose last file is there has its tokenizer, or a configuration that needs none.
+pub(super) fn needs_no_more(snapshot: &Path) -> bool {
+    has_tokenizer(snapshot) || says_bytes(&snapshot.join("config.json"))
+}
+
+fn says_bytes(file: &Path) -> bool {
+    std::fs::read_to_string(file).is_ok_and(|text| text.contains("ByT5"))
 }
 
 /// Whether a GGUF file brings configuration and vocabulary. llama.cpp's dialect does, and names its architecture
@@ -349,6 +357,9 @@ mod tests {
             "tokenizer_2/spiece.model",
             "tokenizer_2/tokenizer_config.json",
             "vae/config.json",
+            "sub/text_encoder/config.json",
+            "sub/text_encoder/model.safetensors",
+            "sub/tokenizer/spiece.model",
         ]
         .map(str::to_owned)
         .to_vec();
@@ -362,6 +373,8 @@ mod tests {
             chosen.companions,
             ["text_encoder_2/config.json", "tokenizer_2/tokenizer_config.json", "tokenizer_2/spiece.model"]
         );
+        let nested = select(&files, &parse("hf:a/b/sub/text_encoder"), false).unwrap();
+        assert_eq!(nested.companions, ["sub/text_encoder/config.json", "sub/tokenizer/spiece.model"]);
         assert_eq!(select(&files, &parse("hf:a/b/unet"), false).unwrap_err(), "has no such folder");
     }
 

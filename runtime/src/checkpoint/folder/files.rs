@@ -31,13 +31,14 @@ pub(super) const SENTENCEPIECE: [&str; 3] = ["spiece.model", "tokenizer.model", 
 /// The names of files that are a whole vocabulary, in the order in which a folder is searched for them.
 pub const VOCABULARY_FILES: [&str; 4] = ["tokenizer.json", SENTENCEPIECE[0], SENTENCEPIECE[1], SENTENCEPIECE[2]];
 
-/// What may lie beside the weights and belongs to them.
+/// What may lie beside the weights and belongs to them, in the order in which it is fetched: what makes a tokenizer
+/// whole (of ByT5's that is its configuration) comes behind what adds to it.
 pub(crate) static COMPANIONS: [&str; 12] = [
     "config.json",
     "generation_config.json",
-    "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "tokenizer_config.json",
     "tokenizer.json",
     SENTENCEPIECE[0],
     SENTENCEPIECE[1],
@@ -46,6 +47,13 @@ pub(crate) static COMPANIONS: [&str; 12] = [
     "merges.txt",
     "vocab.txt",
 ];
+
+/// Whether a folder has a vocabulary that is whole: in one file, or in all of its parts.
+#[cfg(feature = "hub")]
+pub(crate) fn has_vocabulary(folder: &Path) -> bool {
+    let has = |file: &str| folder.join(file).is_file();
+    VOCABULARY_FILES.into_iter().any(has) || has("vocab.txt") || (has("vocab.json") && has("merges.txt"))
+}
 
 /// How many of [`COMPANIONS`] come before those of the tokenizer.
 const NOT_THE_TOKENIZERS: usize = 2;

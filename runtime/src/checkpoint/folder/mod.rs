@@ -16,13 +16,12 @@ use std::path::Path;
 
 pub(super) use files::Files;
 pub use files::VOCABULARY_FILES;
-#[cfg(feature = "hub")]
-pub(crate) use files::tokenizer_files;
 pub(crate) use files::{COMPANIONS, WEIGHTS, is_index};
-pub(crate) use pipeline::encoder_in;
-pub(super) use pipeline::tokenizer;
 #[cfg(feature = "hub")]
-pub(crate) use pipeline::{has_tokenizer_beside, tokenizer_beside};
+pub(crate) use files::{has_vocabulary, tokenizer_files};
+#[cfg(feature = "hub")]
+pub(crate) use pipeline::tokenizer_beside;
+pub(crate) use pipeline::{encoder_in, tokenizer};
 #[cfg(feature = "hub")]
 pub(crate) use sentence::is_file_of_module;
 pub(super) use special::ADDED_TOKENS;

@@ -47,18 +47,12 @@ pub(crate) fn encoder_in(folder: &Path) -> Result<Option<PathBuf>> {
 }
 
 /// The folder of the tokenizer that belongs to an encoder's folder without one.
-pub(in crate::checkpoint) fn tokenizer(folder: &Path) -> Option<PathBuf> {
+pub(crate) fn tokenizer(folder: &Path) -> Option<PathBuf> {
     let has = |folder: &Path| tokenizer_files().iter().any(|file| folder.join(file).exists());
     // The name may be "." or a link's.
     let whole = std::path::absolute(folder).ok()?;
     let beside = whole.parent()?.join(tokenizer_beside(whole.file_name()?.to_str()?)?);
     (!has(folder) && has(&beside)).then_some(beside)
-}
-
-/// Whether [`tokenizer`] finds one.
-#[cfg(feature = "hub")]
-pub(crate) fn has_tokenizer_beside(folder: &Path) -> bool {
-    tokenizer(folder).is_some()
 }
 
 /// The name of the tokenizer's folder for that of an encoder: `tokenizer_2` for `text_encoder_2`.
