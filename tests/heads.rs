@@ -75,6 +75,18 @@ fn heads_say_what_the_transformers_library_says() {
     report.finish("heads");
 }
 
+/// A head that reads the decoder's states goes with the decoder.
+#[test]
+fn an_encoder_alone_can_classify_tokens_only() {
+    for name in HEADS {
+        let folder = head(name);
+        let mut checkpoint = Checkpoint::open(folder.path()).unwrap();
+        checkpoint.keep_encoder_only();
+        let expected = (name == "tokens").then_some(HeadTask::Tokens);
+        assert_eq!(checkpoint.head.map(|head| head.task), expected, "{name}");
+    }
+}
+
 /// Random weights and peaked attention make the most of what int8 rounds: scores differ by 0.0324 at most, measured,
 /// and the same on every instruction set. The best answer stays the best.
 #[test]

@@ -26,10 +26,11 @@ use t5_runtime::{AlignmentHeads, Error, Model, ModelOptions, Overrides, Result, 
 #[command(name = "t5-quantize", version)]
 struct Arguments {
     /// A folder of Hugging Face's or of a Diffusers pipeline, a .safetensors, .gguf or .bin file, or
-    /// hf:OWNER/NAME[/FOLDER|/FILE][:TYPE][@REVISION]
+    /// hf:OWNER/NAME[/FOLDER|/FILE][:TYPE][@REVISION]. Downloads obey HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE
+    /// and HF_ENDPOINT
     #[arg(value_name = "IN")]
     input: String,
-    /// The GGUF file to write
+    /// The GGUF file to write. It may be IN itself, where that is one: the new file takes its place when it is complete
     #[arg(value_name = "OUT")]
     output: PathBuf,
     /// How matrices are stored: q8_0, f16, f32, q4_0 or q4_k. Norms and bias tables are always f32.
@@ -146,7 +147,11 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     // After merging: most adapters change the decoder, too.
     if arguments.encoder_only {
+        let head = checkpoint.head.as_ref().map(|head| head.task.name());
         checkpoint.keep_encoder_only();
+        if let (Some(head), None) = (head, &checkpoint.head) {
+            command::say(format_args!("note: the head for {head} reads the decoder's states and is left out with it"));
+        }
     }
     checkpoint.about.extend(arguments.about.iter().cloned());
     if let Some(file) = &arguments.settings {

@@ -5,8 +5,9 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{FAMILIES, Part, Parts, checkpoint, names, safetensors, values, write_checkpoint};
+use common::{FAMILIES, Part, Parts, checkpoint, config, names, safetensors, values, write_checkpoint};
 use t5_runtime::checkpoint::Checkpoint;
+use t5_runtime::schema;
 use t5_runtime::tensor::DType;
 
 fn command(folder: &Path, arguments: &[&str]) -> Command {
@@ -436,6 +437,31 @@ fn what_is_not_obeyed_goes_along() {
     }
 }
 
+/// An encoder's file has no head that reads the decoder's states, and whoever makes it hears of that.
+#[test]
+fn a_head_is_left_out_with_the_decoder_that_it_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = checkpoint(folder.path(), FAMILIES[0].1);
+    let tensor = |shape: &[usize]| Part::f32(shape, values(1, shape.iter().product()));
+    let tensors = schema::tensors(&config(FAMILIES[0].1)).into_iter();
+    let mut parts: Parts = tensors.map(|spec| (spec.hf_name, tensor(&spec.shape))).collect();
+    parts.insert("qa_outputs.weight".to_owned(), tensor(&[2, 32]));
+    parts.insert("qa_outputs.bias".to_owned(), tensor(&[2]));
+    std::fs::write(model.join("model.safetensors"), safetensors(&parts)).unwrap();
+    let json = FAMILIES[0].1.replace("T5ForConditionalGeneration", "T5ForQuestionAnswering");
+    std::fs::write(model.join("config.json"), json).unwrap();
+    for (option, left_out) in [(None, false), (Some("--encoder-only"), true)] {
+        let arguments: Vec<&str> = ["model", "a.gguf"].into_iter().chain(option).collect();
+        let output = run(folder.path(), &arguments);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{errors}");
+        let note = "note: the head for question-answering reads the decoder's states and is left out with it";
+        assert_eq!(errors.lines().any(|line| line == note), left_out, "{errors}");
+        let head = Checkpoint::open(&folder.path().join("a.gguf")).unwrap().head;
+        assert_eq!(head.is_none(), left_out);
+    }
+}
+
 #[test]
 fn failures_name_the_file_and_leave_the_old_one() {
     let folder = tempfile::tempdir().unwrap();
@@ -570,7 +596,7 @@ fn an_adapter_for_a_quantised_file_is_doubted() {
         let output = run(path, &[input, "out.gguf", "--adapter", "lora"]);
         let notes = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.success(), "{input}: {notes}");
-        let note = format!("note: {input} was quantised before: an adapter that was trained on this very file");
+        let note = format!("note: {input} was quantised before: an adapter that t5-train trained on this very file");
         assert_eq!(notes.contains(&note), doubted, "{input}: {notes}");
     }
 }

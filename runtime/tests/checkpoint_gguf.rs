@@ -858,6 +858,45 @@ fn byte_vocabularies_are_read_back() {
     assert!(extra_ids.contains("pocket_t5.extra_ids: expected at most 256, found 257"), "{extra_ids}");
 }
 
+/// `</s>` and `<pad>` of the tokenizer are one thing, what config.json calls the end and padding another.
+#[test]
+fn special_ids_of_tokenizer_and_configuration_are_read_back_apart() {
+    let configured = |bytes: &[u8]| {
+        let file = File::parse("x.gguf", Bytes::from_vec(bytes.to_vec())).unwrap();
+        ["pocket_t5.eos_token_id", "pocket_t5.pad_token_id"].map(|key| file.u32(key).unwrap())
+    };
+    let mut checkpoint = open(&tiny()).unwrap();
+    assert_eq!(configured(&write(&checkpoint)), [None, None]);
+    // A piece, and a row of the embedding without one.
+    (checkpoint.config.eos_token_id, checkpoint.config.pad_token_id) = (5, 125);
+    let bytes = write(&checkpoint);
+    assert_eq!(configured(&bytes), [Some(5), Some(125)]);
+    let read = open_bytes(bytes.clone()).unwrap();
+    assert_eq!(read.config, checkpoint.config);
+    assert_eq!(read.vocabulary, checkpoint.vocabulary);
+    assert_eq!(write(&read), bytes, "written, read and written again");
+
+    let pairs = br#"{"model": {"type": "BPE", "vocab": {"a": 0}}}"#;
+    for vocabulary in [
+        Vocabulary::from_other_tokenizer_json("tokenizer.json", pairs, 2, 3).unwrap(),
+        Vocabulary::from_other_tokenizer_json("tokenizer.json", pairs, 5, 125).unwrap(),
+    ] {
+        checkpoint.vocabulary = Some(vocabulary);
+        let read = open_bytes(write(&checkpoint)).unwrap();
+        assert_eq!(read.config, checkpoint.config);
+        assert_eq!(read.vocabulary, checkpoint.vocabulary);
+    }
+
+    refused(
+        |file| _ = file.set_u32("pocket_t5.pad_token_id", 128),
+        &["pocket_t5.pad_token_id: expected an id below 128, found 128"],
+    );
+    refused(
+        |file| _ = file.set_u32("pocket_t5.pad_token_id", 3).set_u32("tokenizer.ggml.padding_token_id", 125),
+        &["tokenizer.ggml.padding_token_id: expected the id of a token below 120, found 125"],
+    );
+}
+
 #[test]
 fn the_keys_are_those_of_the_specification() {
     let json =

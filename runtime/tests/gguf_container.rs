@@ -107,6 +107,11 @@ fn keys_are_checked() {
 fn trailing_nuls_of_strings_are_dropped() {
     let file = parse(with_value(key_value("key\0", 8, &string("value\0\0")))).unwrap();
     assert_eq!(file.string("key").unwrap(), Some("value"));
+    // In a list they are text, as of a piece of a vocabulary.
+    let pieces = [string("\0"), string("b\0")].concat();
+    let file = parse(with_value(key_value("key", 9, &array(8, 2, &pieces)))).unwrap();
+    let strings: Vec<&str> = file.array("key").unwrap().unwrap().strings().unwrap().collect();
+    assert_eq!(strings, ["\0", "b\0"]);
 }
 
 // Item 4.

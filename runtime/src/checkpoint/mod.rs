@@ -15,7 +15,7 @@ pub use folder::VOCABULARY_FILES;
 use crate::config::T5Config;
 use crate::error::{Error, Result};
 use crate::generate::GenerationDefaults;
-use crate::head::Head;
+use crate::head::{Head, HeadTask};
 use crate::schema;
 use crate::sentence_model::SentenceModel;
 use crate::storage::{Bytes, check_file, is_same_file};
@@ -158,12 +158,14 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Leaves the decoder out. The embedding stays, whatever its rows were shared with.
+    /// Leaves the decoder out, and with it a head that reads its states. The embedding stays, whatever its rows were
+    /// shared with.
     pub fn keep_encoder_only(&mut self) {
         self.config.num_decoder_layers = 0;
         self.config.tie_word_embeddings = true;
         let kept: HashSet<String> = schema::tensors(&self.config).into_iter().map(|spec| spec.hf_name).collect();
         self.tensors.retain(|name, _| kept.contains(name));
+        self.head = self.head.take().filter(|head| head.task == HeadTask::Tokens);
         self.generation = GenerationDefaults::default();
     }
 

@@ -52,12 +52,17 @@ impl<'a> Cursor<'a> {
             .ok_or_else(|| format!("expected at most {most} {things} in the {} bytes left, found {count}", self.left()))
     }
 
-    /// A string: its length in bytes, then UTF-8. Trailing NULs, which some writers leave, are dropped.
+    /// A string: its length in bytes, then UTF-8.
     pub fn string(&mut self) -> Result<&'a str, Fault> {
         let length = self.count("bytes of a string", 1)?;
         let start = self.position;
-        let string = std::str::from_utf8(self.take(length)?)
-            .map_err(|error| format!("expected UTF-8 in the string at byte {start}: {error}"))?;
-        Ok(string.trim_end_matches('\0'))
+        std::str::from_utf8(self.take(length)?)
+            .map_err(|error| format!("expected UTF-8 in the string at byte {start}: {error}"))
+    }
+
+    /// A string that is a name or stands alone, without the trailing NULs that some writers of C leave. In an array it
+    /// may be a piece of a vocabulary, and the NULs its text.
+    pub fn trimmed_string(&mut self) -> Result<&'a str, Fault> {
+        Ok(self.string()?.trim_end_matches('\0'))
     }
 }

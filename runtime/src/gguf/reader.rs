@@ -269,7 +269,7 @@ fn start(bytes: &[u8]) -> String {
 }
 
 fn key_value<'a>(cursor: &mut Cursor<'a>, bytes: &Bytes) -> Result<(&'a str, Value), Fault> {
-    let key = cursor.string()?;
+    let key = cursor.trimmed_string()?;
     if key.is_empty() || key.len() > 65535 {
         return Err(format!("expected a key of 1 to 65535 bytes, found {}", key.len()));
     }
@@ -291,7 +291,7 @@ fn value(cursor: &mut Cursor, value_type: ValueType, bytes: &Bytes) -> Result<Va
         ValueType::I32 => Value::I32(i32::from_le_bytes(cursor.array()?)),
         ValueType::F32 => Value::F32(f32::from_le_bytes(cursor.array()?)),
         ValueType::Bool => Value::Bool(boolean(cursor.array::<1>()?[0])?),
-        ValueType::String => Value::String(cursor.string()?.to_owned()),
+        ValueType::String => Value::String(cursor.trimmed_string()?.to_owned()),
         ValueType::Array => Value::Array(array(cursor, bytes)?),
         ValueType::U64 => Value::U64(cursor.u64()?),
         ValueType::I64 => Value::I64(i64::from_le_bytes(cursor.array()?)),
@@ -344,7 +344,7 @@ struct Info<'a> {
 
 /// One tensor info. The outer error is one of the container, the inner one belongs to the named tensor.
 fn tensor_info<'a>(cursor: &mut Cursor<'a>, file: &str, longest: usize) -> Result<Result<Info<'a>>, Fault> {
-    let name = cursor.string()?;
+    let name = cursor.trimmed_string()?;
     if name.is_empty() || name.len() > longest {
         return Err(format!("expected a name of 1 to {longest} bytes, found {}", name.len()));
     }

@@ -3,6 +3,7 @@
 //! All fields are plain numbers, flags, strings and byte strings, so that a GGUF file can hold them one key each and
 //! no JSON has to be parsed when a model starts.
 
+use super::bytes;
 use crate::error::Result;
 
 /// A vocabulary, independent of the file it came from.
@@ -354,6 +355,24 @@ impl Vocabulary {
             Vocabulary::Unigram(unigram) => unigram.pieces.len(),
             Vocabulary::Bytes(bytes) => bytes.id_count(),
             Vocabulary::Json(json) => json.count,
+        }
+    }
+
+    /// The id of `</s>`.
+    pub fn eos_id(&self) -> u32 {
+        match self {
+            Vocabulary::Unigram(unigram) => unigram.eos_id,
+            Vocabulary::Bytes(_) => bytes::EOS,
+            Vocabulary::Json(json) => json.eos_id,
+        }
+    }
+
+    /// The id of `<pad>`.
+    pub fn pad_id(&self) -> u32 {
+        match self {
+            Vocabulary::Unigram(unigram) => unigram.pad_id,
+            Vocabulary::Bytes(_) => bytes::PAD,
+            Vocabulary::Json(json) => json.pad_id,
         }
     }
 

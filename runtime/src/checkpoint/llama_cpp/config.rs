@@ -64,14 +64,24 @@ pub fn metadata(
     if let Some(vocabulary) = vocabulary {
         vocabulary::append(vocabulary, config, &mut put)?;
     }
-    put(keys::EOS_ID, Value::U32(config.eos_token_id));
-    put(keys::PAD_ID, Value::U32(config.pad_token_id));
+    let (eos_id, pad_id) = match vocabulary {
+        Some(vocabulary) => (vocabulary.eos_id(), vocabulary.pad_id()),
+        None => (config.eos_token_id, config.pad_token_id),
+    };
+    put(keys::EOS_ID, Value::U32(eos_id));
+    put(keys::PAD_ID, Value::U32(pad_id));
     put(keys::QUANTIZATION_VERSION, Value::U32(2));
 
     put(keys::MODEL_TYPE, text(&config.model_type));
     put(keys::TIE_WORD_EMBEDDINGS, Value::Bool(config.tie_word_embeddings));
     put(keys::FEED_FORWARD_PROJ, text(&config.feed_forward.name()));
     put(keys::MAX_DISTANCE, Value::count(config.relative_attention_max_distance));
+    if config.eos_token_id != eos_id {
+        put(keys::CONFIG_EOS_ID, Value::U32(config.eos_token_id));
+    }
+    if config.pad_token_id != pad_id {
+        put(keys::CONFIG_PAD_ID, Value::U32(config.pad_token_id));
+    }
     if let Some(Adapters { size, inside }) = config.adapters {
         put(keys::ADAPTER_SIZE, Value::count(size));
         put(keys::ADAPTER_INSIDE, Value::Bool(inside));
@@ -137,7 +147,12 @@ pub(super) fn read(file: &File) -> Result<T5Config> {
             Err(file.error(key, format!("expected an id below {vocab_size}, found {id}")))
         }
     };
-    let pad_token_id = id(keys::PAD_ID, 0)?;
+    // The configuration's own where there is one, else the tokenizer's.
+    let special_id = |own: &str, tokenizers: &str, default: u32| {
+        let key = if file.value(own).is_some() { own } else { tokenizers };
+        id(key, default)
+    };
+    let pad_token_id = special_id(keys::CONFIG_PAD_ID, keys::PAD_ID, 0)?;
     let rms_epsilon = keys::of(architecture, keys::RMS_EPSILON);
     let usual = if one_stack.is_some() { architecture } else { keys::T5 };
     let config = T5Config {
@@ -166,7 +181,7 @@ pub(super) fn read(file: &File) -> Result<T5Config> {
         tie_word_embeddings: !has_tensor(file, "output.weight"),
         scale_decoder_outputs: scale_decoder_outputs(file, architecture, d_model)?,
         pad_token_id,
-        eos_token_id: id(keys::EOS_ID, 1)?,
+        eos_token_id: special_id(keys::CONFIG_EOS_ID, keys::EOS_ID, 1)?,
         decoder_start_token_id: id(&keys::of(architecture, keys::DECODER_START), pad_token_id)?,
         // Not stored: for training only.
         dropout_rate: 0.1,

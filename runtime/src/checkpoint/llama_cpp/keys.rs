@@ -77,9 +77,9 @@ pub const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 pub const REMOVE_EXTRA_WHITESPACES: &str = "tokenizer.ggml.remove_extra_whitespaces";
 /// The normaliser's table (docs/gguf.md 3.1).
 pub const CHARSMAP: &str = "tokenizer.ggml.precompiled_charsmap";
-/// `</s>`.
+/// The tokenizer's `</s>`, and the configuration's but for [`CONFIG_EOS_ID`].
 pub const EOS_ID: &str = "tokenizer.ggml.eos_token_id";
-/// `<pad>`.
+/// The tokenizer's `<pad>`, and the configuration's but for [`CONFIG_PAD_ID`].
 pub const PAD_ID: &str = "tokenizer.ggml.padding_token_id";
 /// `<unk>`.
 pub const UNK_ID: &str = "tokenizer.ggml.unknown_token_id";
@@ -100,6 +100,10 @@ pub const ADAPTER_SIZE: &str = "pocket_t5.adapter_size";
 pub const ADAPTER_INSIDE: &str = "pocket_t5.adapter_inside";
 /// `relative_attention_max_distance`; 128 where absent.
 pub const MAX_DISTANCE: &str = "pocket_t5.relative_attention_max_distance";
+/// `eos_token_id` of config.json; that of the tokenizer where absent.
+pub const CONFIG_EOS_ID: &str = "pocket_t5.eos_token_id";
+/// `pad_token_id` of config.json; that of the tokenizer where absent.
+pub const CONFIG_PAD_ID: &str = "pocket_t5.pad_token_id";
 /// How many sentinels `<extra_id_n>` there are.
 pub const EXTRA_IDS: &str = "pocket_t5.extra_ids";
 /// Byte vocabularies: the id of byte 0.

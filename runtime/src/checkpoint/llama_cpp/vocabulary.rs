@@ -17,7 +17,7 @@ fn filler(id: usize) -> String {
     format!("[PAD{id}]")
 }
 
-/// Appends the keys of a vocabulary. The ids of `</s>` and `<pad>` are those of the configuration, not written here.
+/// Appends the keys of a vocabulary, but for the ids of `</s>` and `<pad>`, which files without one have, too.
 pub(super) fn append(vocabulary: &Vocabulary, config: &T5Config, put: &mut impl FnMut(&str, Value)) -> Result<()> {
     match vocabulary {
         Vocabulary::Unigram(unigram) => append_unigram(unigram, config.vocab_size, put),
@@ -102,7 +102,7 @@ pub(super) fn read(
             let json = file.string(keys::TOKENIZER_JSON)?;
             let json = json.ok_or_else(|| file.error(keys::TOKENIZER_JSON, "expected a tokenizer, found nothing"))?;
             let name = format!("{}: {}", file.name(), keys::TOKENIZER_JSON);
-            let (eos_id, pad_id) = (config.eos_token_id, config.pad_token_id);
+            let (eos_id, pad_id) = special_ids(file, config, config.vocab_size)?;
             Vocabulary::from_other_tokenizer_json(&name, json.as_bytes(), eos_id, pad_id).map(Some)
         }
         keys::BYTES => read_bytes(file, config.vocab_size).map(|bytes| Some(Vocabulary::Bytes(bytes))),
@@ -162,11 +162,7 @@ fn read_unigram(
         pieces.pop();
     }
     let unk_id = unknown_id(file, &pieces)?;
-    for (key, id) in [(keys::EOS_ID, config.eos_token_id), (keys::PAD_ID, config.pad_token_id)] {
-        if id as usize >= pieces.len() {
-            return Err(file.error(key, format!("expected the id of a token below {}, found {id}", pieces.len())));
-        }
-    }
+    let (eos_id, pad_id) = special_ids(file, config, pieces.len())?;
     let charsmap = charsmap(file)?;
     let whitespace = match file.u32(keys::WHITESPACE)? {
         Some(code) => Whitespace::from_code(code)
@@ -180,8 +176,8 @@ fn read_unigram(
     Ok(UnigramVocabulary {
         model: PieceModel::Unigram,
         unk_id,
-        eos_id: config.eos_token_id,
-        pad_id: config.pad_token_id,
+        eos_id,
+        pad_id,
         charsmap,
         whitespace,
         add_dummy_prefix: file.boolean(keys::ADD_SPACE_PREFIX)?.unwrap_or(true),
@@ -256,6 +252,19 @@ fn put_sentinels_for_fillers(pieces: &mut [Piece], count: usize) -> bool {
         *piece = Piece { text: format!("<extra_id_{n}>"), score: 0.0, kind: PieceKind::UserDefined };
     }
     true
+}
+
+/// The ids of `</s>` and `<pad>`, below the number of tokens. The configuration's may be others.
+fn special_ids(file: &File, config: &T5Config, count: usize) -> Result<(u32, u32)> {
+    let id = |key: &str, default: u32| {
+        let id = file.u32(key)?.unwrap_or(default);
+        if (id as usize) < count {
+            Ok(id)
+        } else {
+            Err(file.error(key, format!("expected the id of a token below {count}, found {id}")))
+        }
+    };
+    Ok((id(keys::EOS_ID, config.eos_token_id)?, id(keys::PAD_ID, config.pad_token_id)?))
 }
 
 /// The id that is stored, else that of the piece of the unknown kind; the usual default of 2 is `</s>` in some files.
