@@ -149,7 +149,7 @@ impl Model {
         let ids = |text: String| {
             let mut ids = tokenizer.encode(&if model.lower_case { text.to_lowercase() } else { text });
             if let Some(length) = model.max_seq_length {
-                cut(&mut ids, length, tokenizer.eos_id());
+                cut(&mut ids, length, self.end_id());
             }
             ids
         };
@@ -195,7 +195,7 @@ impl Model {
             // Ids and states: the least that it takes, before any of it is taken.
             let row = size_of::<u32>() + size_of::<f32>() * self.config().d_model;
             memory::ask("texts of the length of pad_to", (length as u64).saturating_mul(row as u64))?;
-            cut(&mut ids, length, self.config().eos_token_id);
+            cut(&mut ids, length, self.end_id());
             ids.resize(length, self.config().pad_token_id);
         }
         let tokens = ids.len().min(whole);

@@ -353,6 +353,12 @@ impl Model {
         Ok(start)
     }
 
+    /// What a source ends with: the tokenizer's `</s>`, which the configuration may call by another id. (A classifier
+    /// looks for the configuration's, as the transformers library does.)
+    pub(crate) fn end_id(&self) -> u32 {
+        self.data.tokenizer.as_ref().map_or(self.data.config.eos_token_id, Tokenizer::eos_id)
+    }
+
     /// Refuses what the encoder cannot read.
     pub(crate) fn check_source(&self, ids: &[u32]) -> Result<()> {
         if ids.is_empty() {

@@ -7,10 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use t5_runtime::checkpoint::Checkpoint;
 use t5_runtime::storage::Bytes;
-use t5_runtime::{Batch, BatchEvent, Finish, GenerateOptions, Model, ModelOptions, Output, Overrides, SplitSentences};
+use t5_runtime::{
+    Batch, BatchEvent, EncodeOptions, Finish, GenerateOptions, Model, ModelOptions, Output, Overrides, SplitSentences,
+};
 
 /// The fixture with tasks: sentences before which stands "boat ", whole texts before which stands "boat house ".
 fn model() -> Model {
+    model_with(serde_json::json!({}))
+}
+
+/// The same with other values in its configuration.
+fn model_with(changes: serde_json::Value) -> Model {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families/unigram");
     let read = |name: &str| std::fs::read(folder.join(name)).expect("the fixture is there");
     let mut config: serde_json::Value = serde_json::from_slice(&read("config.json")).unwrap();
@@ -23,6 +30,9 @@ fn model() -> Model {
         "bare": {"prefix": ""},
         "other letters": {"prefix": "hill the ", "max_length": 9},
     });
+    for (key, value) in changes.as_object().unwrap() {
+        config[key] = value.clone();
+    }
     let mut files = HashMap::from([("config.json".to_owned(), Bytes::from_vec(config.to_string().into_bytes()))]);
     for name in ["model.safetensors", "tokenizer.json"] {
         files.insert(name.to_owned(), Bytes::from_vec(read(name)));
@@ -394,4 +404,18 @@ fn long_sources_are_refused_or_cut_off() {
     let what = format!("expected at most {} tokens in sentence {sentence}, found {most}", most - 1);
     assert_eq!(found, format!("max_input_tokens: {what}"));
     assert!(session.generate("A", &forced(6).max_input_tokens(0)).is_err());
+}
+
+/// What stands last is the tokenizer's `</s>`, whatever the configuration calls the end.
+#[test]
+fn what_is_left_of_a_long_source_ends_as_the_tokenizer_ends_it() {
+    let model = model_with(serde_json::json!({"eos_token_id": 7}));
+    let ids = model.tokenizer().unwrap().encode(TEXT);
+    let cut = [&ids[..4], &[1]].concat();
+    assert_eq!((ids.last(), model.config().eos_token_id), (Some(&1), 7));
+    let options = forced(6).max_input_tokens(5).truncate(true);
+    assert_eq!(options.source(&model, TEXT).unwrap().sentences(), std::slice::from_ref(&cut));
+    assert_eq!(options.source_of_ids(&model, &ids).unwrap().sentences(), std::slice::from_ref(&cut));
+    let options = EncodeOptions { pad_to: Some(5), ..EncodeOptions::default() };
+    assert_eq!(model.encode(&[TEXT], &options).unwrap()[0].input_ids, cut);
 }

@@ -79,7 +79,7 @@ impl SourceText {
                 let what = format!("expected at most {most} tokens{place}, found {}", ids.len());
                 return Err(Error::Option { option: "max_input_tokens", what });
             }
-            let end = ids.last().copied().filter(|&id| id == model.config().eos_token_id);
+            let end = ids.last().copied().filter(|&id| id == model.end_id());
             ids.truncate(most);
             if let (Some(end), Some(last)) = (end, ids.last_mut()) {
                 *last = end;
