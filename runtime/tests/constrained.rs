@@ -125,6 +125,19 @@ fn a_rule_that_leaves_nothing_ends_the_text() {
     }
 }
 
+/// One token that may not come twice, and no end yet.
+#[test]
+fn options_that_leave_nothing_end_the_text() {
+    let model = model();
+    let base = GenerateOptions::default().allowed(vec![9]).no_repeat_ngram(1).min_new_tokens(5);
+    for options in
+        [base.clone(), base.clone().temperature(1.0), base.clone().beams(2), base.logprobs(false).lookup(Lookup::On)]
+    {
+        let output = model.session().generate(TEXT, &options).unwrap().finish().remove(0);
+        assert_eq!((output.ids.as_slice(), output.finish), ([9].as_slice(), Finish::Blocked), "{output:?}");
+    }
+}
+
 #[test]
 fn choices_are_ranked_as_they_score() {
     let model = model();

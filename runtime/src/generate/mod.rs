@@ -62,7 +62,7 @@ pub enum Finish {
     Length,
     /// A stop string was found.
     Stop,
-    /// A rule of the caller's ([`LogitsProcessor`]) left no token that could come next.
+    /// The options, or a rule of the caller's ([`LogitsProcessor`]), left no token that could come next.
     Blocked,
     /// The caller cancelled it.
     Cancelled,

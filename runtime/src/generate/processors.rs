@@ -136,11 +136,6 @@ impl Processors {
         self.rules.splice(at..at, custom.into_iter().map(Processor::Custom));
     }
 
-    /// Whether there are such.
-    pub fn has_custom(&self) -> bool {
-        self.rules.iter().any(|rule| matches!(rule, Processor::Custom(_)))
-    }
-
     pub fn iter(&self) -> impl Iterator<Item = &Processor> {
         self.rules.iter()
     }

@@ -171,8 +171,8 @@ fn likeliest(kernels: Kernels, logits: &[f32], count: usize) -> Vec<(u32, f32)> 
 }
 
 impl Chooser {
-    /// Chooses or draws a token; its log-probability is the model's own, before any processor. `None` where a rule of
-    /// the caller's leaves none; the library's own never do so on purpose, and then any token is as wrong as another.
+    /// Chooses or draws a token; its log-probability is the model's own, before any processor. `None` where the rules
+    /// leave none: the transformers library takes token 0 there, greedily, and fails where it draws.
     fn choose(
         &mut self,
         kernels: Kernels,
@@ -194,7 +194,7 @@ impl Chooser {
             let context = Context { source: &self.source, history: &self.history, new: ids.len(), chosen: &[] };
             plan.processors.apply(kernels, &context, logits);
         }
-        let blocked = plan.processors.has_custom() && !logits.iter().any(|&logit| logit > f32::NEG_INFINITY);
+        let blocked = processes && logits.iter().all(|&logit| logit == f32::NEG_INFINITY);
         let token = if plan.options.samples() {
             self.sampler.draw(kernels, &plan.options, logits, random)
         } else {
