@@ -937,6 +937,36 @@ fn results_follow_a_grammar() {
     assert!(error.contains("/nowhere.json"), "{error}");
 }
 
+/// Half a text by a grammar is a result, but not without a word.
+#[test]
+fn a_result_that_a_grammar_does_not_end_is_told() {
+    let bytes = fixture("byt5").display().to_string();
+    let ask = |length: &str, more: &[&str], input: &str| {
+        let start = ["generate", "--model", &bytes, "--regex", "[a-z]{3}", "--max-new-tokens", length, "--input", "-"];
+        let output = t5(&[&start, more].concat(), input.as_bytes());
+        let notes = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{notes}");
+        let notes = notes.lines().filter(|note| note.contains("cut short")).map(str::to_owned).collect::<Vec<_>>();
+        (String::from_utf8(output.stdout).unwrap(), notes)
+    };
+    let expected = [1, 2].map(|line| {
+        format!("t5: note: line {line}: the result is cut short (length): it may not be what --regex asks for")
+    });
+    let lines = "The house\nA hill\n";
+    for more in [&[][..], &["--stream"]] {
+        let (text, notes) = ask("2", more, lines);
+        assert!(text.lines().count() == 2 && text.lines().all(|line| line.len() == 2), "{text}");
+        assert_eq!(notes, expected, "{more:?}");
+        let (text, notes) = ask("9", more, lines);
+        assert!(text.lines().all(|line| line.len() == 3) && notes.is_empty(), "{text}{notes:?}");
+    }
+    // Objects keep their shape.
+    let objects = "{\"text\": \"The house\"}\n{\"text\": \"A hill\"}\n";
+    let (text, notes) = ask("2", &["--input-format", "jsonl"], objects);
+    assert_eq!(notes, expected);
+    assert!(json_lines(&text).iter().all(|object| object["output"].as_str().unwrap().len() == 2), "{text}");
+}
+
 #[test]
 fn choices_are_ranked() {
     let model = model();

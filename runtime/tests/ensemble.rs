@@ -264,5 +264,8 @@ mod cli {
         let (_, errors, code) = run(&packed);
         assert_eq!(code, Some(2), "{errors}");
         assert!(errors.contains("--packed: expected one --model with it, found 2"), "{errors}");
+        let (_, errors, code) = run(&["generate", "--model", ours, "--average", "probabilities", TEXT]);
+        assert_eq!(code, Some(2), "{errors}");
+        assert!(errors.contains("--average: expected two --model or more with it, found 1"), "{errors}");
     }
 }

@@ -77,7 +77,8 @@ pub enum Command {
 #[derive(Args)]
 pub struct ModelArgs {
     /// A GGUF or safetensors file, a folder, or hf:OWNER/NAME[/FOLDER|/FILE][:TYPE][@REVISION]; by default the built-in
-    /// model. Several, for t5 generate, decode as one
+    /// model. Downloads obey HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE and HF_ENDPOINT. Several, for t5 generate,
+    /// decode as one
     #[arg(long, short, value_name = "MODEL")]
     pub model: Vec<String>,
     /// Force an instruction set (scalar, avx2, avx512, ...); by default the best one is used
@@ -321,9 +322,9 @@ impl From<Averaged> for Mean {
 pub struct GenerateArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// What is averaged where several models decode as one
-    #[arg(long, value_name = "WHAT", default_value = "logits")]
-    pub average: Averaged,
+    /// What is averaged where several models decode as one [default: logits]
+    #[arg(long, value_name = "WHAT")]
+    pub average: Option<Averaged>,
     #[command(flatten)]
     pub input: InputArgs,
     #[command(flatten)]
@@ -450,10 +451,12 @@ pub struct GenerateArgs {
         "batch", "jobs", "stats",
     ])]
     pub choices: Option<String>,
-    /// Let each result match a regular expression as a whole; a text is then read whole, too
+    /// Let each result match a regular expression as a whole; a text is then read whole, too. Of a result that is cut
+    /// short, as by --max-new-tokens, a note says so
     #[arg(long, value_name = "PATTERN", conflicts_with_all = ["choices", "json_schema", "split_sentences"])]
     pub regex: Option<String>,
-    /// Let each result be JSON by a schema, which stands here or in a file
+    /// Let each result be JSON by a schema, which stands here or in a file. A result that is cut short may be none,
+    /// and a note says so
     #[arg(long, value_name = "FILE|{…}", conflicts_with_all = ["choices", "split_sentences"])]
     pub json_schema: Option<String>,
     /// Text that each result must begin with

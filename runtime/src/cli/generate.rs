@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde_json::{Value, json};
 use t5_runtime::command::say;
-use t5_runtime::{Error, GenerateOptions, Grammar, Model, Output, Overrides, Session, SplitSentences};
+use t5_runtime::{Error, Finish, GenerateOptions, Grammar, Model, Output, Overrides, Session, SplitSentences};
 
 use super::args::{GenerateArgs, Ids, TooLong, YesNo};
 use super::choose;
@@ -42,7 +42,9 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     if args.stream && !args.json && options.n_best > 1 {
         return Err(usage(format!("{STREAM} one result of each text, or --json, found {} results", options.n_best)));
     }
-    let form = Form { json: args.json, n_best: options.n_best, arguments: !args.input.text.is_empty() };
+    let regex = args.regex.is_some().then_some("--regex");
+    let rule = regex.or(args.json_schema.is_some().then_some("--json-schema"));
+    let form = Form { json: args.json, n_best: options.n_best, arguments: !args.input.text.is_empty(), rule };
     let one_line = match args.json {
         true => !args.stream,
         false if args.work.are_objects() => true,
@@ -66,6 +68,9 @@ pub fn run(args: &GenerateArgs) -> anyhow::Result<()> {
             side_by_side::answer(&model, &mut inputs, &mut sessions, &way, |(input, answer)| {
                 let tokens = answer.as_ref().map_or(0, |answer| stats.count(&answer.outputs));
                 let end = input.end;
+                if let Ok(answer) = &answer {
+                    form.tell_cut(&results, input.line, &answer.outputs);
+                }
                 if results.are_objects() {
                     let result = answer.map(|answer| result(&answer, args.json, options.n_best));
                     results.object(input, result)?;
@@ -187,25 +192,29 @@ fn stream(
     stats.seconds += begin.elapsed().as_secs_f64();
     stats.first_piece.get_or_insert(first.unwrap_or(0.0));
     let tokens = answer.as_ref().map_or(0, |answer| stats.count(&answer.outputs));
+    if !form.json {
+        results.line("")?;
+    }
+    let answer = answer?;
     if form.json {
-        let mut object = whole(&answer?);
+        let mut object = whole(&answer);
         object["line"] = json!(input.line);
         results.line(&object.to_string())?;
-    } else {
-        results.line("")?;
-        answer?;
     }
+    form.tell_cut(results, input.line, &answer.outputs);
     results.count(tokens, input.end);
     Ok(())
 }
 
-/// How results are printed, where they are not parts of objects.
+/// How results are printed, where they are not parts of objects, and what they must look like.
 #[derive(Clone, Copy)]
 struct Form {
     json: bool,
     n_best: usize,
     /// Whether inputs are arguments, not lines.
     arguments: bool,
+    /// The flag that says what each result must look like.
+    rule: Option<&'static str>,
 }
 
 impl Form {
@@ -213,6 +222,17 @@ impl Form {
     /// gets them back.
     fn keeps_lines(self, text: &str) -> bool {
         self.arguments && self.n_best == 1 && text.contains(['\r', '\n'])
+    }
+
+    /// Tells of an input one of whose results ended before its rule let it, as at the limit of new tokens.
+    fn tell_cut(self, results: &Results, line: usize, outputs: &[Output]) {
+        let cut = outputs.iter().find(|output| output.finish != Finish::EndOfSequence);
+        if let (Some(rule), Some(output)) = (self.rule, cut) {
+            let finish = output.finish.name();
+            results.note(format_args!(
+                "line {line}: the result is cut short ({finish}): it may not be what {rule} asks for"
+            ));
+        }
     }
 }
 

@@ -23,6 +23,9 @@ pub fn open_model(args: &ModelArgs) -> anyhow::Result<Model> {
 pub fn open_models(args: &GenerateArgs) -> anyhow::Result<Model> {
     let GenerateArgs { model: args, average, .. } = args;
     if args.model.len() < 2 {
+        if average.is_some() {
+            return Err(usage(format!("--average: expected two --model or more with it, found {}", args.model.len())));
+        }
         return open_model(args);
     }
     if args.packed.is_some() {
@@ -30,7 +33,7 @@ pub fn open_models(args: &GenerateArgs) -> anyhow::Result<Model> {
     }
     let models = args.model.iter().map(|name| prepare(open_checkpoint(Some(name))?, args));
     let models = models.collect::<anyhow::Result<Vec<Model>>>()?;
-    Ok(Model::ensemble(models, (*average).into())?)
+    Ok(Model::ensemble(models, average.unwrap_or_default().into())?)
 }
 
 /// Makes a model of a checkpoint and prints its notes if asked.

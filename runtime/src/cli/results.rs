@@ -1,6 +1,7 @@
 //! Where the results of a job go: standard output, or a file that is there once it is whole and that a killed job goes
 //! on with.
 
+use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, IsTerminal, Read, Seek, SeekFrom, Stdout, Write};
 use std::path::{Path, PathBuf};
@@ -144,6 +145,11 @@ impl Results<'_> {
                 written.with_context(|| place.partial.display().to_string())
             }
         }
+    }
+
+    /// Says something on stderr, beside the bar.
+    pub fn note(&self, what: impl Display) {
+        self.bar.suspend(|| say(format_args!("t5: note: {what}")));
     }
 
     /// Tells that an input is done, which has taken so many new tokens.
