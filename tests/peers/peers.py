@@ -190,7 +190,7 @@ class Ours:
         self.args, self.gguf, self.name = args, gguf, f"pocket-t5 {kind}"
         self.isa = kind.partition("@")[2]
         version = subprocess.run([f"{args.bin}/t5", "--version"], check=True, capture_output=True, text=True)
-        self.version = version.stdout.split()[-1]
+        self.version = version.stdout.split()[1]
 
     def bench(self, *options):
         isa = ["--isa", self.isa] if self.isa else []
