@@ -38,6 +38,9 @@ fn in_rust(option: &str) -> Option<String> {
     Some(name)
 }
 
+/// What a task says of its texts: who asks names the task.
+const A_TASKS: &str = "source_prefix";
+
 /// What a request asks for.
 ///
 /// # Errors
@@ -49,7 +52,8 @@ pub fn overrides(json: &str) -> Result<Overrides, Failure> {
     let mut overrides = Overrides::default();
     for (name, value) in request {
         let translated = translated(name, value)?;
-        let known = in_rust(name).map(|name| overrides.set(&name, translated.as_ref().unwrap_or(value))).transpose()?;
+        let option = in_rust(name).filter(|option| option != A_TASKS);
+        let known = option.map(|option| overrides.set(&option, translated.as_ref().unwrap_or(value))).transpose()?;
         if known != Some(true) {
             return Err(Failure::new("bad-option", format!("{name}: there is no option of this name")));
         }
@@ -211,6 +215,7 @@ mod tests {
         for (request, message) in [
             (r#"{"beam":2}"#, "beam: there is no option of this name"),
             (r#"{"top_k":2}"#, "top_k: there is no option of this name"),
+            (r#"{"sourcePrefix":"x"}"#, "sourcePrefix: there is no option of this name"),
             (r#"{"beams":-1}"#, "beams: expected a whole number of 0 or more, found -1"),
             (r#"{"beams":1.5}"#, "beams: expected a whole number of 0 or more, found 1.5"),
             (r#"{"topP":"x"}"#, "topP: expected a number, found \"x\""),

@@ -1,10 +1,15 @@
 // Checks arguments before anything is sent to a worker, so that errors use the caller's names.
 
 import { T5Error } from "./errors.js";
-import type { EncodeOptions } from "./types.js";
+import type { EncodeOptions, FileType } from "./types.js";
 
 export function wrong(name: string, expected: string, found: unknown): T5Error {
   return new T5Error("bad-option", `${name}: expected ${expected}, found ${shown(found)}`);
+}
+
+/** Refuses an option's value, if there is one and it is not what is expected. */
+export function check(name: string, value: unknown, is: boolean, expected: string): void {
+  if (value !== undefined && !is) throw wrong(name, expected, value);
 }
 
 /** A value in a few words. */
@@ -76,16 +81,45 @@ export function limits(options: EncodeOptions): EncodeOptions {
 export function filesOf(value: unknown): File[] | undefined {
   if (typeof value !== "object" || value === null || !(Symbol.iterator in value)) return undefined;
   const list = [...(value as Iterable<unknown>)];
-  // By name: those of another frame are of classes of its own.
-  const isFile = (file: unknown): boolean => /^\[object (File|Blob)\]$/.test(Object.prototype.toString.call(file));
+  const isFile = (file: unknown): boolean => ["File", "Blob"].includes(kindOf(file));
   return list.every(isFile) ? (list as File[]) : undefined;
 }
 
-/** Whether a request can be sent with these headers. Not every place where `load` is called has `Headers`. */
+/** What kind of object a value is, also one of another frame, whose classes are others. */
+const kindOf = (value: unknown): string => Object.prototype.toString.call(value).slice("[object ".length, -1);
+
+/**
+ * Whether a request can be sent with these headers. Not every place where `load` is called has `Headers`. An object of
+ * that class, or a `Map`, would reach the worker empty.
+ */
 export function areHeaders(value: unknown): boolean {
   const isHeader = ([name, text]: [string, unknown]): boolean =>
     /^[\w!#$%&'*+.^`|~-]+$/.test(name) && typeof text === "string" && /^[^\0\r\n\u0100-\uffff]*$/.test(text.trim());
-  return typeof value === "object" && value !== null && Object.entries(value).every(isHeader);
+  return kindOf(value) === "Object" && Object.entries(value as object).every(isHeader);
+}
+
+/** Whether this is a text or a `URL`; what it stands for is looked at where it is used. */
+export function isAddress(value: unknown): value is string | URL {
+  return typeof value === "string" || kindOf(value) === "URL";
+}
+
+/** Whether a text is an address of the web that can be asked. */
+export function isWebAddress(value: unknown): boolean {
+  if (typeof value !== "string" || !/^https?:\/\/[^/]/.test(value)) return false;
+  try {
+    return Boolean(new URL(value));
+  } catch {
+    return false;
+  }
+}
+
+/** Every type once: the compiler sees that none is missing. */
+const FILE_TYPES: Record<FileType, true> = { q8_0: true, f16: true, f32: true, q4_0: true, q4_k: true };
+
+/** Refuses what `quantize` does not write, before it reads anything; the module has the same list. */
+export function checkType(type: unknown): void {
+  const names = Object.keys(FILE_TYPES);
+  check("type", type, names.includes(type as string), `one of ${names.join(", ")}`);
 }
 
 /** Options that are set, as they can be sent. Their names and types are the module's to check. */

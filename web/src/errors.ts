@@ -53,6 +53,17 @@ export function throwIfAborted(signal?: AbortSignal): void {
   if (signal?.aborted) throw aborted();
 }
 
+/** Waits for the promise until the signal is aborted, whose reason is then thrown. */
+export function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return promise;
+  return new Promise<T>((resolve, reject) => {
+    const stop = (): void => reject(signal.reason);
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
+    if (signal.aborted) stop();
+    else signal.addEventListener("abort", stop, { once: true });
+  });
+}
+
 /** The error of an aborted request; its `cause` is the signal's reason. */
 export function aborted(signal?: AbortSignal): T5Error {
   return new T5Error("aborted", "the request was aborted", signal?.aborted ? { cause: signal.reason } : undefined);

@@ -1,6 +1,6 @@
 // The worker's side: one model, requests one after the other, abort between two pieces of work.
 
-import { checkIsa, choose, load, loadConverter } from "./builds.js";
+import { checkIsa, choose, load, loadConverter, type Loaded } from "./builds.js";
 import type { Engine } from "../wasm/simd128/t5_wasm.js";
 import { aborted, asT5Error, isTrap, T5Error, throwIfAborted } from "./errors.js";
 import { fetching } from "./fetch.js";
@@ -33,10 +33,14 @@ export function serve(port: Port<FromWorker, ToWorker>): () => void {
       const { code, message } = asT5Error(error);
       answered({ id, kind: "error", code, message, fatal: isTrap(error) });
     };
-    // A request that still waits in the queue is answered at once.
-    abort.signal.addEventListener("abort", () => failed(aborted()));
+    let running = false;
+    // At once, also where it waits in the queue; but a load that runs first closes the file that it writes.
+    abort.signal.addEventListener("abort", () => {
+      if (!running || message.op !== "load") failed(aborted());
+    });
     const answer = async (): Promise<void> => {
       if (abort.signal.aborted) return;
+      running = true;
       try {
         answered({ id, kind: "result", result: await host.run(id, message, abort.signal) });
       } catch (error) {
@@ -65,6 +69,8 @@ class Host {
   private engine: Engine | undefined;
   private loaded: Pick<Info, "build" | "buildReason" | "moduleUrl" | "kept" | "keptReason" | "loadMs"> | undefined;
   private lost = false;
+  /** Loaded once, though a folder's model is asked for before it is made: threads, once started, live on. */
+  private module: Promise<Loaded> | undefined;
 
   /** Whether there is a model to ask. */
   get ready(): boolean {
@@ -137,9 +143,11 @@ class Host {
     const choice = choose(request.build, request.threads, request.wasm);
     checkIsa(choice.build, request.isa);
     // The module compiles while the first bytes are on their way.
-    const transfer = new Transfer(this.port, id, request, load(choice, request.assets), signal);
+    this.module ??= load(choice, request.assets);
+    const transfer = new Transfer(this.port, id, request, this.module, signal);
     try {
       this.engine = await transfer.run();
+      throwIfAborted(signal);
     } catch (error) {
       if (error instanceof Files) return { files: error.files };
       throw signal.aborted ? aborted() : error;

@@ -38,9 +38,12 @@ export function nodeModule<T>(name: string): Promise<T> {
   return import(/* @vite-ignore */ /* webpackIgnore: true */ `node:${name}`) as Promise<T>;
 }
 
-/** Resolves an address against the page's, since a worker's own base differs. `hf:` and `folder:` names stay. */
+/**
+ * Resolves an address against the page's, since a worker's own base differs. `hf:` and `folder:` names stay, and paths
+ * in Node.
+ */
 export function absolute(source: string): string {
-  if (inNode || /^(hf|folder):/.test(source)) return source;
+  if (/^(hf|folder):/.test(source) || (inNode && !/^https?:/.test(source))) return source;
   try {
     return new URL(source, globalThis.document?.baseURI ?? globalThis.location?.href).href;
   } catch (error) {

@@ -37,14 +37,19 @@ export async function registerServiceWorker(
   if (files) url.searchParams.set("files", files);
   if (immutable) url.searchParams.set("immutable", immutable);
   if (version) url.searchParams.set("version", version);
+  let newest: ServiceWorker | null;
   try {
     const registration = await serviceWorker.register(url);
-    if (!(await starts(registration))) return false;
+    const { active, waiting, installing } = registration;
+    if (!(await starts(active ?? waiting ?? installing))) return false;
     if (keep) tell(registration, { keep });
+    newest = installing ?? waiting ?? active;
   } catch {
     return false;
   }
-  if (isolate && reload && !crossOriginIsolated && !sessionStorage.getItem(RELOADED)) {
+  // One that was there before may not isolate, so the page waits for its successor.
+  const wanted = isolate && reload && !crossOriginIsolated && !sessionStorage.getItem(RELOADED);
+  if (wanted && (await starts(newest))) {
     // Only once: if the service worker's headers do not isolate the page, it stays as it is.
     sessionStorage.setItem(RELOADED, "1");
     location.reload();
@@ -53,11 +58,10 @@ export async function registerServiceWorker(
 }
 
 /**
- * Waits until a service worker is active; false if the first one could not be installed, as where one of its files is
- * missing. `navigator.serviceWorker.ready` would then wait for ever.
+ * Waits until a service worker is active; false if it could not be installed, as where one of its files is missing.
+ * `navigator.serviceWorker.ready` would then wait for ever.
  */
-function starts({ installing, waiting, active }: ServiceWorkerRegistration): Promise<boolean> {
-  const worker = active ?? waiting ?? installing;
+function starts(worker: ServiceWorker | null): Promise<boolean> {
   return new Promise((resolve) => {
     const look = (): void => {
       const state = worker?.state ?? "redundant";

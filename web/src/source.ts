@@ -101,7 +101,8 @@ export async function open(
   }
   if (source instanceof Blob) return openBlob(source, "name" in source ? String(source.name) : "model");
   if (source.startsWith("folder:")) {
-    throw new T5Error("not-found", `${source}: expected a folder that is kept here, found none: give its files again`);
+    const what = "expected a folder that is kept here, found none that fits: give its files again";
+    throw new T5Error("not-found", `${source}: ${what}`);
   }
   if (source.startsWith("hf:")) {
     const found = await resolveHub(source, options);
@@ -153,18 +154,19 @@ async function openUrl(url: string, options: SourceOptions): Promise<OpenFile> {
   let answer: Answer | undefined;
   if (have && have.file.size > 0 && have.file.size < have.size && isStrong(have.version)) {
     const start = have.file.size;
-    answer = await rest(url, start, have.size, have.version, options).catch((error: unknown) => {
+    const further = (): Promise<Answer | undefined> => rest(url, start, have.size, have.version, options);
+    answer = await patiently(options.signal, further).catch((error: unknown) => {
       throwIfAborted(options.signal);
-      // A server that refuses the range (416) may still send the whole file.
+      // A server that refuses the range (416), or fails at it every time, may still send the whole file.
       if (error instanceof Refused && error.code !== "not-found") return undefined;
       throw error;
     });
     if (answer && answer.start > 0) {
       const { size, version } = have;
-      const further = answer;
+      const second = answer;
       const chunks = async function* (): AsyncGenerator<Uint8Array> {
         yield* read(have.file.stream());
-        yield* transfer(url, further, start, size, version, options);
+        yield* transfer(url, second, start, size, version, options);
       };
       return { name, size, version, resumed: start, chunks };
     }

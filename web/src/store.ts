@@ -171,16 +171,23 @@ class FileStore implements Store {
 
   async writer(meta: Omit<Meta, "complete" | "sha256">, at: number): Promise<Writer> {
     const name = await key(meta.source);
-    await this.describe(name, { ...meta, sha256: null, complete: false });
     const handle = await this.folder.getFileHandle(`${name}.gguf`, { create: true });
     // Writes in place, so that an interrupted transfer leaves what has arrived.
     const access = await openSync(handle);
-    access.truncate(at);
     let position = at;
     const close = (): void => {
       access.flush();
       access.close();
     };
+    try {
+      // Before the description: a tab may end in between, and the bytes of one version must not be taken for another's.
+      access.truncate(at);
+      access.flush();
+      await this.describe(name, { ...meta, sha256: null, complete: false });
+    } catch (error) {
+      access.close();
+      throw error;
+    }
     return {
       write: (chunk) => {
         const written = access.write(chunk, { at: position });

@@ -3,7 +3,7 @@
 import { load, simpler, type Loaded } from "./builds.js";
 import type { Engine } from "../wasm/simd128/t5_wasm.js";
 import { fetching, type Fetch } from "./fetch.js";
-import { asT5Error, isTrap, T5Error, throwIfAborted } from "./errors.js";
+import { asT5Error, isTrap, T5Error, throwIfAborted, unlessAborted } from "./errors.js";
 import type { FromWorker, LoadRequest, Port, ToWorker } from "./protocol.js";
 import {
   ATTEMPTS,
@@ -114,17 +114,18 @@ export class Transfer {
     } catch (error) {
       // The file is damaged, or its checksum is not the one wanted now.
       if (this.signal.aborted || !isWrong(error)) throw error;
-      await models.delete(key);
-      return this.fetch(source, key);
+      return this.fetch(source, key, undefined, true);
     }
   }
 
-  /** Loads from the network, continuing after the stored beginning if possible. */
-  private async fetch(source: string, key: string, beginning?: Found): Promise<Engine> {
+  /** Loads from the network, continuing after the stored beginning if possible, or in the place of a wrong file. */
+  private async fetch(source: string, key: string, beginning?: Found, wrong = false): Promise<Engine> {
     let have = beginning;
     let sized = true;
     for (let attempt = 1; ; attempt++) {
       const file = await this.open(source, sized, have);
+      // Not before a server has another: it may be right but for a checksum with a slip in it.
+      if (wrong) await (await this.models())?.delete(key);
       try {
         return await this.keep(key, file, "download");
       } catch (error) {
@@ -226,8 +227,7 @@ export class Transfer {
 
   /** Reserves the memory for the whole model before anything is transferred. */
   private async download(file: OpenFile, checked: boolean): Promise<InstanceType<Loaded["module"]["Download"]>> {
-    const loaded = await this.loading;
-    throwIfAborted(this.signal);
+    const loaded = await unlessAborted(this.loading, this.signal);
     try {
       return new loaded.module.Download(file.name, file.size, checked, this.request.isa);
     } catch (error) {

@@ -12,6 +12,7 @@
  * too long, `NetworkError`, and `OperationError` for the rest, with the `T5Error` as `cause`.
  */
 
+import { unlessAborted } from "./errors.js";
 import { T5, T5Error, cache } from "./index.js";
 import { absolute, inNode } from "./platform.js";
 import { keyOf } from "./store.js";
@@ -76,10 +77,34 @@ class DownloadProgress extends Event {
   }
 }
 
+/** Tells those who wait for a model how much of it has come: at first 0, at last 1, and never less than before. */
+class Monitors {
+  private readonly told = new Map<EventTarget, number>();
+
+  add(events: EventTarget): void {
+    this.told.set(events, -1);
+    this.tell(0, [events]);
+  }
+
+  delete(events: EventTarget): void {
+    this.told.delete(events);
+  }
+
+  /** Tells all of them, or some. */
+  tell(loaded: number, to: Iterable<EventTarget> = this.told.keys()): void {
+    for (const events of to) {
+      if (loaded <= (this.told.get(events) ?? 1)) continue;
+      this.told.set(events, loaded);
+      events.dispatchEvent(new DownloadProgress(loaded));
+    }
+  }
+}
+
 /** A loaded model, shared by all translators that use it. */
 interface Shared {
   t5: Promise<T5>;
   users: number;
+  monitors: Monitors;
 }
 
 /** Which model a class of translators uses. */
@@ -156,8 +181,9 @@ export class Translator {
     if (signal?.aborted) throw signal.reason;
     const events = new EventTarget();
     monitor?.(events);
-    const shared = (this.shared ??= this.load(events));
+    const shared = (this.shared ??= this.load());
     shared.users += 1;
+    shared.monitors.add(events);
     let released = false;
     const release = (): void => {
       if (released) return;
@@ -169,6 +195,7 @@ export class Translator {
     };
     try {
       const t5 = await unlessAborted(shared.t5, signal);
+      shared.monitors.tell(1, [events]);
       const prefix = await prefixOf(t5, from, to);
       if (prefix === undefined) throw unknown(from, to);
       const translator = new this(t5, sourceLanguage, targetLanguage, prefix, release);
@@ -180,27 +207,22 @@ export class Translator {
     } catch (error) {
       release();
       throw domException(error, signal);
+    } finally {
+      shared.monitors.delete(events);
     }
   }
 
   /** @internal */
-  protected static load(events: EventTarget): Shared {
+  protected static load(): Shared {
     const { source, pairs: _, ...options } = this.model;
-    let told = -1;
-    const tell = (loaded: number): void => {
-      if (loaded > told) events.dispatchEvent(new DownloadProgress((told = loaded)));
-    };
+    const monitors = new Monitors();
     const onProgress: LoadOptions["onProgress"] = ({ phase, loaded, total }) => {
       if (phase === "download") this.loading = true;
-      if (total > 0) tell(phase === "prepare" ? 1 : Math.min(1, loaded / total));
+      if (total > 0) monitors.tell(phase === "prepare" ? 1 : Math.min(1, loaded / total));
     };
-    tell(0);
     const t5 = T5.load(source, { ...options, onProgress }).finally(() => (this.loading = false));
-    const shared: Shared = { t5, users: 0 };
-    t5.then(
-      () => tell(1),
-      () => this.shared === shared && (this.shared = undefined),
-    );
+    const shared: Shared = { t5, users: 0, monitors };
+    t5.catch(() => this.shared === shared && (this.shared = undefined));
     return shared;
   }
 
@@ -303,15 +325,4 @@ async function isHere(source: Source | undefined, endpoint: string | undefined):
   // Bundlers put a hash into the built-in model's name.
   if (source === undefined) return kept.some((address) => /\/pocket-t5[^/]*\.gguf$/.test(address));
   return kept.includes(keyOf(absolute(String(source)), endpoint));
-}
-
-/** Waits for the promise until the signal is aborted. */
-function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (!signal) return promise;
-  return new Promise<T>((resolve, reject) => {
-    const stop = (): void => reject(signal.reason);
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
-    if (signal.aborted) stop();
-    else signal.addEventListener("abort", stop, { once: true });
-  });
 }

@@ -229,8 +229,8 @@ export interface Output {
   alternatives?: [number, number][][];
   /** Their sum; of beams, over the length penalty, but with T5's where none has ended. Null where not wanted. */
   score: number | null;
-  /** Why it ended; `memory`: there was not enough for more tokens. */
-  finish: "eos" | "length" | "stop" | "memory";
+  /** Why it ended; `blocked`: the options left no token; `memory`: there was not enough for more tokens. */
+  finish: "eos" | "length" | "stop" | "blocked" | "memory";
 }
 
 /** Where a sentence stands in its text: `text.slice(begin, end)`. */

@@ -572,6 +572,24 @@ inChromium("a service worker that cannot be installed is none", async () => {
   await close();
 });
 
+inChromium("a page is loaded anew once the worker that isolates it has taken the place of another", async () => {
+  let answer;
+  const held = (_request, response) => void (answer = () => response.end("[]"));
+  const { server, tab, close } = await open({ "/held.json": held });
+  const page = await tab();
+  assert.equal(await page.evaluate(() => pocket.registerServiceWorker("/service-worker.js")), true);
+  const registering = () =>
+    void pocket.registerServiceWorker("/service-worker.js", { isolate: true, reload: true, files: "/held.json" });
+  await page.evaluate(registering);
+  // It is being installed, and the page still is what it was.
+  while (!answer) await page.waitForTimeout(20);
+  assert.equal(server.asked("/empty.html"), 1);
+  answer();
+  await page.waitForFunction(() => crossOriginIsolated);
+  assert.equal(server.asked("/empty.html"), 2);
+  await close();
+});
+
 inChromium("without a worker a page has the same answers, and workers of a page that is left go with it", async () => {
   const { tab, close } = await open();
   const page = await tab();
@@ -604,12 +622,26 @@ inChromium("a transfer that was broken off goes on after a reload", async () => 
     response.writeHead(200, { "content-length": whole, etag: '"1"' });
     response.write(readFileSync(path).subarray(0, half));
   };
-  const { server, tab, close } = await open({ "/model.gguf": stalls });
+  const noticing = preceded(`
+    const { createSyncAccessHandle } = FileSystemFileHandle.prototype;
+    FileSystemFileHandle.prototype.createSyncAccessHandle = async function () {
+      const access = await createSyncAccessHandle.call(this);
+      const close = access.close.bind(access);
+      access.close = () => (close(), new BroadcastChannel("closed").postMessage(this.name));
+      return access;
+    };`);
+  const { server, tab, close } = await open({ ...noticing, "/model.gguf": stalls });
   const page = await tab();
-  const error = await page.evaluate(() => {
+  const error = await page.evaluate(async () => {
+    const closed = new Promise((resolve) => {
+      new BroadcastChannel("closed").onmessage = ({ data }) => data.endsWith(".gguf") && resolve();
+    });
     const abort = new AbortController();
     const onProgress = ({ loaded }) => loaded > 0 && abort.abort();
-    return failure(pocket.T5.load("/model.gguf", { signal: abort.signal, onProgress }));
+    const error = await failure(pocket.T5.load("/model.gguf", { signal: abort.signal, onProgress }));
+    // The worker does not end before it has closed the file.
+    await closed;
+    return error;
   });
   assert.equal(error.code, "aborted");
   const [kept] = await page.evaluate(() => pocket.cache.list());
@@ -697,6 +729,24 @@ inChromium("a folder that is dropped becomes the file that t5-quantize writes, a
   assert.deepEqual(found.phases, ["read", "prepare"]);
   assert.deepEqual([found.other.code, found.other.ours], ["not-found", true]);
   assert.equal(found.incomplete.code, "bad-model");
+  await close();
+});
+
+inChromium("a folder's model starts its threads once", async () => {
+  const source = folder("unigram");
+  const names = readdirSync(source);
+  const thread = readFileSync(new URL("../dist/thread.js", import.meta.url), "utf8");
+  const routes = Object.fromEntries(names.map((name) => [`/folder/${name}`, file(`${source}/${name}`)]));
+  routes["/dist/thread.js"] = (_request, response) =>
+    response.writeHead(200, { "content-type": "text/javascript", "cache-control": "no-store" }).end(thread);
+  const { server, tab, close } = await open(routes, { isolated: true });
+  const page = await tab();
+  const threads = await page.evaluate(async (names) => {
+    const get = async (name) => new File([await (await fetch(`/folder/${name}`)).arrayBuffer()], name);
+    const t5 = await pocket.T5.load(await Promise.all(names.map(get)), { build: "threads", threads: 2 });
+    return (await t5.info()).threads;
+  }, names);
+  assert.deepEqual([threads, server.asked("/dist/thread.js")], [2, 1]);
   await close();
 });
 

@@ -312,14 +312,26 @@ inChromium("other wordings come on demand: from a word on, and of whole sentence
   await close();
 });
 
+/** A page on a device with these voices, where `spoken` has what was said: text, language, its voice's language. */
+const withVoices = (voices) => (page) =>
+  page.addInitScript((voices) => {
+    globalThis.spoken = [];
+    globalThis.SpeechSynthesisUtterance = class {
+      constructor(text) {
+        this.text = text;
+      }
+    };
+    const speak = ({ text, lang, voice }) => globalThis.spoken.push([text, lang, voice?.lang]);
+    const value = { getVoices: () => voices, cancel() {}, speak };
+    Object.defineProperty(globalThis, "speechSynthesis", { value });
+  }, voices);
+
 inChromium("answers are copied, spoken, and held by a link that no server sees", async () => {
-  const said = async (page) => {
-    await page.addInitScript(() => {
-      globalThis.spoken = [];
-      speechSynthesis.speak = ({ text, lang }) => spoken.push([text, lang]);
-    });
-  };
-  const { page, server, context, close } = await visit({ prepare: said });
+  const prepare = withVoices([
+    { lang: "en-US", localService: true },
+    { lang: "de-DE", localService: true },
+  ]);
+  const { page, server, context, close } = await visit({ prepare });
   const german = await ask(page, "Where is the station?");
   await page.click("#copy");
   await page.locator("#copy[aria-label=Copied]").waitFor();
@@ -328,8 +340,8 @@ inChromium("answers are copied, spoken, and held by a link that no server sees",
   await page.click("#speak-answer");
   await page.click("#speak-source");
   assert.deepEqual(await page.evaluate(() => spoken), [
-    [german, "de"],
-    ["Where is the station?", "en"],
+    [german, "de", "de-DE"],
+    ["Where is the station?", "en", "en-US"],
   ]);
   await page.selectOption("#to", "fr");
   await answer(page);
@@ -350,6 +362,26 @@ inChromium("answers are copied, spoken, and held by a link that no server sees",
   await other.reload();
   await ready(other);
   assert.equal(await other.inputValue("#source"), "The cat sleeps.");
+  await close();
+});
+
+inChromium("only voices of this device speak", async () => {
+  const prepare = withVoices([
+    { lang: "en-US", localService: false },
+    { lang: "en_GB", localService: true },
+    { lang: "de-DE", localService: false },
+  ]);
+  const { page, close } = await visit({ prepare });
+  await ask(page, "Where is the station?");
+  const press = (id) =>
+    page.evaluate((id) => {
+      const button = document.getElementById(id);
+      button.click();
+      return [button.title, globalThis.spoken];
+    }, id);
+  const spoken = [["Where is the station?", "en", "en_GB"]];
+  assert.deepEqual(await press("speak-source"), ["Stop speaking", spoken]);
+  assert.deepEqual(await press("speak-answer"), ["This device has no voice for this language", spoken]);
   await close();
 });
 
@@ -396,6 +428,9 @@ inChromium("tabs: pronunciations in both alphabets, corrections as changes, gaps
   await look(page, "filled");
   await page.locator(".ways button").first().click();
   assert.notEqual(await page.locator("#answer p").first().innerText(), filled);
+  // Without its gap it has no answer any longer, to copy or to hear.
+  await page.fill("#source", "Without a gap");
+  await page.locator("body:not(.answered)").waitFor();
   // Each tab has its own text.
   await choose(page, "pronounce");
   assert.equal(await page.inputValue("#source"), "A foreign language!");

@@ -174,6 +174,7 @@ inChromium("the rest of a file: refused in whatever way, it starts again from it
     (response) => response.writeHead(416, { "content-range": `bytes */${half}` }).end(),
     (response) => response.writeHead(403).end(),
     (response) => response.writeHead(501).end(),
+    (response) => response.writeHead(500).end(),
     // As a preflight that is refused, to the page.
     (response) => response.destroy(),
   ]) {
@@ -188,6 +189,30 @@ inChromium("the rest of a file: refused in whatever way, it starts again from it
     assert.equal(ranges().at(-1), "GET all");
     await close();
   }
+});
+
+inChromium("the rest of a file: a busy server is asked for it again, and what has arrived stays", async () => {
+  const whole = file(bytes, { cors: true, expose: EXPOSED });
+  const busy = (times) => (request, response, count) => {
+    response.setHeader("access-control-allow-origin", "*");
+    return count <= times ? response.writeHead(503).end() : whole(request, response, count);
+  };
+  const once = await visit(busy(1));
+  await once.stored(half);
+  runs(await once.load());
+  assert.deepEqual(once.ranges(), Array(2).fill(`GET bytes=${half}-`));
+  await once.close();
+  const always = await visit(busy(Infinity));
+  await always.stored(half);
+  const found = await always.load();
+  assert.equal(found.code, "network");
+  assert.match(found.message, /found HTTP status 503$/);
+  assert.deepEqual(always.ranges(), [...Array(4).fill(`GET bytes=${half}-`), ...Array(4).fill("GET all")]);
+  assert.deepEqual(
+    found.kept.map((one) => [one.bytes, one.complete]),
+    [[half, false]],
+  );
+  await always.close();
 });
 
 inChromium("a file that became shorter or longer meanwhile is fetched anew", async () => {
@@ -211,6 +236,40 @@ inChromium("without the network what has arrived is kept", async () => {
     found.kept.map((one) => [one.bytes, one.complete]),
     [[half, false]],
   );
+  await close();
+});
+
+inChromium("without the network a whole model stays, whatever checksum is asked for", async () => {
+  const { load, stored, asked, close } = await visit((_request, response) => response.destroy());
+  await stored(size, { complete: true, sum: sha256 });
+  const found = await load({ sha256: "0".repeat(64) });
+  assert.equal(found.code, "network");
+  const before = asked().length;
+  runs(await load());
+  assert.equal(asked().length, before);
+  await close();
+});
+
+inChromium("a tab that ends before it writes leaves what is there as it was described", async () => {
+  // The first worker cannot write the model's bytes.
+  const fails = `
+    const { createSyncAccessHandle } = FileSystemFileHandle.prototype;
+    FileSystemFileHandle.prototype.createSyncAccessHandle = function () {
+      if (this.name.endsWith(".gguf")) return Promise.reject(new Error("the tab ends"));
+      return createSyncAccessHandle.call(this);
+    };`;
+  const script = (text) => (_request, response, count) =>
+    response.writeHead(200, { "content-type": "text/javascript", "cache-control": "no-store" }).end(text(count));
+  const worker = readFileSync(new URL("../dist/worker.js", import.meta.url), "utf8");
+  const routes = {
+    "/dist/worker.js": script(() => `import "/before.js";\n${worker}`),
+    "/before.js": script((count) => (count === 1 ? fails : "")),
+  };
+  const { load, stored, ranges, close } = await visit(file(bytes, { etag: '"2"' }), { same: true, routes });
+  await stored(half, { content: Buffer.alloc(size) });
+  runs(await load(), { kept: false });
+  runs(await load());
+  assert.deepEqual(ranges(), [`GET bytes=${half}-`, "GET all", `GET bytes=${half}-`, "GET all"]);
   await close();
 });
 

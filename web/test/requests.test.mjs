@@ -333,6 +333,36 @@ test("encode gives the state of each token, embed their mean", async () => {
   }
 });
 
+test("where one text of a list is refused, those behind it are not read", async ({ mock }) => {
+  const { assets, folder, end } = patched(
+    "list",
+    `${HOLDING}
+    let started = 0;
+    const { startEmbed } = Engine.prototype;
+    Engine.prototype.startEmbed = function (text, ...limits) {
+      started += 1;
+      if (text === "held") while (existsSync(at("hold"))) sleep();
+      return startEmbed.call(this, text, ...limits);
+    };
+    Engine.prototype.info = function () {
+      return JSON.stringify({ ...JSON.parse(info.call(this)), started });
+    };`,
+  );
+  const other = await T5.load(path, { assets });
+  writeFileSync(`${folder}/dist/hold`, "");
+  // As above: the worker is not given up, however slow the machine is.
+  mock.timers.enable({ apis: ["setTimeout"] });
+  const texts = ["word ".repeat(50), "held", ...Array(20).fill("a text")];
+  const error = await failure(other.embed(texts, { maxInputTokens: 20 }));
+  assert.match(error.message, /^maxInputTokens: expected at most 20 tokens/);
+  rmSync(`${folder}/dist/hold`);
+  await other.embed("x");
+  // The one that is refused, the one that is held, and the one after them.
+  assert.equal((await other.info()).started, 3);
+  other.dispose();
+  end();
+});
+
 test("sampling repeats itself by seed", async () => {
   const options = { temperature: 1, seed: 7, maxNewTokens: 12, minNewTokens: 12 };
   const texts = await Promise.all([t5.generate("x", options).text(), t5.generate("x", options).text()]);
@@ -437,6 +467,16 @@ test("every option that the module knows is declared, with its own name", async 
   assert.deepEqual(sent.toSorted(), Object.keys(JSON.parse(known)).toSorted());
 });
 
+test("every end that a result may have is declared", () => {
+  const read = (path) => readFileSync(new URL(path, import.meta.url), "utf8");
+  const known = read("../../runtime/src/generate/mod.rs").matchAll(/Finish::\w+ => "(\w+)"/g);
+  const names = Array.from(known, ([, name]) => name);
+  const [, declared] = /\bfinish: ([^;]+);/.exec(read("../dist/types.d.ts"));
+  // One that was aborted has no result.
+  const expected = names.filter((name) => name !== "cancelled").map((name) => `"${name}"`);
+  assert.deepEqual(declared.split(" | ").toSorted(), expected.toSorted());
+});
+
 test("the result can be one of given texts", async () => {
   const choices = ["b", "a longer one"];
   const outputs = await t5.generate("a text", { choices, beams: 2, nBest: 2 }).outputs;
@@ -524,15 +564,19 @@ test("wrong options of load are refused by name, before anything is transferred"
     [{ headers: { a: 1 } }, /^headers: expected names and texts as HTTP has them, found an object/],
     [{ headers: { "a b": "c" } }, /^headers: expected names and texts as HTTP has them, found an object/],
     [{ headers: { a: "b\nc" } }, /^headers: expected names and texts as HTTP has them, found an object/],
+    [{ headers: new Headers({ a: "b" }) }, /^headers: expected names and texts .*, found an object \(Headers\)/],
+    [{ headers: new Map([["a", "b"]]) }, /^headers: expected names and texts .*, found an object \(Map\)/],
     [{ token: "a b" }, /^token: expected a text without spaces, found "a b"/],
     [{ token: "abc" }, /^token: expected an hf: name or an address at https:\/\/huggingface.co, found http:\/\/127/],
     [{ fetch: "x" }, /^fetch: expected a function, found "x"/],
     [{ persist: 1 }, /^persist: expected true or false, found 1/],
     [{ wasm: new ArrayBuffer(8) }, /^wasm: expected a WebAssembly.Module, found an object/],
     [{ endpoint: "huggingface.co" }, /^endpoint: expected an address, found "huggingface.co"/],
+    [{ endpoint: "http://bad host" }, /^endpoint: expected an address, found "http:\/\/bad host"/],
     [{ threads: 65 }, /^threads: expected 0 to 64, found 65/],
     [{ threads: 0, build: "threads" }, /^threads: expected 1 or more with the build "threads", found 0/],
     [{ assets: "http://" }, /^assets: expected an address, found "http:\/\/"/],
+    [{ assets: 5 }, /^assets: expected an address, found 5/],
     [null, /^options: expected an object, found null/],
   ]) {
     const error = await failure(T5.load("http://127.0.0.1:1/never", options));
@@ -540,6 +584,28 @@ test("wrong options of load are refused by name, before anything is transferred"
   }
   for (const source of [null, 5, {}, [], ["a.gguf"], () => {}]) {
     assert.match((await failure(T5.load(source))).message, /^source: expected an address, a file, its bytes/);
+  }
+  for (const source of ["http://", "http://[bad"]) {
+    for (const options of [{}, { token: "x" }]) {
+      const { code, message } = await failure(T5.load(source, options));
+      assert.deepEqual([code, message], ["bad-option", `source: expected an address, found ${source}`]);
+    }
+  }
+});
+
+test("wrong options of quantize are refused by name, before anything is read", async () => {
+  const types = /FILE_TYPES: \[DType; \d+\] = \[([^\]]+)\]/.exec(
+    readFileSync(new URL("../../quantize/src/policy.rs", import.meta.url), "utf8"),
+  );
+  const names = types[1].replaceAll("DType::", "").toLowerCase();
+  for (const [options, expected] of [
+    [{ type: "q2_k" }, `type: expected one of ${names}, found "q2_k"`],
+    [{ name: 5 }, "name: expected a text, found 5"],
+    [{ onProgress: 5 }, "onProgress: expected a function, found 5"],
+    [{ assets: 5 }, "assets: expected an address, found 5"],
+  ]) {
+    const { code, message } = await failure(quantize([new File(["a"], "config.json")], options));
+    assert.deepEqual([code, message], ["bad-option", expected]);
   }
 });
 

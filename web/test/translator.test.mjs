@@ -144,3 +144,38 @@ test("a monitor hears of the download, from 0 to 1", async () => {
   assert.equal(error.name, "NetworkError");
   assert.ok(error.cause instanceof T5Error);
 });
+
+test("every monitor hears of the download, also one that comes while it is under way, or later", async () => {
+  const bytes = readFileSync(pocket.path);
+  const half = bytes.length >> 1;
+  let answer;
+  const server = createServer((_request, response) => {
+    answer = response.writeHead(200, { "content-length": bytes.length });
+    answer.write(bytes.subarray(0, half));
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const source = `http://127.0.0.1:${server.address().port}/model.gguf`;
+  const Other = translatorFor({ source, pairs: [["en", "de"]] });
+  const heard = [[], [], []];
+  const create = (i) => {
+    const monitor = (events) => events.addEventListener("downloadprogress", ({ loaded }) => heard[i].push(loaded));
+    return Other.create({ ...german, monitor });
+  };
+  const until = async (holds) => {
+    while (!holds()) await new Promise((resolve) => setImmediate(resolve));
+  };
+  const first = create(0);
+  await until(() => heard[0].at(-1) > 0);
+  const second = create(1);
+  await until(() => heard[1].length > 0);
+  answer.end(bytes.subarray(half));
+  const translators = [await first, await second, await create(2)];
+  for (const loaded of heard.slice(0, 2)) {
+    assert.deepEqual([loaded[0], loaded.at(-1)], [0, 1]);
+    assert.ok(loaded.every((one, i) => i === 0 || one > loaded[i - 1]), String(loaded));
+  }
+  assert.deepEqual(heard[2], [0, 1]);
+  translators.forEach((translator) => translator.destroy());
+  server.closeAllConnections();
+  server.close();
+});

@@ -294,7 +294,10 @@ export class Desk {
       const end = model.info.tokenizer?.eosId ?? 1;
       const shown = (text: string): void => void (this.shown = text);
       const problem = await fill(this.place, text, { t5, marks, end, care, signal }, shown);
-      if (problem) this.place.replaceChildren();
+      if (problem) {
+        this.shown = "";
+        this.place.replaceChildren();
+      }
       this.note(problem ?? "");
       return true;
     }

@@ -1,6 +1,8 @@
 // Texts spoken by the browser's own voices.
 
-import { picture } from "./page.js";
+import { picture, say } from "./page.js";
+
+const NONE = "This device has no voice for this language";
 
 /** What is spoken: a text and its language. */
 export type Spoken = () => { text: string; lang: string };
@@ -12,21 +14,31 @@ export function speaks(button: HTMLButtonElement, what: string, spoken: Spoken):
     button.hidden = true;
     return;
   }
+  // Some browsers look for their voices when they are first asked.
+  voices.getVoices();
   const idle = (): void => picture(button, "speak", `Listen to ${what}`);
   idle();
   let mine: SpeechSynthesisUtterance | undefined;
+  let timer: ReturnType<typeof setTimeout> | undefined;
   button.addEventListener("click", () => {
     const speaking = mine !== undefined;
     voices.cancel();
     mine = undefined;
+    clearTimeout(timer);
     idle();
     const { text, lang } = spoken();
     if (speaking || !text.trim()) return;
+    const fits = (voice: SpeechSynthesisVoice): boolean => voice.lang.toLowerCase().startsWith(lang.toLowerCase());
+    // Other voices, the browser's own choice among them, may send the text to a server.
+    const voice = voices.getVoices().find((voice) => voice.localService && fits(voice));
+    if (!voice) {
+      picture(button, "clear", NONE);
+      timer = setTimeout(idle, 2500);
+      return say(NONE);
+    }
     const utterance = (mine = new SpeechSynthesisUtterance(text));
     utterance.lang = lang;
-    // A voice of this device stays on this device.
-    const fitting = voices.getVoices().filter((voice) => voice.lang.toLowerCase().startsWith(lang.toLowerCase()));
-    utterance.voice = fitting.find(({ localService }) => localService) ?? fitting[0] ?? null;
+    utterance.voice = voice;
     utterance.onend = utterance.onerror = () => {
       if (mine !== utterance) return;
       mine = undefined;
