@@ -263,8 +263,9 @@ uint32_t pt5_abi(void);
 void pt5_free(void *memory);
 
 // Opens a GGUF file, a Hugging Face folder, a safetensors file, or hf:OWNER/NAME, which is downloaded into the Hugging
-// Face cache. Files are mapped: replace them by renaming, never by writing in place. A zero ends the path, which is
-// UTF-8 on Windows and any bytes elsewhere.
+// Face cache; the variables HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE and HF_ENDPOINT are obeyed. Files are
+// mapped: replace them by renaming, never by writing in place. A zero ends the path, which is UTF-8 on Windows and any
+// bytes elsewhere.
 pt5_status pt5_model_open(const char *path,
                           const pt5_model_options *options,
                           pt5_model **model);

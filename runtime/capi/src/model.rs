@@ -50,8 +50,9 @@ unsafe impl Growing for pt5_model_options {
 }
 
 /// Opens a GGUF file, a Hugging Face folder, a safetensors file, or hf:OWNER/NAME, which is downloaded into the Hugging
-/// Face cache. Files are mapped: replace them by renaming, never by writing in place. A zero ends the path, which is
-/// UTF-8 on Windows and any bytes elsewhere.
+/// Face cache; the variables HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE and HF_ENDPOINT are obeyed. Files are
+/// mapped: replace them by renaming, never by writing in place. A zero ends the path, which is UTF-8 on Windows and any
+/// bytes elsewhere.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pt5_model_open(
     path: *const c_char,
