@@ -234,9 +234,9 @@ struct EvalArguments {
     /// A model folder or GGUF file; otherwise the run's best checkpoint. Several decode as one
     #[arg(short, long)]
     model: Vec<PathBuf>,
-    /// What is averaged where several models decode as one
-    #[arg(long, value_name = "WHAT", default_value = "logits")]
-    average: Averaged,
+    /// What is averaged where several models decode as one; otherwise logits
+    #[arg(long, value_name = "WHAT")]
+    average: Option<Averaged>,
     /// Examples of each task; 0: all
     #[arg(short = 'n', long, default_value_t = 0)]
     examples: usize,
@@ -731,6 +731,10 @@ fn write_answers(config: &Config, arguments: &AnswersArguments) -> Result<()> {
 }
 
 fn eval(config: &Config, arguments: &EvalArguments) -> Result<()> {
+    if arguments.average.is_some() && arguments.model.len() < 2 {
+        let found = arguments.model.len();
+        return Err(command::usage(format!("--average: expected two --model or more with it, found {found}")));
+    }
     let named = arguments.model.first().map(PathBuf::as_path);
     let pipeline = Pipeline::load(&with_vocabulary(config, named))?;
     let exported;
@@ -744,8 +748,8 @@ fn eval(config: &Config, arguments: &EvalArguments) -> Result<()> {
         arguments.model.iter().map(Model::open).collect::<Result<_, _>>()?
     };
     let mean = match arguments.average {
-        Averaged::Logits => Mean::Logits,
-        Averaged::Probabilities => Mean::Probabilities,
+        None | Some(Averaged::Logits) => Mean::Logits,
+        Some(Averaged::Probabilities) => Mean::Probabilities,
     };
     let report = pipeline.evaluator(config, arguments.examples).judge(&Model::ensemble(models, mean)?)?.report;
     print(&if arguments.json {

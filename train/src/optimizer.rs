@@ -65,8 +65,8 @@ struct Slots {
     first: Vec<f32>,
     /// Adafactor: C, empty for an unfactored tensor. AdamW: second moments.
     second: Vec<f32>,
-    /// AdamW: the updates that the moments are of, a float as PyTorch's `step`. From 2^24 on it stands still, when no
-    /// moment is corrected any more.
+    /// AdamW: the updates that the moments are of, a float as PyTorch's `step`. From 2^24 on it stands still, when
+    /// betas of up to 0.999999 correct nothing any more.
     age: f32,
 }
 
@@ -127,7 +127,7 @@ impl Optimizer {
             let values = file.read(name)?;
             if values.len() != expected {
                 let what = format!("{name}: expected {expected} values, found {}", values.len());
-                return Err(Error::Invalid(what));
+                return Err(Error::file(file.path(), what));
             }
             Ok(values)
         };
@@ -138,7 +138,12 @@ impl Optimizer {
                 }
             }
             let age = format!("{}/age", spec.name);
-            slots.age = if lengths.contains_key(&age) { read(&age, 1)?[0] } else { updates as f32 };
+            slots.age = match lengths.contains_key(&age) {
+                true => read(&age, 1)?[0],
+                // A tensor that had not joined yet.
+                false if slots.second.iter().all(|&moment| moment == 0.0) => 0.0,
+                false => updates as f32,
+            };
         }
         Ok(())
     }

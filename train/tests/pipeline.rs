@@ -219,6 +219,8 @@ fn bad_input_is_named() {
     assert!(set(&format!("model.from={none}")).contains(&none));
     let expected = format!("t5-train: {none}/run: expected a run with checkpoints, found none\n");
     assert_eq!(fail(&["eval", &config, "--set", &format!("run.output={none}/run")]), expected);
+    let alone = fail(&["eval", &config, "--average", "logits"]);
+    assert!(alone.contains("--average: expected two --model or more with it, found 0"), "{alone}");
     assert_eq!(fail(&["export", &format!("{none}/run"), &format!("{none}/out")]), expected);
     assert!(!Path::new(&none).exists(), "looking for it made no folder");
     assert!(set("model.num_decoder_layers=0").contains("num_decoder_layers"));

@@ -401,7 +401,7 @@ fn move_files(new: &Path, place: &Path) -> Result<()> {
     let entries = fs::read_dir(new).map_err(Error::io(new))?;
     let mut files = entries.map(|entry| Ok(entry.map_err(Error::io(new))?.path())).collect::<Result<Vec<_>>>()?;
     // In order, so that the numbers in place begin at 0 and have no gap, wherever this ends: see `remove_further`.
-    files.sort();
+    files.sort_by_cached_key(|file| (file.as_os_str().len(), file.clone()));
     for from in files {
         // What a killed process began.
         if from.extension().is_some_and(|suffix| suffix == "partial") {
