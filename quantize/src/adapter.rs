@@ -10,7 +10,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use t5_runtime::block::decode_tensor;
 use t5_runtime::checkpoint::{self, Checkpoint};
-use t5_runtime::schema::{self, Role, TensorSpec};
+use t5_runtime::schema;
 use t5_runtime::storage::Bytes;
 use t5_runtime::tensor::Tensor;
 use t5_runtime::{Error, Result};
@@ -144,8 +144,8 @@ impl Adapter {
     /// # Errors
     /// If the checkpoint has no such matrix, or one of another shape; the checkpoint is then as it was.
     pub fn merge(&self, checkpoint: &mut Checkpoint) -> Result<()> {
-        let reads_states = |spec: &TensorSpec| matches!(spec.id.role, Role::CrossK | Role::CrossV);
-        let specs: Vec<TensorSpec> = schema::tensors(&checkpoint.config).into_iter().filter(reads_states).collect();
+        let mut specs = schema::tensors(&checkpoint.config);
+        specs.retain(|spec| spec.id.role.reads_encoder_states());
         let mut merged = Vec::new();
         for (name, factors) in &self.factors {
             let Some(tensor) = checkpoint.tensor(name) else {

@@ -74,9 +74,7 @@ fn reads(matrix: &TensorSpec, norm: &TensorSpec) -> bool {
         Role::AttentionNorm => same_block && matches!(matrix.id.role, Role::SelfQ | Role::SelfK | Role::SelfV),
         Role::CrossAttentionNorm => same_block && matrix.id.role == Role::CrossQ,
         Role::FeedForwardNorm => same_block && matches!(matrix.id.role, Role::Wi | Role::Wi0 | Role::Wi1),
-        Role::FinalNorm if norm.id.stack == Some(Stack::Encoder) => {
-            matches!(matrix.id.role, Role::CrossK | Role::CrossV)
-        }
+        Role::FinalNorm if norm.id.stack == Some(Stack::Encoder) => matrix.id.role.reads_encoder_states(),
         Role::FinalNorm => matrix.id.role == Role::OutputHead,
         _ => false,
     }

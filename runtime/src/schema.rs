@@ -101,6 +101,11 @@ impl Role {
         )
     }
 
+    /// Matrices of the decoder that multiply what the encoder gives, behind its last norm.
+    pub fn reads_encoder_states(self) -> bool {
+        matches!(self, Role::CrossK | Role::CrossV)
+    }
+
     /// What belongs to adapters.
     pub fn is_adapter(self) -> bool {
         matches!(self, Role::AdapterNorm | Role::AdapterDown | Role::AdapterUp)

@@ -567,7 +567,7 @@ pub(crate) fn expanded(checkpoint: &Checkpoint, spec: &TensorSpec) -> Result<Vec
     let mut values = t5_runtime::block::decode_tensor(checkpoint.tensor(&spec.hf_name).ok_or_else(missing)?)?;
     let is_norm = (spec.id.role, spec.id.stack) == (Role::FinalNorm, Some(Stack::Encoder));
     if let Some(scale) = &checkpoint.encoder_scale
-        && (is_norm || matches!(spec.id.role, Role::CrossK | Role::CrossV))
+        && (is_norm || spec.id.role.reads_encoder_states())
     {
         for row in values.chunks_exact_mut(scale.len()) {
             let row = row.iter_mut().zip(scale);
